@@ -1,0 +1,1 @@
+//! The registration loss and its gradient in one sweep.

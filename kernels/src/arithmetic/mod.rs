@@ -1,0 +1,1 @@
+//! Adding tensors and concatenating channels.

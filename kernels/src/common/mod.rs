@@ -1,0 +1,3 @@
+//! Steps that several kernels share.
+
+pub mod packed;

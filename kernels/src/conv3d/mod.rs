@@ -1,0 +1,1 @@
+//! 3D convolution and its gradients (2D is depth 1).

@@ -1,0 +1,1 @@
+//! Transposed 3D convolution.

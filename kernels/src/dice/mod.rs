@@ -1,0 +1,1 @@
+//! Soft Dice and Dice with cross-entropy, with gradients.

@@ -1,0 +1,1 @@
+//! Warping by a displacement field or an affine matrix.

@@ -1,0 +1,145 @@
+//! The command line: a file a verb, each with its arguments and a `run`.
+
+mod classify;
+mod demo;
+mod devices;
+mod diagnose;
+mod info;
+mod op;
+mod phantom;
+mod register;
+mod resample;
+mod segment;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::device::{Device, DeviceSpec};
+use crate::error::{Error, Result};
+
+/// GPU kernels for 3D medical imaging, and a kidney-cancer CT pipeline built from them.
+#[derive(Debug, Parser)]
+#[command(name = "nephron", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// auto, cpu, cuda[:n] or vulkan[:n]
+    #[arg(long, global = true, default_value = "auto", value_parser = parse_device)]
+    device: DeviceSpec,
+    /// Threads of the CPU backend (all cores if not given)
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Machine-readable result on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on standard error
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Backends and adapters, their limits and features, and why one is missing.
+    Devices,
+    /// Shape, spacing, orientation, dtype and geometry source of an image.
+    Info(info::Args),
+    /// Resample an image onto a new grid.
+    Resample(resample::Args),
+    /// Segment kidneys and tumours.
+    Segment(segment::Args),
+    /// Align a moving mask, and images with it, to a fixed mask.
+    Register(register::Args),
+    /// Subtype probabilities from aligned phases and masks.
+    Classify(classify::Args),
+    /// The whole pipeline: scans in, masks, aligned phases and probabilities out.
+    Diagnose(diagnose::Args),
+    /// Make a synthetic multi-phase patient with ground truth.
+    Phantom(phantom::Args),
+    /// Run the whole pipeline on a synthetic patient.
+    Demo(demo::Args),
+    /// Run one operation on .npy arrays.
+    Op(op::Args),
+}
+
+fn parse_device(text: &str) -> Result<DeviceSpec, String> {
+    text.parse().map_err(|e: Error| e.to_string())
+}
+
+/// What every verb gets: the options that all of them share.
+pub(crate) struct Context {
+    spec: DeviceSpec,
+    pub(crate) json: bool,
+    pub(crate) verbose: u8,
+}
+
+impl Context {
+    /// Opens the device that the user asked for. Verbs call it after they have checked their arguments and files.
+    pub(crate) fn device(&self) -> Result<Device> {
+        let device = Device::open(self.spec)?;
+        if self.verbose > 0 {
+            eprintln!("device: {}", device.name());
+        }
+        Ok(device)
+    }
+
+    /// One JSON object on one line, the last line of standard output.
+    pub(crate) fn print_json(&self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(value).map_err(|e| Error::Data(format!("result: {e}")))?;
+        println!("{text}");
+        Ok(())
+    }
+
+    /// A progress bar on standard error, silent where that is no terminal.
+    pub(crate) fn progress(&self, length: u64, what: &str) -> ProgressBar {
+        let target =
+            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(length), target);
+        if let Ok(style) = ProgressStyle::with_template("{msg:24} {bar:40} {pos}/{len} {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+}
+
+/// Parses the command line, runs the verb; one line on standard error and exit code 1 or 2 when it fails.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context { spec: cli.device, json: cli.json, verbose: cli.verbose };
+    match set_threads(cli.threads).and_then(|()| run(&cli.verb, context)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn set_threads(threads: Option<u32>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads as usize)
+        .build_global()
+        .map_err(|e| Error::Data(format!("threads: {e}")))
+}
+
+fn run(verb: &Verb, context: Context) -> Result<()> {
+    match verb {
+        Verb::Devices => devices::run(&context),
+        Verb::Info(args) => info::run(args, &context),
+        Verb::Resample(args) => resample::run(args, &context),
+        Verb::Segment(args) => segment::run(args, &context),
+        Verb::Register(args) => register::run(args, &context),
+        Verb::Classify(args) => classify::run(args, &context),
+        Verb::Diagnose(args) => diagnose::run(args, &context),
+        Verb::Phantom(args) => phantom::run(args, &context),
+        Verb::Demo(args) => demo::run(args, &context),
+        Verb::Op(args) => op::run(args, &context),
+    }
+}

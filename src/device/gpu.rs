@@ -1,0 +1,294 @@
+//! A GPU behind CubeCL: opening it, its buffers, and turning what CubeCL swallows into errors.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
+
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+
+use super::faults;
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+
+/// Bytes behind every buffer that a test run fills with a pattern and checks after the launch.
+const GUARD_BYTES: usize = 256;
+/// All ones is NaN in f32, f16 and bf16, and 255 in u8: an output element that a kernel skipped cannot pass.
+const POISON: u8 = 0xff;
+
+/// The compute client of whichever runtime the device belongs to. [`with_client!`] opens it.
+#[derive(Clone)]
+pub(crate) enum Client {
+    #[cfg(feature = "cuda")]
+    Cuda(ComputeClient<cubecl_cuda::CudaRuntime>),
+    #[cfg(feature = "vulkan")]
+    Vulkan(ComputeClient<cubecl_wgpu::WgpuRuntime>),
+    #[cfg(feature = "cuda-compile")]
+    CudaCompile(ComputeClient<nephron_cuda_compile::CudaCompileRuntime>),
+    #[cfg(not(any(feature = "cuda", feature = "vulkan", feature = "cuda-compile")))]
+    None(std::convert::Infallible),
+}
+
+/// `with_client!(gpu, client => expression)`: the expression once for each runtime, `client` being `&ComputeClient<R>`.
+macro_rules! with_client {
+    ($gpu:expr, $client:ident => $body:expr) => {
+        match $gpu.client() {
+            #[cfg(feature = "cuda")]
+            $crate::device::gpu::Client::Cuda($client) => $body,
+            #[cfg(feature = "vulkan")]
+            $crate::device::gpu::Client::Vulkan($client) => $body,
+            #[cfg(feature = "cuda-compile")]
+            $crate::device::gpu::Client::CudaCompile($client) => $body,
+            #[cfg(not(any(feature = "cuda", feature = "vulkan", feature = "cuda-compile")))]
+            $crate::device::gpu::Client::None(never) => match *never {},
+        }
+    };
+}
+pub(crate) use with_client;
+
+static GUARDED: AtomicBool = AtomicBool::new(false);
+
+/// For tests: from now on fresh buffers are filled with a pattern that is NaN, and end in a tail that is checked on reading.
+#[doc(hidden)]
+pub fn guard_buffers() {
+    GUARDED.store(true, Ordering::Relaxed);
+}
+
+fn guarded() -> bool {
+    GUARDED.load(Ordering::Relaxed)
+}
+
+struct Inner {
+    client: Client,
+    name: String,
+    runner: ThreadId,
+    max_buffer_bytes: u64,
+    f16: bool,
+    bf16: bool,
+}
+
+/// An opened GPU. Cloning is cheap.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+impl PartialEq for Gpu {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.0.name)
+    }
+}
+
+static OPEN: Mutex<Option<HashMap<String, Gpu>>> = Mutex::new(None);
+
+/// Each device is opened once a process: CubeCL panics on a second set-up, and buffers only fit their own client.
+fn opened(name: String, open: impl FnOnce() -> Result<Client>) -> Result<Gpu> {
+    let mut map = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let map = map.get_or_insert_default();
+    if let Some(gpu) = map.get(&name) {
+        return Ok(gpu.clone());
+    }
+    single_stream();
+    let gpu = Gpu::new(name.clone(), open()?)?;
+    map.insert(name, gpu.clone());
+    Ok(gpu)
+}
+
+/// CubeCL keeps a stream and its own memory pools per host thread; on wgpu, buffers that cross streams get corrupted.
+fn single_stream() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    let mut config = (*CubeClRuntimeConfig::get()).clone();
+    config.streaming.max_streams = 1;
+    *CubeClRuntimeConfig::storage().lock() = Some(Arc::new(config));
+}
+
+#[cfg(feature = "cuda")]
+pub(super) fn open_cuda(index: usize) -> Result<Gpu> {
+    let name = format!("cuda:{index}");
+    let failed = |reason: String| Error::Device { device: format!("cuda:{index}"), reason };
+    super::list::cuda_problem(index).map_or(Ok(()), |reason| Err(failed(reason)))?;
+    opened(name, || {
+        let device = cubecl_cuda::CudaDevice::new(index);
+        faults::catch(|| <cubecl_cuda::CudaRuntime as Runtime>::client(&device)).map(Client::Cuda).map_err(failed)
+    })
+}
+
+#[cfg(feature = "vulkan")]
+pub(super) fn open_vulkan(index: Option<usize>) -> Result<Gpu> {
+    let spec = super::DeviceSpec::Vulkan(index).to_string();
+    let failed = |reason: String| Error::Device { device: spec.clone(), reason };
+    let (index, device) = super::list::vulkan_device(index).map_err(failed)?;
+    opened(format!("vulkan:{index}"), || {
+        faults::catch(|| {
+            cubecl_wgpu::init_setup::<cubecl_wgpu::Vulkan>(&device, cubecl_wgpu::RuntimeOptions::default());
+            <cubecl_wgpu::WgpuRuntime as Runtime>::client(&device)
+        })
+        .map(Client::Vulkan)
+        .map_err(failed)
+    })
+}
+
+#[cfg(feature = "cuda-compile")]
+pub(super) fn open_cuda_compile() -> Result<Gpu> {
+    let failed = |reason: String| Error::Device { device: "cuda-compile".into(), reason };
+    if let Some(reason) = nephron_cuda_compile::problem() {
+        return Err(failed(reason));
+    }
+    opened("cuda-compile".into(), || {
+        let device = nephron_cuda_compile::CudaCompileDevice;
+        faults::catch(|| <nephron_cuda_compile::CudaCompileRuntime as Runtime>::client(&device))
+            .map(Client::CudaCompile)
+            .map_err(failed)
+    })
+}
+
+/// What a client says of itself, read once.
+struct Facts {
+    runner: ThreadId,
+    max_buffer_bytes: u64,
+    f16: bool,
+    bf16: bool,
+}
+
+fn facts<R: Runtime>(client: &ComputeClient<R>) -> Result<Facts, String> {
+    use cubecl::ir::features::TypeUsage;
+    let runner = client.exclusive(|| std::thread::current().id()).map_err(|e| e.to_string())?;
+    let arithmetic = TypeUsage::Arithmetic | TypeUsage::Buffer;
+    Ok(Facts {
+        runner,
+        max_buffer_bytes: client.properties().memory.max_page_size,
+        f16: half::f16::supported_uses(client).is_superset(arithmetic),
+        bf16: half::bf16::supported_uses(client).is_superset(arithmetic),
+    })
+}
+
+impl Gpu {
+    fn new(name: String, client: Client) -> Result<Self> {
+        let gpu = Opening { client };
+        let facts = with_client!(gpu, client => facts(client))
+            .map_err(|reason| Error::Device { device: name.clone(), reason: faults::one_line(&reason) })?;
+        faults::watch(facts.runner);
+        Ok(Self(Arc::new(Inner {
+            client: gpu.client,
+            name,
+            runner: facts.runner,
+            max_buffer_bytes: facts.max_buffer_bytes,
+            f16: facts.f16,
+            bf16: facts.bf16,
+        })))
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// `cuda:0`, `vulkan:1`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Does nothing run here, so that results mean nothing? (`cuda-compile`, tests only.)
+    pub fn compiles_only(&self) -> bool {
+        self.0.name == "cuda-compile"
+    }
+
+    pub(super) fn supports(&self, dtype: DType) -> bool {
+        match dtype {
+            DType::F32 | DType::U8 | DType::I16 => true,
+            DType::F16 => self.0.f16,
+            DType::BF16 => self.0.bf16,
+        }
+    }
+
+    pub(super) fn max_buffer_bytes(&self) -> u64 {
+        self.0.max_buffer_bytes
+    }
+
+    /// A buffer of at least `bytes`, its contents undefined. Sizes are rounded up to whole 32-bit words.
+    pub(crate) fn alloc(&self, bytes: usize) -> Result<Handle> {
+        let padded = self.padded(bytes)?;
+        if guarded() {
+            return self.upload_raw(&vec![POISON; padded]);
+        }
+        with_client!(self, client => self.catch(|| client.empty(padded)))
+    }
+
+    /// A buffer that holds `data`.
+    pub(crate) fn upload(&self, data: &[u8]) -> Result<Handle> {
+        let padded = self.padded(data.len())?;
+        if padded == data.len() {
+            return self.upload_raw(data);
+        }
+        let mut bytes = Vec::with_capacity(padded);
+        bytes.extend_from_slice(data);
+        bytes.resize(padded, POISON);
+        self.upload_raw(&bytes)
+    }
+
+    fn upload_raw(&self, data: &[u8]) -> Result<Handle> {
+        with_client!(self, client => self.catch(|| client.create_from_slice(data)))
+    }
+
+    /// The first `bytes` bytes of a buffer, after everything launched before has finished without a fault.
+    pub(crate) fn read(&self, handle: &Handle, bytes: usize) -> Result<Vec<u8>> {
+        self.synchronize()?;
+        let data = with_client!(self, client => self.catch(|| client.read_one(handle.clone()))?
+            .map_err(|e| self.fault(&e.to_string()))?);
+        if data.len() < bytes {
+            return Err(self.fault(&format!("a read returned {} bytes of {bytes}", data.len())));
+        }
+        if guarded() && !self.compiles_only() && data[bytes.next_multiple_of(4)..].iter().any(|b| *b != POISON) {
+            return Err(self.fault("a kernel wrote past the end of its output"));
+        }
+        Ok(data[..bytes].to_vec())
+    }
+
+    /// Waits for all launches and reports the first failure.
+    pub fn synchronize(&self) -> Result<()> {
+        let result = with_client!(self, client => self.catch(|| {
+            client.flush().and_then(|()| cubecl::future::block_on(client.sync()))
+        }));
+        // A panic on the device's thread explains whatever followed it, so it is named first.
+        if let Some(first) = faults::take(self.0.runner).into_iter().next() {
+            return Err(self.fault(&first));
+        }
+        result?.map_err(|e| self.fault(&e.to_string()))
+    }
+
+    fn catch<T>(&self, f: impl FnOnce() -> T) -> Result<T> {
+        faults::catch(f).map_err(|message| self.fault(&message))
+    }
+
+    fn fault(&self, message: &str) -> Error {
+        Error::Kernel { device: self.0.name.clone(), message: faults::one_line(message) }
+    }
+
+    fn padded(&self, bytes: usize) -> Result<usize> {
+        let guard = if guarded() { GUARD_BYTES } else { 0 };
+        let needed = bytes.max(1).next_multiple_of(4).saturating_add(guard);
+        if needed as u64 > self.0.max_buffer_bytes {
+            return Err(Error::BufferTooLarge {
+                device: self.0.name.clone(),
+                needed: bytes as u64,
+                limit: self.0.max_buffer_bytes,
+            });
+        }
+        Ok(needed)
+    }
+}
+
+/// Gives [`with_client!`] the shape it wants before a [`Gpu`] exists.
+struct Opening {
+    client: Client,
+}
+
+impl Opening {
+    fn client(&self) -> &Client {
+        &self.client
+    }
+}

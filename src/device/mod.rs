@@ -1,0 +1,159 @@
+//! Where tensors live and kernels run: one binary holds every backend and chooses at run time.
+
+#[cfg(feature = "gpu")]
+mod faults;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
+mod list;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use list::{AdapterReport, BackendReport, report};
+
+#[cfg(feature = "gpu")]
+pub use gpu::{Gpu, guard_buffers};
+
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+
+/// What the user asked for: `auto`, `cpu`, `cuda[:n]` or `vulkan[:n]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DeviceSpec {
+    /// CUDA, else a hardware Vulkan adapter, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU backend.
+    Cpu,
+    /// The n-th NVIDIA GPU (the first if not given).
+    Cuda(Option<usize>),
+    /// The n-th Vulkan adapter as `devices` lists them (hardware first if not given).
+    Vulkan(Option<usize>),
+    /// Tests only: compile every kernel for CUDA, run nothing.
+    #[cfg(feature = "cuda-compile")]
+    CudaCompile,
+}
+
+impl FromStr for DeviceSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (kind, index) = match text.split_once(':') {
+            Some((kind, index)) => {
+                let index = index.parse().map_err(|_| {
+                    Error::Usage(format!("unknown device '{text}': the part after ':' must be a whole number"))
+                })?;
+                (kind, Some(index))
+            }
+            None => (text, None),
+        };
+        match (kind, index) {
+            ("auto", None) => Ok(Self::Auto),
+            ("cpu", None) => Ok(Self::Cpu),
+            ("cuda", index) => Ok(Self::Cuda(index)),
+            ("vulkan", index) => Ok(Self::Vulkan(index)),
+            #[cfg(feature = "cuda-compile")]
+            ("cuda-compile", None) => Ok(Self::CudaCompile),
+            _ => Err(Error::Usage(format!("unknown device '{text}': expected auto, cpu, cuda[:n] or vulkan[:n]"))),
+        }
+    }
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, index) = match self {
+            Self::Auto => ("auto", &None),
+            Self::Cpu => ("cpu", &None),
+            Self::Cuda(index) => ("cuda", index),
+            Self::Vulkan(index) => ("vulkan", index),
+            #[cfg(feature = "cuda-compile")]
+            Self::CudaCompile => ("cuda-compile", &None),
+        };
+        match index {
+            Some(index) => write!(f, "{kind}:{index}"),
+            None => f.write_str(kind),
+        }
+    }
+}
+
+/// An opened device. Cloning is cheap; two clones are the same device.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Device {
+    /// rayon over outputs, f32 storage.
+    Cpu,
+    /// A GPU reached through CubeCL.
+    #[cfg(feature = "gpu")]
+    Gpu(Gpu),
+}
+
+impl Device {
+    /// Opens what `spec` names. Fails with the reason when it is not there; `auto` never fails.
+    pub fn open(spec: DeviceSpec) -> Result<Self> {
+        match spec {
+            DeviceSpec::Cpu => Ok(Self::Cpu),
+            DeviceSpec::Auto => Ok(Self::auto()),
+            #[cfg(feature = "cuda")]
+            DeviceSpec::Cuda(index) => gpu::open_cuda(index.unwrap_or(0)).map(Self::Gpu),
+            #[cfg(feature = "vulkan")]
+            DeviceSpec::Vulkan(index) => gpu::open_vulkan(index).map(Self::Gpu),
+            #[cfg(feature = "cuda-compile")]
+            DeviceSpec::CudaCompile => gpu::open_cuda_compile().map(Self::Gpu),
+            #[allow(unreachable_patterns)]
+            other => Err(Error::Device {
+                device: other.to_string(),
+                reason: "this build of nephron was compiled without that backend".into(),
+            }),
+        }
+    }
+
+    /// CUDA, else a hardware Vulkan adapter, else the CPU.
+    pub fn auto() -> Self {
+        #[cfg(feature = "cuda")]
+        if let Ok(gpu) = gpu::open_cuda(0) {
+            return Self::Gpu(gpu);
+        }
+        #[cfg(feature = "vulkan")]
+        if let Some(index) = list::first_hardware_adapter()
+            && let Ok(gpu) = gpu::open_vulkan(Some(index))
+        {
+            return Self::Gpu(gpu);
+        }
+        Self::Cpu
+    }
+
+    /// `cpu`, `cuda:0`, `vulkan:1`: what `--device` takes.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Cpu => "cpu".into(),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.name().into(),
+        }
+    }
+
+    /// Can tensors of this type be stored and computed with here?
+    pub fn supports(&self, dtype: DType) -> bool {
+        match self {
+            Self::Cpu => matches!(dtype, DType::F32 | DType::U8 | DType::I16),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.supports(dtype),
+        }
+    }
+
+    /// The largest single buffer, in bytes.
+    pub fn max_buffer_bytes(&self) -> u64 {
+        match self {
+            Self::Cpu => isize::MAX as u64,
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.max_buffer_bytes(),
+        }
+    }
+
+    /// Waits for everything launched so far and reports the first failure among it.
+    pub fn synchronize(&self) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.synchronize(),
+        }
+    }
+}

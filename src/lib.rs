@@ -1,0 +1,23 @@
+//! nephron: hand-written GPU kernels for 3D medical imaging, and a kidney-cancer CT pipeline built from them.
+//!
+//! [`Device`] chooses a backend at run time, [`Tensor`] holds data on it, [`ops`] are the kernels. The README says how
+//! the pieces fit together.
+
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod device;
+pub mod error;
+pub mod io;
+pub mod models;
+pub mod nn;
+pub mod ops;
+pub mod phantom;
+pub mod pipeline;
+pub mod registration;
+pub mod report;
+pub mod tensor;
+pub mod volume;
+
+pub use device::{Device, DeviceSpec};
+pub use error::{Error, Result};
+pub use tensor::{DType, Shape, Tensor};

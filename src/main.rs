@@ -1,0 +1,5 @@
+//! The `nephron` command.
+
+fn main() -> std::process::ExitCode {
+    nephron::cli::main()
+}

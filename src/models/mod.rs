@@ -1,0 +1,1 @@
+//! U-Net and ResNet, and reading their weights.

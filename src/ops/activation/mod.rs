@@ -1,0 +1,49 @@
+//! Element-wise activations.
+
+mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+pub mod reference;
+
+use super::expect_float;
+use crate::device::Device;
+#[cfg(feature = "gpu")]
+use crate::device::gpu::with_client;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// y = x for x > 0, slope * x otherwise; any shape, NaN stays NaN. As PyTorch's `leaky_relu`.
+///
+/// # Errors
+/// A dtype that is not a float type; a device that fails.
+pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
+    expect_float("leaky_relu", x)?;
+    match x.device() {
+        Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::leaky_relu(x.host_floats()?, slope))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
+            let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            with_client!(device, client => gpu::launch_leaky_relu(client, x.dtype(), &input, &output, x.len(), slope));
+            Ok(y)
+        }
+    }
+}
+
+/// y = max(x, 0); any shape, NaN stays NaN. As PyTorch's `relu`.
+///
+/// # Errors
+/// A dtype that is not a float type; a device that fails.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    expect_float("relu", x)?;
+    match x.device() {
+        Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::relu(x.host_floats()?))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
+            let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            with_client!(device, client => gpu::launch_relu(client, x.dtype(), &input, &output, x.len()));
+            Ok(y)
+        }
+    }
+}

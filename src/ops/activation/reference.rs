@@ -1,0 +1,11 @@
+//! Activations in f64, element by element.
+
+/// y = x for x > 0, slope * x otherwise.
+pub fn leaky_relu(x: &[f64], slope: f64) -> Vec<f64> {
+    x.iter().map(|&x| if x > 0.0 { x } else { slope * x }).collect()
+}
+
+/// y = max(x, 0).
+pub fn relu(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|&x| if x < 0.0 { 0.0 } else { x }).collect()
+}

@@ -1,0 +1,1 @@
+//! Sampling at the points of a grid, and affine grids.

@@ -1,0 +1,1 @@
+//! Resizing on the voxel grid.

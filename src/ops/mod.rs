@@ -1,0 +1,57 @@
+//! The operations, a room each: `mod.rs` the public function, its problem struct, validation and choice of algorithm;
+//! `gpu.rs` launching; `cpu.rs` the production CPU code; `reference.rs` a plain f64 oracle that shares no code with them.
+
+pub mod activation;
+pub mod affine_dice;
+pub mod arithmetic;
+pub mod bspline;
+pub mod conv3d;
+pub mod conv_transpose3d;
+pub mod dice;
+pub mod grid_sample;
+pub mod interpolate;
+#[cfg(feature = "gpu")]
+pub(crate) mod launch;
+pub mod linear;
+pub mod norm;
+pub mod pool;
+pub mod resample;
+pub mod softmax;
+pub mod warp;
+
+pub use activation::{leaky_relu, relu};
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// Float data is what every arithmetic op takes.
+pub(crate) fn expect_float(what: &str, x: &Tensor) -> Result<()> {
+    if x.dtype().is_float() {
+        Ok(())
+    } else {
+        Err(Error::argument(format!("{what}: dtype"), "f32, f16 or bf16", x.dtype()))
+    }
+}
+
+/// All operands of an op live on one device.
+pub(crate) fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
+    let (expected, found) = (x.device(), y.device());
+    if expected == found {
+        Ok(())
+    } else {
+        Err(Error::argument(format!("{what}: device"), expected.name(), found.name()))
+    }
+}
+
+/// A parameter per channel: f32 [1, c, 1, 1, 1] on the device of `x`.
+pub(crate) fn expect_vector(what: &str, x: &Tensor, parameter: &Tensor, channels: usize) -> Result<()> {
+    expect_same_device(what, x, parameter)?;
+    let expected = [1, channels, 1, 1, 1];
+    if parameter.shape() != expected {
+        return Err(Error::shape(what, format!("{expected:?}"), format!("{:?}", parameter.shape())));
+    }
+    if parameter.dtype() != DType::F32 {
+        return Err(Error::argument(format!("{what}: dtype"), DType::F32, parameter.dtype()));
+    }
+    Ok(())
+}

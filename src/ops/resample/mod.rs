@@ -1,0 +1,1 @@
+//! Resampling between two grids of different spacing.

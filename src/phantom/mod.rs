@@ -1,0 +1,1 @@
+//! Synthetic multi-phase patients with ground truth.

@@ -1,0 +1,1 @@
+//! Affine registration driven by masks.

@@ -1,0 +1,363 @@
+//! Dense 5D tensors: logical shape [n, c, d, h, w] as PyTorch's, stored channels-last [n, d, h, w, c] on every backend.
+//!
+//! Converting between the two orders happens here, once, at the border. Weights follow the same rule: a convolution's
+//! [co, ci, kd, kh, kw] is stored [co, kd, kh, kw, ci], so a row of it is the K axis of the implicit GEMM. What has
+//! fewer axes gets axes of size 1: a bias is [1, c, 1, 1, 1], a label map [n, 1, d, h, w], theta [n, 1, 1, 3, 4].
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+
+/// [n, c, d, h, w].
+pub type Shape = [usize; 5];
+
+/// What an element is stored as. Arithmetic is always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// IEEE half; GPU only.
+    F16,
+    /// bfloat16; GPU only.
+    BF16,
+    /// Labels.
+    U8,
+    /// CT in Hounsfield units.
+    I16,
+}
+
+impl DType {
+    /// Bytes an element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 => 2,
+            Self::U8 => 1,
+        }
+    }
+
+    /// One of the floating-point types?
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::U8 => "u8",
+            Self::I16 => "i16",
+        })
+    }
+}
+
+/// Host memory of the CPU backend.
+#[derive(Debug, Clone)]
+pub(crate) enum HostBuffer {
+    F32(Arc<Vec<f32>>),
+    U8(Arc<Vec<u8>>),
+    I16(Arc<Vec<i16>>),
+}
+
+#[derive(Debug, Clone)]
+enum Storage {
+    Host(HostBuffer),
+    #[cfg(feature = "gpu")]
+    Gpu(crate::device::Gpu, cubecl::server::Handle),
+}
+
+/// A tensor on a device. Cloning shares the data; no operation changes a tensor in place.
+#[derive(Clone)]
+pub struct Tensor {
+    shape: Shape,
+    dtype: DType,
+    storage: Storage,
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({:?} {} on {})", self.shape, self.dtype, self.device().name())
+    }
+}
+
+/// Elements of a shape, refused when they do not fit the address space.
+pub(crate) fn checked_len(what: &str, shape: Shape) -> Result<usize> {
+    shape
+        .iter()
+        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .filter(|&n| n <= isize::MAX as usize / 8)
+        .ok_or_else(|| Error::shape(what, "a shape that fits in memory", format!("{shape:?}")))
+}
+
+/// [n, c, d, h, w] order to [n, d, h, w, c].
+pub fn to_channels_last<T: Copy>(shape: Shape, data: &[T]) -> Vec<T> {
+    let [n, c, d, h, w] = shape;
+    let voxels = d * h * w;
+    if c == 1 || voxels == 1 {
+        return data.to_vec();
+    }
+    let mut out = Vec::with_capacity(data.len());
+    for image in data.chunks_exact((c * voxels).max(1)).take(n) {
+        for v in 0..voxels {
+            out.extend((0..c).map(|channel| image[channel * voxels + v]));
+        }
+    }
+    out
+}
+
+/// [n, d, h, w, c] order to [n, c, d, h, w].
+pub fn from_channels_last<T: Copy>(shape: Shape, data: &[T]) -> Vec<T> {
+    let [n, c, d, h, w] = shape;
+    let voxels = d * h * w;
+    if c == 1 || voxels == 1 {
+        return data.to_vec();
+    }
+    let mut out = Vec::with_capacity(data.len());
+    for image in data.chunks_exact((c * voxels).max(1)).take(n) {
+        for channel in 0..c {
+            out.extend((0..voxels).map(|v| image[v * c + channel]));
+        }
+    }
+    out
+}
+
+impl Tensor {
+    /// From f32 data in PyTorch's order [n, c, d, h, w], stored as `dtype` (a float type).
+    pub fn from_ncdhw(device: &Device, shape: Shape, dtype: DType, data: &[f32]) -> Result<Self> {
+        check_len("tensor", shape, data.len())?;
+        Self::from_ndhwc(device, shape, dtype, to_channels_last(shape, data))
+    }
+
+    /// From f32 data already in storage order [n, d, h, w, c], stored as `dtype` (a float type).
+    pub fn from_ndhwc(device: &Device, shape: Shape, dtype: DType, data: Vec<f32>) -> Result<Self> {
+        check_len("tensor", shape, data.len())?;
+        check_dtype(device, dtype)?;
+        let storage = match device {
+            Device::Cpu if dtype == DType::F32 => Storage::Host(HostBuffer::F32(Arc::new(data))),
+            Device::Cpu => return Err(unsupported(device, dtype)),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => {
+                let bytes: Cow<'_, [u8]> = match dtype {
+                    DType::F32 => Cow::Borrowed(bytemuck::cast_slice(&data)),
+                    DType::F16 => Cow::Owned(data.iter().flat_map(|v| f16::from_f32(*v).to_ne_bytes()).collect()),
+                    DType::BF16 => Cow::Owned(data.iter().flat_map(|v| bf16::from_f32(*v).to_ne_bytes()).collect()),
+                    DType::U8 | DType::I16 => {
+                        return Err(Error::argument("tensor: dtype", "f32, f16 or bf16 for float data", dtype));
+                    }
+                };
+                Storage::Gpu(gpu.clone(), gpu.upload(&bytes)?)
+            }
+        };
+        Ok(Self { shape, dtype, storage })
+    }
+
+    /// From labels in storage order (label maps have one channel, so PyTorch's order too).
+    pub fn from_u8(device: &Device, shape: Shape, data: Vec<u8>) -> Result<Self> {
+        check_len("labels", shape, data.len())?;
+        let storage = match device {
+            Device::Cpu => Storage::Host(HostBuffer::U8(Arc::new(data))),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => Storage::Gpu(gpu.clone(), gpu.upload(&data)?),
+        };
+        Ok(Self { shape, dtype: DType::U8, storage })
+    }
+
+    /// From CT values in storage order (one channel, so PyTorch's order too).
+    pub fn from_i16(device: &Device, shape: Shape, data: Vec<i16>) -> Result<Self> {
+        check_len("image", shape, data.len())?;
+        let storage = match device {
+            Device::Cpu => Storage::Host(HostBuffer::I16(Arc::new(data))),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => Storage::Gpu(gpu.clone(), gpu.upload(bytemuck::cast_slice(&data))?),
+        };
+        Ok(Self { shape, dtype: DType::I16, storage })
+    }
+
+    /// One value per channel as [1, c, 1, 1, 1] f32: a bias, a norm's weight.
+    pub fn vector(device: &Device, data: &[f32]) -> Result<Self> {
+        Self::from_ndhwc(device, [1, data.len(), 1, 1, 1], DType::F32, data.to_vec())
+    }
+
+    /// All zeros.
+    pub fn zeros(device: &Device, shape: Shape, dtype: DType) -> Result<Self> {
+        let len = checked_len("tensor", shape)?;
+        match dtype {
+            DType::U8 => Self::from_u8(device, shape, vec![0; len]),
+            DType::I16 => Self::from_i16(device, shape, vec![0; len]),
+            _ => Self::from_ndhwc(device, shape, dtype, vec![0.0; len]),
+        }
+    }
+
+    /// [n, c, d, h, w].
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// No elements?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the data.
+    pub fn bytes(&self) -> usize {
+        self.len() * self.dtype.size()
+    }
+
+    /// Storage type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        match &self.storage {
+            Storage::Host(_) => Device::Cpu,
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(gpu, _) => Device::Gpu(gpu.clone()),
+        }
+    }
+
+    /// The same elements under another shape of the same length. Storage order is kept, so the channel must be too,
+    /// unless one of the two shapes is flat (a single axis longer than 1 apart from n).
+    pub fn reshape(&self, shape: Shape) -> Result<Self> {
+        if checked_len("reshape", shape)? != self.len() {
+            return Err(Error::shape("reshape", format!("{} elements", self.len()), format!("{shape:?}")));
+        }
+        Ok(Self { shape, ..self.clone() })
+    }
+
+    /// The values as f32 in storage order [n, d, h, w, c].
+    pub fn to_ndhwc(&self) -> Result<Vec<f32>> {
+        Ok(match &self.storage {
+            Storage::Host(HostBuffer::F32(data)) => data.to_vec(),
+            Storage::Host(HostBuffer::U8(data)) => data.iter().map(|&v| v.into()).collect(),
+            Storage::Host(HostBuffer::I16(data)) => data.iter().map(|&v| v.into()).collect(),
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(gpu, handle) => {
+                let bytes = gpu.read(handle, self.bytes())?;
+                match self.dtype {
+                    DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
+                    DType::F16 => pairs(&bytes).map(|b| f16::from_ne_bytes(b).to_f32()).collect(),
+                    DType::BF16 => pairs(&bytes).map(|b| bf16::from_ne_bytes(b).to_f32()).collect(),
+                    DType::I16 => pairs(&bytes).map(|b| i16::from_ne_bytes(b).into()).collect(),
+                    DType::U8 => bytes.into_iter().map(f32::from).collect(),
+                }
+            }
+        })
+    }
+
+    /// The values as f32 in PyTorch's order [n, c, d, h, w].
+    pub fn to_ncdhw(&self) -> Result<Vec<f32>> {
+        Ok(from_channels_last(self.shape, &self.to_ndhwc()?))
+    }
+
+    /// The labels of a u8 tensor in storage order.
+    pub fn to_u8(&self) -> Result<Vec<u8>> {
+        match &self.storage {
+            Storage::Host(HostBuffer::U8(data)) => Ok(data.to_vec()),
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(gpu, handle) if self.dtype == DType::U8 => gpu.read(handle, self.bytes()),
+            _ => Err(Error::argument("labels: dtype", DType::U8, self.dtype)),
+        }
+    }
+
+    /// A copy on another device (itself where it is there already). A float type the device lacks becomes f32.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if self.device() == *device {
+            return Ok(self.clone());
+        }
+        match self.dtype {
+            DType::U8 => Self::from_u8(device, self.shape, self.to_u8()?),
+            DType::I16 => Self::from_i16(device, self.shape, self.to_ndhwc()?.iter().map(|v| *v as i16).collect()),
+            dtype => {
+                let dtype = if device.supports(dtype) { dtype } else { DType::F32 };
+                Self::from_ndhwc(device, self.shape, dtype, self.to_ndhwc()?)
+            }
+        }
+    }
+
+    pub(crate) fn host_f32(shape: Shape, data: Vec<f32>) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Self { shape, dtype: DType::F32, storage: Storage::Host(HostBuffer::F32(Arc::new(data))) }
+    }
+
+    pub(crate) fn host_u8(shape: Shape, data: Vec<u8>) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Self { shape, dtype: DType::U8, storage: Storage::Host(HostBuffer::U8(Arc::new(data))) }
+    }
+
+    /// The CPU backend's data; callers have matched on [`Device::Cpu`].
+    pub(crate) fn host(&self) -> Result<&HostBuffer> {
+        match &self.storage {
+            Storage::Host(buffer) => Ok(buffer),
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(gpu, _) => Err(Error::argument("tensor: device", "cpu", gpu.name())),
+        }
+    }
+
+    /// The CPU backend's f32 data in storage order.
+    pub(crate) fn host_floats(&self) -> Result<&[f32]> {
+        match self.host()? {
+            HostBuffer::F32(data) => Ok(data),
+            _ => Err(Error::argument("tensor: dtype", DType::F32, self.dtype)),
+        }
+    }
+
+    /// The CPU backend's labels.
+    pub(crate) fn host_labels(&self) -> Result<&[u8]> {
+        match self.host()? {
+            HostBuffer::U8(data) => Ok(data),
+            _ => Err(Error::argument("tensor: dtype", DType::U8, self.dtype)),
+        }
+    }
+
+    /// A fresh tensor on `gpu`, its contents undefined until a kernel has written every element.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu_alloc(gpu: &crate::device::Gpu, shape: Shape, dtype: DType) -> Result<Self> {
+        let bytes = checked_len("tensor", shape)? * dtype.size();
+        Ok(Self { shape, dtype, storage: Storage::Gpu(gpu.clone(), gpu.alloc(bytes)?) })
+    }
+
+    /// The buffer on `gpu`, refused when the tensor lives elsewhere.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu_handle(&self, gpu: &crate::device::Gpu) -> Result<cubecl::server::Handle> {
+        match &self.storage {
+            Storage::Gpu(own, handle) if own == gpu => Ok(handle.clone()),
+            _ => Err(Error::argument("tensor: device", gpu.name(), self.device().name())),
+        }
+    }
+}
+
+#[cfg(feature = "gpu")]
+fn pairs(bytes: &[u8]) -> impl Iterator<Item = [u8; 2]> {
+    bytes.chunks_exact(2).map(|b| [b[0], b[1]])
+}
+
+fn check_len(what: &str, shape: Shape, found: usize) -> Result<()> {
+    let expected = checked_len(what, shape)?;
+    if expected != found {
+        return Err(Error::shape(what, format!("{expected} values for shape {shape:?}"), found));
+    }
+    Ok(())
+}
+
+fn check_dtype(device: &Device, dtype: DType) -> Result<()> {
+    if device.supports(dtype) { Ok(()) } else { Err(unsupported(device, dtype)) }
+}
+
+fn unsupported(device: &Device, dtype: DType) -> Error {
+    Error::Device { device: device.name(), reason: format!("cannot store {dtype}") }
+}
