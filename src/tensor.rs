@@ -88,12 +88,15 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// Elements of a shape, refused when they do not fit the address space.
+/// Elements of a shape, refused when they do not fit the address space. Axes of size 0 are left out of that check, so
+/// that the product of any axes of an accepted shape fits too.
 pub(crate) fn checked_len(what: &str, shape: Shape) -> Result<usize> {
     shape
         .iter()
+        .filter(|&&d| d > 0)
         .try_fold(1usize, |n, &d| n.checked_mul(d))
         .filter(|&n| n <= isize::MAX as usize / 8)
+        .map(|n| if shape.contains(&0) { 0 } else { n })
         .ok_or_else(|| Error::shape(what, "a shape that fits in memory", format!("{shape:?}")))
 }
 

@@ -3,6 +3,8 @@
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
+use crate::tensor::DType;
+
 /// Units per cube of kernels without shared memory; every adapter allows it.
 pub(crate) const BLOCK: u32 = 256;
 
@@ -52,3 +54,9 @@ macro_rules! with_float {
     };
 }
 pub(crate) use with_float;
+
+/// Elements of `dtype` a unit loads at once: the widest power of two that the device loads in one go and that divides
+/// `multiple`, the length of a contiguous run.
+pub(crate) fn vector_width<R: Runtime>(client: &ComputeClient<R>, dtype: DType, multiple: usize) -> usize {
+    client.io_optimized_vector_sizes(dtype.size()).find(|width| multiple.is_multiple_of(*width)).unwrap_or(1)
+}

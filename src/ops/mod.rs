@@ -20,6 +20,8 @@ pub mod softmax;
 pub mod warp;
 
 pub use activation::{leaky_relu, relu};
+pub use arithmetic::{add, concat};
+pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -40,6 +42,20 @@ pub(crate) fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<(
         Ok(())
     } else {
         Err(Error::argument(format!("{what}: device"), expected.name(), found.name()))
+    }
+}
+
+/// Operands share their float type.
+pub(crate) fn expect_same_dtype(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
+    if x.dtype() == y.dtype() { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), x.dtype(), y.dtype())) }
+}
+
+/// Kernels index in 32 bits, so a tensor they touch has fewer than 2^32 elements.
+#[cfg(feature = "gpu")]
+pub(crate) fn expect_addressable(what: &str, tensors: &[&Tensor]) -> Result<()> {
+    match tensors.iter().find(|t| u32::try_from(t.len()).is_err()) {
+        None => Ok(()),
+        Some(t) => Err(Error::shape(what, "fewer than 4294967296 elements on a GPU", format!("{:?}", t.shape()))),
     }
 }
 

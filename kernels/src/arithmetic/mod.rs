@@ -1,1 +1,28 @@
-//! Adding tensors and concatenating channels.
+//! Adding tensors and concatenating channels: one unit a vector of elements.
+
+use cubecl::prelude::*;
+
+/// y = a + b, element by element.
+#[cube(launch_unchecked)]
+pub fn add<F: Float, N: Size>(a: &Array<Vector<F, N>>, b: &Array<Vector<F, N>>, y: &mut Array<Vector<F, N>>) {
+    if ABSOLUTE_POS < y.len() {
+        let sum = Vector::<f32, N>::cast_from(a[ABSOLUTE_POS]) + Vector::<f32, N>::cast_from(b[ABSOLUTE_POS]);
+        y[ABSOLUTE_POS] = Vector::cast_from(sum);
+    }
+}
+
+/// Copies x [positions, channels] into the channels of y [positions, total] that start at `first`; all three counts are
+/// of vectors.
+#[cube(launch_unchecked)]
+pub fn copy_channels<F: Float, N: Size>(
+    x: &Array<Vector<F, N>>,
+    y: &mut Array<Vector<F, N>>,
+    channels: usize,
+    first: usize,
+    total: usize,
+) {
+    if ABSOLUTE_POS < x.len() {
+        let position = ABSOLUTE_POS / channels;
+        y[position * total + first + ABSOLUTE_POS % channels] = x[ABSOLUTE_POS];
+    }
+}

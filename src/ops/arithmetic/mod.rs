@@ -1,1 +1,88 @@
 //! Adding tensors and concatenating channels.
+
+mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+pub mod reference;
+
+use super::{expect_float, expect_same_device, expect_same_dtype};
+use crate::device::Device;
+#[cfg(feature = "gpu")]
+use crate::device::gpu::with_client;
+use crate::error::{Error, Result};
+use crate::tensor::{Tensor, checked_len};
+
+/// y = a + b, element by element, for tensors of one shape and float type (no broadcasting).
+///
+/// # Errors
+/// Operands of different shapes, dtypes or devices, a dtype that is not a float type; a device that fails.
+pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    expect_float("add", a)?;
+    expect_same_device("add", a, b)?;
+    expect_same_dtype("add", a, b)?;
+    if a.shape() != b.shape() {
+        return Err(Error::shape("add", format!("{:?}", a.shape()), format!("{:?}", b.shape())));
+    }
+    match a.device() {
+        Device::Cpu => Ok(Tensor::host_f32(a.shape(), cpu::add(a.host_floats()?, b.host_floats()?))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            super::expect_addressable("add", &[a])?;
+            let y = Tensor::gpu_alloc(&device, a.shape(), a.dtype())?;
+            let (left, right, sum) = (a.gpu_handle(&device)?, b.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            with_client!(device, client => gpu::launch_add(client, a.dtype(), &left, &right, &sum, a.len()));
+            Ok(y)
+        }
+    }
+}
+
+/// The channels of all tensors one after the other: [n, c_1 + c_2 + ..., d, h, w]. As PyTorch's `cat` along axis 1.
+///
+/// # Errors
+/// No tensor at all; tensors that differ in another axis than c, in dtype or device; a dtype that is not a float type; a
+/// device that fails.
+pub fn concat(tensors: &[&Tensor]) -> Result<Tensor> {
+    let Some(first) = tensors.first() else {
+        return Err(Error::argument("concat: tensors", "at least 1", 0));
+    };
+    expect_float("concat", first)?;
+    let mut shape = first.shape();
+    shape[1] = 0;
+    for (i, t) in tensors.iter().enumerate() {
+        expect_same_device("concat", first, t)?;
+        expect_same_dtype("concat", first, t)?;
+        let mut expected = first.shape();
+        expected[1] = t.shape()[1];
+        if t.shape() != expected {
+            return Err(Error::shape(
+                format!("concat: tensor {i}"),
+                format!("{expected:?}"),
+                format!("{:?}", t.shape()),
+            ));
+        }
+        shape[1] = shape[1].saturating_add(expected[1]);
+    }
+    checked_len("concat", shape)?;
+    let [n, total, d, h, w] = shape;
+    let positions = n * d * h * w;
+    match first.device() {
+        Device::Cpu => {
+            let parts = tensors.iter().map(|t| Ok((t.host_floats()?, t.shape()[1]))).collect::<Result<Vec<_>>>()?;
+            Ok(Tensor::host_f32(shape, cpu::concat(&parts, positions, total)))
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            let y = Tensor::gpu_alloc(&device, shape, first.dtype())?;
+            super::expect_addressable("concat", &[&y])?;
+            let output = y.gpu_handle(&device)?;
+            let mut slot = gpu::ChannelSlot { positions, channels: 0, first: 0, total };
+            for t in tensors.iter().filter(|t| !t.is_empty()) {
+                slot.channels = t.shape()[1];
+                let input = t.gpu_handle(&device)?;
+                with_client!(device, client => gpu::launch_copy_channels(client, t.dtype(), &input, &output, slot));
+                slot.first += slot.channels;
+            }
+            Ok(y)
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Addition and concatenation on the CPU: memory bound.
+
+use rayon::prelude::*;
+
+/// Elements a task: large enough to hide the task, small enough to stay in L2.
+const CHUNK: usize = 1 << 15;
+
+pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut y = vec![0.0; a.len()];
+    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(y, (a, b))| {
+        for (y, (a, b)) in y.iter_mut().zip(a.iter().zip(b)) {
+            *y = a + b;
+        }
+    });
+    y
+}
+
+/// Joins `parts`, each [positions, channels] with its channels, to [positions, total].
+pub(super) fn concat(parts: &[(&[f32], usize)], positions: usize, total: usize) -> Vec<f32> {
+    let mut y = vec![0.0; positions * total];
+    if y.is_empty() {
+        return y;
+    }
+    let rows = (CHUNK / total).max(1);
+    y.par_chunks_mut(rows * total).enumerate().for_each(|(chunk, y)| {
+        let mut first = 0;
+        for &(x, channels) in parts.iter().filter(|(_, channels)| *channels > 0) {
+            let x = x[chunk * rows * channels..].chunks_exact(channels);
+            for (y, x) in y.chunks_exact_mut(total).zip(x) {
+                y[first..first + channels].copy_from_slice(x);
+            }
+            first += channels;
+        }
+    });
+    y
+}

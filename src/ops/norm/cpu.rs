@@ -1,0 +1,108 @@
+//! Norms on the CPU: sums in f64 of the distances from the first voxel, then one pass that applies them.
+//!
+//! In f64 the plain sums keep every digit f32 data can show; measuring from a voxel of the group keeps them small even
+//! for a mean far from 0. Chunks depend on the shape alone and are added in order: the thread count changes no bit.
+
+use rayon::prelude::*;
+
+use super::NormProblem;
+
+/// Elements a task: they stay in L1 while each tile of channels passes over them.
+const CHUNK: usize = 1 << 13;
+/// Channels summed at once, in registers.
+const TILE: usize = 8;
+
+/// Per group and channel [groups, channels].
+pub(super) struct Statistics {
+    pub(super) mean: Vec<f64>,
+    /// Biased.
+    pub(super) var: Vec<f64>,
+}
+
+pub(super) fn statistics(x: &[f32], problem: NormProblem) -> Statistics {
+    let NormProblem { groups, positions, channels } = problem;
+    let mut mean = Vec::with_capacity(groups * channels);
+    let mut var = Vec::with_capacity(groups * channels);
+    let group = positions * channels;
+    for x in x.chunks_exact(group.max(1)) {
+        let origin = &x[..channels];
+        let parts: Vec<_> = x.par_chunks(chunk(channels)).map(|part| sums(part, origin)).collect();
+        for c in 0..channels {
+            let (sum, squares) = parts.iter().fold((0.0, 0.0), |(s, q), part| (s + part[c].0, q + part[c].1));
+            let shift = sum / positions as f64;
+            mean.push(f64::from(origin[c]) + shift);
+            // `f64::max` would turn a NaN into 0.
+            let variance = squares / positions as f64 - shift * shift;
+            var.push(if variance < 0.0 { 0.0 } else { variance });
+        }
+    }
+    Statistics { mean, var }
+}
+
+/// Elements of a chunk: whole positions, at least one.
+fn chunk(channels: usize) -> usize {
+    (CHUNK / channels.max(1)).max(1) * channels.max(1)
+}
+
+/// Per channel the sum of the distances from `origin` and of their squares.
+fn sums(x: &[f32], origin: &[f32]) -> Vec<(f64, f64)> {
+    let channels = origin.len();
+    let mut out = Vec::with_capacity(channels);
+    for (tile, origin) in origin.chunks(TILE).enumerate() {
+        let first = tile * TILE;
+        let mut sum = [0.0f64; TILE];
+        let mut squares = [0.0f64; TILE];
+        if let Ok(origin) = <&[f32; TILE]>::try_from(origin) {
+            for row in x.chunks_exact(channels) {
+                let row = &row[first..first + TILE];
+                for c in 0..TILE {
+                    let distance = f64::from(row[c]) - f64::from(origin[c]);
+                    sum[c] += distance;
+                    squares[c] += distance * distance;
+                }
+            }
+        } else {
+            for row in x.chunks_exact(channels) {
+                for (c, (value, origin)) in row[first..].iter().zip(origin).enumerate() {
+                    let distance = f64::from(*value) - f64::from(*origin);
+                    sum[c] += distance;
+                    squares[c] += distance * distance;
+                }
+            }
+        }
+        out.extend(sum.into_iter().zip(squares).take(origin.len()));
+    }
+    out
+}
+
+pub(super) fn apply(
+    x: &[f32],
+    statistics: &Statistics,
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
+    eps: f32,
+    problem: NormProblem,
+) -> Vec<f32> {
+    let NormProblem { positions, channels, .. } = problem;
+    let mut y = vec![0.0; x.len()];
+    let group = (positions * channels).max(1);
+    let no_bias = vec![0.0; channels];
+    let bias = bias.unwrap_or(&no_bias);
+    for (index, (y, x)) in y.chunks_exact_mut(group).zip(x.chunks_exact(group)).enumerate() {
+        let own = index * channels..(index + 1) * channels;
+        let mean: Vec<f32> = statistics.mean[own.clone()].iter().map(|&m| m as f32).collect();
+        let scale: Vec<f32> = statistics.var[own]
+            .iter()
+            .enumerate()
+            .map(|(c, var)| (weight.map_or(1.0, |w| f64::from(w[c])) / (var + f64::from(eps)).sqrt()) as f32)
+            .collect();
+        y.par_chunks_mut(chunk(channels)).zip(x.par_chunks(chunk(channels))).for_each(|(y, x)| {
+            for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                for c in 0..channels {
+                    y[c] = (x[c] - mean[c]) * scale[c] + bias[c];
+                }
+            }
+        });
+    }
+    y
+}
