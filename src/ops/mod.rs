@@ -21,7 +21,10 @@ pub mod warp;
 
 pub use activation::{leaky_relu, relu};
 pub use arithmetic::{add, concat};
+pub use linear::linear;
 pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
+pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
+pub use softmax::{argmax, softmax};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
