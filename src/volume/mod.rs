@@ -1,17 +1,21 @@
 //! Voxels with geometry: spacing, affine, orientation, resampling onto a grid.
 
 mod affine;
+mod grid;
+mod orientation;
 
 pub use affine::Affine;
+pub use grid::Grid;
+pub use orientation::Orientation;
 
 use std::sync::Arc;
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// The values of a volume, in the file's own order: w (= i) fastest, then h (= j), then d (= k).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Voxels {
     /// Labels.
     U8(Arc<Vec<u8>>),
@@ -19,6 +23,59 @@ pub enum Voxels {
     I16(Arc<Vec<i16>>),
     /// Anything else.
     F32(Arc<Vec<f32>>),
+}
+
+impl Voxels {
+    /// Number of voxels.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(v) => v.len(),
+            Self::I16(v) => v.len(),
+            Self::F32(v) => v.len(),
+        }
+    }
+
+    /// None at all?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How they are stored.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::U8(_) => DType::U8,
+            Self::I16(_) => DType::I16,
+            Self::F32(_) => DType::F32,
+        }
+    }
+
+    /// All values as f32.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self {
+            Self::U8(v) => v.iter().map(|&v| v.into()).collect(),
+            Self::I16(v) => v.iter().map(|&v| v.into()).collect(),
+            Self::F32(v) => v.to_vec(),
+        }
+    }
+
+    /// The smallest and the largest value; NaN is left out. None when nothing is left.
+    pub fn range(&self) -> Option<(f32, f32)> {
+        fn of<T: Copy + PartialOrd + Into<f32>>(values: &[T]) -> Option<(f32, f32)> {
+            values.iter().fold(None, |range, &v| {
+                let v: f32 = v.into();
+                match range {
+                    _ if v.is_nan() => range,
+                    None => Some((v, v)),
+                    Some((low, high)) => Some((low.min(v), high.max(v))),
+                }
+            })
+        }
+        match self {
+            Self::U8(v) => of(v),
+            Self::I16(v) => of(v),
+            Self::F32(v) => of(v),
+        }
+    }
 }
 
 /// A 3D image on a grid in the patient's space.
@@ -33,10 +90,98 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// A volume that is known to be sound.
+    ///
+    /// # Errors
+    /// As [`Volume::validate`].
+    pub fn new(shape: [usize; 3], voxels: Voxels, affine: Affine) -> Result<Self> {
+        let volume = Self { shape, voxels, affine };
+        volume.validate()?;
+        Ok(volume)
+    }
+
+    /// Checks what every function here relies on.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an axis of length 0 or values that do not fill the shape, [`Error::Argument`] for an affine that
+    /// is singular or not finite.
+    pub fn validate(&self) -> Result<()> {
+        let expected = self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
+        let Some(expected) = expected else {
+            return Err(Error::shape(
+                "volume",
+                "axes of length 1 and more that fit in memory",
+                format!("{:?}", self.shape),
+            ));
+        };
+        if expected != self.voxels.len() {
+            let expected = format!("{expected} voxels for shape {:?}", self.shape);
+            return Err(Error::shape("volume", expected, self.voxels.len()));
+        }
+        if self.affine.0.as_flattened().iter().any(|v| !v.is_finite()) {
+            return Err(Error::argument("volume: affine", "finite values", format!("{:?}", self.affine.0)));
+        }
+        self.affine.inverse().map(|_| ())
+    }
+
     /// Millimetres between voxel centres along (d, h, w).
     pub fn spacing(&self) -> [f64; 3] {
         let [i, j, k] = self.affine.spacing();
         [k, j, i]
+    }
+
+    /// The grid without the voxels.
+    pub fn grid(&self) -> Grid {
+        Grid { shape: self.shape, affine: self.affine }
+    }
+
+    /// Index (i, j, k) of the n-th voxel.
+    fn index(&self, n: usize) -> [usize; 3] {
+        let [_, h, w] = self.shape.map(|d| d.max(1));
+        [n % w, n / w % h, n / w / h]
+    }
+
+    /// Refuses NaN and infinite voxels.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with their count and the first one's value and index (i, j, k).
+    pub fn check_finite(&self) -> Result<()> {
+        let Voxels::F32(values) = &self.voxels else { return Ok(()) };
+        let mut odd = values.iter().enumerate().filter(|(_, v)| !v.is_finite());
+        match odd.next() {
+            None => Ok(()),
+            Some((first, value)) => {
+                let (count, index) = (1 + odd.count(), self.index(first));
+                let kind = format!("{count} of {} voxels are NaN or infinite", values.len());
+                Err(Error::Data(format!(
+                    "{kind}, expected finite values; the first is {value} at (i, j, k) = {index:?}"
+                )))
+            }
+        }
+    }
+
+    /// The same volume as u8 labels.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with the value and index (i, j, k) of the first voxel that is not a whole number from 0 to 255.
+    pub fn to_labels(&self) -> Result<Self> {
+        fn narrow<T: Copy + Into<f32>>(values: &[T]) -> Result<Vec<u8>, (usize, f32)> {
+            let label = |(n, v): (usize, &T)| {
+                let v: f32 = (*v).into();
+                if f32::from(v as u8) == v { Ok(v as u8) } else { Err((n, v)) }
+            };
+            values.iter().enumerate().map(label).collect()
+        }
+        let labels = match &self.voxels {
+            Voxels::U8(_) => return Ok(self.clone()),
+            Voxels::I16(values) => narrow(values),
+            Voxels::F32(values) => narrow(values),
+        };
+        let labels = labels.map_err(|(n, v)| {
+            let index = self.index(n);
+            Error::Data(format!("labels are whole numbers from 0 to 255, found {v} at (i, j, k) = {index:?}"))
+        })?;
+        Ok(Self { voxels: Voxels::U8(labels.into()), ..*self })
     }
 
     /// As a tensor [1, 1, d, h, w] on a device: u8 and i16 keep their type, f32 stays f32.
@@ -48,5 +193,21 @@ impl Volume {
             Voxels::I16(v) => Tensor::from_i16(device, shape, v.to_vec()),
             Voxels::F32(v) => Tensor::from_ndhwc(device, shape, DType::F32, v.to_vec()),
         }
+    }
+
+    /// From a tensor of one channel [1, 1, d, h, w]: u8 stays labels, every other type becomes f32.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another n or c, and as [`Volume::validate`].
+    pub fn from_tensor(tensor: &Tensor, affine: Affine) -> Result<Self> {
+        let [n, c, d, h, w] = tensor.shape();
+        if [n, c] != [1, 1] {
+            return Err(Error::shape("volume", "a tensor [1, 1, d, h, w]", format!("{:?}", tensor.shape())));
+        }
+        let voxels = match tensor.dtype() {
+            DType::U8 => Voxels::U8(tensor.to_u8()?.into()),
+            _ => Voxels::F32(tensor.to_ndhwc()?.into()),
+        };
+        Self::new([d, h, w], voxels, affine)
     }
 }

@@ -1,0 +1,245 @@
+//! Where the voxels lie: from the header's fields to an affine, as nibabel reads them, and back.
+
+use super::header::Fields;
+use crate::volume::Affine;
+
+/// Which of the header's three ways gave the affine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GeometrySource {
+    /// The affine's rows, when sform_code is not 0.
+    Sform,
+    /// A quaternion, an offset and the voxel size, when qform_code is not 0.
+    Qform,
+    /// The voxel size alone: the origin in the middle of the image and, by nibabel's convention, x running to the left.
+    Pixdim,
+}
+
+/// The qform: a rotation, the voxel size, an offset.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Qform {
+    /// NIFTI_XFORM_*, not 0.
+    pub code: i64,
+    /// b, c, d as stored; a = sqrt(1 - b^2 - c^2 - d^2).
+    pub quaternion: [f64; 3],
+    /// Index to RAS+ millimetres.
+    pub affine: Affine,
+}
+
+/// The geometry of a header.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Geometry {
+    /// Which of the three ways gave `affine`.
+    pub source: GeometrySource,
+    /// NIFTI_XFORM_*: 0 for none, 1 scanner, 2 aligned, 3 Talairach, 4 MNI.
+    pub sform_code: i64,
+    /// The qform, when it is there and sound.
+    pub qform: Option<Qform>,
+    /// Index to RAS+ millimetres.
+    pub affine: Affine,
+}
+
+impl Geometry {
+    /// Scanner coordinates (code 1) for an image that comes from no file: sform, and qform where the axes allow it.
+    pub(super) fn scanner(affine: Affine) -> Self {
+        let mut fields = Fields::default();
+        let qform = write_qform(&mut fields, 1, &affine, None, |v| v).map(|affine| Qform {
+            code: 1,
+            quaternion: fields.quatern,
+            affine,
+        });
+        Self { source: GeometrySource::Sform, sform_code: 1, qform, affine }
+    }
+}
+
+/// Reads the geometry; `axes` is the number of axes the header has, `shape` their first three lengths (i, j, k).
+/// Remarks on what is odd but usable go to `warnings`.
+pub(super) fn read(
+    fields: &Fields,
+    axes: usize,
+    shape: [usize; 3],
+    warnings: &mut Vec<String>,
+) -> Result<Geometry, String> {
+    let mut spacing = [fields.pixdim[1], fields.pixdim[2], fields.pixdim[3]];
+    for (axis, step) in spacing.iter_mut().enumerate() {
+        if axis >= axes && *step == 0.0 {
+            *step = 1.0; // an image of fewer axes says nothing about the others
+        }
+        if !step.is_finite() || *step <= 0.0 {
+            return Err(format!("the voxel size along axis {} is {step} mm (pixdim), expected more than 0", axis + 1));
+        }
+    }
+    match fields.units & 7 {
+        1 => warnings.push("the header's unit is metres; lengths are taken as millimetres".into()),
+        3 => warnings.push("the header's unit is micrometres; lengths are taken as millimetres".into()),
+        _ => {}
+    }
+    let qform = match fields.qform_code {
+        0 => None,
+        code => match qform_affine(fields, spacing, warnings) {
+            Ok(affine) => Some(Qform { code, quaternion: fields.quatern, affine }),
+            Err(reason) if fields.sform_code == 0 => return Err(reason),
+            Err(reason) => {
+                warnings.push(format!("{reason}; the sform is used"));
+                None
+            }
+        },
+    };
+    let (source, affine) = if fields.sform_code != 0 {
+        (GeometrySource::Sform, Affine(fields.srow))
+    } else if let Some(qform) = &qform {
+        (GeometrySource::Qform, qform.affine)
+    } else {
+        warnings.push("neither sform nor qform: the orientation is a guess (x to the left, y forward, z up)".into());
+        (GeometrySource::Pixdim, centred(shape, spacing))
+    };
+    if affine.0.as_flattened().iter().any(|v| !v.is_finite()) {
+        return Err("its affine has values that are not finite".into());
+    }
+    if affine.inverse().is_err() {
+        return Err(format!("its affine is singular (determinant {:e}), no geometry", affine.determinant()));
+    }
+    remark(&affine, spacing, shape, qform.as_ref(), warnings);
+    Ok(Geometry { source, sform_code: fields.sform_code, qform, affine })
+}
+
+fn remark(affine: &Affine, spacing: [f64; 3], shape: [usize; 3], qform: Option<&Qform>, warnings: &mut Vec<String>) {
+    let found = affine.spacing();
+    if (0..3).any(|a| (found[a] - spacing[a]).abs() > 0.01 * spacing[a]) {
+        warnings.push(format!("the affine's voxel size {found:.4?} differs from pixdim's {spacing:.4?}; it is used"));
+    }
+    let worst = worst_cosine(affine);
+    if worst > 1e-3 {
+        warnings.push(format!("the axes are not at right angles (cosine {worst:.4}); the affine is used as it is"));
+    }
+    if let Some(qform) = qform {
+        let apart = farthest(affine, &qform.affine, shape);
+        if apart > 0.5 * found.iter().copied().fold(f64::INFINITY, f64::min) {
+            warnings.push(format!("sform and qform differ by up to {apart:.2} mm; the sform is used"));
+        }
+    }
+}
+
+/// The largest |cosine| between two columns.
+fn worst_cosine(affine: &Affine) -> f64 {
+    let (m, length) = (&affine.0, affine.spacing());
+    [(0, 1), (0, 2), (1, 2)]
+        .iter()
+        .map(|&(a, b)| (m.iter().map(|r| r[a] * r[b]).sum::<f64>() / (length[a] * length[b])).abs())
+        .fold(0.0, f64::max)
+}
+
+/// The largest distance in mm between where two affines put a corner of the image.
+pub(super) fn farthest(a: &Affine, b: &Affine, shape: [usize; 3]) -> f64 {
+    (0..8usize)
+        .map(|corner| std::array::from_fn(|axis| if corner >> axis & 1 == 1 { shape[axis] as f64 - 1.0 } else { 0.0 }))
+        .map(|index: [f64; 3]| {
+            let (p, q) = (a.apply(index), b.apply(index));
+            (0..3).map(|axis| (p[axis] - q[axis]).powi(2)).sum::<f64>().sqrt()
+        })
+        .fold(0.0, f64::max)
+}
+
+/// nibabel's fallback: diagonal, the middle of the image at 0, x flipped.
+pub(super) fn centred(shape: [usize; 3], spacing: [f64; 3]) -> Affine {
+    let signed = [-spacing[0], spacing[1], spacing[2]];
+    Affine(std::array::from_fn(|r| {
+        let mut row = [0.0; 4];
+        row[r] = signed[r];
+        row[3] = -(shape[r] as f64 - 1.0) / 2.0 * signed[r];
+        row
+    }))
+}
+
+/// R(quaternion) diag(spacing x, y, qfac z) and the offset.
+fn qform_affine(fields: &Fields, mut spacing: [f64; 3], warnings: &mut Vec<String>) -> Result<Affine, String> {
+    let [b, c, d] = fields.quatern;
+    let a2 = 1.0 - (b * b + c * c + d * d);
+    // nibabel takes a2 down to -3 f32 epsilons for 0; a little more is still a rotation once it is normalised.
+    if !(a2 >= -0.01) {
+        return Err(format!("its qform is no rotation: the quaternion's b, c, d {b}, {c}, {d} are longer than 1"));
+    }
+    if a2 < -3.0 * f64::from(f32::EPSILON) {
+        warnings.push(format!("the qform's quaternion is longer than 1 (by {:.1e}); it is normalised", -a2));
+    }
+    let qfac = fields.pixdim[0];
+    if qfac == -1.0 {
+        spacing[2] = -spacing[2];
+    } else if qfac != 1.0 && qfac != 0.0 {
+        warnings.push(format!("qfac (pixdim[0]) is {qfac}, expected 1 or -1; 1 is used"));
+    }
+    Ok(from_quaternion(fields.quatern, spacing, fields.qoffset))
+}
+
+/// The affine of b, c, d, signed steps and an offset.
+fn from_quaternion([b, c, d]: [f64; 3], steps: [f64; 3], offset: [f64; 3]) -> Affine {
+    let a = (1.0 - (b * b + c * c + d * d)).max(0.0).sqrt();
+    let s = 2.0 / (a * a + b * b + c * c + d * d);
+    let rotation = [
+        [1.0 - s * (c * c + d * d), s * (b * c - a * d), s * (b * d + a * c)],
+        [s * (b * c + a * d), 1.0 - s * (b * b + d * d), s * (c * d - a * b)],
+        [s * (b * d - a * c), s * (c * d + a * b), 1.0 - s * (b * b + c * c)],
+    ];
+    Affine(std::array::from_fn(|r| {
+        let row = rotation[r];
+        [row[0] * steps[0], row[1] * steps[1], row[2] * steps[2], offset[r]]
+    }))
+}
+
+/// Fills in the fields of a qform with `code` that stands for `affine`; `known` is a quaternion that is taken over when it
+/// has the same rotation, since one whose a is nearly 0 loses digits each time it is worked out anew. None when the axes
+/// are not at right angles. Returns the affine that a reader will get, with the fields rounded by `round`.
+pub(super) fn write_qform(
+    fields: &mut Fields,
+    code: i64,
+    affine: &Affine,
+    known: Option<&Qform>,
+    round: fn(f64) -> f64,
+) -> Option<Affine> {
+    if worst_cosine(affine) > 1e-4 {
+        return None;
+    }
+    let spacing = affine.spacing();
+    let qfac = affine.determinant().signum();
+    let unit = |m: &Affine| {
+        let length = m.spacing();
+        m.0.map(|r| [r[0] / length[0], r[1] / length[1], r[2] / length[2]])
+    };
+    let mut rotation = unit(affine);
+    let same = |q: &&Qform| {
+        let other = unit(&q.affine);
+        (0..9).all(|i| (rotation.as_flattened()[i] - other.as_flattened()[i]).abs() < 1e-9)
+    };
+    fields.quatern = match known.filter(same) {
+        Some(qform) => qform.quaternion,
+        None => {
+            rotation.iter_mut().for_each(|row| row[2] *= qfac);
+            to_quaternion(rotation).map(round)
+        }
+    };
+    fields.qform_code = code;
+    fields.qoffset = std::array::from_fn(|r| round(affine.0[r][3]));
+    fields.pixdim[0] = qfac;
+    fields.pixdim[1..4].copy_from_slice(&spacing.map(round));
+    let [x, y, z] = spacing.map(round);
+    Some(from_quaternion(fields.quatern, [x, y, z * qfac], fields.qoffset))
+}
+
+/// b, c, d of a rotation, a >= 0. Starts from the largest of the four components, so that nothing is divided by a small
+/// number (Shepperd 1978).
+fn to_quaternion(m: [[f64; 3]; 3]) -> [f64; 3] {
+    let trace = m[0][0] + m[1][1] + m[2][2];
+    let squares = [1.0 + trace, 1.0 + 2.0 * m[0][0] - trace, 1.0 + 2.0 * m[1][1] - trace, 1.0 + 2.0 * m[2][2] - trace];
+    let largest = (1..4).fold(0, |best, i| if squares[i] > squares[best] { i } else { best });
+    let twice = squares[largest].max(0.0).sqrt(); // twice the largest component
+    let (bc, bd, cd) = (m[1][0] + m[0][1], m[0][2] + m[2][0], m[2][1] + m[1][2]);
+    let (ab, ac, ad) = (m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1]);
+    let products = match largest {
+        0 => [twice * twice, ab, ac, ad],
+        1 => [ab, twice * twice, bc, bd],
+        2 => [ac, bc, twice * twice, cd],
+        _ => [ad, bd, cd, twice * twice],
+    };
+    let [a, b, c, d] = products.map(|p| p / (2.0 * twice));
+    let sign = if a < 0.0 { -1.0 } else { 1.0 };
+    [sign * b, sign * c, sign * d]
+}
