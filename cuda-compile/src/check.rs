@@ -1,0 +1,151 @@
+//! One source for one GPU: compile it (or remember), and read what ptxas and nvdisasm say of the result.
+
+use std::fs;
+use std::hash::Hash;
+use std::process::Command;
+
+use cubecl_common::hash::StableHasher;
+use serde::{Deserialize, Serialize};
+
+use crate::nvrtc::Failure;
+use crate::properties::Architecture;
+use crate::record::{self, Resources};
+use crate::toolkit::Toolkit;
+
+/// Changes when remembered outcomes of older versions of this file must not be used.
+const FORMAT: u32 = 1;
+
+/// What NVRTC made of a source: the same every time, so it is remembered.
+#[derive(Debug, Serialize, Deserialize)]
+enum Outcome {
+    Compiled(Resources),
+    Refused(String),
+}
+
+/// Compiles `source` for `arch`. Fails when it does not compile, spills, or lost its tensor-core instructions.
+/// `shared_bytes` is what the launch asks for: ptxas does not see it.
+pub(crate) fn check(
+    toolkit: &Toolkit,
+    source: &str,
+    arch: Architecture,
+    shared_bytes: u32,
+) -> (Resources, Result<(), String>) {
+    let mut resources = match outcome(toolkit, source, arch) {
+        Ok(Outcome::Compiled(resources)) => resources,
+        Ok(Outcome::Refused(log)) => return (Resources::default(), Err(format!("does not compile: {log}"))),
+        Err(reason) => return (Resources::default(), Err(reason)),
+    };
+    resources.shared_bytes += shared_bytes;
+    let judged = judge(&resources, asks_for_tensor_cores(source));
+    (resources, judged)
+}
+
+fn judge(resources: &Resources, tensor_cores: bool) -> Result<(), String> {
+    let Resources { registers, spill_store_bytes, spill_load_bytes, .. } = *resources;
+    if spill_store_bytes > 0 || spill_load_bytes > 0 {
+        return Err(format!(
+            "spills {spill_store_bytes} bytes and loads {spill_load_bytes} back, with {registers} registers"
+        ));
+    }
+    if tensor_cores && resources.matrix_instructions == 0 {
+        return Err("asks for tensor cores, but its machine code has no instruction for them".into());
+    }
+    Ok(())
+}
+
+fn outcome(toolkit: &Toolkit, source: &str, arch: Architecture) -> Result<Outcome, String> {
+    let hash = hash(source, arch, &toolkit.nvrtc.version);
+    let file = record::cache_file(hash, "json");
+    if let Some(outcome) = record::read(&file) {
+        return Ok(outcome);
+    }
+    // As cubecl-cuda compiles, and ptxas's report on top.
+    let options = [
+        format!("--gpu-architecture={}", arch.name),
+        format!("--include-path={}", toolkit.include.display()),
+        format!("--include-path={}", toolkit.include.join("cccl").display()),
+        "-lineinfo".into(),
+        "--ptxas-options=-v".into(),
+    ];
+    let outcome = match toolkit.nvrtc.compile(source, &options) {
+        Ok(compiled) => {
+            let mut resources = parse_log(&compiled.log)
+                .ok_or_else(|| format!("ptxas's report is not understood: {}", compiled.log.trim()))?;
+            if asks_for_tensor_cores(source) {
+                let listing = disassemble(toolkit, &compiled.cubin, hash)?;
+                resources.matrix_instructions = count_matrix_instructions(&listing);
+            }
+            Outcome::Compiled(resources)
+        }
+        Err(Failure::Source(log)) => Outcome::Refused(errors_first(&log)),
+        Err(Failure::Compiler(reason)) => return Err(format!("NVRTC failed: {reason}")),
+    };
+    record::write(&file, &outcome).map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(outcome)
+}
+
+/// CubeCL writes the type definitions in front of the kernel in an order that differs between processes.
+fn hash(source: &str, arch: Architecture, version: &str) -> u128 {
+    let (definitions, body) = source.split_at(source.find("extern \"C\" __global__").unwrap_or(0));
+    let mut definitions: Vec<_> = definitions.lines().collect();
+    definitions.sort_unstable();
+    let mut hasher = StableHasher::new();
+    (FORMAT, version, arch.name, definitions, body).hash(&mut hasher);
+    hasher.finalize()
+}
+
+fn asks_for_tensor_cores(source: &str) -> bool {
+    ["wmma::", "mma.sync"].iter().any(|word| source.contains(word))
+}
+
+/// NVRTC's log with its errors in front of its warnings.
+fn errors_first(log: &str) -> String {
+    let (errors, rest): (Vec<_>, Vec<_>) = log.lines().partition(|line| line.contains("error"));
+    errors.into_iter().chain(rest).collect::<Vec<_>>().join("\n")
+}
+
+/// ptxas's report: `0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads` and `Used 62 registers, ...,
+/// 4096 bytes smem`. Functions that were not inlined have lines of their own; the largest number counts.
+fn parse_log(log: &str) -> Option<Resources> {
+    let before = |what: &str| {
+        let parts = log.lines().flat_map(|line| line.split([',', ':']));
+        let numbers = parts.filter_map(|part| part.trim_end().strip_suffix(what)?.split_whitespace().last());
+        numbers.filter_map(|number| number.parse::<u32>().ok()).max()
+    };
+    Some(Resources {
+        registers: before("registers")?,
+        spill_store_bytes: before("bytes spill stores")?,
+        spill_load_bytes: before("bytes spill loads")?,
+        stack_bytes: before("bytes stack frame")?,
+        shared_bytes: before("bytes smem").unwrap_or(0),
+        matrix_instructions: 0,
+    })
+}
+
+fn disassemble(toolkit: &Toolkit, cubin: &[u8], hash: u128) -> Result<String, String> {
+    let file = record::cache_file(hash, &format!("{}.cubin", std::process::id()));
+    let failed = |e: std::io::Error| format!("{}: {e}", file.display());
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    fs::write(&file, cubin).map_err(failed)?;
+    let output = Command::new(&toolkit.nvdisasm).arg("--print-code").arg(&file).output();
+    fs::remove_file(&file).map_err(failed)?;
+    let output = output.map_err(|e| format!("{}: {e}", toolkit.nvdisasm.display()))?;
+    if !output.status.success() {
+        return Err(format!("nvdisasm failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// HMMA (f16, bf16, tf32), IMMA (integers) and their kin, by word: `HMMA.16816.F32`.
+fn count_matrix_instructions(listing: &str) -> u32 {
+    let is_matrix = |word: &str| {
+        let name = word.split('.').next().unwrap_or(word);
+        ["HMMA", "IMMA", "DMMA", "BMMA", "QMMA", "HGMMA", "IGMMA"].contains(&name)
+    };
+    listing.split_whitespace().map(|word| u32::from(is_matrix(word))).sum()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+use super::*;
+
+const LOG: &str = "ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'conv_f_f16' for 'sm_80'
+ptxas info    : Function properties for conv_f_f16
+ptxas         .     128 bytes stack frame, 24 bytes spill stores, 36 bytes spill loads
+ptxas info    : Used 62 registers, used 1 barriers, 128 bytes cumulative stack size, 4096 bytes smem, 392 bytes cmem[0]
+ptxas info    : Compile time = 7.044 ms";
+
+#[test]
+fn every_number_of_the_report_is_read() {
+    let expected = Resources {
+        registers: 62,
+        spill_store_bytes: 24,
+        spill_load_bytes: 36,
+        stack_bytes: 128,
+        shared_bytes: 4096,
+        matrix_instructions: 0,
+    };
+    assert_eq!(parse_log(LOG), Some(expected));
+}
+
+#[test]
+fn the_largest_function_counts() {
+    let other = LOG.replace("62", "70").replace("24 bytes", "0 bytes").replace("conv", "helper");
+    let resources = parse_log(&format!("{LOG}\n{other}")).expect("two reports");
+    assert_eq!((resources.registers, resources.spill_store_bytes), (70, 24));
+}
+
+#[test]
+fn a_report_without_numbers_is_not_zeros() {
+    assert_eq!(parse_log(""), None);
+    assert_eq!(parse_log("ptxas info    : 0 bytes gmem"), None);
+}
+
+#[test]
+fn spills_and_lost_tensor_cores_are_failures() {
+    let good = Resources { registers: 10, ..Resources::default() };
+    assert_eq!(judge(&good, false), Ok(()));
+    let stack = Resources { stack_bytes: 64, ..good };
+    assert_eq!(judge(&stack, false), Ok(()), "local arrays are reported, not refused");
+    let spilled = judge(&Resources { spill_load_bytes: 8, ..good }, false).expect_err("a spill");
+    assert!(spilled.contains("spills 0 bytes") && spilled.contains("loads 8"), "{spilled}");
+    assert!(judge(&good, true).expect_err("no HMMA").contains("tensor cores"));
+    assert_eq!(judge(&Resources { matrix_instructions: 2, ..good }, true), Ok(()));
+}
+
+#[test]
+fn matrix_instructions_are_counted_by_mnemonic() {
+    let listing = "/*0100*/ HMMA.16816.F32 R4, R8, R12, R4 ;\n/*0110*/ @P0 IMMA.16832.S8.S8 R4, R8.ROW, R12.COL, R4 ;\n\
+                   /*0120*/ FFMA R1, R2, R3, R4 ;\n/*0130*/ BRA HMMAX ;";
+    assert_eq!(count_matrix_instructions(listing), 2);
+}
+
+#[test]
+fn the_order_of_type_definitions_does_not_matter() {
+    let arch = crate::properties::ARCHITECTURES[0];
+    let kernel = "extern \"C\" __global__ void k() { a; b; }";
+    let one = format!("struct a {{ int x; }};\nstruct b {{ int y; }};\n{kernel}");
+    let two = format!("struct b {{ int y; }};\nstruct a {{ int x; }};\n{kernel}");
+    assert_eq!(hash(&one, arch, "13.2"), hash(&two, arch, "13.2"));
+    assert_ne!(hash(&one, arch, "13.2"), hash(&one.replace("a; b;", "b; a;"), arch, "13.2"));
+    assert_ne!(hash(&one, arch, "13.2"), hash(&one, arch, "13.3"));
+    assert_ne!(hash(&one, arch, "13.2"), hash(&one, crate::properties::ARCHITECTURES[1], "13.2"));
+}
+
+#[test]
+fn errors_come_before_warnings() {
+    let log = "k(3): warning #177-D: variable is unused\n\nk(4): error: identifier \"x\" is undefined";
+    assert!(errors_first(log).starts_with("k(4): error"));
+}
+
+#[test]
+fn a_source_that_does_not_compile_is_refused_with_its_error() {
+    let toolkit = match crate::toolkit::get() {
+        Ok(toolkit) => toolkit,
+        Err(reason) => {
+            let required = std::env::var("NEPHRON_REQUIRE").is_ok_and(|r| r.contains("cuda-compile"));
+            assert!(!required, "cuda-compile is required: {reason}");
+            eprintln!("SKIPPED on cuda-compile: {reason}");
+            return;
+        }
+    };
+    let source = "extern \"C\" __global__ void k(float* y) { y[0] = no_such_thing; }";
+    for arch in crate::properties::ARCHITECTURES {
+        // The second answer is the remembered one.
+        for _ in 0..2 {
+            let (resources, judged) = check(toolkit, source, arch, 0);
+            assert_eq!(resources, Resources::default());
+            let reason = judged.expect_err("it does not compile");
+            assert!(reason.contains("no_such_thing"), "{reason}");
+        }
+    }
+}

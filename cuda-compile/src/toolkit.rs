@@ -1,0 +1,82 @@
+//! Where NVRTC, its headers and nvdisasm are, and where verdicts are kept.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::nvrtc::Nvrtc;
+
+/// Everything the compiler needs, opened once a process.
+pub(crate) struct Toolkit {
+    pub(crate) nvrtc: Nvrtc,
+    pub(crate) include: PathBuf,
+    pub(crate) nvdisasm: PathBuf,
+}
+
+/// The toolkit of this machine, or why there is none.
+pub(crate) fn get() -> &'static Result<Toolkit, String> {
+    static TOOLKIT: OnceLock<Result<Toolkit, String>> = OnceLock::new();
+    TOOLKIT.get_or_init(open)
+}
+
+fn open() -> Result<Toolkit, String> {
+    let root = root()?;
+    let include = root.join("include");
+    // One header of each wheel: runtime, crt and cccl.
+    for header in ["cuda_runtime.h", "cuda_fp16.h", "crt/mma.h", "cccl/cuda/barrier"] {
+        if !include.join(header).exists() {
+            return Err(format!("no {header} in {}", include.display()));
+        }
+    }
+    let nvdisasm = root.join("bin/nvdisasm");
+    if !nvdisasm.exists() {
+        return Err(format!("no nvdisasm in {}", root.join("bin").display()));
+    }
+    let library = ["lib", "lib64"].iter().find_map(|lib| library(&root.join(lib)));
+    let library = library.ok_or_else(|| format!("no libnvrtc.so in lib or lib64 of {}", root.display()))?;
+    Ok(Toolkit { nvrtc: Nvrtc::load(&library)?, include, nvdisasm })
+}
+
+fn root() -> Result<PathBuf, String> {
+    for name in ["NEPHRON_CUDA_TOOLKIT", "CUDA_PATH"] {
+        if let Some(path) = std::env::var_os(name).filter(|path| !path.is_empty()) {
+            let path = PathBuf::from(path);
+            return if path.is_dir() { Ok(path) } else { Err(format!("{name} is no folder: {}", path.display())) };
+        }
+    }
+    let own = target().join("cuda-toolkit/nvidia/cu13");
+    if own.is_dir() {
+        Ok(own)
+    } else {
+        Err("no CUDA compiler: run scripts/toolchain, or set NEPHRON_CUDA_TOOLKIT to a folder with lib and include"
+            .into())
+    }
+}
+
+/// `libnvrtc.so` or `libnvrtc.so.13`; not `libnvrtc-builtins.so`, which it loads itself.
+fn library(folder: &Path) -> Option<PathBuf> {
+    let mut found: Vec<_> = std::fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("libnvrtc.so")))
+        .collect();
+    found.sort();
+    found.into_iter().next()
+}
+
+/// Verdicts, by the hash of what was compiled.
+pub(crate) fn verdict_folder() -> PathBuf {
+    target().join("cuda-compile")
+}
+
+/// A record for each kernel launched since `scripts/test` emptied it.
+pub(crate) fn used_folder() -> PathBuf {
+    verdict_folder().join("used")
+}
+
+/// Cargo's target folder: the one above this executable that Cargo has tagged.
+fn target() -> PathBuf {
+    let executable = std::env::current_exe().unwrap_or_default();
+    let tagged = executable.ancestors().skip(1).find(|folder| folder.join("CACHEDIR.TAG").exists());
+    tagged.map_or_else(std::env::temp_dir, Path::to_path_buf)
+}
