@@ -20,6 +20,7 @@ pub mod softmax;
 pub mod warp;
 
 pub use activation::{leaky_relu, relu};
+pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
