@@ -21,6 +21,7 @@ pub mod warp;
 
 pub use activation::{leaky_relu, relu};
 pub use arithmetic::{add, concat};
+pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 pub use linear::linear;
 pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
 pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};

@@ -1,3 +1,4 @@
 //! Steps that several kernels share.
 
+pub mod cube_sum;
 pub mod packed;

@@ -1,0 +1,226 @@
+//! Launching the Dice kernels, and adding up their records in f64.
+
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use nephron_kernels::common::cube_sum::UNITS;
+use nephron_kernels::dice as kernels;
+
+use super::{DiceProblem, Entropy, Sums};
+use crate::device::Gpu;
+use crate::device::gpu::with_client;
+use crate::error::Result;
+use crate::ops::launch::{array, cube_grid, grid, with_float};
+use crate::tensor::{DType, Tensor};
+
+/// Channels whose sums a unit keeps in registers.
+const MAX_TILE: usize = 8;
+/// Voxels a unit adds up, until there are so many blocks that it takes more.
+const CHAIN: usize = 32;
+/// Blocks a sample is cut into at most: enough for any device, few enough for the host to add up.
+const MAX_BLOCKS: usize = 1024;
+
+/// How the sums are cut into cubes.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    tile: usize,
+    tiles: usize,
+    blocks: usize,
+    samples: usize,
+}
+
+impl Cut {
+    /// Depends on the problem alone, so that sums are the same on every run.
+    pub fn of(problem: &DiceProblem) -> Self {
+        let tile = problem.channels.min(MAX_TILE);
+        Self {
+            tile,
+            tiles: problem.channels.div_ceil(tile),
+            blocks: problem.voxels.div_ceil(UNITS as usize * CHAIN).clamp(1, MAX_BLOCKS),
+            samples: problem.samples,
+        }
+    }
+
+    /// Values that [`launch_dice_sums`] writes.
+    pub fn dice_len(&self) -> usize {
+        self.cubes() * 3 * self.tile
+    }
+
+    /// Values that [`launch_dice_ce_sums`] writes.
+    pub fn dice_ce_len(&self) -> usize {
+        self.cubes() * (3 * self.tile + 2)
+    }
+
+    fn cubes(&self) -> usize {
+        self.blocks * self.tiles * self.samples
+    }
+
+    /// (sample, first channel) of a cube's record.
+    fn place(&self, cube: usize) -> (usize, usize) {
+        (cube / self.blocks / self.tiles, cube / self.blocks % self.tiles * self.tile)
+    }
+}
+
+/// Sums of p g, p and g, `Cut::dice_len` values in `partials`.
+pub fn launch_dice_sums<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    p: &Handle,
+    g: &Handle,
+    partials: &Handle,
+    problem: &DiceProblem,
+) {
+    let cut = Cut::of(problem);
+    let len = problem.samples * problem.voxels * problem.channels;
+    let (count, dim) = (cube_grid(cut.cubes()), CubeDim::new_1d(UNITS));
+    // SAFETY: units read voxels below `voxels` and channels below `channels` of their own sample, so below `len`; each
+    // cube below the number of records writes its own.
+    with_float!(dtype, F => unsafe {
+        kernels::dice_sums::launch_unchecked::<F, R>(
+            client, count, dim, array(p, len), array(g, len), array(partials, cut.dice_len()),
+            cut.samples, problem.voxels, problem.channels, cut.blocks, cut.tile,
+        )
+    });
+}
+
+/// dp = a g + b, (a, b) a (sample, channel) in `coefficients`.
+pub fn launch_dice_gradient<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    g: &Handle,
+    coefficients: &Handle,
+    dp: &Handle,
+    problem: &DiceProblem,
+) {
+    let rows = problem.samples * problem.channels;
+    let len = rows * problem.voxels;
+    let (count, dim) = grid(len);
+    // SAFETY: each unit touches the element of its own position below `len`, whose row is below `rows`.
+    with_float!(dtype, F => unsafe {
+        kernels::dice_gradient::launch_unchecked::<F, R>(
+            client, count, dim, array(g, len), array(coefficients, 2 * rows), array(dp, len),
+            problem.voxels, problem.channels,
+        )
+    });
+}
+
+/// Sums of the softmax against labels (bytes of 32-bit words), `Cut::dice_ce_len` values in `partials`.
+pub fn launch_dice_ce_sums<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    logits: &Handle,
+    labels: &Handle,
+    partials: &Handle,
+    problem: &DiceProblem,
+) {
+    let cut = Cut::of(problem);
+    let voxels = problem.samples * problem.voxels;
+    let len = voxels * problem.channels;
+    let (count, dim) = (cube_grid(cut.cubes()), CubeDim::new_1d(UNITS));
+    // SAFETY: as for the sums of Dice; labels are read below `voxels`, logits at a label only where it is a channel.
+    with_float!(dtype, F => unsafe {
+        kernels::dice_ce_sums::launch_unchecked::<F, R>(
+            client, count, dim, array(logits, len), array(labels, voxels.div_ceil(4)),
+            array(partials, cut.dice_ce_len()), cut.samples, problem.voxels, problem.channels, cut.blocks, cut.tile,
+        )
+    });
+}
+
+/// d loss / d logits; labels are all below the number of channels.
+pub fn launch_dice_ce_gradient<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    logits: &Handle,
+    labels: &Handle,
+    coefficients: &Handle,
+    dlogits: &Handle,
+    problem: &DiceProblem,
+    ce_scale: f32,
+) {
+    let voxels = problem.samples * problem.voxels;
+    let (len, rows) = (voxels * problem.channels, problem.samples * problem.channels);
+    let (count, dim) = grid(voxels);
+    // SAFETY: each unit touches the channels of the voxel of its own position, below `voxels`; its row is below `rows`.
+    with_float!(dtype, F => unsafe {
+        kernels::dice_ce_gradient::launch_unchecked::<F, R>(
+            client, count, dim, array(logits, len), array(labels, voxels.div_ceil(4)), array(coefficients, 2 * rows),
+            array(dlogits, len), problem.voxels, problem.channels, ce_scale,
+        )
+    });
+}
+
+pub(super) fn sums(device: &Gpu, problem: &DiceProblem, p: &Tensor, g: &Tensor) -> Result<Vec<Sums>> {
+    let cut = Cut::of(problem);
+    let partials = scratch(device, cut.dice_len())?;
+    let (hp, hg, out) = (p.gpu_handle(device)?, g.gpu_handle(device)?, partials.gpu_handle(device)?);
+    with_client!(device, client => launch_dice_sums(client, p.dtype(), &hp, &hg, &out, problem));
+    Ok(add_up(problem, &cut, 3 * cut.tile, &partials.to_ndhwc()?).0)
+}
+
+pub(super) fn gradient(device: &Gpu, problem: &DiceProblem, g: &Tensor, coefficients: &[[f32; 2]]) -> Result<Tensor> {
+    let coefficients = upload(device, coefficients)?;
+    let dp = Tensor::gpu_alloc(device, problem.shape(), g.dtype())?;
+    let (hg, hc, out) = (g.gpu_handle(device)?, coefficients.gpu_handle(device)?, dp.gpu_handle(device)?);
+    with_client!(device, client => launch_dice_gradient(client, g.dtype(), &hg, &hc, &out, problem));
+    Ok(dp)
+}
+
+pub(super) fn cross_entropy_sums(
+    device: &Gpu,
+    problem: &DiceProblem,
+    logits: &Tensor,
+    labels: &Tensor,
+) -> Result<(Vec<Sums>, Entropy)> {
+    let cut = Cut::of(problem);
+    let partials = scratch(device, cut.dice_ce_len())?;
+    let (z, l, out) = (logits.gpu_handle(device)?, labels.gpu_handle(device)?, partials.gpu_handle(device)?);
+    with_client!(device, client => launch_dice_ce_sums(client, logits.dtype(), &z, &l, &out, problem));
+    Ok(add_up(problem, &cut, 3 * cut.tile + 2, &partials.to_ndhwc()?))
+}
+
+pub(super) fn cross_entropy_gradient(
+    device: &Gpu,
+    problem: &DiceProblem,
+    logits: &Tensor,
+    labels: &Tensor,
+    coefficients: &[[f32; 2]],
+    ce_scale: f64,
+) -> Result<Tensor> {
+    let coefficients = upload(device, coefficients)?;
+    let dlogits = Tensor::gpu_alloc(device, problem.shape(), logits.dtype())?;
+    let (z, l) = (logits.gpu_handle(device)?, labels.gpu_handle(device)?);
+    let (q, out) = (coefficients.gpu_handle(device)?, dlogits.gpu_handle(device)?);
+    let scale = ce_scale as f32;
+    with_client!(device, client => launch_dice_ce_gradient(client, logits.dtype(), &z, &l, &q, &out, problem, scale));
+    Ok(dlogits)
+}
+
+fn scratch(device: &Gpu, len: usize) -> Result<Tensor> {
+    Tensor::gpu_alloc(device, [1, 1, 1, 1, len], DType::F32)
+}
+
+fn upload(device: &Gpu, coefficients: &[[f32; 2]]) -> Result<Tensor> {
+    let data = coefficients.as_flattened().to_vec();
+    Tensor::from_ndhwc(&crate::device::Device::Gpu(device.clone()), [1, 1, 1, 1, data.len()], DType::F32, data)
+}
+
+/// Adds the cubes' records of `stride` values in their order. The cross-entropy comes with every tile of channels, so
+/// only the first tile's counts.
+fn add_up(problem: &DiceProblem, cut: &Cut, stride: usize, partials: &[f32]) -> (Vec<Sums>, Entropy) {
+    let mut sums = vec![Sums::default(); problem.samples * problem.channels];
+    let mut entropy = Entropy::default();
+    for (cube, record) in partials.chunks_exact(stride).enumerate() {
+        let (sample, first) = cut.place(cube);
+        let (channels, rest) = record.split_at(3 * cut.tile);
+        for (k, values) in channels.chunks_exact(3).enumerate().take(problem.channels - first) {
+            let sum = &mut sums[sample * problem.channels + first + k];
+            sum.intersection += f64::from(values[0]);
+            sum.p += f64::from(values[1]);
+            sum.g += f64::from(values[2]);
+        }
+        if let (0, [entropies, bad]) = (first, rest) {
+            entropy.sum += f64::from(*entropies);
+            entropy.bad_labels += f64::from(*bad);
+        }
+    }
+    (sums, entropy)
+}
