@@ -7,16 +7,20 @@ use rand::Rng;
 
 use crate::support::{assert_close, assert_exact, devices, f64s, float_types, integers, rng, tensor, uniform};
 
-/// Shape, kernel, stride, padding: ResNet's stem and its global average among them.
-const CASES: [(Shape, [usize; 3], [usize; 3], [usize; 3]); 8] = [
-    ([1, 1, 1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 0, 0]),
-    ([2, 3, 5, 7, 11], [2, 2, 2], [2, 2, 2], [0, 0, 0]),
-    ([1, 7, 1, 13, 13], [1, 3, 3], [1, 2, 2], [0, 1, 1]),
-    ([2, 17, 1, 7, 7], [1, 7, 7], [1, 1, 1], [0, 0, 0]),
-    ([1, 2, 5, 6, 7], [3, 4, 5], [1, 2, 3], [1, 2, 2]),
-    ([1, 5, 1, 2, 3], [2, 4, 6], [1, 1, 1], [1, 2, 3]),
-    ([2, 1, 4, 4, 9], [2, 1, 2], [3, 5, 1], [1, 0, 0]),
-    ([1, 4, 3, 1, 6], [1, 1, 1], [2, 1, 4], [0, 0, 0]),
+const fn pool(kernel: [usize; 3], stride: [usize; 3], padding: [usize; 3]) -> Pool3dParams {
+    Pool3dParams { kernel, stride, padding }
+}
+
+/// ResNet's stem and its global average among them.
+const CASES: [(Shape, Pool3dParams); 8] = [
+    ([1, 1, 1, 1, 1], pool([1, 1, 1], [1, 1, 1], [0, 0, 0])),
+    ([2, 3, 5, 7, 11], pool([2, 2, 2], [2, 2, 2], [0, 0, 0])),
+    ([1, 7, 1, 13, 13], pool([1, 3, 3], [1, 2, 2], [0, 1, 1])),
+    ([2, 17, 1, 7, 7], pool([1, 7, 7], [1, 1, 1], [0, 0, 0])),
+    ([1, 2, 5, 6, 7], pool([3, 4, 5], [1, 2, 3], [1, 2, 2])),
+    ([1, 5, 1, 2, 3], pool([2, 4, 6], [1, 1, 1], [1, 2, 3])),
+    ([2, 1, 4, 4, 9], pool([2, 1, 2], [3, 5, 1], [1, 0, 0])),
+    ([1, 4, 3, 1, 6], pool([1, 1, 1], [2, 1, 4], [0, 0, 0])),
 ];
 
 fn len(shape: Shape) -> usize {
@@ -51,8 +55,8 @@ fn check(shape: Shape, params: Pool3dParams) {
 
 #[test]
 fn pools_agree_with_the_reference() {
-    for (shape, kernel, stride, padding) in CASES {
-        check(shape, Pool3dParams { kernel, stride, padding });
+    for (shape, params) in CASES {
+        check(shape, params);
     }
 }
 
@@ -64,14 +68,14 @@ fn drawn_pools_agree_with_the_reference() {
         let padding = kernel.map(|k| rng.random_range(0..=k / 2));
         let stride = [0; 3].map(|_| rng.random_range(1..4));
         let [d, h, w] = kernel.map(|k| rng.random_range(k..9));
-        check([rng.random_range(1..3), rng.random_range(1..9), d, h, w], Pool3dParams { kernel, stride, padding });
+        check([rng.random_range(1..3), rng.random_range(1..9), d, h, w], pool(kernel, stride, padding));
     }
 }
 
 #[test]
 fn padding_never_wins_and_nan_always_does() {
     let shape = [1, 1, 1, 1, 6];
-    let params = Pool3dParams { kernel: [1, 1, 3], stride: [1, 1, 1], padding: [0, 0, 1] };
+    let params = pool([1, 1, 3], [1, 1, 1], [0, 0, 1]);
     for x in [
         [-1.0, -5.0, -2.0, -8.0, -7.0, -9.0],
         [1.0, f32::NAN, 3.0, 4.0, 2.0, 0.0],
@@ -89,7 +93,7 @@ fn padding_never_wins_and_nan_always_does() {
 
 #[test]
 fn no_images_or_channels_give_an_empty_result() {
-    let params = Pool3dParams { kernel: [2; 3], stride: [2; 3], padding: [0; 3] };
+    let params = pool([2; 3], [2; 3], [0; 3]);
     for device in devices() {
         for shape in [[0, 3, 4, 4, 4], [2, 0, 4, 4, 4]] {
             let x = tensor(device, shape, DType::F32, &[]);
@@ -105,7 +109,7 @@ fn windows_that_do_not_fit_are_refused() {
     let x = tensor(&cpu, [1, 1, 2, 3, 4], DType::F32, &[0.0; 24]);
     let flat = tensor(&cpu, [1, 1, 0, 3, 4], DType::F32, &[]);
     let labels = Tensor::from_u8(&cpu, [1, 1, 1, 1, 2], vec![0, 1]).expect("labels");
-    let ones = Pool3dParams { kernel: [1; 3], stride: [1; 3], padding: [0; 3] };
+    let ones = pool([1; 3], [1; 3], [0; 3]);
     let refused = [
         (&x, Pool3dParams { kernel: [1, 0, 1], ..ones }, ["kernel", "1 to 65535", "[1, 0, 1]"]),
         (&x, Pool3dParams { stride: [1, 1, 0], ..ones }, ["stride", "1 to 65535", "[1, 1, 0]"]),

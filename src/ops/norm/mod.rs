@@ -58,7 +58,7 @@ pub struct BatchNormOutput {
 /// device that fails.
 pub fn instance_norm(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
     validate("instance_norm", x, weight, bias, eps)?;
-    Ok(normalise("instance_norm", x, weight, bias, eps, NormProblem::per_image(x))?.y)
+    Ok(normalise(x, weight, bias, eps, NormProblem::per_image(x))?.y)
 }
 
 /// Batch normalisation of x [n, c, d, h, w] in inference: with the running mean and variance; all parameters f32
@@ -124,13 +124,12 @@ pub fn batch_norm_train(
         let found = format!("{} in shape {:?}", problem.positions, x.shape());
         return Err(Error::shape("batch_norm_train", "at least 2 values per channel", found));
     }
-    normalise("batch_norm_train", x, weight, bias, eps, problem)
+    normalise(x, weight, bias, eps, problem)
 }
 
 /// Statistics of each group, then x normalised with them. The statistics returned are those of [`BatchNormOutput`] for one
 /// group; for more, [groups * c] values in the same shape.
 fn normalise(
-    what: &str,
     x: &Tensor,
     weight: Option<&Tensor>,
     bias: Option<&Tensor>,
@@ -154,7 +153,7 @@ fn normalise(
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            super::expect_addressable(what, &[x])?;
+            super::expect_addressable("norm", &[x])?;
             let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
             let mean = Tensor::gpu_alloc(&device, vector, DType::F32)?;
             let var = Tensor::gpu_alloc(&device, vector, DType::F32)?;

@@ -10,7 +10,7 @@ use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::Tensor;
 
 /// y_c = exp(x_c - max x) / sum_k exp(x_k - max x) over the channels of each voxel of [n, c, d, h, w]: stable for logits of
 /// any size. A voxel with a NaN, or with plus infinity, is NaN in every channel. As PyTorch's `softmax` over axis 1.
@@ -50,13 +50,13 @@ pub fn argmax(x: &Tensor) -> Result<Tensor> {
     if !(1..=256).contains(&channels) {
         return Err(Error::shape("argmax", "1 to 256 channels", format!("{channels} in {:?}", x.shape())));
     }
-    let shape: Shape = [n, 1, d, h, w];
+    let shape = [n, 1, d, h, w];
     match x.device() {
         Device::Cpu => Ok(Tensor::host_u8(shape, cpu::argmax(x.host_floats()?, channels))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
             super::expect_addressable("argmax", &[x])?;
-            let y = Tensor::gpu_alloc(&device, shape, DType::U8)?;
+            let y = Tensor::gpu_alloc(&device, shape, crate::tensor::DType::U8)?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
             with_client!(device, client => {
                 gpu::launch_argmax(client, x.dtype(), &input, &output, y.len(), channels);
