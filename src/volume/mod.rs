@@ -141,20 +141,28 @@ impl Volume {
         [n % w, n / w % h, n / w / h]
     }
 
+    /// How many voxels are NaN or infinite.
+    pub fn not_finite(&self) -> usize {
+        match &self.voxels {
+            Voxels::F32(values) => values.iter().filter(|v| !v.is_finite()).count(),
+            _ => 0,
+        }
+    }
+
     /// Refuses NaN and infinite voxels.
     ///
     /// # Errors
     /// [`Error::Data`] with their count and the first one's value and index (i, j, k).
     pub fn check_finite(&self) -> Result<()> {
         let Voxels::F32(values) = &self.voxels else { return Ok(()) };
-        let mut odd = values.iter().enumerate().filter(|(_, v)| !v.is_finite());
-        match odd.next() {
+        match values.iter().position(|v| !v.is_finite()) {
             None => Ok(()),
-            Some((first, value)) => {
-                let (count, index) = (1 + odd.count(), self.index(first));
-                let kind = format!("{count} of {} voxels are NaN or infinite", values.len());
+            Some(first) => {
+                let (value, index) = (values[first], self.index(first));
                 Err(Error::Data(format!(
-                    "{kind}, expected finite values; the first is {value} at (i, j, k) = {index:?}"
+                    "{} of {} voxels are NaN or infinite, expected finite values; the first is {value} at (i, j, k) = {index:?}",
+                    self.not_finite(),
+                    values.len(),
                 )))
             }
         }

@@ -1,6 +1,6 @@
 //! Where the voxels lie: from the header's fields to an affine, as nibabel reads them, and back.
 
-use super::header::Fields;
+use super::header::{Fields, Version};
 use crate::volume::Affine;
 
 /// Which of the header's three ways gave the affine.
@@ -42,7 +42,7 @@ impl Geometry {
     /// Scanner coordinates (code 1) for an image that comes from no file: sform, and qform where the axes allow it.
     pub(super) fn scanner(affine: Affine) -> Self {
         let mut fields = Fields::default();
-        let qform = write_qform(&mut fields, 1, &affine, None, |v| v).map(|affine| Qform {
+        let qform = write_qform(&mut fields, 1, &affine, None, Version::Two).map(|affine| Qform {
             code: 1,
             quaternion: fields.quatern,
             affine,
@@ -55,6 +55,7 @@ impl Geometry {
 /// Remarks on what is odd but usable go to `warnings`.
 pub(super) fn read(
     fields: &Fields,
+    version: Version,
     axes: usize,
     shape: [usize; 3],
     warnings: &mut Vec<String>,
@@ -75,7 +76,7 @@ pub(super) fn read(
     }
     let qform = match fields.qform_code {
         0 => None,
-        code => match qform_affine(fields, spacing, warnings) {
+        code => match qform_affine(fields, version.rounding(), spacing, warnings) {
             Ok(affine) => Some(Qform { code, quaternion: fields.quatern, affine }),
             Err(reason) if fields.sform_code == 0 => return Err(reason),
             Err(reason) => {
@@ -151,14 +152,19 @@ pub(super) fn centred(shape: [usize; 3], spacing: [f64; 3]) -> Affine {
 }
 
 /// R(quaternion) diag(spacing x, y, qfac z) and the offset.
-fn qform_affine(fields: &Fields, mut spacing: [f64; 3], warnings: &mut Vec<String>) -> Result<Affine, String> {
+fn qform_affine(
+    fields: &Fields,
+    rounding: f64,
+    mut spacing: [f64; 3],
+    warnings: &mut Vec<String>,
+) -> Result<Affine, String> {
     let [b, c, d] = fields.quatern;
     let a2 = 1.0 - (b * b + c * c + d * d);
-    // nibabel takes a2 down to -3 f32 epsilons for 0; a little more is still a rotation once it is normalised.
-    if !(a2 >= -0.01) {
+    // nibabel refuses what is below 0 by more than rounding; a little more is still a rotation once it is normalised.
+    if a2.is_nan() || a2 < -0.01 {
         return Err(format!("its qform is no rotation: the quaternion's b, c, d {b}, {c}, {d} are longer than 1"));
     }
-    if a2 < -3.0 * f64::from(f32::EPSILON) {
+    if a2 < -rounding {
         warnings.push(format!("the qform's quaternion is longer than 1 (by {:.1e}); it is normalised", -a2));
     }
     let qfac = fields.pixdim[0];
@@ -167,12 +173,14 @@ fn qform_affine(fields: &Fields, mut spacing: [f64; 3], warnings: &mut Vec<Strin
     } else if qfac != 1.0 && qfac != 0.0 {
         warnings.push(format!("qfac (pixdim[0]) is {qfac}, expected 1 or -1; 1 is used"));
     }
-    Ok(from_quaternion(fields.quatern, spacing, fields.qoffset))
+    Ok(from_quaternion(fields.quatern, rounding, spacing, fields.qoffset))
 }
 
-/// The affine of b, c, d, signed steps and an offset.
-fn from_quaternion([b, c, d]: [f64; 3], steps: [f64; 3], offset: [f64; 3]) -> Affine {
-    let a = (1.0 - (b * b + c * c + d * d)).max(0.0).sqrt();
+/// The affine of b, c, d, signed steps and an offset. a^2 below `rounding` is 0, as nibabel has it: b, c and d as stored
+/// cannot tell a half turn from one that is off by its root.
+fn from_quaternion([b, c, d]: [f64; 3], rounding: f64, steps: [f64; 3], offset: [f64; 3]) -> Affine {
+    let a2 = 1.0 - (b * b + c * c + d * d);
+    let a = if a2 < rounding { 0.0 } else { a2.sqrt() };
     let s = 2.0 / (a * a + b * b + c * c + d * d);
     let rotation = [
         [1.0 - s * (c * c + d * d), s * (b * c - a * d), s * (b * d + a * c)],
@@ -187,13 +195,13 @@ fn from_quaternion([b, c, d]: [f64; 3], steps: [f64; 3], offset: [f64; 3]) -> Af
 
 /// Fills in the fields of a qform with `code` that stands for `affine`; `known` is a quaternion that is taken over when it
 /// has the same rotation, since one whose a is nearly 0 loses digits each time it is worked out anew. None when the axes
-/// are not at right angles. Returns the affine that a reader will get, with the fields rounded by `round`.
+/// are not at right angles. Returns the affine that a reader of this version will get.
 pub(super) fn write_qform(
     fields: &mut Fields,
     code: i64,
     affine: &Affine,
     known: Option<&Qform>,
-    round: fn(f64) -> f64,
+    version: Version,
 ) -> Option<Affine> {
     if worst_cosine(affine) > 1e-4 {
         return None;
@@ -210,18 +218,18 @@ pub(super) fn write_qform(
         (0..9).all(|i| (rotation.as_flattened()[i] - other.as_flattened()[i]).abs() < 1e-9)
     };
     fields.quatern = match known.filter(same) {
-        Some(qform) => qform.quaternion,
+        Some(qform) => qform.quaternion.map(|v| version.round(v)),
         None => {
             rotation.iter_mut().for_each(|row| row[2] *= qfac);
-            to_quaternion(rotation).map(round)
+            to_quaternion(rotation).map(|v| version.round(v))
         }
     };
     fields.qform_code = code;
-    fields.qoffset = std::array::from_fn(|r| round(affine.0[r][3]));
+    fields.qoffset = std::array::from_fn(|r| version.round(affine.0[r][3]));
     fields.pixdim[0] = qfac;
-    fields.pixdim[1..4].copy_from_slice(&spacing.map(round));
-    let [x, y, z] = spacing.map(round);
-    Some(from_quaternion(fields.quatern, [x, y, z * qfac], fields.qoffset))
+    fields.pixdim[1..4].copy_from_slice(&spacing.map(|v| version.round(v)));
+    let [x, y, z] = spacing.map(|v| version.round(v));
+    Some(from_quaternion(fields.quatern, version.rounding(), [x, y, z * qfac], fields.qoffset))
 }
 
 /// b, c, d of a rotation, a >= 0. Starts from the largest of the four components, so that nothing is divided by a small

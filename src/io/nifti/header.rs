@@ -89,6 +89,22 @@ impl Version {
         self.header_bytes() + 4
     }
 
+    /// A number after it went through this version's header.
+    pub(super) fn round(self, value: f64) -> f64 {
+        match self {
+            Self::One => f64::from(value as f32),
+            Self::Two => value,
+        }
+    }
+
+    /// How far from 1 rounding may leave the length of a quaternion (nibabel's thresholds).
+    pub(super) fn rounding(self) -> f64 {
+        match self {
+            Self::One => 3.0 * f64::from(f32::EPSILON),
+            Self::Two => 3.0 * f64::EPSILON,
+        }
+    }
+
     fn layout(self) -> &'static Layout {
         match self {
             Self::One => &ONE,

@@ -53,7 +53,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     })?;
     let scale = scale(&fields).map_err(wrong)?;
     let mut warnings = Vec::new();
-    let geometry = geometry::read(&fields, axes, [i, j, k], &mut warnings).map_err(wrong)?;
+    let geometry = geometry::read(&fields, version, axes, [i, j, k], &mut warnings).map_err(wrong)?;
 
     let claimed = || format!("its header claims {i} x {j} x {k} voxels of {number}");
     let (count, length) = [j, k, number.size()]

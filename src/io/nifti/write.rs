@@ -50,10 +50,6 @@ fn fields(image: &Image) -> Result<(Fields, Version)> {
     let [d, h, w] = volume.shape;
     let shape = [w, h, d];
     let version = if shape.iter().any(|&n| n > i16::MAX as usize) { Version::Two } else { header.version };
-    let round: fn(f64) -> f64 = match version {
-        Version::One => |v| f64::from(v as f32),
-        Version::Two => |v| v,
-    };
     let affine = volume.affine;
     let spacing = affine.spacing();
     let mut fields = Fields {
@@ -82,7 +78,7 @@ fn fields(image: &Image) -> Result<(Fields, Version)> {
         } else {
             qform.affine.after(&read.affine.inverse()?.after(&affine))
         };
-        by_qform = geometry::write_qform(&mut fields, qform.code, &moved, Some(qform), round);
+        by_qform = geometry::write_qform(&mut fields, qform.code, &moved, Some(qform), version);
     }
     fields.sform_code = match (read.source, &read.qform) {
         (GeometrySource::Qform, _) if by_qform.is_some_and(|found| says_it(&found)) => 0,

@@ -1,6 +1,8 @@
 //! Shared by every op's tests: the devices at hand, seeded inputs, and comparisons that NaN fails.
 #![allow(dead_code)]
 
+pub mod nifti_file;
+
 use std::sync::OnceLock;
 
 use nephron::{DType, Device, DeviceSpec, Shape, Tensor};
