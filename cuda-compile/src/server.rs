@@ -58,7 +58,9 @@ impl CudaCompileServer {
             result
         });
         if let Err(reason) = result {
-            self.failures.push(format!("kernel {name} {}: {reason}", kernel_types(kernel.name())));
+            let types = kernel_types(kernel.name());
+            let of = if types.is_empty() { "" } else { " of " };
+            self.failures.push(format!("kernel {name}{of}{types}: {reason}"));
         }
     }
 
@@ -147,7 +149,7 @@ fn kernel_name(type_name: &str, id: &KernelId) -> String {
 
 /// The generic arguments of a kernel's type without their paths and without the runtime: `f16`.
 fn kernel_types(type_name: &str) -> String {
-    let Some((_, arguments)) = type_name.split_once('<') else { return String::new() };
+    let arguments = type_name.split_once('<').map_or("", |(_, arguments)| arguments);
     let names = arguments.trim_end_matches('>').split(", ").map(|path| path.rsplit("::").next().unwrap_or(path));
     names.filter(|name| *name != "CudaCompileRuntime").collect::<Vec<_>>().join(" ")
 }

@@ -292,3 +292,7 @@ impl Opening {
         &self.client
     }
 }
+
+#[cfg(test)]
+#[path = "gpu_tests.rs"]
+mod tests;
