@@ -20,8 +20,10 @@ pub mod softmax;
 pub mod warp;
 
 pub use activation::{leaky_relu, relu};
+pub use affine_dice::{AffineDiceOutput, AffineDiceParams, affine_dice};
 pub use arithmetic::{add, concat};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
+pub use grid_sample::PaddingMode;
 pub use linear::linear;
 pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
 pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};

@@ -1,1 +1,11 @@
-//! Sampling at the points of a grid, and affine grids.
+//! Sampling at normalised coordinates.
+
+/// What lies outside the input's grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PaddingMode {
+    /// Corners outside weigh 0.
+    #[default]
+    Zeros,
+    /// The coordinate is clamped to the grid.
+    Border,
+}
