@@ -12,6 +12,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod phantom;
+pub mod phase;
 pub mod pipeline;
 pub mod registration;
 pub mod report;

@@ -1,1 +1,192 @@
-//! Synthetic multi-phase patients with ground truth.
+//! Synthetic patients: a multi-phase abdominal CT with two kidneys and a tumour, made from a seed, with its truth.
+//!
+//! Analytic solids in RAS+ millimetres describe the anatomy of the portal phase. Every other phase sees it through its
+//! own motion (an affine map after a small smooth deformation), so that image and mask agree exactly. docs/phantom.md
+//! describes the anatomy, the enhancement figures and their sources.
+//!
+//! ```
+//! use nephron::phantom::{PhantomOptions, generate};
+//! use nephron::phase::Phase;
+//!
+//! let options = PhantomOptions { phases: vec![Phase::Portal], spacing: [8.0, 8.0, 12.0], ..Default::default() };
+//! let patient = generate(&options)?;
+//! assert_eq!(patient.phases[0].image.shape, [15, 30, 38]); // (d, h, w)
+//! # Ok::<(), nephron::Error>(())
+//! ```
+
+mod anatomy;
+mod breathing;
+mod enhancement;
+mod kidney;
+mod noise;
+mod organs;
+mod render;
+mod shape;
+mod tumour;
+mod wall;
+mod write;
+
+use std::sync::Arc;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+pub use breathing::{Deformation, Mode};
+pub use kidney::Side;
+
+use crate::error::{Error, Result};
+use crate::phase::{Phase, Subtype};
+use crate::volume::{Affine, Volume, Voxels};
+use anatomy::Anatomy;
+use breathing::Motion;
+use enhancement::Enhancement;
+use render::Scene;
+
+/// What to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhantomOptions {
+    /// The same seed and options give the same bytes, whatever the number of threads.
+    pub seed: u64,
+    /// Drawn from the seed when `None`.
+    pub subtype: Option<Subtype>,
+    /// Which phases, each at most once, in the order of the result.
+    pub phases: Vec<Phase>,
+    /// Millimetres between voxels along x, y, z; 0.3-20.
+    pub spacing: [f64; 3],
+    /// Field of view along x, y, z in millimetres; 40-600. The default holds both kidneys whole in every phase.
+    pub size: [f64; 3],
+}
+
+impl Default for PhantomOptions {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            subtype: None,
+            phases: Phase::ALL.to_vec(),
+            spacing: [1.6, 1.6, 3.0],
+            size: [300.0, 240.0, 174.0],
+        }
+    }
+}
+
+/// A synthetic patient.
+#[derive(Debug, Clone)]
+pub struct Patient {
+    /// The seed it came from.
+    pub seed: u64,
+    /// The tumour's subtype.
+    pub subtype: Subtype,
+    /// Where the tumour is.
+    pub tumour: TumourTruth,
+    /// One entry a phase, as asked for.
+    pub phases: Vec<PhasePhantom>,
+}
+
+/// The tumour's place in the portal phase.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct TumourTruth {
+    /// The kidney it grows on.
+    pub side: Side,
+    /// Centre, RAS+ mm.
+    pub centre: [f64; 3],
+    /// Diameters along x, y, z, mm.
+    pub diameters: [f64; 3],
+}
+
+/// One phase of a patient: portal point p -> point of this phase `transform(p + deformation(p))`, both in RAS+ mm.
+#[derive(Debug, Clone)]
+pub struct PhasePhantom {
+    /// Which phase.
+    pub phase: Phase,
+    /// HU, i16.
+    pub image: Volume,
+    /// 0 background, 1 kidney (parenchyma), 2 tumour; u8, on the image's grid.
+    pub mask: Volume,
+    /// The affine part of the motion, identity for the portal phase.
+    pub transform: Affine,
+    /// The smooth part, applied first.
+    pub deformation: Deformation,
+}
+
+impl PhasePhantom {
+    /// Where a point of the portal phase lies in this phase, RAS+ mm.
+    pub fn from_portal(&self, p: [f64; 3]) -> [f64; 3] {
+        let u = self.deformation.displacement(p);
+        self.transform.apply(std::array::from_fn(|i| p[i] + u[i]))
+    }
+}
+
+/// Makes a patient. Refuses no phases, a phase named twice, and spacings or sizes out of range.
+pub fn generate(options: &PhantomOptions) -> Result<Patient> {
+    let shape = options.shape()?;
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    // Drawn even when it is given, so that the rest of the patient does not depend on it.
+    let drawn = Subtype::ALL[rng.random_range(0..Subtype::ALL.len())];
+    let subtype = options.subtype.unwrap_or(drawn);
+    let motions = Phase::ALL.map(|phase| Motion::draw(&mut rng, phase));
+    let offsets: [[f64; 3]; 4] = std::array::from_fn(|_| [4.0, 4.0, 2.0].map(|r| rng.random_range(-r..r)));
+    let anatomy = Anatomy::draw(&mut rng, subtype);
+    let enhancement = Enhancement::draw(&mut rng, subtype);
+    let mut phases = Vec::with_capacity(options.phases.len());
+    for &phase in &options.phases {
+        let motion = match &motions[phase as usize] {
+            Ok(motion) => motion,
+            Err(error) => return Err(Error::Data(error.to_string())),
+        };
+        let affine = options.grid(shape, offsets[phase as usize]);
+        let scene =
+            Scene { anatomy: &anatomy, enhancement: &enhancement, motion, phase, shape, affine, seed: options.seed };
+        let (image, mask) = scene.render();
+        phases.push(PhasePhantom {
+            phase,
+            image: Volume { shape, voxels: Voxels::I16(Arc::new(image)), affine },
+            mask: Volume { shape, voxels: Voxels::U8(Arc::new(mask)), affine },
+            transform: motion.affine,
+            deformation: motion.deformation.clone(),
+        });
+    }
+    let tumour = TumourTruth {
+        side: anatomy.side,
+        centre: anatomy.tumour.centre,
+        diameters: anatomy.tumour.axes.map(|a| 2.0 * a),
+    };
+    Ok(Patient { seed: options.seed, subtype, tumour, phases })
+}
+
+impl PhantomOptions {
+    /// [d, h, w] of every phase.
+    fn shape(&self) -> Result<[usize; 3]> {
+        if self.phases.is_empty() {
+            return Err(Error::argument("phantom: phases", "at least one", "none"));
+        }
+        for (n, phase) in self.phases.iter().enumerate() {
+            if self.phases[..n].contains(phase) {
+                return Err(Error::argument("phantom: phases", "each phase once", format!("{phase} twice")));
+            }
+        }
+        if !self.spacing.iter().all(|s| (0.3..=20.0).contains(s)) {
+            return Err(Error::argument("phantom: spacing", "0.3 to 20 mm", format!("{:?}", self.spacing)));
+        }
+        if !self.size.iter().all(|s| (40.0..=600.0).contains(s)) {
+            return Err(Error::argument("phantom: size", "40 to 600 mm", format!("{:?}", self.size)));
+        }
+        let [w, h, d] = std::array::from_fn(|i| ((self.size[i] / self.spacing[i]).round() as usize).max(1));
+        let voxels = w * h * d;
+        const LIMIT: usize = 1 << 29;
+        if voxels > LIMIT {
+            return Err(Error::argument("phantom: spacing and size", format!("at most {LIMIT} voxels"), voxels));
+        }
+        Ok([d, h, w])
+    }
+
+    /// Axes along R, A, S; the field of view's centre `offset` away from the body's.
+    fn grid(&self, [d, h, w]: [usize; 3], offset: [f64; 3]) -> Affine {
+        let shape = [w, h, d];
+        let mut affine = Affine::IDENTITY;
+        for axis in 0..3 {
+            affine.0[axis][axis] = self.spacing[axis];
+            affine.0[axis][3] = offset[axis] - 0.5 * (shape[axis] - 1) as f64 * self.spacing[axis];
+        }
+        affine
+    }
+}

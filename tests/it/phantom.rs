@@ -1,1 +1,260 @@
-//! Placeholder of this change.
+//! Synthetic patients: the same bytes every time, truth that fits the images, enhancement that tells subtypes apart.
+
+use nephron::Error;
+use nephron::io::nifti;
+use nephron::phantom::{Patient, PhantomOptions, PhasePhantom, generate};
+use nephron::phase::{Phase, Subtype};
+use nephron::volume::{Volume, Voxels};
+
+fn hu(volume: &Volume) -> &[i16] {
+    match &volume.voxels {
+        Voxels::I16(v) => v,
+        other => panic!("expected i16, found {other:?}"),
+    }
+}
+
+fn labels(volume: &Volume) -> &[u8] {
+    match &volume.voxels {
+        Voxels::U8(v) => v,
+        other => panic!("expected u8, found {other:?}"),
+    }
+}
+
+fn coarse(seed: u64) -> PhantomOptions {
+    PhantomOptions { seed, spacing: [5.0, 5.0, 6.0], ..Default::default() }
+}
+
+/// Mean HU under a label.
+fn mean(phase: &PhasePhantom, label: u8) -> f64 {
+    let inside: Vec<f64> = hu(&phase.image)
+        .iter()
+        .zip(labels(&phase.mask))
+        .filter(|(_, l)| **l == label)
+        .map(|(x, _)| f64::from(*x))
+        .collect();
+    assert!(!inside.is_empty(), "{}: no voxel of label {label}", phase.phase);
+    inside.iter().sum::<f64>() / inside.len() as f64
+}
+
+/// Millimetres of voxel n.
+fn position(volume: &Volume, n: usize) -> [f64; 3] {
+    let [_, h, w] = volume.shape;
+    volume.affine.apply([(n % w) as f64, (n / w % h) as f64, (n / (w * h)) as f64])
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
+    let on = |threads: usize, options: &PhantomOptions| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        pool.install(|| generate(options)).expect("valid options")
+    };
+    let (one, three) = (on(1, &coarse(11)), on(3, &coarse(11)));
+    assert_eq!(one.truth(), three.truth());
+    for (a, b) in one.phases.iter().zip(&three.phases) {
+        assert_eq!(hu(&a.image), hu(&b.image));
+        assert_eq!(labels(&a.mask), labels(&b.mask));
+    }
+    let other = on(2, &coarse(12));
+    assert_ne!(hu(&one.phases[2].image), hu(&other.phases[2].image));
+}
+
+#[test]
+fn a_phase_does_not_depend_on_which_others_are_asked_for() {
+    let all = generate(&coarse(3)).expect("valid options");
+    let options = PhantomOptions { phases: vec![Phase::Delayed], ..coarse(3) };
+    let alone = generate(&options).expect("valid options");
+    assert_eq!(alone.subtype, all.subtype);
+    assert_eq!(hu(&alone.phases[0].image), hu(&all.phases[3].image));
+}
+
+/// The truth maps the portal mask onto every other phase's: exactly away from surfaces, and in the centre of mass.
+#[test]
+fn the_transforms_carry_the_portal_mask_onto_the_others() {
+    let options = PhantomOptions { spacing: [3.0; 3], size: [220.0, 150.0, 150.0], ..coarse(5) };
+    let patient = generate(&options).expect("valid options");
+    let portal = &patient.phases[Phase::Portal as usize];
+    assert_eq!(portal.from_portal([10.0, -20.0, 30.0]), [10.0, -20.0, 30.0]);
+    let fixed = labels(&portal.mask);
+    let [_, h, w] = portal.mask.shape;
+    let interior = |n: usize| {
+        let step = |dz: usize, dy: usize, dx: usize| (n + dz * w * h + dy * w + dx).checked_sub(w * h + w + 1);
+        (0..27).all(|i| step(i / 9, i / 3 % 3, i % 3).and_then(|m| fixed.get(m)).is_some_and(|l| *l == fixed[n]))
+    };
+    for phase in patient.phases.iter().filter(|p| p.phase != Phase::Portal) {
+        let (mut checked, mut wrong) = (0usize, 0usize);
+        let (mut moved, mut count) = ([0.0; 3], 0.0);
+        let [pd, ph, pw] = phase.mask.shape;
+        let back = phase.mask.affine.inverse().expect("a grid");
+        for n in (0..fixed.len()).filter(|n| fixed[*n] != 0) {
+            let q = phase.from_portal(position(&portal.mask, n));
+            if fixed[n] == 2 {
+                moved = std::array::from_fn(|i| moved[i] + q[i]);
+                count += 1.0;
+            }
+            if interior(n) {
+                let [i, j, k] = back.apply(q).map(|x| x.round() as usize);
+                assert!(i < pw && j < ph && k < pd, "{}: the kidney left the field of view", phase.phase);
+                checked += 1;
+                wrong += usize::from(labels(&phase.mask)[(k * ph + j) * pw + i] != fixed[n]);
+            }
+        }
+        assert!(checked > 1000 && wrong * 200 < checked, "{}: {wrong} of {checked} labels differ", phase.phase);
+        let found: Vec<[f64; 3]> =
+            (0..pd * ph * pw).filter(|n| labels(&phase.mask)[*n] == 2).map(|n| position(&phase.mask, n)).collect();
+        for axis in 0..3 {
+            let centre = found.iter().map(|p| p[axis]).sum::<f64>() / found.len() as f64;
+            assert!((centre - moved[axis] / count).abs() < 1.0, "{}: axis {axis}", phase.phase);
+        }
+    }
+}
+
+/// Phases breathe apart: every other phase moves the kidneys by millimetres to centimetres, and stays invertible.
+#[test]
+fn phases_lie_apart() {
+    for seed in 0..20 {
+        let options = PhantomOptions { spacing: [20.0; 3], ..coarse(seed) };
+        for phase in generate(&options).expect("valid options").phases {
+            let q = phase.from_portal([60.0, -35.0, 0.0]);
+            let shift = ((q[0] - 60.0).powi(2) + (q[1] + 35.0).powi(2) + q[2].powi(2)).sqrt();
+            let determinant = phase.transform.determinant();
+            if phase.phase == Phase::Portal {
+                assert_eq!(shift, 0.0);
+            } else {
+                assert!((1.0..30.0).contains(&shift), "seed {seed}, {}: {shift} mm", phase.phase);
+                assert!((0.9..1.1).contains(&determinant), "seed {seed}, {}: {determinant}", phase.phase);
+            }
+        }
+    }
+}
+
+/// docs/phantom.md: what enhances how.
+#[test]
+fn enhancement_tells_the_subtypes_apart() {
+    let phases = vec![Phase::NonContrast, Phase::Arterial, Phase::Portal];
+    let means = Subtype::ALL.map(|subtype| {
+        let of = |seed: u64| -> [f64; 3] {
+            let options = PhantomOptions {
+                phases: phases.clone(),
+                subtype: Some(subtype),
+                spacing: [6.0; 3],
+                size: [230.0, 140.0, 140.0],
+                seed,
+            };
+            let patient = generate(&options).expect("valid options");
+            assert_eq!(patient.subtype, subtype);
+            std::array::from_fn(|i| mean(&patient.phases[i], 2))
+        };
+        let seeds = [1, 4, 6].map(of);
+        std::array::from_fn::<f64, 3, _>(|i| seeds.iter().map(|s| s[i]).sum::<f64>() / 3.0)
+    });
+    let [oncocytoma, aml, chrcc, prcc, ccrcc] = means;
+    eprintln!("oncocytoma {oncocytoma:?} AML {aml:?} chRCC {chrcc:?} pRCC {prcc:?} ccRCC {ccrcc:?}");
+    assert!(ccrcc[1] > oncocytoma[1] && oncocytoma[1] > chrcc[1] && chrcc[1] > prcc[1]);
+    // Clear cell and oncocytoma peak early, papillary and chromophobe late; fat makes the AML dark without contrast.
+    assert!(ccrcc[1] > ccrcc[2] && oncocytoma[1] > oncocytoma[2]);
+    assert!(prcc[1] < prcc[2] && chrcc[1] < chrcc[2]);
+    assert!(aml[0] < 10.0 && [oncocytoma, chrcc, prcc, ccrcc].iter().all(|m| m[0] > 15.0));
+}
+
+#[test]
+fn kidneys_are_whole_in_the_default_field_of_view() {
+    for seed in 0..4 {
+        let options = PhantomOptions { spacing: [9.0, 9.0, 3.0], ..coarse(seed) };
+        for phase in generate(&options).expect("valid options").phases {
+            let mask = labels(&phase.mask);
+            let plane = mask.len() / phase.mask.shape[0];
+            assert!(
+                mask[..plane].iter().chain(&mask[mask.len() - plane..]).all(|l| *l == 0),
+                "seed {seed}, {}",
+                phase.phase
+            );
+            let volume = mask.iter().filter(|l| **l == 1).count() as f64 * 9.0 * 9.0 * 3.0 / 1000.0;
+            assert!((140.0..420.0).contains(&volume), "seed {seed}, {}: {volume} ml of kidneys", phase.phase);
+        }
+    }
+}
+
+#[test]
+fn noise_has_the_documented_strength() {
+    let options = PhantomOptions { phases: vec![Phase::Portal], ..coarse(2) };
+    let patient = generate(&options).expect("valid options");
+    let image = &patient.phases[0].image;
+    let [d, h, w] = image.shape;
+    // Air outside the body: four pixels near a corner of each slice, away from the edge, where the blur repeats itself.
+    let air: Vec<f64> = (0..d * 4).map(|n| f64::from(hu(image)[(n / 4) * h * w + 2 * w + 2 + n % 4])).collect();
+    let mean = air.iter().sum::<f64>() / air.len() as f64;
+    let sd = (air.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / air.len() as f64).sqrt();
+    assert!((mean + 1000.0).abs() < 4.0 && (9.5..12.0).contains(&sd), "mean {mean}, sd {sd}");
+}
+
+fn refused(options: &PhantomOptions) -> String {
+    match generate(options) {
+        Err(error @ Error::Argument { .. }) => error.to_string(),
+        other => panic!("expected a refusal, found {:?}", other.map(|p| p.truth())),
+    }
+}
+
+#[test]
+fn options_out_of_range_are_refused() {
+    let base = PhantomOptions::default();
+    assert!(refused(&PhantomOptions { phases: vec![], ..base.clone() }).contains("at least one"));
+    assert!(refused(&PhantomOptions { phases: vec![Phase::Portal; 2], ..base.clone() }).contains("portal twice"));
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 0.1, 25.0] {
+        assert!(refused(&PhantomOptions { spacing: [1.0, bad, 1.0], ..base.clone() }).contains("0.3 to 20 mm"));
+        assert!(refused(&PhantomOptions { size: [300.0, bad, 100.0], ..base.clone() }).contains("40 to 600 mm"));
+    }
+    let huge = PhantomOptions { spacing: [0.3; 3], size: [600.0; 3], ..base };
+    assert!(refused(&huge).contains("8000000000"));
+}
+
+#[test]
+fn written_files_read_back_as_they_were_made() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let out = dir.path().join("new/patient");
+    let options = PhantomOptions { phases: vec![Phase::Arterial, Phase::Portal], ..coarse(8) };
+    let patient: Patient = generate(&options).expect("valid options");
+    let paths = patient.write(&out).expect("a writable folder");
+    assert_eq!(paths.len(), 5);
+    let truth: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out.join("truth.json")).expect("written")).expect("JSON");
+    assert_eq!(truth["subtype"], patient.subtype.name());
+    for (n, phase) in patient.phases.iter().enumerate() {
+        assert_eq!(truth["phases"][n]["phase"], phase.phase.name());
+        let shift = truth["phases"][n]["affine"][2][3].as_f64().expect("a number");
+        assert!((shift - phase.transform.0[2][3]).abs() < 1e-9);
+        let image = nifti::read(out.join(format!("{}.nii.gz", phase.phase))).expect("a NIfTI file");
+        let mask = nifti::read(out.join(format!("{}_mask.nii.gz", phase.phase))).expect("a NIfTI file");
+        assert_eq!(hu(&image.volume), hu(&phase.image));
+        assert_eq!(labels(&mask.volume), labels(&phase.mask));
+        for (got, want) in [(&image.volume, &phase.image), (&mask.volume, &phase.mask)] {
+            assert_eq!(got.shape, want.shape);
+            // NIfTI stores its matrix in f32.
+            let pairs = got.affine.0.iter().flatten().zip(want.affine.0.iter().flatten());
+            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4));
+        }
+    }
+    let blocked = dir.path().join("file");
+    std::fs::write(&blocked, b"x").expect("writable");
+    let error = patient.write(&blocked).expect_err("a file is no folder").to_string();
+    assert!(error.contains("file") && error.contains("folder"), "{error}");
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn the_verb_writes_a_patient_and_refuses_wrong_calls() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let nephron = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nephron"));
+        command.arg("phantom").arg(dir.path().join("p")).args(args).output().expect("the binary starts")
+    };
+    let done = nephron(&["--seed", "4", "--subtype", "aml", "--phases", "P,arterial", "--spacing", "8,8,10", "--json"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8(done.stdout).expect("UTF-8");
+    let result: serde_json::Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(result["truth"]["subtype"], "AML");
+    assert_eq!(result["files"].as_array().map(Vec::len), Some(5));
+    assert!(dir.path().join("p/arterial_mask.nii.gz").is_file());
+    for wrong in [&["--phases", "P,P"][..], &["--spacing", "1,2"], &["--spacing", "0,1,1"], &["--subtype", "x"]] {
+        assert_eq!(nephron(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}

@@ -1,0 +1,94 @@
+//! The tumour: a lobulated ball on or in a kidney, with the second component its subtype calls for.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::enhancement::Tissue;
+use super::kidney::Kidney;
+use super::noise::{Waves, direction};
+use super::shape::{V3, add_scaled, dot, ellipsoid, norm, smoothstep, sub, unit};
+use crate::phase::Subtype;
+
+#[derive(Debug, Clone)]
+pub(super) struct Tumour {
+    pub(super) centre: V3,
+    pub(super) axes: V3,
+    subtype: Subtype,
+    /// Share of the second component, as the standard normal quantile that its noise must exceed.
+    threshold: f64,
+    surface: Waves,
+    pattern: Waves,
+    spokes: [V3; 4],
+}
+
+/// How much of the tumour bulges out of the kidney: the centre's height over the surface, in radii.
+const HEIGHT: std::ops::Range<f64> = -0.35..0.5;
+
+impl Tumour {
+    /// 15-60 mm across, log-uniform. Drawn places are tried until one leaves room to the body wall, the spine and the
+    /// great vessels (`room`: depth of a point in the free space, mm); the roomiest wins when none does.
+    pub(super) fn draw(rng: &mut ChaCha8Rng, subtype: Subtype, kidney: &Kidney, room: impl Fn(V3) -> f64) -> Self {
+        let radius = 7.5 * 4f64.powf(rng.random_range(0.0..1.0));
+        let axes: V3 = std::array::from_fn(|_| radius * rng.random_range(0.88..1.1));
+        let centre = place(rng, radius, kidney, room);
+        let threshold = match subtype {
+            // Fat in 30-60 % of an AML, necrosis in 5-25 % of a ccRCC.
+            Subtype::Angiomyolipoma => rng.random_range(-0.25..0.5),
+            Subtype::ClearCell => rng.random_range(0.8..1.6),
+            _ => f64::INFINITY,
+        };
+        let surface = Waves::draw(rng, 1.3 * radius, 6);
+        let pattern = Waves::draw(rng, (0.9 * radius).max(9.0), 8);
+        Self { centre, axes, subtype, threshold, surface, pattern, spokes: std::array::from_fn(|_| direction(rng)) }
+    }
+
+    /// Depth under the surface, mm.
+    pub(super) fn depth(&self, p: V3) -> f64 {
+        let rough = ellipsoid(sub(p, self.centre), self.axes);
+        let lobes = 0.05 * self.axes[0];
+        if rough < -4.0 * lobes - 6.0 { rough } else { rough + lobes * self.surface.at(p) }
+    }
+
+    /// Which of the two components fills a point inside, `depth` below the surface.
+    pub(super) fn tissue(&self, p: V3, depth: f64) -> Tissue {
+        let q = sub(p, self.centre);
+        let share = norm(q) / self.axes[0];
+        let second = match self.subtype {
+            Subtype::Oncocytoma => {
+                // A stellate scar: a small centre with spokes that thin out.
+                let along = self.spokes.iter().map(|s| dot(*s, q).abs() / norm(q).max(1e-6)).fold(0.0, f64::max);
+                share < 0.14 + 0.42 * along.powi(24)
+            }
+            Subtype::Angiomyolipoma => self.pattern.at(p) > self.threshold,
+            // Necrosis keeps to the middle: a rim of 2 mm stays viable.
+            Subtype::ClearCell => {
+                self.pattern.at(p) - 1.2 * smoothstep(0.5, 1.0, share) > self.threshold - 0.4 && depth > 2.0
+            }
+            Subtype::Chromophobe | Subtype::Papillary => false,
+        };
+        if second { Tissue::TumourSecond } else { Tissue::Tumour }
+    }
+}
+
+/// The first of 200 drawn places whose surface keeps 2 mm of room everywhere, or the roomiest.
+fn place(rng: &mut ChaCha8Rng, radius: f64, kidney: &Kidney, room: impl Fn(V3) -> f64) -> V3 {
+    let probes: Vec<V3> = (0..40).map(|_| direction(rng)).collect();
+    let mut best = (f64::NEG_INFINITY, [0.0; 3]);
+    for _ in 0..200 {
+        let mut towards = direction(rng);
+        // Not out of the hilum, and no higher or lower than the poles: whole in the default field of view.
+        towards[0] = towards[0].abs() * 0.9 + 0.1;
+        towards[2] *= 0.8;
+        let surface = kidney.surface_point(towards);
+        let inward = unit(sub(kidney.centre, surface));
+        let centre = add_scaled(surface, -radius * rng.random_range(HEIGHT), inward);
+        let margin = probes.iter().map(|&d| room(add_scaled(centre, radius, d))).fold(f64::INFINITY, f64::min);
+        if margin > best.0 {
+            best = (margin, centre);
+        }
+        if margin > 2.0 {
+            break;
+        }
+    }
+    best.1
+}

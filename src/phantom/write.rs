@@ -1,0 +1,70 @@
+//! A patient as files: NIfTI images and masks, and the truth in JSON.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Patient, PhasePhantom};
+use crate::error::{Error, Result};
+use crate::io::nifti::{self, Image};
+use crate::io::write_atomic;
+
+impl Patient {
+    /// Writes `<phase>.nii.gz`, `<phase>_mask.nii.gz` for every phase and `truth.json` into `dir`, which is made when it
+    /// is missing, and returns their paths. The masks carry 0 background, 1 kidney, 2 tumour.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the folder cannot be made or a file cannot be written.
+    pub fn write(&self, dir: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+        let dir = dir.as_ref();
+        std::fs::create_dir_all(dir).map_err(|e| Error::file(dir, format!("the folder cannot be made: {e}")))?;
+        let mut paths = Vec::new();
+        for phase in &self.phases {
+            for (name, volume) in [(image_name(phase), &phase.image), (mask_name(phase), &phase.mask)] {
+                let path = dir.join(name);
+                nifti::write(&path, &Image::new(volume.clone()))?;
+                paths.push(path);
+            }
+        }
+        let path = dir.join("truth.json");
+        let text = serde_json::to_string_pretty(&self.truth()).map_err(|e| Error::Data(format!("truth.json: {e}")))?;
+        write_atomic(&path, |file| writeln!(file, "{text}"))?;
+        paths.push(path);
+        Ok(paths)
+    }
+
+    /// What `truth.json` holds: everything in RAS+ millimetres; a portal point p lies at affine (p + u(p)) in a phase,
+    /// u(p) = sum over modes of amplitude * sin(wave . p + phase), wave in radians per mm.
+    pub fn truth(&self) -> Value {
+        let phases: Vec<Value> = self
+            .phases
+            .iter()
+            .map(|p| {
+                json!({
+                    "phase": p.phase,
+                    "image": image_name(p),
+                    "mask": mask_name(p),
+                    "affine": p.transform.0,
+                    "deformation": p.deformation,
+                })
+            })
+            .collect();
+        json!({
+            "space": "RAS+ mm; portal point p -> phase point affine (p + u(p)), u(p) = sum amplitude sin(wave . p + phase)",
+            "labels": { "background": 0, "kidney": 1, "tumour": 2 },
+            "seed": self.seed,
+            "subtype": self.subtype,
+            "tumour": self.tumour,
+            "phases": phases,
+        })
+    }
+}
+
+fn image_name(phase: &PhasePhantom) -> String {
+    format!("{}.nii.gz", phase.phase)
+}
+
+fn mask_name(phase: &PhasePhantom) -> String {
+    format!("{}_mask.nii.gz", phase.phase)
+}

@@ -1,0 +1,124 @@
+//! The two vocabularies of the pipeline: contrast phases and tumour subtypes, in the order of its class vectors.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// A contrast phase of an abdominal CT, in the order of acquisition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Before contrast medium (N).
+    NonContrast,
+    /// 20-30 s after the injection: the renal cortex is bright, the medulla is not (A).
+    Arterial,
+    /// 60-70 s: the whole parenchyma is bright (P).
+    Portal,
+    /// Later than 180 s: contrast medium reaches the renal pelvis (D).
+    Delayed,
+}
+
+impl Phase {
+    /// All of them, in order; `phase as usize` is the place in this list.
+    pub const ALL: [Self; 4] = [Self::NonContrast, Self::Arterial, Self::Portal, Self::Delayed];
+
+    /// As it stands in file names and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NonContrast => "non-contrast",
+            Self::Arterial => "arterial",
+            Self::Portal => "portal",
+            Self::Delayed => "delayed",
+        }
+    }
+
+    /// N, A, P or D.
+    pub fn letter(self) -> char {
+        match self {
+            Self::NonContrast => 'N',
+            Self::Arterial => 'A',
+            Self::Portal => 'P',
+            Self::Delayed => 'D',
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Phase {
+    type Err = Error;
+
+    /// The name or the letter, in either case.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::ALL
+            .into_iter()
+            .find(|p| text.eq_ignore_ascii_case(p.name()) || text.eq_ignore_ascii_case(&p.letter().to_string()))
+            .ok_or_else(|| Error::Usage(format!("phase: expected one of {}, found {text:?}", names(&Self::ALL))))
+    }
+}
+
+/// A renal-tumour subtype. The order is that of the classifier's outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Subtype {
+    /// Oncocytoma.
+    #[serde(rename = "oncocytoma")]
+    Oncocytoma,
+    /// Angiomyolipoma.
+    #[serde(rename = "AML")]
+    Angiomyolipoma,
+    /// Chromophobe renal-cell carcinoma.
+    #[serde(rename = "chRCC")]
+    Chromophobe,
+    /// Papillary renal-cell carcinoma.
+    #[serde(rename = "pRCC")]
+    Papillary,
+    /// Clear-cell renal-cell carcinoma.
+    #[serde(rename = "ccRCC")]
+    ClearCell,
+}
+
+impl Subtype {
+    /// All of them, in class order; `subtype as usize` is the class.
+    pub const ALL: [Self; 5] =
+        [Self::Oncocytoma, Self::Angiomyolipoma, Self::Chromophobe, Self::Papillary, Self::ClearCell];
+
+    /// As it stands in results and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Oncocytoma => "oncocytoma",
+            Self::Angiomyolipoma => "AML",
+            Self::Chromophobe => "chRCC",
+            Self::Papillary => "pRCC",
+            Self::ClearCell => "ccRCC",
+        }
+    }
+}
+
+impl fmt::Display for Subtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Subtype {
+    type Err = Error;
+
+    /// The name, in either case.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::ALL
+            .into_iter()
+            .find(|s| text.eq_ignore_ascii_case(s.name()))
+            .ok_or_else(|| Error::Usage(format!("subtype: expected one of {}, found {text:?}", names(&Self::ALL))))
+    }
+}
+
+fn names(all: &[impl ToString]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
