@@ -54,13 +54,16 @@ fn crop_takes_every_image_of_a_batch() {
     }
 }
 
+/// Logits, weights, size, placement.
+type Tile = (Vec<f32>, Vec<f32>, [usize; 3], Placement);
+
 /// Adds the tiles to an accumulator and to the reference; returns the mean and what it should be.
 fn accumulated(
     device: &Device,
     dtype: DType,
     channels: usize,
     image: [usize; 3],
-    tiles: &[(Vec<f32>, Vec<f32>, [usize; 3], Placement)],
+    tiles: &[Tile],
 ) -> (Tensor, Vec<f64>) {
     let voxels = image.iter().product::<usize>();
     let mut accumulator = Accumulator::new(device, channels, image).expect("accumulator");

@@ -47,14 +47,12 @@ pub fn crop<F: Float>(
         let r = source(row % h as usize, h, start_h, mirror_h) as u32;
         let q = source(column % w as usize, w, start_w, mirror_w) as u32;
         let mut value = f32::new(0.0);
-        if z < input_d {
-            if r < input_h {
-                if q < input_w {
-                    let slice = image * input_d as usize + z as usize;
-                    let voxel = (slice * input_h as usize + r as usize) * input_w as usize + q as usize;
-                    value = x[voxel * channels as usize + channel];
-                }
-            }
+        // Comparisons alone: `&&` evaluates both sides.
+        let inside = z < input_d && r < input_h && q < input_w;
+        if inside {
+            let slice = image * input_d as usize + z as usize;
+            let voxel = (slice * input_h as usize + r as usize) * input_w as usize + q as usize;
+            value = x[voxel * channels as usize + channel];
         }
         y[ABSOLUTE_POS] = F::cast_from(value);
     }
@@ -92,20 +90,17 @@ pub fn accumulate<F: Float>(
         let z = (start_d + i32::cast_from(plane as u32)) as u32;
         let r = (start_h + i32::cast_from(line as u32)) as u32;
         let q = (start_w + i32::cast_from(column as u32)) as u32;
-        if z < sum_d {
-            if r < sum_h {
-                if q < sum_w {
-                    let from_d = source(plane, d, 0, mirror_d) as usize;
-                    let from_h = source(line, h, 0, mirror_h) as usize;
-                    let from_w = source(column, w, 0, mirror_w) as usize;
-                    let from = ((from_d * h as usize + from_h) * w as usize + from_w) * channels as usize;
-                    let to = (z as usize * sum_h as usize + r as usize) * sum_w as usize + q as usize;
-                    let share = weight[ABSOLUTE_POS];
-                    total[to] += share;
-                    for channel in 0..channels as usize {
-                        sum[to * channels as usize + channel] += share * f32::cast_from(tile[from + channel]);
-                    }
-                }
+        let inside = z < sum_d && r < sum_h && q < sum_w;
+        if inside {
+            let from_d = source(plane, d, 0, mirror_d) as usize;
+            let from_h = source(line, h, 0, mirror_h) as usize;
+            let from_w = source(column, w, 0, mirror_w) as usize;
+            let from = ((from_d * h as usize + from_h) * w as usize + from_w) * channels as usize;
+            let to = (z as usize * sum_h as usize + r as usize) * sum_w as usize + q as usize;
+            let share = weight[ABSOLUTE_POS];
+            total[to] += share;
+            for channel in 0..channels as usize {
+                sum[to * channels as usize + channel] += share * f32::cast_from(tile[from + channel]);
             }
         }
     }
