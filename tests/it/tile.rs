@@ -1,7 +1,7 @@
 //! Sliding-window tiles: crop, weighted accumulation, resampling to labels and probabilities.
 
 use nephron::ops::tile::{
-    Accumulator, AxisTaps, Placement, Sampling, crop, reference, resample_labels, resample_probabilities,
+    Accumulator, AxisTaps, Placement, Sampling, crop, reference, resample_labels, resample_probabilities, select,
 };
 use nephron::{DType, Device, Tensor};
 use rand::Rng;
@@ -51,6 +51,22 @@ fn crop_takes_every_image_of_a_batch() {
         let want: Vec<f64> =
             (0..6).flat_map(|row| [0.0, f64::from(row) * 4.0 + 3.0, f64::from(row) * 4.0 + 2.0]).collect();
         assert_exact("crop of a batch", &y, &want);
+    }
+}
+
+#[test]
+fn select_picks_images_any_number_of_times() {
+    let mut rng = rng();
+    let data = uniform(&mut rng, 3 * 2 * 15);
+    let want: Vec<f64> = [2, 0, 0, 1].iter().flat_map(|&i: &usize| f64s(&data[i * 30..][..30])).collect();
+    for device in devices() {
+        let x = tensor(device, [3, 2, 1, 3, 5], DType::F32, &data);
+        let y = select(&x, &[2, 0, 0, 1]).expect("select");
+        assert_eq!(y.shape(), [4, 2, 1, 3, 5]);
+        assert_exact("select", &y, &want);
+        let message = select(&x, &[0, 3]).expect_err("past the end").to_string();
+        assert!(message.contains("below 3") && message.contains("found 3"), "{message}");
+        assert!(select(&x, &[]).is_err());
     }
 }
 

@@ -1,7 +1,7 @@
-//! Sliding-window tiles: cutting a patch, adding its weighted logits up, and resampling the result straight into labels
+//! Sliding-window tiles: picking slices, cutting a patch, adding its weighted logits up, and resampling the result straight into labels
 //! or probabilities.
 //!
-//! All five are memory bound and touch each element once, so one unit owns an output (four labels, a voxel of logits or
+//! All of them are memory bound and touch each element once, so one unit owns an output (four labels, a voxel of logits or
 //! one element) and nothing is shared between units. The resampling kernels never write the upsampled logits: a unit
 //! reads its eight neighbours class by class and keeps the best.
 
@@ -55,6 +55,16 @@ pub fn crop<F: Float>(
             value = x[voxel * channels as usize + channel];
         }
         y[ABSOLUTE_POS] = F::cast_from(value);
+    }
+}
+
+/// y[i] = x[indices[i]] over images of `image` elements each.
+#[cube(launch_unchecked)]
+pub fn select_images(x: &Array<f32>, indices: &Array<u32>, y: &mut Array<f32>, image: u32) {
+    if ABSOLUTE_POS < y.len() {
+        let image = image as usize;
+        let from = indices[ABSOLUTE_POS / image] as usize;
+        y[ABSOLUTE_POS] = x[from * image + ABSOLUTE_POS % image];
     }
 }
 

@@ -2,11 +2,13 @@
 
 use super::{Placement, TileProblem, cpu, expect_f32, expect_no_empty_axis, list};
 #[cfg(feature = "gpu")]
-use super::{crop, expect_indexable, gpu};
+use super::{crop, gpu};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::ops::expect_addressable;
 use crate::ops::{expect_float, expect_same_device};
 #[cfg(feature = "gpu")]
 use crate::tensor::DType;
@@ -49,12 +51,10 @@ impl Accumulator {
             Device::Cpu => Storage::Host { sum: vec![0.0; len], total: vec![0.0; voxels] },
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => {
-                expect_indexable("accumulator", shape)?;
-                Storage::Gpu {
-                    gpu: gpu.clone(),
-                    sum: Tensor::zeros(device, shape, DType::F32)?,
-                    total: Tensor::zeros(device, [1, 1, d, h, w], DType::F32)?,
-                }
+                let sum = Tensor::zeros(device, shape, DType::F32)?;
+                let total = Tensor::zeros(device, [1, 1, d, h, w], DType::F32)?;
+                expect_addressable("accumulator", &[&sum])?;
+                Storage::Gpu { gpu: gpu.clone(), sum, total }
             }
         };
         Ok(Self { shape, storage })
@@ -92,7 +92,7 @@ impl Accumulator {
             }
             #[cfg(feature = "gpu")]
             Storage::Gpu { gpu, sum, total } => {
-                expect_indexable("accumulator: tile", tile.shape())?;
+                expect_addressable("accumulator: tile", &[tile])?;
                 let (tile_data, weight) = (tile.gpu_handle(gpu)?, weight.gpu_handle(gpu)?);
                 let (sum, total) = (sum.gpu_handle(gpu)?, total.gpu_handle(gpu)?);
                 with_client!(gpu, client => {

@@ -28,6 +28,12 @@ pub(super) fn crop(x: &[f32], n: usize, problem: &TileProblem) -> Vec<f32> {
     y
 }
 
+pub(super) fn select(x: &[f32], indices: &[u32], image: usize) -> Vec<f32> {
+    let mut y = vec![0.0; indices.len() * image];
+    y.par_chunks_mut(image).zip(indices).for_each(|(y, &i)| y.copy_from_slice(&x[i as usize * image..][..image]));
+    y
+}
+
 pub(super) fn accumulate(tile: &[f32], weight: &[f32], sum: &mut [f32], total: &mut [f32], problem: &TileProblem) {
     let ([d, h, w], [_, image_h, image_w], c) = (problem.tile, problem.image, problem.channels);
     let ([start_d, start_h, start_w], mirrored) = (problem.placement.start, problem.placement.mirrored);

@@ -32,6 +32,31 @@ pub fn launch_crop<R: Runtime>(
     });
 }
 
+/// Picks images: x f32 [from, image], indices u32 [to] below `from`, y f32 [to, image]; see [`super::select`].
+pub fn launch_select<R: Runtime>(
+    client: &ComputeClient<R>,
+    x: &Handle,
+    indices: &Handle,
+    y: &Handle,
+    [from, to]: [usize; 2],
+    image: usize,
+) {
+    let (count, dim) = grid(to * image);
+    // SAFETY: each unit writes the element of its own position below y's length and reads the image its index names,
+    // which the op has checked to be one of x.
+    unsafe {
+        tile::select_images::launch_unchecked::<R>(
+            client,
+            count,
+            dim,
+            array(x, from * image),
+            array(indices, to),
+            array(y, to * image),
+            image as u32,
+        );
+    }
+}
+
 /// Adds a tile to the sums in place: tile [tile, c] of `dtype`, weight f32 [tile], sum f32 [image, c], total f32 [image];
 /// see [`super::Accumulator::add`].
 pub fn launch_accumulate<R: Runtime>(

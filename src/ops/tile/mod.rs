@@ -10,6 +10,8 @@ mod taps;
 pub use accumulator::Accumulator;
 pub use taps::{AxisTaps, Sampling};
 
+#[cfg(feature = "gpu")]
+use super::expect_addressable;
 use super::expect_float;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
@@ -88,11 +90,44 @@ pub fn crop(x: &Tensor, placement: Placement, size: [usize; 3], dtype: DType) ->
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::crop(x.host_floats()?, n, &problem))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            expect_indexable("crop", x.shape())?;
-            expect_indexable("crop", shape)?;
             let y = Tensor::gpu_alloc(&device, shape, dtype)?;
+            expect_addressable("crop", &[x, &y])?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
             with_client!(device, client => gpu::launch_crop(client, dtype, &input, &output, n, &problem));
+            Ok(y)
+        }
+    }
+}
+
+/// y[i] = x[indices[i]] along n: x f32 [n, c, d, h, w] to [indices, c, d, h, w]. With the slices of a volume along n, a
+/// nearest-neighbour resampling across them.
+///
+/// # Errors
+/// x that is not f32; an axis of size 0, no index, or an index of n and over; a device that fails.
+pub fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
+    expect_f32("select: x", x)?;
+    expect_no_empty_axis("select: x", x.shape())?;
+    let [n, c, d, h, w] = x.shape();
+    if indices.is_empty() {
+        return Err(Error::argument("select: indices", "at least one", 0));
+    }
+    if let Some(index) = indices.iter().find(|&&i| i as usize >= n) {
+        return Err(Error::argument("select: indices", format!("below {n}"), index));
+    }
+    let shape = [indices.len(), c, d, h, w];
+    checked_len("select: y", shape)?;
+    let image = c * d * h * w;
+    match x.device() {
+        Device::Cpu => Ok(Tensor::host_f32(shape, cpu::select(x.host_floats()?, indices, image))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            let y = Tensor::gpu_alloc(&device, shape, DType::F32)?;
+            expect_addressable("select", &[x, &y])?;
+            let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            let chosen = device.upload(bytemuck::cast_slice(indices))?;
+            with_client!(device, client => {
+                gpu::launch_select(client, &input, &chosen, &output, [n, indices.len()], image)
+            });
             Ok(y)
         }
     }
@@ -113,6 +148,7 @@ pub fn resample_labels(logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<Tensor> 
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
             let y = Tensor::gpu_alloc(&device, shape, DType::U8)?;
+            expect_addressable("resample_labels", &[logits, &y])?;
             let (input, output) = (logits.gpu_handle(&device)?, y.gpu_handle(&device)?);
             let (taps, fraction) = upload_taps(&device, axes)?;
             with_client!(device, client => {
@@ -136,8 +172,8 @@ pub fn resample_probabilities(logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<T
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::probabilities(logits.host_floats()?, axes, &problem))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            expect_indexable("resample_probabilities", shape)?;
             let y = Tensor::gpu_alloc(&device, shape, DType::F32)?;
+            expect_addressable("resample_probabilities", &[logits, &y])?;
             let (input, output) = (logits.gpu_handle(&device)?, y.gpu_handle(&device)?);
             let (taps, fraction) = upload_taps(&device, axes)?;
             with_client!(device, client => {
@@ -162,10 +198,6 @@ fn resample_problem(what: &str, logits: &Tensor, axes: [&AxisTaps; 3]) -> Result
     let output = axes.map(AxisTaps::len);
     let shape = [1, 1, output[0], output[1], output[2]];
     checked_len(what, shape)?;
-    if logits.device() != Device::Cpu {
-        expect_indexable(what, logits.shape())?;
-        expect_indexable(what, shape)?;
-    }
     Ok(ResampleLogitsProblem { input, output, channels })
 }
 
@@ -188,15 +220,6 @@ fn expect_f32(what: &str, x: &Tensor) -> Result<()> {
 fn expect_no_empty_axis(what: &str, shape: Shape) -> Result<()> {
     if shape.contains(&0) {
         return Err(Error::shape(what, "no axis of size 0", list(&shape)));
-    }
-    Ok(())
-}
-
-/// The kernels index with 32 bits.
-fn expect_indexable(what: &str, shape: Shape) -> Result<()> {
-    let len = checked_len(what, shape)?;
-    if u32::try_from(len).is_err() {
-        return Err(Error::shape(what, format!("at most {} elements on a GPU", u32::MAX), list(&shape)));
     }
     Ok(())
 }
