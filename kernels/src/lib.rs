@@ -21,4 +21,5 @@ pub mod norm;
 pub mod pool;
 pub mod resample;
 pub mod softmax;
+pub mod tile;
 pub mod warp;

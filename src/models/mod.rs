@@ -1,1 +1,11 @@
 //! U-Net and ResNet, and reading their weights.
+
+mod json;
+mod unet;
+mod unet_architecture;
+mod unet_parameters;
+mod unet_plan;
+
+pub use unet::UNet;
+pub use unet_architecture::UNetArchitecture;
+pub use unet_plan::{Normalization, OrientationRule, SeparateAxis, UNetPlan};

@@ -1,1 +1,5 @@
 //! Blocks of networks: compositions of ops.
+
+mod unet_blocks;
+
+pub use unet_blocks::{ConvBlock, ConvLayer, DecoderBlock, InstanceNorm, UpLayer};

@@ -17,6 +17,7 @@ pub mod norm;
 pub mod pool;
 pub mod resample;
 pub mod softmax;
+pub mod tile;
 pub mod warp;
 
 pub use activation::{leaky_relu, relu};

@@ -26,6 +26,7 @@ mod registration;
 mod resample;
 mod resnet;
 mod softmax;
+mod tile;
 mod unet;
 mod volume;
 mod warp;

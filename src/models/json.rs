@@ -1,0 +1,111 @@
+//! Reading values out of a JSON file with errors that name the file, the key, what was expected and what was found.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// A parsed JSON file.
+pub(crate) struct JsonFile {
+    path: PathBuf,
+    root: Value,
+}
+
+impl JsonFile {
+    /// Reads and parses.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+        let root = serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not JSON: {e}")))?;
+        Ok(Self { path: path.to_path_buf(), root })
+    }
+
+    /// The outermost value.
+    pub(crate) fn root(&self) -> Node<'_> {
+        Node { file: &self.path, key: String::new(), value: &self.root }
+    }
+}
+
+/// A value and where it stands.
+#[derive(Clone)]
+pub(crate) struct Node<'a> {
+    file: &'a Path,
+    key: String,
+    value: &'a Value,
+}
+
+impl<'a> Node<'a> {
+    /// The value under `name`, refused when there is none.
+    pub(crate) fn key(&self, name: &str) -> Result<Self> {
+        let value =
+            self.value.get(name).ok_or_else(|| Error::file(self.file, format!("{} is missing", self.key_of(name))))?;
+        Ok(Self { file: self.file, key: self.key_of(name), value })
+    }
+
+    /// The value under `name`, None when it is missing or null.
+    pub(crate) fn optional(&self, name: &str) -> Option<Self> {
+        self.key(name).ok().filter(|node| !node.value.is_null())
+    }
+
+    fn key_of(&self, name: &str) -> String {
+        if self.key.is_empty() { name.to_owned() } else { format!("{}.{name}", self.key) }
+    }
+
+    /// Refuses this value.
+    pub(crate) fn refuse(&self, expected: impl std::fmt::Display) -> Error {
+        let mut found = self.value.to_string();
+        if found.chars().count() > 120 {
+            found = found.chars().take(120).chain("...".chars()).collect();
+        }
+        let key = if self.key.is_empty() { "the file" } else { &self.key };
+        Error::file(self.file, format!("{key}: expected {expected}, found {found}"))
+    }
+
+    /// A whole number from 0 up.
+    pub(crate) fn count(&self) -> Result<usize> {
+        let number = self.value.as_u64().and_then(|n| usize::try_from(n).ok());
+        number.ok_or_else(|| self.refuse("a whole number of at least 0"))
+    }
+
+    /// A finite number.
+    pub(crate) fn number(&self) -> Result<f64> {
+        self.value.as_f64().filter(|v| v.is_finite()).ok_or_else(|| self.refuse("a finite number"))
+    }
+
+    /// true or false.
+    pub(crate) fn boolean(&self) -> Result<bool> {
+        self.value.as_bool().ok_or_else(|| self.refuse("true or false"))
+    }
+
+    /// A text.
+    pub(crate) fn text(&self) -> Result<&'a str> {
+        self.value.as_str().ok_or_else(|| self.refuse("a text"))
+    }
+
+    /// Is it a list?
+    pub(crate) fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
+    /// The elements of a list.
+    pub(crate) fn list(&self) -> Result<Vec<Self>> {
+        let values = self.value.as_array().ok_or_else(|| self.refuse("a list"))?;
+        let element = |(i, value)| Self { file: self.file, key: format!("{}[{i}]", self.key), value };
+        Ok(values.iter().enumerate().map(element).collect())
+    }
+
+    /// A list of three, one for each axis.
+    pub(crate) fn triple<T>(&self, read: impl Fn(&Self) -> Result<T>) -> Result<[T; 3]> {
+        let values = self.list()?.iter().map(read).collect::<Result<Vec<T>>>()?;
+        values.try_into().map_err(|_| self.refuse("a list of three, one for each axis"))
+    }
+
+    /// The members of an object.
+    pub(crate) fn members(&self) -> Result<Vec<(&'a str, Self)>> {
+        let object = self.value.as_object().ok_or_else(|| self.refuse("an object"))?;
+        let member = |(name, value): (&'a String, &'a Value)| {
+            (name.as_str(), Self { file: self.file, key: self.key_of(name), value })
+        };
+        Ok(object.iter().map(member).collect())
+    }
+}

@@ -1,0 +1,176 @@
+//! The plain convolutional U-Net of nnU-Net v2.
+
+use std::path::Path;
+
+use super::unet_architecture::UNetArchitecture;
+use super::unet_parameters::{Loader, Parameter, Source};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::io::weights::{self, Weights};
+use crate::nn::{ConvBlock, ConvLayer, DecoderBlock};
+use crate::ops::expect_same_device;
+use crate::tensor::{DType, Tensor};
+
+/// A U-Net with its weights on a device.
+///
+/// Weights carry nnU-Net's own names (`encoder.stages.0.0.convs.0.conv.weight`, `decoder.transpconvs.0.weight`, ...). Of
+/// the deep-supervision heads only the last, at full resolution, is read. Source: Isensee et al., Nature Methods 18, 2021.
+#[derive(Debug, Clone)]
+pub struct UNet {
+    architecture: UNetArchitecture,
+    dtype: DType,
+    encoder: Vec<Vec<ConvBlock>>,
+    /// The lowest level first.
+    decoder: Vec<DecoderBlock>,
+    head: ConvLayer,
+    /// All weights, in the order of the network; they share their data with the layers.
+    parameters: Vec<Parameter>,
+}
+
+impl UNet {
+    /// Weights from a safetensors file, held on `device` as `dtype` (norm weights and biases always f32). Tensors that the
+    /// network does not use are left alone.
+    ///
+    /// # Errors
+    /// An impossible architecture; a file that cannot be read; a tensor that is missing or has another shape or a value
+    /// that is not finite (the message names file, tensor, expected and found); a dtype the device lacks.
+    pub fn load(architecture: &UNetArchitecture, path: &Path, device: &Device, dtype: DType) -> Result<Self> {
+        let weights = Weights::read(path)?;
+        Self::build(architecture, Source::File(&weights), device, dtype)
+    }
+
+    /// Weights drawn from `seed` (ChaCha8): convolutions normal after He et al. 2015, biases 0, norm weights 1. The same
+    /// everywhere.
+    ///
+    /// # Errors
+    /// An impossible architecture; a dtype the device lacks.
+    pub fn seeded(architecture: &UNetArchitecture, seed: u64, device: &Device, dtype: DType) -> Result<Self> {
+        Self::build(architecture, Source::seeded(seed), device, dtype)
+    }
+
+    fn build(architecture: &UNetArchitecture, source: Source<'_>, device: &Device, dtype: DType) -> Result<Self> {
+        architecture.validate()?;
+        if !dtype.is_float() || !device.supports(dtype) {
+            return Err(Error::argument("U-Net: dtype", format!("a float type of {}", device.name()), dtype));
+        }
+        let a = architecture;
+        let mut loader = Loader { device, dtype, architecture, source, parameters: Vec::new() };
+        let mut channels = a.input_channels;
+        let mut encoder = Vec::new();
+        for (stage, &features) in a.features.iter().enumerate() {
+            let name = format!("encoder.stages.{stage}.0");
+            let kernel = a.kernels[stage];
+            encoder.push(loader.blocks(
+                &name,
+                a.encoder_convs[stage],
+                [channels, features],
+                kernel,
+                a.strides[stage],
+            )?);
+            channels = features;
+        }
+        let mut decoder = Vec::new();
+        for (level, &convs) in a.decoder_convs.iter().enumerate() {
+            let stage = a.features.len() - 2 - level;
+            let features = a.features[stage];
+            let stride = a.strides[stage + 1];
+            let up = loader.up(&format!("decoder.transpconvs.{level}"), [channels, features], stride)?;
+            let name = format!("decoder.stages.{level}");
+            let convs = loader.blocks(&name, convs, [2 * features, features], a.kernels[stage], [1; 3])?;
+            decoder.push(DecoderBlock { up, convs });
+            channels = features;
+        }
+        let name = format!("decoder.seg_layers.{}", a.decoder_convs.len() - 1);
+        let head = loader.conv(&name, [channels, a.classes], [1; 3], [1; 3], true)?;
+        let parameters = loader.parameters;
+        Ok(Self { architecture: architecture.clone(), dtype, encoder, decoder, head, parameters })
+    }
+
+    /// Logits of images: x [n, channels, d, h, w] of the network's dtype to [n, classes, d, h, w].
+    ///
+    /// # Errors
+    /// Another device, dtype or count of channels; a size that the strides do not divide; a device that fails.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let [_, channels, d, h, w] = x.shape();
+        expect_same_device("U-Net", &self.head.weight, x)?;
+        if x.dtype() != self.dtype {
+            return Err(Error::argument("U-Net: dtype", self.dtype, x.dtype()));
+        }
+        if channels != self.architecture.input_channels {
+            return Err(Error::shape("U-Net: channels", self.architecture.input_channels, channels));
+        }
+        self.architecture.check_size("U-Net: input size", [d, h, w])?;
+        let mut x = x.clone();
+        let mut skips = Vec::new();
+        for (stage, blocks) in self.encoder.iter().enumerate() {
+            for block in blocks {
+                x = block.forward(&x)?;
+            }
+            if stage + 1 < self.encoder.len() {
+                skips.push(x.clone());
+            }
+        }
+        for block in &self.decoder {
+            let Some(skip) = skips.pop() else { break };
+            x = block.forward(x, skip)?;
+        }
+        self.head.forward(&x)
+    }
+
+    /// The network's shape.
+    pub fn architecture(&self) -> &UNetArchitecture {
+        &self.architecture
+    }
+
+    /// What weights and activations are stored as.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.head.weight.device()
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.parameters.iter().map(|p| p.tensor.len()).sum()
+    }
+
+    /// Writes the weights as f32 to a safetensors file, under nnU-Net's names.
+    ///
+    /// # Errors
+    /// A file that cannot be written; a device that fails.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let values = self.parameters.iter().map(|p| p.tensor.to_ncdhw()).collect::<Result<Vec<_>>>()?;
+        let tensors: Vec<(&str, &[usize], &[f32])> = self
+            .parameters
+            .iter()
+            .zip(&values)
+            .map(|(p, values)| (p.name.as_str(), p.shape.as_slice(), values.as_slice()))
+            .collect();
+        weights::write(path, &tensors)
+    }
+}
+
+impl Loader<'_> {
+    /// `count` blocks under `name`: the first from channels[0] to channels[1] with the stride, the others as wide.
+    fn blocks(
+        &mut self,
+        name: &str,
+        count: usize,
+        channels: [usize; 2],
+        kernel: [usize; 3],
+        stride: [usize; 3],
+    ) -> Result<Vec<ConvBlock>> {
+        let (bias, slope) = (self.architecture.conv_bias, self.architecture.slope);
+        let [input, output] = channels;
+        let block = |i: usize| {
+            let (input, stride) = if i == 0 { (input, stride) } else { (output, [1; 3]) };
+            let conv = self.conv(&format!("{name}.convs.{i}.conv"), [input, output], kernel, stride, bias)?;
+            let norm = self.norm(&format!("{name}.convs.{i}.norm"), output)?;
+            Ok(ConvBlock { conv, norm, slope })
+        };
+        (0..count).map(block).collect()
+    }
+}

@@ -1,0 +1,121 @@
+//! The blocks a plain convolutional U-Net is made of.
+//!
+//! A network frees each intermediate tensor as soon as the next one exists, so the blocks overwrite their variable or take
+//! what they consume by value: two live copies of a full-resolution activation less.
+
+use crate::error::Result;
+use crate::ops::{Conv3dParams, ConvTranspose3dParams, concat, conv_transpose3d, conv3d, instance_norm, leaky_relu};
+use crate::tensor::Tensor;
+
+/// A convolution and its weights.
+#[derive(Debug, Clone)]
+pub struct ConvLayer {
+    /// [co, ci, kd, kh, kw].
+    pub weight: Tensor,
+    /// f32 [1, co, 1, 1, 1].
+    pub bias: Option<Tensor>,
+    /// Stride, padding, dilation, groups.
+    pub params: Conv3dParams,
+}
+
+impl ConvLayer {
+    /// x [n, ci, d, h, w] to [n, co, ..].
+    ///
+    /// # Errors
+    /// As [`conv3d`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        conv3d(x, &self.weight, self.bias.as_ref(), &self.params)
+    }
+}
+
+/// An instance norm and its weights.
+#[derive(Debug, Clone)]
+pub struct InstanceNorm {
+    /// f32 [1, c, 1, 1, 1].
+    pub weight: Option<Tensor>,
+    /// f32 [1, c, 1, 1, 1].
+    pub bias: Option<Tensor>,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl InstanceNorm {
+    /// Each channel of each image to mean 0 and variance 1, then weight * x + bias.
+    ///
+    /// # Errors
+    /// As [`instance_norm`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        instance_norm(x, self.weight.as_ref(), self.bias.as_ref(), self.eps)
+    }
+}
+
+/// Convolution, instance norm, leaky ReLU.
+#[derive(Debug, Clone)]
+pub struct ConvBlock {
+    /// The convolution.
+    pub conv: ConvLayer,
+    /// The norm behind it.
+    pub norm: InstanceNorm,
+    /// Slope of the leaky ReLU below 0.
+    pub slope: f32,
+}
+
+impl ConvBlock {
+    /// x [n, ci, d, h, w] to [n, co, ..].
+    ///
+    /// # Errors
+    /// As the ops.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut y = self.conv.forward(x)?;
+        y = self.norm.forward(&y)?;
+        leaky_relu(&y, self.slope)
+    }
+}
+
+/// A transposed convolution whose kernel is its stride, and its weights.
+#[derive(Debug, Clone)]
+pub struct UpLayer {
+    /// [ci, co, kd, kh, kw].
+    pub weight: Tensor,
+    /// f32 [1, co, 1, 1, 1].
+    pub bias: Option<Tensor>,
+    /// Stride (z, y, x).
+    pub stride: [usize; 3],
+}
+
+impl UpLayer {
+    /// x [n, ci, d, h, w] to [n, co, d * stride, ..].
+    ///
+    /// # Errors
+    /// As [`conv_transpose3d`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let params = ConvTranspose3dParams { stride: self.stride, ..Default::default() };
+        conv_transpose3d(x, &self.weight, self.bias.as_ref(), &params)
+    }
+}
+
+/// One level of a decoder: upsample, put the skip behind it, convolve.
+#[derive(Debug, Clone)]
+pub struct DecoderBlock {
+    /// From the level below.
+    pub up: UpLayer,
+    /// The convolutions of this level.
+    pub convs: Vec<ConvBlock>,
+}
+
+impl DecoderBlock {
+    /// The level below [n, c_below, ..] and the skip [n, c, ..] of this level to [n, c, ..]. Both are freed on the way.
+    ///
+    /// # Errors
+    /// As the ops.
+    pub fn forward(&self, below: Tensor, skip: Tensor) -> Result<Tensor> {
+        let up = self.up.forward(&below)?;
+        drop(below);
+        let mut x = concat(&[&up, &skip])?;
+        drop((up, skip));
+        for conv in &self.convs {
+            x = conv.forward(&x)?;
+        }
+        Ok(x)
+    }
+}

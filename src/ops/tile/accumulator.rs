@@ -1,0 +1,157 @@
+//! The running weighted mean of overlapping tiles, over a window of slices that moves along z.
+
+use super::{Placement, TileProblem, cpu, expect_f32, expect_no_empty_axis, list};
+#[cfg(feature = "gpu")]
+use super::{crop, gpu};
+use crate::device::Device;
+#[cfg(feature = "gpu")]
+use crate::device::gpu::with_client;
+use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::ops::expect_addressable;
+use crate::ops::{expect_float, expect_same_device};
+#[cfg(feature = "gpu")]
+use crate::tensor::DType;
+use crate::tensor::{Shape, Tensor, checked_len};
+
+/// Sums of weight * logits and of weights, f32. The only object of this crate that is changed in place: adding a tile
+/// must cost the tile, not the volume.
+#[derive(Debug)]
+pub struct Accumulator {
+    shape: Shape,
+    storage: Storage,
+}
+
+#[derive(Debug)]
+enum Storage {
+    Host {
+        sum: Vec<f32>,
+        total: Vec<f32>,
+    },
+    /// Owned by the accumulator alone and never handed out, so that writing into them is seen by nobody else.
+    #[cfg(feature = "gpu")]
+    Gpu {
+        gpu: crate::device::Gpu,
+        sum: Tensor,
+        total: Tensor,
+    },
+}
+
+impl Accumulator {
+    /// All zeros, for `channels` classes over a window of `size` (z, y, x).
+    ///
+    /// # Errors
+    /// An axis of size 0; a buffer over the device's limit.
+    pub fn new(device: &Device, channels: usize, size: [usize; 3]) -> Result<Self> {
+        let [d, h, w] = size;
+        let shape = [1, channels, d, h, w];
+        expect_no_empty_axis("accumulator", shape)?;
+        let (len, voxels) = (checked_len("accumulator", shape)?, d * h * w);
+        let storage = match device {
+            Device::Cpu => Storage::Host { sum: vec![0.0; len], total: vec![0.0; voxels] },
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => {
+                let sum = Tensor::zeros(device, shape, DType::F32)?;
+                let total = Tensor::zeros(device, [1, 1, d, h, w], DType::F32)?;
+                expect_addressable("accumulator", &[&sum])?;
+                Storage::Gpu { gpu: gpu.clone(), sum, total }
+            }
+        };
+        Ok(Self { shape, storage })
+    }
+
+    /// Bytes that the sums of such a window take.
+    pub fn bytes(channels: usize, size: [usize; 3]) -> u64 {
+        size.iter().map(|&s| s as u64).product::<u64>() * (channels as u64 + 1) * 4
+    }
+
+    /// sum[start + p] += weight[p] * tile[m(p)], total[start + p] += weight[p]. `tile` is [1, c, d, h, w] of a float type
+    /// as the network gave it (reversed along the mirrored axes), `weight` f32 [1, 1, d, h, w], the placement relative to
+    /// the window; what falls outside the window is dropped.
+    ///
+    /// # Errors
+    /// Shapes, types or devices that do not fit; a device that fails.
+    pub fn add(&mut self, tile: &Tensor, weight: &Tensor, placement: Placement) -> Result<()> {
+        expect_float("accumulator: tile", tile)?;
+        expect_f32("accumulator: weight", weight)?;
+        expect_same_device("accumulator: weight", tile, weight)?;
+        placement.checked("accumulator")?;
+        let [_, channels, d, h, w] = self.shape;
+        let [n, c, td, th, tw] = tile.shape();
+        if n != 1 || c != channels {
+            return Err(Error::shape("accumulator: tile", format!("[1, {channels}, d, h, w]"), list(&tile.shape())));
+        }
+        expect_no_empty_axis("accumulator: tile", tile.shape())?;
+        if weight.shape() != [1, 1, td, th, tw] {
+            return Err(Error::shape("accumulator: weight", list(&[1, 1, td, th, tw]), list(&weight.shape())));
+        }
+        let problem = TileProblem { image: [d, h, w], tile: [td, th, tw], channels, placement };
+        match &mut self.storage {
+            Storage::Host { sum, total } => {
+                cpu::accumulate(tile.host_floats()?, weight.host_floats()?, sum, total, &problem);
+            }
+            #[cfg(feature = "gpu")]
+            Storage::Gpu { gpu, sum, total } => {
+                expect_addressable("accumulator: tile", &[tile])?;
+                let (tile_data, weight) = (tile.gpu_handle(gpu)?, weight.gpu_handle(gpu)?);
+                let (sum, total) = (sum.gpu_handle(gpu)?, total.gpu_handle(gpu)?);
+                with_client!(gpu, client => {
+                    gpu::launch_accumulate(client, tile.dtype(), &tile_data, &weight, &sum, &total, &problem)
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The weighted mean of the first `slices` slices, f32 [1, c, slices, h, w]; 0 where no tile has been added.
+    ///
+    /// # Errors
+    /// No slices or more than the window has; a device that fails.
+    pub fn mean(&self, slices: usize) -> Result<Tensor> {
+        let [_, channels, d, h, w] = self.shape;
+        if slices == 0 || slices > d {
+            return Err(Error::argument("accumulator: slices", format!("1 to {d}"), slices));
+        }
+        let shape = [1, channels, slices, h, w];
+        match &self.storage {
+            Storage::Host { sum, total } => {
+                let voxels = slices * h * w;
+                Ok(Tensor::host_f32(shape, cpu::mean(&sum[..voxels * channels], &total[..voxels], channels)))
+            }
+            #[cfg(feature = "gpu")]
+            Storage::Gpu { gpu, sum, total } => {
+                let y = Tensor::gpu_alloc(gpu, shape, DType::F32)?;
+                let (sum, total, output) = (sum.gpu_handle(gpu)?, total.gpu_handle(gpu)?, y.gpu_handle(gpu)?);
+                with_client!(gpu, client => {
+                    gpu::launch_mean(client, &sum, &total, &output, slices * h * w, channels)
+                });
+                Ok(y)
+            }
+        }
+    }
+
+    /// Moves the window up by `slices`: slice `slices` becomes the first, and zeros come in at the end.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn advance(&mut self, slices: usize) -> Result<()> {
+        let [_, channels, d, h, w] = self.shape;
+        let slices = slices.min(d);
+        match &mut self.storage {
+            Storage::Host { sum, total } => {
+                let kept = (d - slices) * h * w;
+                sum.copy_within((slices * h * w * channels).., 0);
+                sum[kept * channels..].fill(0.0);
+                total.copy_within((slices * h * w).., 0);
+                total[kept..].fill(0.0);
+            }
+            #[cfg(feature = "gpu")]
+            Storage::Gpu { sum, total, .. } => {
+                let placement = Placement::at([slices as isize, 0, 0]);
+                *sum = crop(sum, placement, [d, h, w], DType::F32)?;
+                *total = crop(total, placement, [d, h, w], DType::F32)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Tiles on the CPU: a task a row or a slice.
+
+use rayon::prelude::*;
+
+use super::{AxisTaps, ResampleLogitsProblem, TileProblem};
+
+/// The image index that position `p` of a tile axis shows, None outside.
+fn source(p: usize, axis: usize, problem: &TileProblem) -> Option<usize> {
+    let p = if problem.placement.mirrored[axis] { problem.tile[axis] - 1 - p } else { p };
+    let at = usize::try_from(problem.placement.start[axis] + p as isize).ok()?;
+    (at < problem.image[axis]).then_some(at)
+}
+
+pub(super) fn crop(x: &[f32], n: usize, problem: &TileProblem) -> Vec<f32> {
+    let ([d, h, w], [_, image_h, image_w], c) = (problem.tile, problem.image, problem.channels);
+    let image = problem.image.iter().product::<usize>() * c;
+    let mut y = vec![0.0; n * d * h * w * c];
+    y.par_chunks_mut(w * c).enumerate().for_each(|(row, out)| {
+        let (ph, pd, batch) = (row % h, row / h % d, row / h / d);
+        let (Some(z), Some(r)) = (source(pd, 0, problem), source(ph, 1, problem)) else { return };
+        let line = &x[batch * image + (z * image_h + r) * image_w * c..][..image_w * c];
+        for (p, out) in out.chunks_exact_mut(c).enumerate() {
+            if let Some(q) = source(p, 2, problem) {
+                out.copy_from_slice(&line[q * c..][..c]);
+            }
+        }
+    });
+    y
+}
+
+pub(super) fn select(x: &[f32], indices: &[u32], image: usize) -> Vec<f32> {
+    let mut y = vec![0.0; indices.len() * image];
+    y.par_chunks_mut(image).zip(indices).for_each(|(y, &i)| y.copy_from_slice(&x[i as usize * image..][..image]));
+    y
+}
+
+pub(super) fn accumulate(tile: &[f32], weight: &[f32], sum: &mut [f32], total: &mut [f32], problem: &TileProblem) {
+    let ([d, h, w], [_, image_h, image_w], c) = (problem.tile, problem.image, problem.channels);
+    let ([start_d, start_h, start_w], mirrored) = (problem.placement.start, problem.placement.mirrored);
+    let flip = |p: usize, axis: usize| if mirrored[axis] { problem.tile[axis] - 1 - p } else { p };
+    let inside = |at: isize, size: usize| usize::try_from(at).ok().filter(|&p| p < size);
+    let slice = image_h * image_w;
+    sum.par_chunks_mut(slice * c).zip(total.par_chunks_mut(slice)).enumerate().for_each(|(z, (sum, total))| {
+        let Some(pd) = inside(z as isize - start_d, d) else { return };
+        for r in 0..image_h {
+            let Some(ph) = inside(r as isize - start_h, h) else { continue };
+            let weights = &weight[(pd * h + ph) * w..][..w];
+            let line = &tile[(flip(pd, 0) * h + flip(ph, 1)) * w * c..][..w * c];
+            for (p, &share) in weights.iter().enumerate() {
+                let Some(q) = inside(start_w + p as isize, image_w) else { continue };
+                let to = r * image_w + q;
+                total[to] += share;
+                let logits = &line[flip(p, 2) * c..][..c];
+                for (sum, &logit) in sum[to * c..][..c].iter_mut().zip(logits) {
+                    *sum += share * logit;
+                }
+            }
+        }
+    });
+}
+
+pub(super) fn mean(sum: &[f32], total: &[f32], channels: usize) -> Vec<f32> {
+    let mut y = vec![0.0; sum.len()];
+    y.par_chunks_mut(channels).zip(sum.par_chunks(channels).zip(total)).with_min_len(1 << 12).for_each(
+        |(y, (sum, &total))| {
+            if total > 0.0 {
+                for (y, &sum) in y.iter_mut().zip(sum) {
+                    *y = sum / total;
+                }
+            }
+        },
+    );
+    y
+}
+
+fn between(a: f32, b: f32, t: f32) -> f32 {
+    a * (1.0 - t) + b * t
+}
+
+/// The row of input columns that output row (z, y) reads, already between its four neighbours: [`input_w`, c].
+fn blended_row(x: &[f32], z: usize, y: usize, axes: [&AxisTaps; 3], problem: &ResampleLogitsProblem) -> Vec<f32> {
+    let [_, h, w] = problem.input;
+    let row = w * problem.channels;
+    let at = |z: u32, y: u32| &x[(z as usize * h + y as usize) * row..][..row];
+    let [along_z, along_y, _] = axes;
+    let (z0, z1, tz) = (along_z.low()[z], along_z.high()[z], along_z.fraction()[z]);
+    let (y0, y1, ty) = (along_y.low()[y], along_y.high()[y], along_y.fraction()[y]);
+    let near = at(z0, y0).iter().zip(at(z1, y0));
+    let far = at(z0, y1).iter().zip(at(z1, y1));
+    near.zip(far).map(|((a, b), (c, d))| between(between(*a, *b, tz), between(*c, *d, tz), ty)).collect()
+}
+
+/// Calls `f(column, logits)` for each voxel of output row `row` (z, y flattened).
+fn for_each_voxel(
+    x: &[f32],
+    row: usize,
+    axes: [&AxisTaps; 3],
+    problem: &ResampleLogitsProblem,
+    mut f: impl FnMut(usize, &[f32]),
+) {
+    let ([_, h, w], c) = (problem.output, problem.channels);
+    let blended = blended_row(x, row / h, row % h, axes, problem);
+    let along_x = axes[2];
+    let mut logits = vec![0.0; c];
+    for column in 0..w {
+        let low = &blended[along_x.low()[column] as usize * c..][..c];
+        let high = &blended[along_x.high()[column] as usize * c..][..c];
+        let t = along_x.fraction()[column];
+        for (logit, (&a, &b)) in logits.iter_mut().zip(low.iter().zip(high)) {
+            *logit = between(a, b, t);
+        }
+        f(column, &logits);
+    }
+}
+
+pub(super) fn labels(x: &[f32], axes: [&AxisTaps; 3], problem: &ResampleLogitsProblem) -> Vec<u8> {
+    let [d, h, w] = problem.output;
+    let mut y = vec![0; d * h * w];
+    y.par_chunks_mut(w).enumerate().for_each(|(row, out)| {
+        for_each_voxel(x, row, axes, problem, |column, logits| {
+            let (mut best, mut label) = (f32::MIN, u8::MAX);
+            for (channel, &value) in logits.iter().enumerate() {
+                if value > best {
+                    (best, label) = (value, channel as u8);
+                }
+            }
+            out[column] = label;
+        });
+    });
+    y
+}
+
+pub(super) fn probabilities(x: &[f32], axes: [&AxisTaps; 3], problem: &ResampleLogitsProblem) -> Vec<f32> {
+    let ([d, h, w], c) = (problem.output, problem.channels);
+    let mut y = vec![0.0; d * h * w * c];
+    y.par_chunks_mut(w * c).enumerate().for_each(|(row, out)| {
+        for_each_voxel(x, row, axes, problem, |column, logits| {
+            let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+            let out = &mut out[column * c..][..c];
+            for (share, &logit) in out.iter_mut().zip(logits) {
+                *share = (logit - largest).exp();
+            }
+            let total: f32 = out.iter().sum();
+            out.iter_mut().for_each(|share| *share /= total);
+        });
+    });
+    y
+}

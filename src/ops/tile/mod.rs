@@ -1,0 +1,229 @@
+//! Sliding-window tiles: cut a patch, add its weighted logits up, resample the mean straight into labels.
+
+mod accumulator;
+mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+pub mod reference;
+mod taps;
+
+pub use accumulator::Accumulator;
+pub use taps::{AxisTaps, Sampling};
+
+#[cfg(feature = "gpu")]
+use super::expect_addressable;
+use super::expect_float;
+use crate::device::Device;
+#[cfg(feature = "gpu")]
+use crate::device::gpu::with_client;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Shape, Tensor, checked_len};
+
+/// Where a tile lies, and how the network saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// The tile's first voxel (z, y, x) in the image; negative where the tile hangs over the edge.
+    pub start: [isize; 3],
+    /// Axes (z, y, x) along which the tile is reversed.
+    pub mirrored: [bool; 3],
+}
+
+impl Placement {
+    /// A tile at `start`, not reversed.
+    pub fn at(start: [isize; 3]) -> Self {
+        Self { start, mirrored: [false; 3] }
+    }
+
+    /// The kernels count in i32.
+    fn checked(&self, what: &str) -> Result<()> {
+        let limit = 1isize << 30;
+        if self.start.iter().any(|s| !(-limit..=limit).contains(s)) {
+            return Err(Error::argument(format!("{what}: start"), format!("-{limit} to {limit}"), list(&self.start)));
+        }
+        Ok(())
+    }
+}
+
+/// What one tile's crop or accumulation works on: channels and sizes (z, y, x) of the image and the tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TileProblem {
+    /// Size of the image.
+    pub image: [usize; 3],
+    /// Size of the tile.
+    pub tile: [usize; 3],
+    /// Channels of both.
+    pub channels: usize,
+    /// Where the tile lies.
+    pub placement: Placement,
+}
+
+/// What the resampling of logits works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResampleLogitsProblem {
+    /// Size (z, y, x) of the logits.
+    pub input: [usize; 3],
+    /// Size (z, y, x) of the result.
+    pub output: [usize; 3],
+    /// Classes.
+    pub channels: usize,
+}
+
+/// y[n, c, p] = x[n, c, start + m(p)] for p in `size`, zero outside x; m reverses the mirrored axes. x is f32
+/// [n, c, d, h, w]; y is [n, c, size] stored as `dtype`, rounded to nearest.
+///
+/// # Errors
+/// x that is not f32; an axis of size 0; a dtype the device cannot store; a device that fails.
+pub fn crop(x: &Tensor, placement: Placement, size: [usize; 3], dtype: DType) -> Result<Tensor> {
+    expect_f32("crop: x", x)?;
+    placement.checked("crop")?;
+    let [n, channels, d, h, w] = x.shape();
+    let shape = [n, channels, size[0], size[1], size[2]];
+    expect_no_empty_axis("crop: x", x.shape())?;
+    expect_no_empty_axis("crop: size", shape)?;
+    let device = x.device();
+    if !dtype.is_float() || !device.supports(dtype) {
+        return Err(Error::argument("crop: dtype", format!("a float type of {}", device.name()), dtype));
+    }
+    let problem = TileProblem { image: [d, h, w], tile: size, channels, placement };
+    checked_len("crop: y", shape)?;
+    match device {
+        Device::Cpu => Ok(Tensor::host_f32(shape, cpu::crop(x.host_floats()?, n, &problem))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            let y = Tensor::gpu_alloc(&device, shape, dtype)?;
+            expect_addressable("crop", &[x, &y])?;
+            let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            with_client!(device, client => gpu::launch_crop(client, dtype, &input, &output, n, &problem));
+            Ok(y)
+        }
+    }
+}
+
+/// y[i] = x[indices[i]] along n: x f32 [n, c, d, h, w] to [indices, c, d, h, w]. With the slices of a volume along n, a
+/// nearest-neighbour resampling across them.
+///
+/// # Errors
+/// x that is not f32; an axis of size 0, no index, or an index of n and over; a device that fails.
+pub fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
+    expect_f32("select: x", x)?;
+    expect_no_empty_axis("select: x", x.shape())?;
+    let [n, c, d, h, w] = x.shape();
+    if indices.is_empty() {
+        return Err(Error::argument("select: indices", "at least one", 0));
+    }
+    if let Some(index) = indices.iter().find(|&&i| i as usize >= n) {
+        return Err(Error::argument("select: indices", format!("below {n}"), index));
+    }
+    let shape = [indices.len(), c, d, h, w];
+    checked_len("select: y", shape)?;
+    let image = c * d * h * w;
+    match x.device() {
+        Device::Cpu => Ok(Tensor::host_f32(shape, cpu::select(x.host_floats()?, indices, image))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            let y = Tensor::gpu_alloc(&device, shape, DType::F32)?;
+            expect_addressable("select", &[x, &y])?;
+            let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            let chosen = device.upload(bytemuck::cast_slice(indices))?;
+            with_client!(device, client => {
+                gpu::launch_select(client, &input, &chosen, &output, [n, indices.len()], image)
+            });
+            Ok(y)
+        }
+    }
+}
+
+/// The class of the largest logit after resampling each class along the three axes as `axes` say, without writing the
+/// resampled logits: logits f32 [1, c, d, h, w] to u8 [1, 1, D, H, W]. The lowest of equal classes wins; a voxel whose
+/// logits are all NaN gets 255.
+///
+/// # Errors
+/// Logits that are not f32, n other than 1, no class or more than 255, taps outside the logits, a device that fails.
+pub fn resample_labels(logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<Tensor> {
+    let problem = resample_problem("resample_labels", logits, axes)?;
+    let [d, h, w] = problem.output;
+    let shape = [1, 1, d, h, w];
+    match logits.device() {
+        Device::Cpu => Ok(Tensor::host_u8(shape, cpu::labels(logits.host_floats()?, axes, &problem))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            let y = Tensor::gpu_alloc(&device, shape, DType::U8)?;
+            expect_addressable("resample_labels", &[logits, &y])?;
+            let (input, output) = (logits.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            let (taps, fraction) = upload_taps(&device, axes)?;
+            with_client!(device, client => {
+                gpu::launch_labels(client, &input, &taps, &fraction, &output, &problem)
+            });
+            Ok(y)
+        }
+    }
+}
+
+/// As [`resample_labels`], but the softmax over the classes: f32 [1, c, D, H, W].
+///
+/// # Errors
+/// As [`resample_labels`].
+pub fn resample_probabilities(logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<Tensor> {
+    let problem = resample_problem("resample_probabilities", logits, axes)?;
+    let [d, h, w] = problem.output;
+    let shape = [1, problem.channels, d, h, w];
+    checked_len("resample_probabilities", shape)?;
+    match logits.device() {
+        Device::Cpu => Ok(Tensor::host_f32(shape, cpu::probabilities(logits.host_floats()?, axes, &problem))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            let y = Tensor::gpu_alloc(&device, shape, DType::F32)?;
+            expect_addressable("resample_probabilities", &[logits, &y])?;
+            let (input, output) = (logits.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            let (taps, fraction) = upload_taps(&device, axes)?;
+            with_client!(device, client => {
+                gpu::launch_probabilities(client, &input, &taps, &fraction, &output, &problem)
+            });
+            Ok(y)
+        }
+    }
+}
+
+fn resample_problem(what: &str, logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<ResampleLogitsProblem> {
+    expect_f32(&format!("{what}: logits"), logits)?;
+    expect_no_empty_axis(&format!("{what}: logits"), logits.shape())?;
+    let [n, channels, d, h, w] = logits.shape();
+    if n != 1 || channels > 255 {
+        return Err(Error::shape(format!("{what}: logits"), "[1, 1 to 255, d, h, w]", list(&logits.shape())));
+    }
+    let input = [d, h, w];
+    for (axis, (taps, size)) in ["z", "y", "x"].into_iter().zip(axes.into_iter().zip(input)) {
+        taps.expect_within(&format!("{what}: taps along {axis}"), size)?;
+    }
+    let output = axes.map(AxisTaps::len);
+    let shape = [1, 1, output[0], output[1], output[2]];
+    checked_len(what, shape)?;
+    Ok(ResampleLogitsProblem { input, output, channels })
+}
+
+/// The low and high indices of z, y and x in one buffer, their fractions in another.
+#[cfg(feature = "gpu")]
+fn upload_taps(
+    device: &crate::device::Gpu,
+    axes: [&AxisTaps; 3],
+) -> Result<(cubecl::server::Handle, cubecl::server::Handle)> {
+    let taps: Vec<u32> = axes.iter().flat_map(|a| a.low().iter().chain(a.high())).copied().collect();
+    let fraction: Vec<f32> = axes.iter().flat_map(|a| a.fraction()).copied().collect();
+    Ok((device.upload(bytemuck::cast_slice(&taps))?, device.upload(bytemuck::cast_slice(&fraction))?))
+}
+
+fn expect_f32(what: &str, x: &Tensor) -> Result<()> {
+    expect_float(what, x)?;
+    if x.dtype() == DType::F32 { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), DType::F32, x.dtype())) }
+}
+
+fn expect_no_empty_axis(what: &str, shape: Shape) -> Result<()> {
+    if shape.contains(&0) {
+        return Err(Error::shape(what, "no axis of size 0", list(&shape)));
+    }
+    Ok(())
+}
+
+fn list<T: std::fmt::Debug>(values: &[T]) -> String {
+    format!("{values:?}")
+}
