@@ -20,6 +20,8 @@ pub mod softmax;
 pub mod warp;
 
 pub use activation::{leaky_relu, relu};
+pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
+pub use conv3d::{Conv3dParams, conv3d};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
