@@ -29,6 +29,8 @@ pub use linear::linear;
 pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
 pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
 pub use softmax::{argmax, softmax};
+pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
+pub use conv3d::{Conv3dParams, conv3d};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
