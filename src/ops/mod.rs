@@ -16,10 +16,14 @@ pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod resample;
+mod sampling;
 pub mod softmax;
 pub mod warp;
 
 pub use activation::{leaky_relu, relu};
+pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
+pub use resample::{Intensity, Interpolation, Outside, ResampleParams, resample};
+pub use warp::{affine_warp3d, warp3d};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
