@@ -16,6 +16,7 @@ pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod resample;
+mod sampling;
 pub mod softmax;
 pub mod tile;
 pub mod warp;
@@ -31,6 +32,9 @@ pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
 pub use softmax::{argmax, softmax};
 pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
 pub use conv3d::{Conv3dParams, conv3d};
+pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
+pub use resample::{Intensity, Interpolation, Outside, ResampleParams, resample};
+pub use warp::{affine_warp3d, warp3d};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};

@@ -1,0 +1,56 @@
+//! Cubic B-splines in f64 from the definition: a dense row of weights on the voxels for each coordinate of each axis.
+
+/// Terms of the inverse filter that are summed: 0.268^60 is far below an f64's rounding.
+const TERMS: i64 = 60;
+
+/// Weights on the voxels of an axis for a sample at `coordinate`: value and sum of absolute terms.
+///
+/// The coefficients are c[i] = sum over k of sqrt(3) pole^|k| s[i + k] with s going on as its edge values, and the value
+/// is the sum of c[i] times the cubic B-spline at (coordinate - i). The coordinate is clamped 12 voxels past the edge.
+pub fn weights(coordinate: f64, size: usize) -> Vec<(f64, f64)> {
+    let last = size as i64 - 1;
+    let pole = 3f64.sqrt() - 2.0;
+    let t = coordinate.max(-12.0).min(last as f64 + 12.0);
+    let mut weights = vec![(0.0, 0.0); size];
+    for i in t.floor() as i64 - 1..=t.floor() as i64 + 2 {
+        let basis = basis(t - i as f64);
+        for k in -TERMS..=TERMS {
+            let term = basis * 3f64.sqrt() * pole.powi(k.abs() as i32);
+            let (value, magnitude) = &mut weights[(i + k).clamp(0, last) as usize];
+            *value += term;
+            *magnitude += term.abs();
+        }
+    }
+    weights
+}
+
+/// The cubic B-spline.
+fn basis(t: f64) -> f64 {
+    match t.abs() {
+        t if t < 1.0 => 2.0 / 3.0 - t * t + t * t * t / 2.0,
+        t if t < 2.0 => (2.0 - t).powi(3) / 6.0,
+        _ => 0.0,
+    }
+}
+
+/// The spline through an image [d, h, w] at a point (z, y, x) in voxels: value and sum of absolute terms.
+pub fn spline(x: &[f64], size: [usize; 3], at: [f64; 3]) -> (f64, f64) {
+    let [z, y, x_] = std::array::from_fn::<_, 3, _>(|axis| weights(at[axis], size[axis]));
+    combine(x, size, [&z, &y, &x_])
+}
+
+/// The sum over an image [d, h, w] by the product of the weights of its axes: value and sum of absolute terms.
+pub fn combine(x: &[f64], size: [usize; 3], weights: [&[(f64, f64)]; 3]) -> (f64, f64) {
+    let [_, h, w] = size;
+    let mut sum = (0.0, 0.0);
+    for (z, wz) in weights[0].iter().enumerate() {
+        for (y, wy) in weights[1].iter().enumerate() {
+            for (i, wx) in weights[2].iter().enumerate() {
+                let v = x[(z * h + y) * w + i];
+                sum.0 += wz.0 * wy.0 * wx.0 * v;
+                sum.1 += wz.1 * wy.1 * wx.1 * v.abs();
+            }
+        }
+    }
+    sum
+}

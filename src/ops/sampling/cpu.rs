@@ -1,0 +1,149 @@
+//! Reading images between their voxels on the CPU: parallel over the rows of the output.
+
+use rayon::prelude::*;
+
+use super::spatial;
+use crate::ops::grid_sample::{PaddingMode, SampleMode};
+use crate::tensor::Shape;
+
+/// One image [d, h, w, c] of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Image<'a, T> {
+    pub data: &'a [T],
+    pub size: [usize; 3],
+    pub channels: usize,
+}
+
+/// A position on one axis: the voxel at or below it, and how far past that one, in [0, 1).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Cell {
+    pub low: isize,
+    pub fraction: f32,
+}
+
+impl<T: Copy> Image<'_, T> {
+    /// The channels of a voxel, or nothing outside.
+    pub(crate) fn voxel(&self, at: [isize; 3]) -> Option<&[T]> {
+        let [d, h, w] = self.size;
+        // A negative number is past every size once it is unsigned.
+        let [z, y, x] = at.map(|i| i as usize);
+        if z >= d || y >= h || x >= w {
+            return None;
+        }
+        let first = ((z * h + y) * w + x) * self.channels;
+        self.data.get(first..first + self.channels)
+    }
+
+    /// The eight corners of a cell by their weights; corners outside weigh 0, whatever is stored at the edge.
+    pub(crate) fn trilinear(&self, cell: [Cell; 3], value: impl Fn(T) -> f32, out: &mut [f32]) {
+        out.fill(0.0);
+        let [z, y, x] = cell;
+        for (dz, wz) in [(0, 1.0 - z.fraction), (1, z.fraction)] {
+            for (dy, wy) in [(0, 1.0 - y.fraction), (1, y.fraction)] {
+                for (dx, wx) in [(0, 1.0 - x.fraction), (1, x.fraction)] {
+                    if let Some(corner) = self.voxel([z.low + dz, y.low + dy, x.low + dx]) {
+                        let weight = wz * wy * wx;
+                        for (out, &corner) in out.iter_mut().zip(corner) {
+                            *out += weight * value(corner);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Clamped into the image (border), or to where every corner is outside it (zeros). NaN becomes the low end: voxel 0
+/// for border, outside for zeros.
+fn limit(c: f32, size: usize, padding: PaddingMode) -> f32 {
+    let (low, high) = match padding {
+        PaddingMode::Zeros => (-2.0, size as f32 + 1.0),
+        PaddingMode::Border => (0.0, size as f32 - 1.0),
+    };
+    // Not `clamp`, which keeps NaN.
+    let c = if c > low { c } else { low };
+    if c < high { c } else { high }
+}
+
+fn cell(c: f32) -> Cell {
+    let low = c.floor();
+    Cell { low: low as isize, fraction: c - low }
+}
+
+/// From grid_sample's [-1, 1] to voxels.
+pub(crate) fn unnormalise(g: f32, size: usize, align_corners: bool) -> f32 {
+    let s = size as f32;
+    if align_corners { (g + 1.0) / 2.0 * (s - 1.0) } else { ((g + 1.0) * s - 1.0) / 2.0 }
+}
+
+/// affine_grid's base coordinate of voxel `i`, the inverse of [`unnormalise`]; 0 on an axis of one voxel.
+pub(crate) fn normalised(i: usize, size: usize, align_corners: bool) -> f32 {
+    // Both are whole numbers, so the division is the only rounding.
+    let (numerator, s) = ((2 * i) as f32 - (size as f32 - 1.0), size as f32);
+    numerator / if align_corners { (s - 1.0).max(1.0) } else { s }
+}
+
+/// The output [n, size, c] whose voxel (z, y, x) of image n is the input at `locate(n, [z, y, x])`, in voxels.
+pub(crate) fn sample_floats(
+    x: &[f32],
+    input: Shape,
+    output: Shape,
+    mode: SampleMode,
+    padding: PaddingMode,
+    locate: impl Fn(usize, [usize; 3]) -> [f32; 3] + Sync,
+) -> Vec<f32> {
+    for_each_voxel(x, input, output, |image, n, at, out| {
+        let point = locate(n, at);
+        let c: [f32; 3] = std::array::from_fn(|axis| limit(point[axis], image.size[axis], padding));
+        match mode {
+            SampleMode::Linear => image.trilinear(c.map(cell), |v| v, out),
+            SampleMode::Nearest => copy_nearest(image, c, out),
+        }
+    })
+}
+
+/// As [`sample_floats`] for labels: the nearest voxel.
+pub(crate) fn sample_labels(
+    x: &[u8],
+    input: Shape,
+    output: Shape,
+    padding: PaddingMode,
+    locate: impl Fn(usize, [usize; 3]) -> [f32; 3] + Sync,
+) -> Vec<u8> {
+    for_each_voxel(x, input, output, |image, n, at, out| {
+        let point = locate(n, at);
+        copy_nearest(image, std::array::from_fn(|axis| limit(point[axis], image.size[axis], padding)), out);
+    })
+}
+
+/// The nearest voxel, halves to even, or zeros outside.
+fn copy_nearest<T: Copy + Default>(image: &Image<'_, T>, c: [f32; 3], out: &mut [T]) {
+    match image.voxel(c.map(|c| c.round_ties_even() as isize)) {
+        Some(voxel) => out.copy_from_slice(voxel),
+        None => out.fill(T::default()),
+    }
+}
+
+/// Fills the output [n, d, h, w, c] voxel by voxel: `fill(image n, n, [z, y, x], channels)`.
+pub(crate) fn for_each_voxel<T: Copy + Sync, U: Copy + Default + Send>(
+    x: &[T],
+    input: Shape,
+    output: Shape,
+    fill: impl Fn(&Image<'_, T>, usize, [usize; 3], &mut [U]) + Sync,
+) -> Vec<U> {
+    let (channels, size) = (input[1], spatial(input));
+    let [d, h, w] = spatial(output);
+    let mut y = vec![U::default(); output.iter().product()];
+    let image_len = size.iter().product::<usize>() * channels;
+    if y.is_empty() {
+        return y;
+    }
+    y.par_chunks_mut(w * channels).enumerate().for_each(|(row, out)| {
+        let (n, z, y) = (row / (d * h), row / h % d, row % h);
+        let image = Image { data: &x[n * image_len..(n + 1) * image_len], size, channels };
+        for (x, out) in out.chunks_exact_mut(channels).enumerate() {
+            fill(&image, n, [z, y, x], out);
+        }
+    });
+    y
+}

@@ -1,0 +1,47 @@
+//! What the rooms that read between voxels share: their limits, and the CPU code of interpolation.
+
+pub(crate) mod cpu;
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Shape, Tensor, checked_len};
+
+/// Voxels an axis may have: coordinates are f32, which counts no further.
+const MAX_AXIS: usize = 1 << 24;
+
+/// (d, h, w) of a shape.
+pub(crate) fn spatial(shape: Shape) -> [usize; 3] {
+    [shape[2], shape[3], shape[4]]
+}
+
+/// An image to sample and the shape of the result: axes short enough for f32 coordinates, and something to read
+/// wherever something is to be written.
+pub(crate) fn expect_sampleable(what: &str, input: Shape, output: Shape) -> Result<()> {
+    for shape in [input, output] {
+        if let Some(axis) = spatial(shape).into_iter().find(|&s| s > MAX_AXIS) {
+            return Err(Error::shape(what, format!("axes of at most {MAX_AXIS} voxels"), axis));
+        }
+    }
+    checked_len(what, output)?;
+    if spatial(input).contains(&0) && !output.contains(&0) {
+        let found = format!("{input:?} for an output of {output:?}");
+        return Err(Error::shape(what, "an image with voxels", found));
+    }
+    Ok(())
+}
+
+/// Coordinates are f32 whatever the image's type: a half-precision grid misses by a tenth of a voxel.
+pub(crate) fn expect_f32(what: &str, x: &Tensor) -> Result<()> {
+    if x.dtype() == DType::F32 {
+        return Ok(());
+    }
+    Err(Error::argument(format!("{what}: dtype"), DType::F32, x.dtype()))
+}
+
+/// Kernels count elements in 32 bits.
+#[cfg(feature = "gpu")]
+pub(crate) fn expect_countable(what: &str, tensors: &[&Tensor]) -> Result<()> {
+    match tensors.iter().map(|x| x.len()).find(|&len| len > u32::MAX as usize) {
+        Some(len) => Err(Error::shape(what, format!("at most {} elements a tensor", u32::MAX), len)),
+        None => Ok(()),
+    }
+}
