@@ -1,1 +1,64 @@
 //! Transposed 3D convolution.
+
+pub(in crate::ops) mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+mod problem;
+pub mod reference;
+
+pub use problem::{ConvTranspose3dParams, ConvTranspose3dProblem};
+
+use super::conv3d::expect_operands;
+#[cfg(feature = "gpu")]
+use super::conv3d::problem::expect_indexable;
+use super::expect_vector;
+use crate::device::Device;
+#[cfg(feature = "gpu")]
+use crate::device::gpu::with_client;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// y[n, co, o] = b[co] + sum over ci, inputs i and taps k with o = i * stride + k - padding of x[n, ci, i] * w[ci, co, k], as
+/// PyTorch's `conv_transpose3d` (no output padding). With kernel = stride every output has one term a channel.
+///
+/// `x` [n, ci, d, h, w]; `w` [ci, co, kd, kh, kw] of the same float type; `b` f32 [1, co, 1, 1, 1]. Axes are (z, y, x).
+/// Sums are f32; the result [n, co, od, oh, ow] has the type of `x`.
+///
+/// # Errors
+/// Shapes that do not fit (see [`ConvTranspose3dProblem::new`]); operands of different types or on different devices; a
+/// device that fails.
+pub fn conv_transpose3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &ConvTranspose3dParams) -> Result<Tensor> {
+    let problem = ConvTranspose3dProblem::new(x.shape(), w.shape(), *params)?;
+    expect_operands("conv_transpose3d", x, &[("weight", w)])?;
+    if let Some(b) = b {
+        expect_vector("conv_transpose3d: bias", x, b, w.shape()[1])?;
+    }
+    gathered("conv_transpose3d", &problem, x, w, b)
+}
+
+/// The problem's device-side work, for the op and for the convolution's data gradient; operands are validated.
+pub(in crate::ops) fn gathered(
+    what: &str,
+    problem: &ConvTranspose3dProblem,
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+) -> Result<Tensor> {
+    match x.device() {
+        Device::Cpu => {
+            let bias = b.map(Tensor::host_floats).transpose()?;
+            let y = cpu::conv_transpose3d(problem, x.host_floats()?, w.host_floats()?, bias);
+            Ok(Tensor::host_f32(problem.output_shape(), y))
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            expect_indexable(what, &[x.shape(), w.shape(), problem.output_shape()])?;
+            let y = Tensor::gpu_alloc(&device, problem.output_shape(), x.dtype())?;
+            let (input, weight, output) = (x.gpu_handle(&device)?, w.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            let bias = b.map(|b| b.gpu_handle(&device)).transpose()?;
+            with_client!(device, client =>
+                gpu::launch_conv_transpose3d(client, x.dtype(), &input, &weight, bias.as_ref(), &output, problem));
+            Ok(y)
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Which input voxel each output reads through each tap, worked out per axis.
+//!
+//! A convolution is one [`Gather`] over all outputs. A transposed convolution (and with it a convolution's data
+//! gradient) is one per phase: outputs that agree modulo the stride read through the same subset of taps, so a phase
+//! is a dense convolution with a smaller kernel, and no tap is ever multiplied by an inserted zero.
+
+use std::ptr;
+
+/// Output voxels a register block covers.
+pub(in crate::ops) const ROWS: usize = 6;
+
+/// Stands for "outside the input"; three of them still add up to something negative.
+const OUTSIDE: isize = isize::MIN / 4;
+
+/// One axis: output coordinates, the kernel's taps that take part, and the input coordinate for each pair.
+#[derive(Debug, Clone)]
+pub(in crate::ops) struct Axis {
+    pub outputs: Vec<usize>,
+    pub taps: Vec<usize>,
+    /// [outputs, taps]: the input coordinate, `None` in the padding.
+    sources: Vec<Option<usize>>,
+}
+
+/// Extents of one axis and how the kernel moves along it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct AxisSpec {
+    pub input: usize,
+    pub output: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: usize,
+    pub dilation: usize,
+}
+
+impl AxisSpec {
+    /// input = output * stride + tap * dilation - padding.
+    pub fn convolution(self) -> Axis {
+        let source = |o: usize, k: usize| {
+            (o * self.stride + k * self.dilation).checked_sub(self.padding).filter(|&i| i < self.input)
+        };
+        Axis::new((0..self.output).collect(), (0..self.kernel).collect(), source)
+    }
+
+    /// output = input * stride + tap * dilation - padding, for the outputs that equal `phase` modulo the stride.
+    /// Phases without outputs have no axis.
+    pub fn transposed(self, phase: usize) -> Option<Axis> {
+        let outputs: Vec<usize> = (phase..self.output).step_by(self.stride).collect();
+        let reaches = |k: &usize| (phase + self.padding) % self.stride == (k * self.dilation) % self.stride;
+        let source = |o: usize, k: usize| {
+            (o + self.padding).checked_sub(k * self.dilation).map(|i| i / self.stride).filter(|&i| i < self.input)
+        };
+        (!outputs.is_empty()).then(|| Axis::new(outputs, (0..self.kernel).filter(reaches).collect(), source))
+    }
+}
+
+impl Axis {
+    fn new(outputs: Vec<usize>, taps: Vec<usize>, source: impl Fn(usize, usize) -> Option<usize>) -> Self {
+        let sources =
+            outputs.iter().flat_map(|&o| taps.iter().map(move |&k| (o, k))).map(|(o, k)| source(o, k)).collect();
+        Self { outputs, taps, sources }
+    }
+
+    /// Sources in floats, for voxels `stride` floats apart.
+    fn offsets(&self, stride: usize) -> Vec<isize> {
+        self.sources.iter().map(|s| s.map_or(OUTSIDE, |s| (s * stride) as isize)).collect()
+    }
+
+    /// The same as [taps, outputs].
+    fn offsets_by_tap(&self, stride: usize) -> Vec<isize> {
+        let (offsets, taps) = (self.offsets(stride), self.taps.len());
+        (0..taps).flat_map(|t| offsets.iter().skip(t).step_by(taps)).copied().collect()
+    }
+
+    /// For each output: do its taps read neighbouring voxels, none of them outside?
+    fn contiguous(&self) -> Vec<bool> {
+        if self.taps.is_empty() {
+            return vec![true; self.outputs.len()];
+        }
+        self.sources
+            .chunks(self.taps.len())
+            .map(|s| s.iter().all(Option::is_some) && s.windows(2).all(|p| p[1] == p[0].map(|v| v + 1)))
+            .collect()
+    }
+}
+
+/// The three axes in floats of a channels-last input, ready to yield pointers.
+#[derive(Debug)]
+pub(in crate::ops) struct Gather {
+    batch: usize,
+    counts: [usize; 3],
+    taps: [usize; 3],
+    /// Of z and y [outputs, taps], of x [taps, outputs]: neighbouring outputs are what a block steps through.
+    offsets: [Vec<isize>; 3],
+    /// Outputs along x whose taps are one run of memory.
+    contiguous: Vec<bool>,
+    /// [counts] of output coordinates, in floats of the channels-last output.
+    targets: [Vec<usize>; 3],
+    /// Floats an image of the input and of the output holds.
+    image: [usize; 2],
+    channels: usize,
+}
+
+impl Gather {
+    /// `input` and `output` are channels-last [n, d, h, w, c] tensors given as [n, c, d, h, w] shapes.
+    pub fn new(axes: [&Axis; 3], input: [usize; 5], output: [usize; 5]) -> Self {
+        let strides = |s: [usize; 5]| [s[3] * s[4] * s[1], s[4] * s[1], s[1]];
+        let (from, to) = (strides(input), strides(output));
+        let [z, y, x] = axes;
+        Self {
+            batch: input[0],
+            counts: [z.outputs.len(), y.outputs.len(), x.outputs.len()],
+            taps: [z.taps.len(), y.taps.len(), x.taps.len()],
+            offsets: [z.offsets(from[0]), y.offsets(from[1]), x.offsets_by_tap(from[2])],
+            contiguous: x.contiguous(),
+            targets: std::array::from_fn(|a| axes[a].outputs.iter().map(|o| o * to[a]).collect()),
+            image: [input[2] * from[0], output[2] * to[0]],
+            channels: input[1],
+        }
+    }
+
+    /// Output voxels.
+    pub fn positions(&self) -> usize {
+        self.batch * self.counts.iter().product::<usize>()
+    }
+
+    /// Taps a position reads through.
+    pub fn taps(&self) -> usize {
+        self.taps.iter().product()
+    }
+
+    /// Zeros that a pointer outside the input must have behind it.
+    pub fn zeros(&self) -> usize {
+        self.taps[2].max(1) * self.channels
+    }
+
+    /// Where the voxels of the block at `first` read and write.
+    ///
+    /// Fills `table` with a pointer per segment and row, rows past the last position pointing at `zeros`. A segment is
+    /// one tap, or with `merge` all taps of an x row where they lie side by side for every row of the block.
+    #[inline(always)]
+    pub fn block(
+        &self,
+        first: usize,
+        merge: bool,
+        x: *const f32,
+        zeros: *const f32,
+        table: &mut [[*const f32; ROWS]],
+    ) -> Block {
+        let [nz, ny, nx] = self.counts;
+        let mut block = Block { targets: [0; ROWS], valid: ROWS.min(self.positions() - first), taps: 1 };
+        let (rest, mut jx) = (first / nx, first % nx);
+        let (rest, mut jy) = (rest / ny, rest % ny);
+        let (mut n, mut jz) = (rest / nz, rest % nz);
+        let in_one_row = block.valid == ROWS && jx + ROWS <= nx;
+        let start = [n, jz, jy, jx];
+        let mut at = [[n, jz, jy, jx]; ROWS];
+        let mut merged = merge;
+        for r in 0..block.valid {
+            merged &= self.contiguous[jx];
+            block.targets[r] = n * self.image[1] + self.targets[0][jz] + self.targets[1][jy] + self.targets[2][jx];
+            at[r] = [n, jz, jy, jx];
+            jx += 1;
+            if jx == nx {
+                (jx, jy) = (0, jy + 1);
+                if jy == ny {
+                    (jy, jz) = (0, jz + 1);
+                    if jz == nz {
+                        (jz, n) = (0, n + 1);
+                    }
+                }
+            }
+        }
+        if merged {
+            block.taps = self.taps[2];
+        }
+        let along_x = if merged { self.taps[2].min(1) } else { self.taps[2] };
+        if in_one_row {
+            self.one_row(start, along_x, x, zeros, table);
+        } else {
+            self.any_rows(&at[..block.valid], along_x, x, zeros, table);
+        }
+        block
+    }
+
+    /// All rows of the block lie in one x row: only their x offsets differ.
+    #[inline(always)]
+    fn one_row(
+        &self,
+        [n, jz, jy, jx]: [usize; 4],
+        along_x: usize,
+        x: *const f32,
+        zeros: *const f32,
+        table: &mut [[*const f32; ROWS]],
+    ) {
+        let image = (n * self.image[0]) as isize;
+        let mut segments = table.iter_mut();
+        for z in &self.offsets[0][jz * self.taps[0]..][..self.taps[0]] {
+            for y in &self.offsets[1][jy * self.taps[1]..][..self.taps[1]] {
+                let row = image + z + y;
+                for (tap, segment) in self.offsets[2].chunks_exact(self.counts[2]).take(along_x).zip(&mut segments) {
+                    for (to, offset) in segment.iter_mut().zip(&tap[jx..jx + ROWS]) {
+                        let offset = row + offset;
+                        *to = if offset < 0 { zeros } else { x.wrapping_offset(offset) };
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn any_rows(
+        &self,
+        at: &[[usize; 4]],
+        along_x: usize,
+        x: *const f32,
+        zeros: *const f32,
+        table: &mut [[*const f32; ROWS]],
+    ) {
+        let mut segments = table.iter_mut();
+        for tz in 0..self.taps[0] {
+            for ty in 0..self.taps[1] {
+                let mut rows = [OUTSIDE; ROWS];
+                for (row, [n, jz, jy, _]) in rows.iter_mut().zip(at) {
+                    let (z, y) = (self.offsets[0][jz * self.taps[0] + tz], self.offsets[1][jy * self.taps[1] + ty]);
+                    *row = (n * self.image[0]) as isize + z + y;
+                }
+                for (tap, segment) in self.offsets[2].chunks_exact(self.counts[2]).take(along_x).zip(&mut segments) {
+                    *segment = [zeros; ROWS];
+                    for (to, (row, [.., jx])) in segment.iter_mut().zip(rows.iter().zip(at)) {
+                        let offset = row + tap[*jx];
+                        *to = if offset < 0 { zeros } else { x.wrapping_offset(offset) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The voxels of a register block.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct Block {
+    /// Float offset of each row's output voxel.
+    pub targets: [usize; ROWS],
+    /// Rows that are outputs; the others lie past the last one.
+    pub valid: usize,
+    /// Taps of a segment.
+    pub taps: usize,
+}
+
+/// An empty table for [`Gather::block`].
+pub(in crate::ops) fn table(segments: usize) -> Vec<[*const f32; ROWS]> {
+    vec![[ptr::null(); ROWS]; segments]
+}
