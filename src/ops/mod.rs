@@ -24,6 +24,8 @@ pub mod warp;
 pub use activation::{leaky_relu, relu};
 pub use affine_dice::{AffineDiceOutput, AffineDiceParams, affine_dice};
 pub use arithmetic::{add, concat};
+pub use conv3d::{Conv3dParams, conv3d};
+pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 pub use grid_sample::PaddingMode;
 pub use linear::linear;
