@@ -97,7 +97,10 @@ fn headers_that_make_no_image() {
         (NiftiFile { pixdim: [1.0, 0.0, 2.0, 3.0], ..good.clone() }, &["axis 1", "is 0 mm"]),
         (NiftiFile { pixdim: [1.0, 1.0, -2.0, 3.0], ..good.clone() }, &["axis 2", "is -2 mm"]),
         (NiftiFile { pixdim: [1.0, 1.0, 2.0, f64::NAN], ..good.clone() }, &["axis 3", "NaN"]),
-        (NiftiFile { srow: [1.0, 2.0, 3.0, 0.0, 2.0, 4.0, 6.0, 0.0, 0.0, 0.0, 1.0, 0.0], ..good.clone() }, &["singular"]),
+        (
+            NiftiFile { srow: [1.0, 2.0, 3.0, 0.0, 2.0, 4.0, 6.0, 0.0, 0.0, 0.0, 1.0, 0.0], ..good.clone() },
+            &["singular"],
+        ),
         (NiftiFile { srow: [0.0; 12], ..good.clone() }, &["singular"]),
         (NiftiFile { srow: [f64::INFINITY; 12], ..good.clone() }, &["finite"]),
         (NiftiFile { codes: [1, 0], quatern: [1.0, 1.0, 0.0], ..good.clone() }, &["qform", "longer than 1"]),
@@ -184,7 +187,8 @@ fn arrays_that_are_none() {
         let length = if version == 1 { &length[..2] } else { &length[..] };
         [b"\x93NUMPY", &[version, 0][..], length, dict.as_bytes(), data].concat()
     };
-    let header = |descr: &str, shape: &str| format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n");
+    let header =
+        |descr: &str, shape: &str| format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n");
     let f4 = |shape: &str| array(1, &header("'<f4'", shape), &[0; 16]);
     let nested = "(".repeat(9000);
     let cases: Vec<(Vec<u8>, &[&str])> = vec![
@@ -226,7 +230,10 @@ fn weights_that_are_none() {
         (u64::MAX.to_le_bytes().to_vec(), "safetensors"),
         (tensors("{\"a\":", &[]), "safetensors"),
         (tensors(r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#, &[0; 8]), "safetensors"),
-        (tensors(r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,16]}}"#, &[0; 16]), "safetensors"),
+        (
+            tensors(r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,16]}}"#, &[0; 16]),
+            "safetensors",
+        ),
         (tensors(r#"{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}"#, &[0; 4]), "F8_E4M3"),
     ];
     for (bytes, needle) in cases {

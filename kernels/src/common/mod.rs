@@ -1,6 +1,6 @@
 //! Steps that several kernels share.
 
-pub mod cube_sum;
 pub mod coordinates;
+pub mod cube_sum;
 pub mod interpolation;
 pub mod packed;

@@ -1,14 +1,3 @@
-//! Sampling at normalised coordinates.
-
-/// What lies outside the input's grid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PaddingMode {
-    /// Corners outside weigh 0.
-    #[default]
-    Zeros,
-    /// The coordinate is clamped to the grid.
-    Border,
-}
 //! Sampling at the points of a grid, and grids of affine maps, as PyTorch's `grid_sample` and `affine_grid`.
 
 pub(super) mod cpu;
