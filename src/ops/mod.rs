@@ -21,7 +21,7 @@ pub mod warp;
 
 pub use activation::{leaky_relu, relu};
 pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
-pub use conv3d::{Conv3dParams, conv3d};
+pub use conv3d::{Conv3dGradients, Conv3dParams, conv3d, conv3d_backward};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
