@@ -34,6 +34,7 @@ pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
 pub use resample::{Intensity, Interpolation, Outside, ResampleParams, resample};
 pub use softmax::{argmax, softmax};
 pub use warp::{affine_warp3d, warp3d};
+pub use conv3d::{Conv3dGradients, Conv3dParams, conv3d, conv3d_backward};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};

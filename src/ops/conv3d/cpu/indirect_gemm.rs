@@ -16,11 +16,11 @@ use super::gather::{Gather, ROWS, table};
 use super::lanes::{Isa, Lanes, Vectorised};
 
 /// Blocks of [`ROWS`] voxels in a task: enough to reuse weights, few enough that their inputs stay in L2.
-const TILE: usize = 16;
+pub(super) const TILE: usize = 16;
 /// Bytes of weights that stay in L1 beside the inputs.
 const L1_WEIGHTS: usize = 16 << 10;
 /// Tasks a thread should find, so that an uneven end costs little.
-const TASKS_PER_THREAD: usize = 4;
+pub(super) const TASKS_PER_THREAD: usize = 4;
 
 /// Weights of one product, packed for an instruction set.
 pub(in crate::ops) struct Panels {

@@ -1,10 +1,12 @@
 //! Convolution on the CPU: an indirect matrix product over channels-last rows.
 
+mod backward;
 pub(in crate::ops) mod gather;
 pub(in crate::ops) mod indirect_gemm;
 pub(in crate::ops) mod lanes;
 
 use super::Conv3dProblem;
+pub(super) use backward::bias_gradient;
 use gather::{AxisSpec, Gather};
 use indirect_gemm::{Channels, Panels, WeightOrder, Weights, multiply};
 use lanes::Isa;
@@ -25,18 +27,65 @@ impl Conv3dProblem {
 
 /// `x` [n, d, h, w, ci], `w` [co, kd, kh, kw, ci / groups] -> [n, od, oh, ow, co].
 pub(super) fn conv3d(problem: &Conv3dProblem, x: &[f32], w: &[f32], b: Option<&[f32]>) -> Vec<f32> {
-    let co = problem.weight_shape()[0] / problem.params().groups;
-    conv3d_with(Isa::fitting(co), problem, x, w, b)
+    conv3d_with(Isa::fitting(channels(problem).co), problem, x, w, b)
 }
 
 fn conv3d_with(isa: Isa, problem: &Conv3dProblem, x: &[f32], w: &[f32], b: Option<&[f32]>) -> Vec<f32> {
-    let ([co, ci, ..], groups) = (problem.weight_shape(), problem.params().groups);
-    let axes = [0, 1, 2].map(|a| problem.axis(a).convolution());
-    let gather = Gather::new(axes.each_ref(), problem.input_shape(), problem.output_shape());
+    let gather = gather(problem);
     let taps: Vec<usize> = (0..gather.taps()).collect();
     let weights = Weights { data: w, order: WeightOrder::SummedInnermost, all_taps: taps.len(), taps: &taps };
-    let panels = Panels::pack(isa, Channels { groups, ci, co: co / groups }, &weights, b);
+    let panels = Panels::pack(isa, channels(problem), &weights, b);
     let mut y = vec![0.0; problem.output_shape().iter().product()];
     multiply(&gather, &panels, x, &mut y);
     y
+}
+
+/// `x` [n, d, h, w, ci], `dy` [n, od, oh, ow, co] -> [co, kd, kh, kw, ci / groups].
+pub(super) fn weight_gradient(problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    weight_gradient_with(Isa::fitting(channels(problem).co), problem, x, dy)
+}
+
+fn weight_gradient_with(isa: Isa, problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    backward::weight_gradient(isa, channels(problem), &gather(problem), x, dy)
+}
+
+fn channels(problem: &Conv3dProblem) -> Channels {
+    let ([co, ci, ..], groups) = (problem.weight_shape(), problem.params().groups);
+    Channels { groups, ci, co: co / groups }
+}
+
+fn gather(problem: &Conv3dProblem) -> Gather {
+    let axes = [0, 1, 2].map(|a| problem.axis(a).convolution());
+    Gather::new(axes.each_ref(), problem.input_shape(), problem.output_shape())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Conv3dParams, Conv3dProblem, reference};
+    use super::{Isa, conv3d_with, weight_gradient_with};
+    use crate::tensor::{from_channels_last, to_channels_last};
+
+    /// Whole numbers, so that every instruction set must give the reference's bits.
+    #[test]
+    fn every_instruction_set_of_this_machine_is_exact() {
+        let params = Conv3dParams { stride: [1, 2, 1], padding: [1, 0, 1], dilation: [1, 1, 2], groups: 2 };
+        for co in [6, 22, 70] {
+            let (xs, ws) = ([2, 10, 3, 6, 9], [co, 5, 3, 2, 2]);
+            let problem = Conv3dProblem::new(xs, ws, params).expect("a problem");
+            let ys = problem.output_shape();
+            let numbers = |len: usize, step: usize| (0..len).map(|i| (i * step % 7) as f32 - 3.0).collect::<Vec<_>>();
+            let f64s = |v: &[f32]| v.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+            let [x, w, dy] = [(xs, 3), (ws, 5), (ys, 4)].map(|(s, step)| numbers(s.iter().product(), step));
+            let b = numbers(co, 2);
+            let want = reference::conv3d(&f64s(&x), xs, &f64s(&w), ws, Some(&f64s(&b)), &params).value;
+            let want_dw = reference::conv3d_backward(&f64s(&x), xs, &f64s(&w), ws, &f64s(&dy), &params).dw.value;
+            let [x, w, dy] = [(xs, &x), (ws, &w), (ys, &dy)].map(|(s, data)| to_channels_last(s, data));
+            for isa in Isa::available() {
+                let y = conv3d_with(isa, &problem, &x, &w, Some(&b));
+                assert_eq!(f64s(&from_channels_last(ys, &y)), want, "{isa:?}");
+                let dw = weight_gradient_with(isa, &problem, &x, &dy);
+                assert_eq!(f64s(&from_channels_last(ws, &dw)), want_dw, "{isa:?}");
+            }
+        }
+    }
 }
