@@ -1,1 +1,11 @@
 //! The stages of the kidney-cancer pipeline.
+
+mod export;
+mod preprocess;
+mod segment;
+mod sliding_window;
+mod view;
+
+pub use preprocess::{resampled_size, separate_axis};
+pub use segment::{Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, Timings, parse_bytes};
+pub use sliding_window::{Mirroring, gaussian, positions};

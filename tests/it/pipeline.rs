@@ -1,1 +1,387 @@
-//! Placeholder of this change.
+//! Segmentation: against nnU-Net's inference restated in Python, whichever way an image is stored, and what is refused.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nephron::io::{nifti, npy};
+use nephron::models::{Normalization, OrientationRule, SeparateAxis, UNet, UNetArchitecture, UNetPlan};
+use nephron::pipeline::{
+    Mirroring, Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, gaussian, parse_bytes, positions,
+    resampled_size, separate_axis,
+};
+use nephron::volume::{Affine, Orientation, Volume, Voxels};
+use nephron::{DType, Device, Error};
+use rand::Rng;
+
+use crate::support::{compiles_only, devices, rng};
+
+fn golden(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
+}
+
+/// Spacing in mm along (z, y, x); ITK's usual axes.
+fn scan(shape: [usize; 3], values: Vec<i16>, [z, y, x]: [f64; 3]) -> Volume {
+    let affine = Affine([[-x, 0.0, 0.0, 90.5], [0.0, -y, 0.0, 120.25], [0.0, 0.0, z, -700.0]]);
+    Volume::new(shape, Voxels::I16(values.into()), affine).expect("a volume")
+}
+
+fn labels(segmentation: &Segmentation) -> &[u8] {
+    match &segmentation.mask.voxels {
+        Voxels::U8(labels) => labels,
+        other => panic!("a mask of {:?}", other.dtype()),
+    }
+}
+
+fn quiet(segmenter: &Segmenter, image: &Volume, options: &SegmentOptions) -> nephron::Result<Segmentation> {
+    segmenter.segment(image, options, &mut |_| ())
+}
+
+#[test]
+fn tiles_lie_where_nnunet_puts_them() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        size: usize,
+        patch: usize,
+        step: f64,
+        positions: Vec<usize>,
+    }
+    let text = std::fs::read(golden("segment/positions.json")).expect("golden");
+    let cases: Vec<Case> = serde_json::from_slice(&text).expect("json");
+    assert!(cases.len() >= 10);
+    for Case { size, patch, step, positions: want } in cases {
+        assert_eq!(positions(size, patch, step).expect("positions"), want, "{size} {patch} {step}");
+    }
+    for (size, patch, step) in [(4, 5, 0.5), (4, 0, 0.5), (4, 4, 0.0), (4, 4, 1.5), (4, 4, f64::NAN)] {
+        assert!(positions(size, patch, step).is_err(), "{size} {patch} {step}");
+    }
+}
+
+#[test]
+fn weights_of_a_tile_are_nnunets() {
+    for patch in [[5, 8, 12], [1, 7, 16], [64, 2, 3]] {
+        let [d, h, w] = patch;
+        let (shape, want) = npy::read_f32(golden(&format!("segment/gaussian_{d}x{h}x{w}.npy"))).expect("golden");
+        assert_eq!(shape, patch);
+        let got = gaussian(patch);
+        // f16 of two f64 that differ in their last bits: one unit in the last place at most.
+        for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+            assert!((g - w).abs() <= w * 2f32.powi(-10) && *g > 0.0, "{patch:?} {i}: {g} {w}");
+        }
+        assert_eq!(got.iter().copied().fold(0.0, f32::max), 10.0);
+    }
+}
+
+#[test]
+fn sizes_round_half_to_even_and_thick_slices_are_told_apart() {
+    assert_eq!(resampled_size([5, 3, 1], [1.0, 1.0, 0.1], [2.0, 2.0, 1.0]), [2, 2, 1]);
+    assert_eq!(resampled_size([200, 512, 512], [5.0, 0.7, 0.7], [3.0, 1.5, 1.5]), [333, 239, 239]);
+    let auto = SeparateAxis::WhenAnisotropic;
+    assert_eq!(separate_axis(auto, [5.0, 0.7, 0.7], [3.0, 1.5, 1.5]), Some(0));
+    assert_eq!(separate_axis(auto, [3.0, 1.5, 1.5], [0.7, 5.0, 0.7]), Some(1));
+    assert_eq!(separate_axis(auto, [3.0, 1.0, 1.0], [3.0, 1.5, 1.5]), None, "exactly three times is not more");
+    assert_eq!(separate_axis(auto, [5.0, 5.0, 0.7], [1.0, 1.0, 1.0]), None, "two coarse axes");
+    assert_eq!(separate_axis(SeparateAxis::Always, [1.5, 1.0, 1.0], [9.0, 1.0, 1.0]), Some(0));
+    assert_eq!(separate_axis(SeparateAxis::Never, [5.0, 0.7, 0.7], [1.0, 1.0, 1.0]), None);
+}
+
+#[test]
+fn masks_are_those_of_nnunets_inference() {
+    for (name, spacing, mirroring) in [
+        ("thick", [5.0, 0.8, 0.8], Mirroring::Off),
+        ("isotropic", [2.0, 1.1, 1.3], Mirroring::AllAxes),
+        ("coronal", [1.2, 6.0, 1.5], Mirroring::Off),
+    ] {
+        let file = |what: &str| golden(&format!("segment/{name}_{what}.npy"));
+        let (shape, values) = npy::read_f32(file("image")).expect("image");
+        let shape: [usize; 3] = shape.try_into().expect("three axes");
+        let image = scan(shape, values.iter().map(|&v| v as i16).collect(), spacing);
+        let want = npy::read_u8(file("labels")).expect("labels").1;
+        let shares = npy::read_f32(file("probabilities")).expect("probabilities").1;
+        let voxels = want.len();
+        for device in devices().iter().filter(|d| !compiles_only(d)) {
+            let segmenter = Segmenter::load(&golden("unet"), None, Precision::Single, device).expect("model");
+            let options = SegmentOptions { mirroring, output: Output::Probabilities, ..Default::default() };
+            let result = quiet(&segmenter, &image, &options).expect("segmented");
+            assert_eq!((result.mask.shape, result.mask.affine), (image.shape, image.affine));
+            for (class, volume) in result.probabilities.iter().enumerate() {
+                for (i, got) in volume.voxels.to_f32().iter().enumerate() {
+                    let want = shares[class * voxels + i];
+                    // Half an ulp of the golden f16, and f32 through some twenty layers and a spline.
+                    assert!(
+                        (got - want).abs() <= 1e-3,
+                        "{} {name} class {class} voxel {i}: {got} {want}",
+                        device.name()
+                    );
+                }
+            }
+            let mut ties = 0;
+            for (i, (&got, &want)) in labels(&result).iter().zip(&want).enumerate() {
+                let share = |label: u8| match usize::from(label) {
+                    0 => 1.0 - shares[i] - shares[voxels + i],
+                    label => shares[(label - 1) * voxels + i],
+                };
+                ties += usize::from(got != want);
+                assert!(got == want || (share(got) - share(want)).abs() <= 2e-3, "{} {name} {i}", device.name());
+            }
+            assert!(ties * 200 <= voxels, "{} {name}: {ties} of {voxels} voxels differ", device.name());
+        }
+    }
+}
+
+/// A plan of its own, turned to RAS, and a seeded network. The tile is small so that there are several.
+fn small_model(device: &Device, seeds: &[u64]) -> Segmenter {
+    let architecture = UNetArchitecture {
+        input_channels: 1,
+        classes: 3,
+        features: vec![4, 6],
+        kernels: vec![[1, 3, 3], [3, 3, 3]],
+        strides: vec![[1, 1, 1], [1, 2, 2]],
+        encoder_convs: vec![1, 1],
+        decoder_convs: vec![1],
+        conv_bias: true,
+        norm_affine: true,
+        norm_eps: 1e-5,
+        slope: 0.01,
+    };
+    let networks = seeds.iter().map(|&s| UNet::seeded(&architecture, s, device, DType::F32).expect("net")).collect();
+    let plan = UNetPlan {
+        architecture,
+        spacing: [3.0, 1.5, 1.5],
+        patch: [4, 8, 8],
+        normalization: vec![Normalization::Ct { clip: [-40.0, 347.0], mean: 112.75, sd: 97.87 }],
+        separate_data: SeparateAxis::WhenAnisotropic,
+        separate_logits: SeparateAxis::WhenAnisotropic,
+        transpose: [0, 1, 2],
+        orientation: OrientationRule::Fixed(Orientation::RAS),
+        labels: ["background", "kidney", "tumour"].map(String::from).to_vec(),
+    };
+    Segmenter::new(plan, networks).expect("a model")
+}
+
+fn noise(shape: [usize; 3], spacing: [f64; 3]) -> Volume {
+    let mut rng = rng();
+    let values = (0..shape.iter().product()).map(|_| rng.random_range(-100i32..400) as i16).collect();
+    scan(shape, values, spacing)
+}
+
+#[test]
+fn the_way_an_image_is_stored_does_not_matter() {
+    let segmenter = small_model(&Device::Cpu, &[1]);
+    let image = noise([9, 15, 17], [4.0, 1.25, 1.75]);
+    let options = SegmentOptions::default();
+    let want = quiet(&segmenter, &image, &options).expect("segmented");
+    assert_eq!((want.mask.shape, want.mask.affine), (image.shape, image.affine));
+    assert!((1..3).all(|label| labels(&want).contains(&label)), "the network tells voxels apart");
+    for code in ["RAS", "LAS", "IPL", "SAR", "PIR"] {
+        let turned = image.reorient(code.parse().expect("a code")).expect("turned");
+        let got = quiet(&segmenter, &turned, &options).expect("segmented");
+        assert_eq!((got.mask.shape, got.mask.affine), (turned.shape, turned.affine), "{code}");
+        let back = got.mask.reorient(image.orientation()).expect("turned back");
+        assert!(back.voxels == want.mask.voxels, "{code}");
+    }
+}
+
+#[test]
+fn a_model_of_stored_images_sees_them_as_stored() {
+    let image = noise([9, 15, 17], [4.0, 1.25, 1.75]);
+    let segmenter = small_model(&Device::Cpu, &[1]);
+    let stored = SegmentOptions { orientation: Some(OrientationRule::Stored), ..Default::default() };
+    let turned = image.reorient(Orientation::RAS).expect("turned");
+    let same = |a: &Segmentation, b: &Segmentation| {
+        a.mask.reorient(Orientation::RAS).expect("turned").voxels
+            == b.mask.reorient(Orientation::RAS).expect("turned").voxels
+    };
+    let [as_lps, as_ras] = [&image, &turned].map(|i| quiet(&segmenter, i, &stored).expect("segmented"));
+    assert!(!same(&as_lps, &as_ras), "the network is not symmetric");
+    // Slices along another axis than the third: turned, and said so.
+    let sagittal = quiet(&segmenter, &image.reorient("IPL".parse().expect("code")).expect("turned"), &stored);
+    let sagittal = sagittal.expect("segmented");
+    assert!(same(&sagittal, &as_lps) && as_lps.warnings.is_empty());
+    assert!(sagittal.warnings.iter().any(|w| w.contains("IPL") && w.contains("LPS")), "{:?}", sagittal.warnings);
+}
+
+#[test]
+fn options_change_what_they_say_and_nothing_else() {
+    let image = noise([7, 14, 13], [5.0, 1.3, 1.2]);
+    for device in devices().iter().filter(|d| !compiles_only(d)) {
+        let one = small_model(device, &[1]);
+        let plain = quiet(&one, &image, &SegmentOptions::default()).expect("segmented");
+        let again = quiet(&one, &image, &SegmentOptions::default()).expect("segmented");
+        assert!(plain.mask.voxels == again.mask.voxels, "{}: the same bits every time", device.name());
+        // Two folds with the same weights average to themselves.
+        let twice = quiet(&small_model(device, &[1, 1]), &image, &SegmentOptions::default()).expect("segmented");
+        assert!(plain.mask.voxels == twice.mask.voxels, "{}", device.name());
+        let options = SegmentOptions { output: Output::Probabilities, ..Default::default() };
+        let shares = quiet(&one, &image, &options).expect("segmented");
+        assert!(plain.mask.voxels == shares.mask.voxels, "{}", device.name());
+        let probabilities: Vec<Vec<f32>> = shares.probabilities.iter().map(|p| p.voxels.to_f32()).collect();
+        for (i, &label) in labels(&plain).iter().enumerate() {
+            let [kidney, tumour] = [probabilities[0][i], probabilities[1][i]];
+            let all = [1.0 - kidney - tumour, kidney, tumour];
+            assert!(all.iter().all(|p| (-1e-6..=1.0).contains(p) && *p <= all[usize::from(label)] + 1e-5), "{all:?}");
+        }
+        let ml: f64 = plain.volumes_ml().iter().sum();
+        let whole = 7.0 * 14.0 * 13.0 * 5.0 * 1.3 * 1.2 / 1000.0;
+        assert!((ml - whole).abs() < 1e-9 * whole, "{ml} ml of {whole}");
+    }
+}
+
+#[test]
+fn progress_counts_every_tile() {
+    let mut stages = Vec::new();
+    let image = noise([7, 14, 13], [3.0, 1.5, 1.5]);
+    let result = small_model(&Device::Cpu, &[1])
+        .segment(&image, &SegmentOptions::default(), &mut |stage| stages.push(stage))
+        .expect("segmented");
+    let want: Vec<Stage> =
+        [Stage::Preparing].into_iter().chain((0..=result.tiles).map(|i| Stage::Tiles(i, result.tiles))).collect();
+    assert_eq!(stages, want);
+    assert_eq!(result.tiles, 3 * 3 * 3);
+}
+
+#[test]
+fn a_memory_budget_makes_slabs_smaller_or_is_refused() {
+    let segmenter = small_model(&Device::Cpu, &[1]);
+    let image = noise([11, 14, 13], [3.0, 1.5, 1.5]);
+    let budget = |bytes| SegmentOptions { memory_budget: Some(bytes), ..Default::default() };
+    let message = quiet(&segmenter, &image, &budget(1000)).expect_err("too little").to_string();
+    assert!(message.contains("found 1000 bytes"), "{message}");
+    let least = message.split("at least ").nth(1).and_then(|m| m.split(' ').next()).expect("a count");
+    let least: u64 = least.parse().expect("a count");
+    let free = quiet(&segmenter, &image, &SegmentOptions::default()).expect("segmented");
+    let tight = quiet(&segmenter, &image, &budget(least)).expect("slice by slice");
+    assert!(tight.mask.voxels == free.mask.voxels);
+    assert!(tight.working_set == least && free.working_set > least);
+    assert!(quiet(&segmenter, &image, &budget(least - 1)).is_err());
+}
+
+#[test]
+fn images_that_cannot_be_segmented_are_refused() {
+    let segmenter = small_model(&Device::Cpu, &[1]);
+    let message =
+        |image: &Volume, options: &SegmentOptions| quiet(&segmenter, image, options).expect_err("refused").to_string();
+    let options = SegmentOptions::default();
+    let good = noise([3, 4, 5], [3.0, 1.5, 1.5]);
+    let mut values = vec![1.0; 60];
+    values[7] = f32::NAN;
+    let nan = Volume { voxels: Voxels::F32(values.into()), ..good.clone() };
+    assert!(message(&nan, &options).contains("NaN"));
+    let empty = Volume { voxels: Voxels::I16(vec![0; 60].into()), ..good.clone() };
+    assert!(message(&empty, &options).contains("every voxel is 0"));
+    let step = message(&good, &SegmentOptions { step: 2.0, ..options });
+    assert!(step.contains("0.05 to 1") && step.contains("found 2"), "{step}");
+    let huge = Volume { affine: Affine([[1e6, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]), ..good };
+    assert!(message(&huge, &options).contains("65536"));
+    // A single voxel is an image too.
+    let one = scan([1, 1, 1], vec![40], [5.0, 0.8, 0.8]);
+    assert_eq!(quiet(&segmenter, &one, &options).expect("segmented").mask.shape, [1, 1, 1]);
+}
+
+#[test]
+fn networks_that_do_not_fit_are_refused() {
+    let segmenter = small_model(&Device::Cpu, &[1]);
+    let mut other = segmenter.plan().architecture.clone();
+    other.classes = 4;
+    let network = UNet::seeded(&other, 1, &Device::Cpu, DType::F32).expect("net");
+    let message = Segmenter::new(segmenter.plan().clone(), vec![network]).expect_err("four classes").to_string();
+    assert!(message.contains("classes: 3") && message.contains("classes: 4"), "{message}");
+    assert!(Segmenter::new(segmenter.plan().clone(), vec![]).is_err());
+}
+
+#[test]
+fn bytes_are_read_as_people_write_them() {
+    for (text, want) in
+        [("1", 1), ("4000000", 4_000_000), ("4GB", 4_000_000_000), ("1.5 GiB", 3 << 29), ("2mib", 2 << 20)]
+    {
+        assert_eq!(parse_bytes(text).expect(text), want);
+    }
+    for text in ["", "GB", "-1GB", "4 apples", "NaN", "1e30", "0"] {
+        let message = parse_bytes(text).expect_err(text).to_string();
+        assert!(message.contains("GiB"), "{message}");
+    }
+}
+
+/// A model folder as users have it: the golden network under `segmentation`, as two folds.
+fn model_folder(root: &Path) -> PathBuf {
+    let folder = root.join("model/segmentation");
+    std::fs::create_dir_all(&folder).expect("folder");
+    for name in ["plans.json", "dataset.json"] {
+        std::fs::copy(golden("unet").join(name), folder.join(name)).expect("copied");
+    }
+    for fold in 0..2 {
+        let weights = folder.join(format!("fold_{fold}.safetensors"));
+        std::fs::copy(golden("unet/weights.safetensors"), weights).expect("copied");
+    }
+    root.join("model")
+}
+
+fn nephron(arguments: &[&str], paths: &[&Path]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_nephron")).args(arguments).args(paths).output().expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_verb_writes_masks_and_says_what_it_did() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (model, out) = (model_folder(folder.path()), folder.path().join("out/deep"));
+    let image = folder.path().join("case.1.nii.gz");
+    nifti::write(&image, &nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]))).expect("written");
+    let base = ["--device", "cpu", "--json", "segment", "--probabilities"];
+    let paths: [&Path; 5] = [Path::new("--model"), &model, Path::new("-o"), &out, &image];
+    let (code, stdout, stderr) = nephron(&base, &paths);
+    assert_eq!(code, 0, "{stderr}");
+    let report: serde_json::Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("json");
+    assert_eq!((&report["folds"], &report["precision"]), (&2.into(), &"f32".into()));
+    let file = &report["files"][0];
+    let mask = out.join("case.1_mask.nii.gz");
+    assert_eq!(file["mask"].as_str(), mask.to_str());
+    let mask = nifti::read(mask).expect("the mask");
+    let original = nifti::read(&image).expect("the image");
+    assert_eq!((mask.volume.shape, mask.volume.affine), (original.volume.shape, original.volume.affine));
+    assert_eq!(mask.volume.voxels.dtype(), DType::U8);
+    let kidney = mask.volume.voxels.to_f32().iter().filter(|v| **v == 1.0).count() as f64 * 3.0 * 1.5 * 1.5 / 1000.0;
+    let said = file["volumes_ml"]["kidney"].as_f64().expect("a volume");
+    assert!((said - kidney).abs() < 1e-6 * (1.0 + kidney), "{said} {kidney}");
+    let share = nifti::read(out.join("case.1_tumour_probability.nii.gz")).expect("probabilities");
+    assert_eq!(share.volume.voxels.dtype(), DType::F32);
+    for part in ["read", "preprocess", "network", "export", "write"] {
+        assert!(file["seconds"][part].as_f64().is_some_and(|s| s >= 0.0), "{part} in {file}");
+    }
+}
+
+#[test]
+fn the_verb_refuses_in_one_line() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (model, out) = (model_folder(folder.path()), folder.path().join("out"));
+    let image = folder.path().join("a.nii");
+    let twin = folder.path().join("a.nii.gz");
+    let scan = noise([2, 4, 4], [3.0, 1.5, 1.5]);
+    let mut values = scan.voxels.to_f32();
+    values[3] = f32::INFINITY;
+    let broken = Volume { voxels: Voxels::F32(values.into()), ..scan };
+    nifti::write(&image, &nifti::Image::new(broken)).expect("written");
+    let run = |extra: &[&str], images: &[&Path]| {
+        let arguments = [&["--device", "cpu", "segment"], extra].concat();
+        let paths: Vec<&Path> =
+            [Path::new("--model"), &model, Path::new("-o"), &out].into_iter().chain(images.iter().copied()).collect();
+        let (code, stdout, stderr) = nephron(&arguments, &paths);
+        assert!(stdout.is_empty(), "{stdout}");
+        (code, stderr)
+    };
+    let (code, message) = run(&[], &[&image]);
+    assert!(
+        code == 1 && message.contains("a.nii") && message.contains("inf") && message.lines().count() == 1,
+        "{message}"
+    );
+    assert!(!out.join("a_mask.nii.gz").exists());
+    let (code, message) = run(&[], &[&image, &twin]);
+    assert!(code == 2 && message.contains("a_mask.nii.gz"), "{message}");
+    assert_eq!(run(&["--step", "0"], &[&image]).0, 2);
+    assert_eq!(run(&["--memory-budget", "much"], &[&image]).0, 2);
+    assert_eq!(run(&[], &[]).0, 2);
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).expect("folder");
+    let error = Segmenter::load(&empty, None, Precision::Single, &Device::Cpu).expect_err("no model there");
+    assert!(matches!(error, Error::File { .. }) && error.to_string().contains("plans.json"), "{error}");
+}

@@ -1,0 +1,325 @@
+//! Segmentation: an image in, a mask on the same voxels out.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::export::{Exporter, slice_bytes};
+use super::preprocess::{Prepared, prepare, separate_axis};
+use super::sliding_window::{Mirroring, SlidingWindow};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::models::{OrientationRule, UNet, UNetPlan};
+use crate::tensor::DType;
+use crate::volume::{Volume, Voxels};
+
+/// What a slab of the export takes on the device where no budget says less.
+const SLAB_BYTES: u64 = 64 << 20;
+
+/// What is wanted beside the mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Output {
+    /// Nothing.
+    #[default]
+    Labels,
+    /// The softmax of each foreground class: 4 bytes a voxel and class of host memory.
+    Probabilities,
+}
+
+/// What the network computes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// f16 on a GPU that has it (as nnU-Net's autocast), f32 elsewhere.
+    #[default]
+    Fastest,
+    /// f32 everywhere.
+    Single,
+}
+
+impl Precision {
+    fn dtype(self, device: &Device) -> DType {
+        match self {
+            Self::Fastest if device.supports(DType::F16) => DType::F16,
+            _ => DType::F32,
+        }
+    }
+}
+
+/// How to segment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SegmentOptions {
+    /// Distance of neighbouring tiles in tiles, 0.05 to 1.
+    pub step: f64,
+    /// Test-time augmentation.
+    pub mirroring: Mirroring,
+    /// Masks alone, or probabilities too.
+    pub output: Output,
+    /// The most bytes for sums, activations and slabs together; no limit if None.
+    pub memory_budget: Option<u64>,
+    /// Which way the axes run for the network; the plan's own rule if None.
+    pub orientation: Option<OrientationRule>,
+}
+
+impl Default for SegmentOptions {
+    fn default() -> Self {
+        Self { step: 0.5, mirroring: Mirroring::Off, output: Output::Labels, memory_budget: None, orientation: None }
+    }
+}
+
+/// What is under way, for a progress bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the image into the network's space.
+    Preparing,
+    /// So many tiles of so many are done.
+    Tiles(usize, usize),
+}
+
+/// Seconds that each part took. Logits are exported while the tiles run, so the parts overlap in time but not here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Timings {
+    /// Orientation, cropping, normalisation, resampling.
+    pub preprocess: f64,
+    /// Tiles.
+    pub network: f64,
+    /// Resampling of logits, labels, pasting back.
+    pub export: f64,
+}
+
+/// A mask and what is known about it.
+#[derive(Debug, Clone)]
+pub struct Segmentation {
+    /// u8 labels on the image's own grid.
+    pub mask: Volume,
+    /// f32 probabilities of each foreground class on that grid, if asked for.
+    pub probabilities: Vec<Volume>,
+    /// Names by label value.
+    pub labels: Vec<String>,
+    /// Tiles the network saw, mirrored copies not counted.
+    pub tiles: usize,
+    /// Bytes that the working set (sums, activations, slab) was planned at.
+    pub working_set: u64,
+    /// Where the time went.
+    pub seconds: Timings,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Segmentation {
+    /// Millilitres of each label, background included.
+    pub fn volumes_ml(&self) -> Vec<f64> {
+        let mut voxels = vec![0u64; self.labels.len()];
+        if let Voxels::U8(labels) = &self.mask.voxels {
+            for &label in labels.iter() {
+                if let Some(count) = voxels.get_mut(usize::from(label)) {
+                    *count += 1;
+                }
+            }
+        }
+        let millilitres = self.mask.affine.determinant().abs() / 1000.0;
+        voxels.into_iter().map(|n| n as f64 * millilitres).collect()
+    }
+}
+
+/// A trained model, ready to segment: a plan and one network a fold.
+#[derive(Debug, Clone)]
+pub struct Segmenter {
+    plan: UNetPlan,
+    networks: Vec<UNet>,
+}
+
+impl Segmenter {
+    /// Reads a model folder: plans.json, dataset.json and weights.safetensors or fold_*.safetensors (all of them), in
+    /// `folder` or its folder `segmentation`.
+    ///
+    /// # Errors
+    /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights.
+    pub fn load(folder: &Path, configuration: Option<&str>, precision: Precision, device: &Device) -> Result<Self> {
+        let nested = folder.join("segmentation");
+        let folder = if nested.join("plans.json").is_file() { nested } else { folder.to_path_buf() };
+        let plan = UNetPlan::read(&folder, configuration)?;
+        let dtype = precision.dtype(device);
+        let networks = weight_files(&folder)?
+            .iter()
+            .map(|path| UNet::load(&plan.architecture, path, device, dtype))
+            .collect::<Result<Vec<_>>>()?;
+        Self::new(plan, networks)
+    }
+
+    /// From a plan and networks of its architecture, all on one device with one float type.
+    ///
+    /// # Errors
+    /// No network, or one that differs from the plan or the first.
+    pub fn new(plan: UNetPlan, networks: Vec<UNet>) -> Result<Self> {
+        let Some(first) = networks.first() else {
+            return Err(Error::argument("segment: networks", "at least one", 0));
+        };
+        plan.architecture.check_size("segment: tile", plan.patch)?;
+        for network in &networks {
+            if network.architecture() != &plan.architecture {
+                let [expected, found] = [&plan.architecture, network.architecture()].map(|a| format!("{a:?}"));
+                return Err(Error::argument("segment: network", expected, found));
+            }
+            if network.device() != first.device() || network.dtype() != first.dtype() {
+                let place = |n: &UNet| format!("{} on {}", n.dtype(), n.device().name());
+                return Err(Error::argument("segment: network", place(first), place(network)));
+            }
+        }
+        Ok(Self { plan, networks })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &UNetPlan {
+        &self.plan
+    }
+
+    /// What the networks compute with.
+    pub fn dtype(&self) -> DType {
+        self.networks[0].dtype()
+    }
+
+    /// How many networks are averaged.
+    pub fn folds(&self) -> usize {
+        self.networks.len()
+    }
+
+    /// Segments an image. The mask lies on the image's own voxels, whichever way they are stored.
+    ///
+    /// Memory beside the image: the resampled image (f32), the labels, and on the device the working set: sums of one row of
+    /// tiles, the activations of one tile, a slab of the export. Same bits every time on one device.
+    ///
+    /// # Errors
+    /// NaN or infinite voxels or nothing but zeros; options out of range; a memory budget below the least working set (the
+    /// message names both); a buffer over the device's limit; a device that fails; a network whose output is NaN.
+    pub fn segment(
+        &self,
+        image: &Volume,
+        options: &SegmentOptions,
+        progress: &mut dyn FnMut(Stage),
+    ) -> Result<Segmentation> {
+        progress(Stage::Preparing);
+        let started = Instant::now();
+        let (device, dtype) = (self.networks[0].device(), self.dtype());
+        let rule = options.orientation.unwrap_or(self.plan.orientation);
+        let prepared = prepare(image, &self.plan, rule, &device)?;
+        device.synchronize()?;
+        let mut seconds = Timings { preprocess: started.elapsed().as_secs_f64(), ..Timings::default() };
+
+        let [_, _, d, h, w] = prepared.image.shape();
+        let size = [d, h, w];
+        let window = SlidingWindow::new(size, self.plan.patch, options.step, options.mirroring)?;
+        let classes = self.plan.architecture.classes;
+        let slice = slice_bytes(prepared.view.shape, options.output, classes);
+        let fixed = window.accumulator_bytes(classes) + self.plan.architecture.activation_bytes(self.plan.patch, dtype);
+        let slab_bytes = slab_bytes(fixed, slice, options.memory_budget, &device)?;
+        let separate = separate_axis(self.plan.separate_logits, self.plan.spacing, prepared.spacing);
+        let mut exporter = Exporter::new(size, prepared.view.shape, separate, options.output, classes, slab_bytes)?;
+
+        let (tiles, mut done) = (window.tiles(), 0);
+        progress(Stage::Tiles(0, tiles));
+        let running = Instant::now();
+        window.run(
+            &prepared.image,
+            &self.networks,
+            dtype,
+            || {
+                done += 1;
+                progress(Stage::Tiles(done, tiles));
+            },
+            |finished| {
+                let started = Instant::now();
+                exporter.push(&finished)?;
+                seconds.export += started.elapsed().as_secs_f64();
+                Ok(())
+            },
+        )?;
+        seconds.network = running.elapsed().as_secs_f64() - seconds.export;
+
+        let pasting = Instant::now();
+        let mask = paste(&prepared, image, &exporter.labels, |v| Voxels::U8(v.into()))?;
+        let probabilities = exporter
+            .probabilities
+            .iter()
+            .map(|values| paste(&prepared, image, values, |v| Voxels::F32(v.into())))
+            .collect::<Result<Vec<_>>>()?;
+        seconds.export += pasting.elapsed().as_secs_f64();
+        Ok(Segmentation {
+            mask,
+            probabilities,
+            labels: self.plan.labels.clone(),
+            tiles,
+            working_set: fixed + slab_bytes.max(slice),
+            seconds,
+            warnings: prepared.warnings,
+        })
+    }
+}
+
+/// A count of bytes as people write it: `4000000`, `4GB` (decimal), `4GiB` (binary), `1.5 GiB`, in any case.
+///
+/// # Errors
+/// Anything else, and less than one byte.
+pub fn parse_bytes(text: &str) -> Result<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (number, unit) = lower.split_at(lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len()));
+    let factor = match unit {
+        "" | "b" => Some(1.0),
+        "kb" => Some(1e3),
+        "mb" => Some(1e6),
+        "gb" => Some(1e9),
+        "kib" => Some(2f64.powi(10)),
+        "mib" => Some(2f64.powi(20)),
+        "gib" => Some(2f64.powi(30)),
+        _ => None,
+    };
+    let bytes = factor.and_then(|factor| Some(number.trim().parse::<f64>().ok()? * factor));
+    match bytes {
+        Some(bytes) if (1.0..1e18).contains(&bytes) => Ok(bytes as u64),
+        _ => Err(Error::argument("memory budget", "bytes, or a number with KB, MB, GB, KiB, MiB or GiB", text)),
+    }
+}
+
+/// What is left of the budget for slabs, at least one slice.
+fn slab_bytes(fixed: u64, slice: u64, budget: Option<u64>, device: &Device) -> Result<u64> {
+    let usual = SLAB_BYTES.min(device.max_buffer_bytes()).max(slice);
+    let Some(budget) = budget else { return Ok(usual) };
+    let least = fixed.saturating_add(slice);
+    if budget < least {
+        let expected = format!("at least {least} bytes (sums, the activations of one tile, one slice)");
+        return Err(Error::argument("segment: memory budget", expected, format!("{budget} bytes")));
+    }
+    Ok(usual.min(budget - fixed))
+}
+
+/// Values of the cropped image in the network's axes, back on the image's own voxels; 0 outside the crop.
+fn paste<T: Copy + Default>(
+    prepared: &Prepared,
+    image: &Volume,
+    values: &[T],
+    voxels: impl Fn(Vec<T>) -> Voxels,
+) -> Result<Volume> {
+    let mut all = vec![T::default(); prepared.oriented.shape.iter().product()];
+    prepared.view.write(values, &mut all);
+    let oriented = Volume::new(prepared.oriented.shape, voxels(all), prepared.oriented.affine)?;
+    let own = oriented.reorient(image.orientation())?;
+    // The same map as the image's, to the last bit.
+    Volume::new(image.shape, own.voxels, image.affine)
+}
+
+/// weights.safetensors, or every fold_*.safetensors in the order of their names.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let single = folder.join("weights.safetensors");
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::file(folder, format!("cannot be read: {e}")))?;
+    let is_fold = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("fold_") && name.ends_with(".safetensors")
+    };
+    let mut folds: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(is_fold).collect();
+    folds.sort();
+    if folds.is_empty() {
+        return Err(Error::file(folder, "expected weights.safetensors or fold_*.safetensors, found neither"));
+    }
+    Ok(folds)
+}
