@@ -10,6 +10,7 @@
 //! once and not once a process; `scripts/kernel-table` prints those of the last test run.
 
 mod check;
+mod name;
 mod nvrtc;
 mod properties;
 mod record;

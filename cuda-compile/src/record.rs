@@ -33,6 +33,8 @@ pub struct Verdict {
     pub kernel: String,
     /// Its generic arguments.
     pub types: String,
+    /// Its compile-time arguments.
+    pub options: String,
     /// `sm_80`
     pub arch: String,
     /// Units (CUDA threads) a cube.

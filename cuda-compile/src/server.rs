@@ -25,6 +25,7 @@ use cubecl_runtime::timestamp_profiler::TimestampProfiler;
 use cubecl_runtime::validation::{validate_cube_dim, validate_units};
 
 use crate::check::check;
+use crate::name::KernelName;
 use crate::properties::{ALIGNMENT, ARCHITECTURES, Architecture, properties};
 use crate::record::{self, Resources, Verdict};
 use crate::runtime::CudaCompiler;
@@ -48,7 +49,7 @@ impl CudaCompileServer {
     fn check_launch(&mut self, kernel: &dyn CubeTask<CudaCompiler>, count: &CubeCount, mode: ExecutionMode) {
         let mut id = kernel.id();
         id.mode(mode);
-        let name = kernel_name(kernel.name(), &id);
+        let name = KernelName::new(kernel, &id);
         let result = check_count(count, self.utilities.properties.hardware.max_cube_count).and_then(|()| {
             if let Some(known) = self.seen.get(&id) {
                 return known.clone();
@@ -58,9 +59,7 @@ impl CudaCompileServer {
             result
         });
         if let Err(reason) = result {
-            let types = kernel_types(kernel.name());
-            let of = if types.is_empty() { "" } else { " of " };
-            self.failures.push(format!("kernel {name}{of}{types}: {reason}"));
+            self.failures.push(format!("kernel {name}: {reason}"));
         }
     }
 
@@ -68,7 +67,7 @@ impl CudaCompileServer {
         &self,
         kernel: &dyn CubeTask<CudaCompiler>,
         id: &KernelId,
-        name: &str,
+        name: &KernelName,
         mode: ExecutionMode,
     ) -> Result<(), String> {
         let properties = &self.utilities.properties;
@@ -86,8 +85,9 @@ impl CudaCompileServer {
                     check(toolkit, &source, arch, u32::try_from(shared).unwrap_or(u32::MAX))
                 };
                 Ok(Verdict {
-                    kernel: name.to_owned(),
-                    types: kernel_types(kernel.name()),
+                    kernel: name.unique(),
+                    types: name.types.clone(),
+                    options: name.options.clone(),
                     arch: arch.name.into(),
                     units: id.cube_dim.num_elems(),
                     source_bytes: source.len(),
@@ -96,7 +96,7 @@ impl CudaCompileServer {
                 })
             })
             .collect::<Result<Vec<_>, String>>()?;
-        record::keep(name, &verdicts).map_err(|e| format!("its verdict cannot be kept: {e}"))?;
+        record::keep(&name.unique(), &verdicts).map_err(|e| format!("its verdict cannot be kept: {e}"))?;
         let failed = verdicts.iter().find_map(|v| v.failure.as_ref().map(|reason| format!("{}: {reason}", v.arch)));
         failed.map_or(Ok(()), Err)
     }
@@ -138,20 +138,6 @@ fn check_count(count: &CubeCount, max: (u32, u32, u32)) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-
-/// `nephron_kernels::activation::relu::Relu<f32, ..>` to `nephron_kernels::activation::relu#1a2b3c4d`.
-fn kernel_name(type_name: &str, id: &KernelId) -> String {
-    let path = type_name.split('<').next().unwrap_or(type_name);
-    let function = path.rsplit_once("::").map_or(path, |(function, _)| function);
-    format!("{function}#{:08x}", id.stable_hash() as u32)
-}
-
-/// The generic arguments of a kernel's type without their paths and without the runtime: `f16`.
-fn kernel_types(type_name: &str) -> String {
-    let arguments = type_name.split_once('<').map_or("", |(_, arguments)| arguments);
-    let names = arguments.trim_end_matches('>').split(", ").map(|path| path.rsplit("::").next().unwrap_or(path));
-    names.filter(|name| *name != "CudaCompileRuntime").collect::<Vec<_>>().join(" ")
 }
 
 /// There is none of it, and so no buffer on this device.
