@@ -25,7 +25,7 @@ pub use activation::{leaky_relu, relu};
 pub use affine_dice::{AffineDiceOutput, AffineDiceParams, affine_dice};
 pub use arithmetic::{add, concat};
 pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
-pub use conv3d::{Conv3dParams, conv3d};
+pub use conv3d::{Conv3dGradients, Conv3dParams, conv3d, conv3d_backward};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
 pub use linear::linear;
@@ -34,7 +34,6 @@ pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
 pub use resample::{Intensity, Interpolation, Outside, ResampleParams, resample};
 pub use softmax::{argmax, softmax};
 pub use warp::{affine_warp3d, warp3d};
-pub use conv3d::{Conv3dGradients, Conv3dParams, conv3d, conv3d_backward};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
