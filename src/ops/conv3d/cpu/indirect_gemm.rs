@@ -8,6 +8,8 @@
 //!
 //! The sum over k runs in the same order whatever the number of threads, so results have the same bits.
 
+use std::cell::Cell;
+use std::mem;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -21,6 +23,12 @@ pub(super) const TILE: usize = 16;
 const L1_WEIGHTS: usize = 16 << 10;
 /// Tasks a thread should find, so that an uneven end costs little.
 pub(super) const TASKS_PER_THREAD: usize = 4;
+
+thread_local! {
+    /// The buffer of the last packed weights of this thread. Fresh memory costs a page fault every 4 KiB, which for the
+    /// weights of a deep layer is longer than its product takes.
+    static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
 /// Weights of one product, packed for an instruction set.
 pub(in crate::ops) struct Panels {
@@ -73,7 +81,8 @@ impl Panels {
         let Channels { groups, ci, co } = channels;
         let (lanes, k) = (isa.lanes(), weights.taps.len() * ci);
         let panels = co.div_ceil(lanes);
-        let mut data = vec![0.0; groups * panels * k * lanes];
+        let mut data = SPARE.take();
+        data.resize(groups * panels * k * lanes, 0.0);
         data.par_chunks_mut((k * lanes).max(1)).enumerate().for_each(|(i, panel)| {
             let (group, first) = (i / panels, i % panels * lanes);
             weights.copy_panel(channels, group, first..co.min(first + lanes), lanes, panel);
@@ -97,8 +106,14 @@ impl Panels {
     }
 }
 
+impl Drop for Panels {
+    fn drop(&mut self) {
+        SPARE.set(mem::take(&mut self.data));
+    }
+}
+
 impl Weights<'_> {
-    /// The output channels `range` of `group` into `panel` [taps, ci, lanes].
+    /// The output channels `range` of `group` into `panel` [taps, ci, lanes], whose other lanes become zero.
     fn copy_panel(
         &self,
         Channels { ci, co, .. }: Channels,
@@ -107,6 +122,9 @@ impl Weights<'_> {
         lanes: usize,
         panel: &mut [f32],
     ) {
+        if range.len() < lanes {
+            panel.fill(0.0);
+        }
         for (&tap, block) in self.taps.iter().zip(panel.chunks_exact_mut(ci * lanes)) {
             match self.order {
                 WeightOrder::SummedInnermost => {
