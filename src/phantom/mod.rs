@@ -120,19 +120,17 @@ impl PhasePhantom {
 pub fn generate(options: &PhantomOptions) -> Result<Patient> {
     let shape = options.shape()?;
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    // Drawn even when it is given, so that the rest of the patient does not depend on it.
+    // Drawn even when it is given, and every subtype draws the same count of numbers, so that asking for another one
+    // changes nothing else about the patient.
     let drawn = Subtype::ALL[rng.random_range(0..Subtype::ALL.len())];
     let subtype = options.subtype.unwrap_or(drawn);
-    let motions = Phase::ALL.map(|phase| Motion::draw(&mut rng, phase));
+    let motions = Phase::ALL.iter().map(|&phase| Motion::draw(&mut rng, phase)).collect::<Result<Vec<_>>>()?;
     let offsets: [[f64; 3]; 4] = std::array::from_fn(|_| [4.0, 4.0, 2.0].map(|r| rng.random_range(-r..r)));
     let anatomy = Anatomy::draw(&mut rng, subtype);
     let enhancement = Enhancement::draw(&mut rng, subtype);
     let mut phases = Vec::with_capacity(options.phases.len());
     for &phase in &options.phases {
-        let motion = match &motions[phase as usize] {
-            Ok(motion) => motion,
-            Err(error) => return Err(Error::Data(error.to_string())),
-        };
+        let motion = &motions[phase as usize];
         let affine = options.grid(shape, offsets[phase as usize]);
         let scene =
             Scene { anatomy: &anatomy, enhancement: &enhancement, motion, phase, shape, affine, seed: options.seed };

@@ -14,7 +14,7 @@ pub(super) struct Tumour {
     pub(super) centre: V3,
     pub(super) axes: V3,
     subtype: Subtype,
-    /// Share of the second component, as the standard normal quantile that its noise must exceed.
+    /// The second component fills where the pattern exceeds this.
     threshold: f64,
     surface: Waves,
     pattern: Waves,
@@ -31,10 +31,11 @@ impl Tumour {
         let radius = 7.5 * 4f64.powf(rng.random_range(0.0..1.0));
         let axes: V3 = std::array::from_fn(|_| radius * rng.random_range(0.88..1.1));
         let centre = place(rng, radius, kidney, room);
+        let level = rng.random_range(0.0..1.0);
         let threshold = match subtype {
-            // Fat in 30-60 % of an AML, necrosis in 5-25 % of a ccRCC.
-            Subtype::Angiomyolipoma => rng.random_range(-0.25..0.5),
-            Subtype::ClearCell => rng.random_range(0.8..1.6),
+            // Fat in about 30-60 % of an AML, necrosis in up to about 15 % of a ccRCC.
+            Subtype::Angiomyolipoma => 0.75 * level - 0.25,
+            Subtype::ClearCell => 0.4 + 0.8 * level,
             _ => f64::INFINITY,
         };
         let surface = Waves::draw(rng, 1.3 * radius, 6);
@@ -62,7 +63,7 @@ impl Tumour {
             Subtype::Angiomyolipoma => self.pattern.at(p) > self.threshold,
             // Necrosis keeps to the middle: a rim of 2 mm stays viable.
             Subtype::ClearCell => {
-                self.pattern.at(p) - 1.2 * smoothstep(0.5, 1.0, share) > self.threshold - 0.4 && depth > 2.0
+                self.pattern.at(p) - 1.2 * smoothstep(0.5, 1.0, share) > self.threshold && depth > 2.0
             }
             Subtype::Chromophobe | Subtype::Papillary => false,
         };

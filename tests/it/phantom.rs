@@ -59,12 +59,17 @@ fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
 }
 
 #[test]
-fn a_phase_does_not_depend_on_which_others_are_asked_for() {
+fn a_phase_depends_neither_on_the_other_phases_nor_its_shapes_on_the_subtype() {
     let all = generate(&coarse(3)).expect("valid options");
     let options = PhantomOptions { phases: vec![Phase::Delayed], ..coarse(3) };
     let alone = generate(&options).expect("valid options");
     assert_eq!(alone.subtype, all.subtype);
     assert_eq!(hu(&alone.phases[0].image), hu(&all.phases[3].image));
+    let masks = Subtype::ALL.map(|subtype| {
+        let patient = generate(&PhantomOptions { subtype: Some(subtype), spacing: [10.0; 3], ..options.clone() });
+        labels(&patient.expect("valid options").phases[0].mask).to_vec()
+    });
+    assert!(masks.iter().all(|m| *m == masks[0]), "the subtype changed the anatomy");
 }
 
 /// The truth maps the portal mask onto every other phase's: exactly away from surfaces, and in the centre of mass.
