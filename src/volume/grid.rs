@@ -54,4 +54,20 @@ impl Grid {
         let [i, j, k] = self.affine.spacing();
         [k, j, i]
     }
+
+    /// True when no voxel centre of `self` lies in the field of view of `other`, as far as the axes of `other` can tell.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the affine of `other` is singular.
+    pub fn is_apart_from(&self, other: &Self) -> Result<bool> {
+        let to_other = other.affine.inverse()?.after(&self.affine);
+        let last = self.shape.map(|n| n.saturating_sub(1) as f64);
+        let corners: [[f64; 3]; 8] = std::array::from_fn(|corner| {
+            to_other.apply(std::array::from_fn(|a| if corner >> a & 1 == 1 { last[2 - a] } else { 0.0 }))
+        });
+        Ok((0..3).any(|a| {
+            let edge = other.shape[2 - a] as f64 - 0.5;
+            corners.iter().all(|c| c[a] < -0.5) || corners.iter().all(|c| c[a] > edge)
+        }))
+    }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::{self, Interpolation, Outside, ResampleParams};
 use crate::tensor::{DType, Tensor};
 
 /// The values of a volume, in the file's own order: w (= i) fastest, then h (= j), then d (= k).
@@ -190,6 +191,36 @@ impl Volume {
             Error::Data(format!("labels are whole numbers from 0 to 255, found {v} at (i, j, k) = {index:?}"))
         })?;
         Ok(Self { voxels: Voxels::U8(labels.into()), ..*self })
+    }
+
+    /// Resampled onto another grid: out(p) = value at the point of the patient where p lies on `grid`.
+    ///
+    /// Within half a voxel of the outermost voxel centres (the voxels' own extent) the edge goes on. Beyond it, outside the
+    /// field of view, labels (u8) become 0 and images their own minimum. [`Interpolation::Nearest`] keeps the type of the
+    /// voxels; every other makes f32.
+    ///
+    /// # Errors
+    /// As [`Volume::validate`] and [`ops::resample`].
+    pub fn resample_to(&self, grid: &Grid, interpolation: Interpolation, device: &Device) -> Result<Self> {
+        self.validate()?;
+        let outside = match &self.voxels {
+            Voxels::U8(_) => 0.0,
+            images => images.range().map_or(0.0, |(low, _)| low),
+        };
+        let params = ResampleParams {
+            size: grid.shape,
+            matrix: self.affine.inverse()?.after(&grid.affine).reversed().0,
+            interpolation,
+            outside: Outside::Constant(outside),
+            intensity: None,
+        };
+        let mut result = Self::from_tensor(&ops::resample(&self.to_tensor(device)?, &params)?, grid.affine)?;
+        if let (Voxels::I16(_), Interpolation::Nearest, Voxels::F32(values)) =
+            (&self.voxels, interpolation, &result.voxels)
+        {
+            result.voxels = Voxels::I16(values.iter().map(|&v| v as i16).collect::<Vec<_>>().into());
+        }
+        Ok(result)
     }
 
     /// As a tensor [1, 1, d, h, w] on a device: u8 and i16 keep their type, f32 stays f32.

@@ -24,11 +24,7 @@ const ALIGNED: i64 = 2;
 /// [`Error::File`] for another extension or when writing fails; as [`crate::volume::Volume::validate`] for a volume that is not sound.
 pub fn write(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let path = path.as_ref();
-    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let gzip = name.ends_with(".nii.gz");
-    if !gzip && !name.ends_with(".nii") {
-        return Err(Error::file(path, "cannot be written: expected a name that ends in .nii or .nii.gz"));
-    }
+    let gzip = expect_name(path)?;
     image.volume.validate()?;
     let (fields, version) = fields(image)?;
     let header = fields.to_bytes(version, 8 * voxel_bytes(&image.volume.voxels));
@@ -43,6 +39,19 @@ pub fn write(path: impl AsRef<Path>, image: &Image) -> Result<()> {
             write_voxels(out, &image.volume.voxels)
         }
     })
+}
+
+/// Refuses a name that [`write`] would refuse, before the work is done; true when the file will be zipped.
+pub fn expect_name(path: impl AsRef<Path>) -> Result<bool> {
+    let path = path.as_ref();
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if name.ends_with(".nii.gz") {
+        Ok(true)
+    } else if name.ends_with(".nii") {
+        Ok(false)
+    } else {
+        Err(Error::file(path, "cannot be written: expected a name that ends in .nii or .nii.gz"))
+    }
 }
 
 fn fields(image: &Image) -> Result<(Fields, Version)> {
