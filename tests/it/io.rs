@@ -1,9 +1,8 @@
-//! NIfTI, npy and safetensors files: what is read, and that what is written reads back, here and by others' readers.
+//! NIfTI files: what is read, and that what is written reads back, here and by another reader. Writing in one piece.
 
 use std::path::Path;
 
 use nephron::io::nifti::{self, GeometrySource, Image, Version};
-use nephron::io::{npy, weights, weights::Weights};
 use nephron::volume::{Affine, Grid, Orientation, Volume, Voxels};
 use tempfile::tempdir;
 
@@ -307,99 +306,6 @@ fn labels_in_any_type_become_u8() {
 }
 
 #[test]
-fn npy_is_read_in_every_type_and_order() {
-    let folder = tempdir().expect("a folder");
-    let file = |descr: &str, fortran: &str, shape: &str, data: &[u8]| {
-        let mut dict = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
-        dict.insert_str(dict.len() - 1, &" ".repeat((64 - (10 + dict.len()) % 64) % 64));
-        let bytes = [b"\x93NUMPY\x01\x00", &(dict.len() as u16).to_le_bytes()[..], dict.as_bytes(), data].concat();
-        let path = folder.path().join("a.npy");
-        std::fs::write(&path, bytes).expect("a test file");
-        path
-    };
-    let read = |path| npy::read_f32(path).expect("a sound array");
-    assert_eq!(
-        read(file("<f4", "False", "(2,)", &[1f32, -2.5].map(f32::to_le_bytes).concat())),
-        (vec![2], vec![1.0, -2.5])
-    );
-    assert_eq!(
-        read(file(">f8", "False", "(1, 2)", &[0.5f64, 3.0].map(f64::to_be_bytes).concat())),
-        (vec![1, 2], vec![0.5, 3.0])
-    );
-    assert_eq!(read(file("<f2", "False", "(2,)", &[0x00, 0x3c, 0x00, 0xc0])), (vec![2], vec![1.0, -2.0]));
-    assert_eq!(read(file("|b1", "False", "(3,)", &[0, 1, 1])), (vec![3], vec![0.0, 1.0, 1.0]));
-    assert_eq!(read(file(">i4", "False", "()", &(-7i32).to_be_bytes())), (vec![], vec![-7.0]));
-    assert_eq!(read(file("<i8", "False", "(1,)", &9i64.to_le_bytes())), (vec![1], vec![9.0]));
-    assert_eq!(read(file("<u2", "False", "(0, 3)", &[])), (vec![0, 3], vec![]));
-    // Fortran order: element (a, b, c) of shape (2, 3, 2) lies at a + 2 b + 6 c.
-    let want: Vec<f32> =
-        (0..2).flat_map(|a| (0..3).flat_map(move |b| (0..2).map(move |c| (a + 2 * b + 6 * c) as f32))).collect();
-    let data: Vec<u8> = (0..12).collect();
-    assert_eq!(read(file("|u1", "True", "(2, 3, 2)", &data)), (vec![2, 3, 2], want));
-    assert_eq!(npy::read_u8(file("<f4", "False", "(1,)", &255f32.to_le_bytes())).expect("labels").1, [255]);
-    let message = npy::read_u8(file("<f4", "False", "(1,)", &1.5f32.to_le_bytes())).expect_err("1.5").to_string();
-    assert!(message.contains("a.npy") && message.contains("1.5"), "{message}");
-}
-
-#[test]
-fn npy_is_written_for_others() {
-    let folder = tempdir().expect("a folder");
-    let path = folder.path().join("a.npy");
-    let data: Vec<f32> = (0..24).map(|v| v as f32 / 3.0).collect();
-    npy::write_f32(&path, &[2, 3, 4], &data).expect("written");
-    let bytes = std::fs::read(&path).expect("the file");
-    assert_eq!((bytes.len() - 4 * 24) % 64, 0, "the values are aligned");
-    let file = npyz::NpyFile::new(&bytes[..]).expect("an npy file");
-    assert_eq!((file.shape(), file.order()), (&[2u64, 3, 4][..], npyz::Order::C));
-    assert_eq!(file.into_vec::<f32>().expect("f32"), data);
-    assert_eq!(npy::read_f32(&path).expect("read back"), (vec![2, 3, 4], data));
-    for shape in [&[][..], &[5], &[5, 1, 0]] {
-        let data = vec![7u8; shape.iter().product()];
-        npy::write_u8(&path, shape, &data).expect("written");
-        let bytes = std::fs::read(&path).expect("the file");
-        assert_eq!(npyz::NpyFile::new(&bytes[..]).expect("an npy file").into_vec::<u8>().expect("u8"), data);
-        assert_eq!(npy::read_u8(&path).expect("read back"), (shape.to_vec(), data));
-    }
-    let message = npy::write_f32(&path, &[2, 2], &[0.0; 3]).expect_err("too few").to_string();
-    assert!(message.contains("[2, 2]") && message.contains('3'), "{message}");
-}
-
-#[test]
-fn weights_round_trip_and_name_what_is_missing() {
-    let folder = tempdir().expect("a folder");
-    let path = folder.path().join("w.safetensors");
-    weights::write(&path, &[("layer1.0.conv1.weight", &[2, 1], &[1.5, -2.0]), ("fc.bias", &[0], &[])])
-        .expect("written");
-    let read = Weights::read(&path).expect("read back");
-    assert_eq!(read.names().collect::<Vec<_>>(), ["fc.bias", "layer1.0.conv1.weight"]);
-    assert_eq!(read.get("layer1.0.conv1.weight").expect("there"), (vec![2, 1], vec![1.5, -2.0]));
-    assert_eq!(read.shape("fc.bias"), Some(&[0][..]));
-    let message = read.get("layer1.0.conv2.weight").expect_err("missing").to_string();
-    assert!(message.contains("w.safetensors") && message.contains("'layer1.0.conv1.weight'"), "{message}");
-    let message = weights::write(&path, &[("a", &[3], &[0.0])]).expect_err("too few").to_string();
-    assert!(message.contains("[3]") && message.contains("found 1"), "{message}");
-}
-
-#[test]
-fn weights_of_other_types_become_f32() {
-    use safetensors::tensor::{Dtype, TensorView};
-    let folder = tempdir().expect("a folder");
-    let path = folder.path().join("w.safetensors");
-    let data: [(&str, Dtype, Vec<u8>); 4] = [
-        ("a", Dtype::F16, [0x00, 0x3c, 0x00, 0xc0].to_vec()),
-        ("b", Dtype::BF16, [0x80, 0x3f, 0x00, 0xc0].to_vec()),
-        ("c", Dtype::F64, [1f64, -2.0].map(f64::to_le_bytes).concat()),
-        ("d", Dtype::I64, [1i64, -2].map(i64::to_le_bytes).concat()),
-    ];
-    let views = data.iter().map(|(n, t, b)| (*n, TensorView::new(*t, vec![2], b).expect("a tensor")));
-    std::fs::write(&path, safetensors::serialize(views, None).expect("bytes")).expect("a test file");
-    let read = Weights::read(&path).expect("read");
-    for name in ["a", "b", "c", "d"] {
-        assert_eq!(read.get(name).expect("there").1, [1.0, -2.0], "{name}");
-    }
-}
-
-#[test]
 fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     let folder = tempdir().expect("a folder");
     let path = folder.path().join("a.bin");
@@ -415,5 +321,40 @@ fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 1);
     for wrong in [folder.path().to_path_buf(), folder.path().join("none/a.bin")] {
         nephron::io::write_atomic(&wrong, |_| Ok(())).expect_err("nowhere to write");
+    }
+}
+
+/// `nephron info --json` on a scaled big-endian file that has a qform alone.
+#[test]
+#[cfg(feature = "cli")]
+fn info_says_what_an_image_is() {
+    let folder = tempdir().expect("a folder");
+    let file = NiftiFile {
+        big_endian: true,
+        datatype: 512,
+        voxels: [1u16, 2, 3, 4, 5, 6].map(u16::to_be_bytes).concat(),
+        codes: [1, 0],
+        quatern: [0.0, 0.0, 1.0],
+        scale: [0.5, 1.0],
+        ..NiftiFile::new(&[1, 2, 3])
+    };
+    let path = file.write(folder.path(), "a.nii.gz");
+    let run = |json: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nephron"));
+        let output = command.arg("info").arg(&path).args(json).output().expect("the command runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let info: serde_json::Value = serde_json::from_str(&run(&["--json"])).expect("one JSON object");
+    let want = serde_json::json!({
+        "file": path, "format": "NIfTI-1", "shape": [1, 2, 3], "spacing_mm": [1.0, 2.0, 3.0], "orientation": "LPS",
+        "dtype": "uint16", "loaded_as": "f32", "geometry": "qform", "sform_code": 0, "qform_code": 1,
+        "slope": 0.5, "inter": 1.0, "minimum": 1.5, "maximum": 4.0, "not_finite": 0,
+        "affine": [[-1.0, 0.0, 0.0, 0.0], [0.0, -2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]], "warnings": [],
+    });
+    assert_eq!(info, want);
+    let text = run(&[]);
+    for needle in ["1 x 2 x 3", "LPS", "uint16", "qform", "slope 0.5", "1.5 to 4"] {
+        assert!(text.contains(needle), "{text} lacks {needle}");
     }
 }

@@ -210,3 +210,43 @@ fn tensors_become_volumes() {
     let message = Volume::from_tensor(&two, TILTED).expect_err("two channels").to_string();
     assert!(message.contains("[1, 1, d, h, w]") && message.contains("[1, 2, 1, 1, 1]"), "{message}");
 }
+
+/// The verb puts masks and images on a grid, keeps their codes, and exits 2 for a wrong call.
+#[test]
+#[cfg(feature = "cli")]
+fn the_resample_verb() {
+    use crate::support::nifti_file::NiftiFile;
+    use nephron::io::nifti;
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out.nii.gz");
+    let ct = NiftiFile { codes: [0, 4], ..NiftiFile::new(&[6, 5, 4]) }.write(folder.path(), "ct.nii");
+    let mask = NiftiFile { datatype: 512, ..NiftiFile::new(&[6, 5, 4]) }.write(folder.path(), "mask.nii");
+    let run = |input: &std::path::Path, arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nephron"));
+        command.args(["resample", "--device", "cpu", "--json"]).arg(input).arg(&out).args(arguments);
+        let output = command.output().expect("the command runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = run(&ct, &["--spacing", "2,2,1.5"]);
+    assert_eq!(code, Some(0));
+    let report: serde_json::Value = serde_json::from_str(&text).expect("one JSON object");
+    assert_eq!(report["shape"], serde_json::json!([3, 5, 8]));
+    assert_eq!(report["spacing_mm"], serde_json::json!([2.0, 2.0, 1.5]));
+    let image = nifti::read(&out).expect("the result");
+    assert_eq!((image.volume.shape, image.header.geometry.sform_code), ([8, 5, 3], 4));
+    // Voxel n holds n: value = i + 6 j + 30 k, at the new centre (1, 2, 3.5) as at the old one.
+    let centre = |k| value(&image.volume, [1, 2, k]);
+    assert_eq!((centre(3) + centre(4)) / 2.0, 59.5);
+
+    assert_eq!(run(&mask, &["--like", out.to_str().expect("a name"), "--interp", "nearest"]).0, Some(0));
+    let image = nifti::read(&out).expect("the result");
+    assert_eq!(image.volume.shape, [8, 5, 3]);
+    assert!(matches!(image.volume.voxels, Voxels::I16(_)), "whole numbers stay whole numbers");
+
+    std::fs::remove_file(&out).expect("the result");
+    for wrong in [&[][..], &["--spacing", "1,2"], &["--spacing", "1,0,1"], &["--spacing", "1,1,1", "--like", "x.nii"]] {
+        assert_eq!(run(&ct, wrong).0, Some(2), "{wrong:?}");
+    }
+    assert_eq!(run(&ct, &["--like", "missing.nii"]).0, Some(1));
+    assert!(!out.exists());
+}

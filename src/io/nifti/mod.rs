@@ -7,6 +7,7 @@
 mod geometry;
 mod header;
 mod read;
+mod source;
 mod write;
 
 pub use geometry::{Geometry, GeometrySource, Qform};
