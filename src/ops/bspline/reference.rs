@@ -9,6 +9,9 @@ const TERMS: i64 = 60;
 /// is the sum of c[i] times the cubic B-spline at (coordinate - i). The coordinate is clamped 12 voxels past the edge.
 pub fn weights(coordinate: f64, size: usize) -> Vec<(f64, f64)> {
     let last = size as i64 - 1;
+    if last == 0 {
+        return vec![(1.0, 1.0)]; // a constant: the weights of any sample add up to 1
+    }
     let pole = 3f64.sqrt() - 2.0;
     let t = coordinate.max(-12.0).min(last as f64 + 12.0);
     let mut weights = vec![(0.0, 0.0); size];
