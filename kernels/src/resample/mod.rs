@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use crate::bspline::{window, within_reach};
 use crate::common::coordinates::{Cell, Extent};
-use crate::common::interpolation::{Elements, Floats, PackedU8, corner, corner_weight, voxel};
+use crate::common::interpolation::{Elements, PackedU8, corner, corner_weight, voxel};
 
 /// What is made of the corners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
