@@ -125,3 +125,66 @@ fn power(k: i32) -> f32 {
     }
     p
 }
+
+/// Units of a cube of [`range_parts`].
+pub const RANGE_UNITS: u32 = 256;
+
+/// Lowest and highest value of the parts of each image and channel, NaN left out: `parts` is [n, c, count, 2], one cube
+/// an entry. Comparing is exact, so any order gives the same bits.
+#[cube(launch_unchecked)]
+pub fn range_parts<F: Float>(x: &Array<F>, parts: &mut Array<f32>, voxels: u32, channels: u32, count: u32) {
+    let unit = UNIT_POS_X as usize;
+    let (channels, count) = (channels as usize, count as usize);
+    // The grid may have a few cubes too many: they reach the barriers with nothing to do.
+    let exists = CUBE_POS < parts.len() / 2;
+    let voxels = select(exists, voxels as usize, 0);
+    let (group, part) = (CUBE_POS / count, CUBE_POS % count);
+    let (image, channel) = (group / channels, group % channels);
+    let mut lows = SharedMemory::<f32>::new(RANGE_UNITS as usize);
+    let mut highs = SharedMemory::<f32>::new(RANGE_UNITS as usize);
+    let (mut low, mut high) = (f32::MAX.runtime(), f32::MIN.runtime());
+    let mut i = part * RANGE_UNITS as usize + unit;
+    while i < voxels {
+        let v = f32::cast_from(x[(image * voxels + i) * channels + channel]);
+        low = select(v < low, v, low);
+        high = select(v > high, v, high);
+        i += count * RANGE_UNITS as usize;
+    }
+    lows[unit] = low;
+    highs[unit] = high;
+    sync_cube();
+    let mut half = RANGE_UNITS.runtime() / 2;
+    while half > 0 {
+        if UNIT_POS_X < half {
+            let (a, b) = (lows[unit], lows[unit + half as usize]);
+            lows[unit] = select(b < a, b, a);
+            let (a, b) = (highs[unit], highs[unit + half as usize]);
+            highs[unit] = select(b > a, b, a);
+        }
+        sync_cube();
+        half /= 2;
+    }
+    if UNIT_POS_X == 0 {
+        if exists {
+            parts[2 * CUBE_POS] = lows[0];
+            parts[2 * CUBE_POS + 1] = highs[0];
+        }
+    }
+}
+
+/// [n, c, count, 2] to [n, c, 2]: one unit an image and channel.
+#[cube(launch_unchecked)]
+pub fn range_join(parts: &Array<f32>, range: &mut Array<f32>, count: u32) {
+    if ABSOLUTE_POS < range.len() / 2 {
+        let count = count as usize;
+        let first = 2 * ABSOLUTE_POS * count;
+        let (mut low, mut high) = (parts[first], parts[first + 1]);
+        for i in 1..count {
+            let (a, b) = (parts[first + 2 * i], parts[first + 2 * i + 1]);
+            low = select(a < low, a, low);
+            high = select(b > high, b, high);
+        }
+        range[2 * ABSOLUTE_POS] = low;
+        range[2 * ABSOLUTE_POS + 1] = high;
+    }
+}

@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use crate::bspline::{window, within_reach};
 use crate::common::coordinates::{Cell, Extent};
-use crate::common::interpolation::{Elements, Floats, PackedU8, corner, corner_weight, voxel};
+use crate::common::interpolation::{Elements, PackedU8, corner, corner_weight, voxel};
 
 /// What is made of the corners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,6 +170,12 @@ pub fn resample_labels(
     }
 }
 
+/// The index of a tap of a spline's window; past the end of a short axis, where the weight is 0, the last voxel.
+#[cube]
+fn tap(start: i32, i: usize, size: u32) -> usize {
+    min(u32::cast_from(start) + i as u32, size - 1) as usize
+}
+
 /// Cubic B-spline, from the coefficients of the clipped image: 64 of them an element. `constant` is scaled already.
 #[cube(launch_unchecked)]
 pub fn resample_cubic(
@@ -196,15 +202,16 @@ pub fn resample_cubic(
         let mut value = f32::cast_from(0);
         #[unroll]
         for dz in 0..4usize {
+            let plane = tap(z0, dz, input.d) * input.h as usize;
             #[unroll]
             for dy in 0..4usize {
-                let mut row = f32::cast_from(0);
+                let row = (plane + tap(y0, dy, input.h)) * input.w as usize;
+                let mut along = f32::cast_from(0);
                 #[unroll]
                 for dx in 0..4usize {
-                    let (cz, cy, cx) = (z0 + dz as i32, y0 + dy as i32, x0 + dx as i32);
-                    row += wx[dx] * voxel::<Floats<f32>>(coefficients, 0usize, 1usize, input, cz, cy, cx);
+                    along += wx[dx] * coefficients[row + tap(x0, dx, input.w)];
                 }
-                value += wz[dz] * wy[dy] * row;
+                value += wz[dz] * wy[dy] * along;
             }
         }
         value = normalise(value, scale, scaled);

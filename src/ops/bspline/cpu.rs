@@ -78,6 +78,32 @@ fn filter_lines(lines: &mut [f64], width: usize) {
     }
 }
 
+/// Lowest and highest value of each image and channel of `x` [n, d, h, w, c], NaN left out: [n, c].
+pub(super) fn ranges(x: &[f32], shape: Shape) -> Vec<(f32, f32)> {
+    let [n, c, d, h, w] = shape;
+    if x.is_empty() {
+        return vec![(0.0, 0.0); n * c];
+    }
+    let none = || vec![(f32::MAX, f32::MIN); c];
+    let join = |mut a: Vec<(f32, f32)>, b: &[(f32, f32)]| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a = (a.0.min(b.0), a.1.max(b.1)));
+        a
+    };
+    x.chunks_exact(d * h * w * c)
+        .flat_map(|image| {
+            image
+                .par_chunks(w * c)
+                .fold(none, |mut range, row| {
+                    for voxel in row.chunks_exact(c) {
+                        range.iter_mut().zip(voxel).for_each(|(r, &v)| *r = (r.0.min(v), r.1.max(v)));
+                    }
+                    range
+                })
+                .reduce(none, |a, b| join(a, &b))
+        })
+        .collect()
+}
+
 /// Keeps a cell within [`REACH`] of the image, where nothing changes any more.
 pub(crate) fn within_reach(at: Cell, size: usize) -> Cell {
     let high = size as isize + REACH - 1;

@@ -5,8 +5,71 @@ use cubecl::server::Handle;
 use nephron_kernels::bspline;
 use nephron_kernels::common::interpolation::{Elements, Floats, PackedI16, PackedU8};
 
-use crate::ops::launch::{array, grid, with_float};
+use super::BsplineResample3dProblem;
+use crate::ops::interpolate::gpu::launch_separable;
+use crate::ops::launch::{array, cube_grid, grid, with_float};
 use crate::tensor::{DType, Shape};
+
+/// Cubes that look for the range of one image and channel.
+const RANGE_CUBES: usize = 64;
+
+/// Bytes of scratch that [`launch_bspline_resample`] needs: the coefficients.
+pub fn scratch_bytes(problem: &BsplineResample3dProblem) -> usize {
+    problem.input.iter().product::<usize>() * DType::F32.size()
+}
+
+/// Resizes `x` [n, D, H, W, c] of `dtype` (a float type) into `y` [n, size, c].
+pub fn launch_bspline_resample<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    x: &Handle,
+    scratch: &Handle,
+    y: &Handle,
+    problem: &BsplineResample3dProblem,
+) {
+    if problem.output_shape().contains(&0) {
+        return;
+    }
+    let (input, taps) = (problem.input, problem.taps());
+    launch_coefficients(client, dtype, x, scratch, input, None);
+    with_float!(dtype, F => {
+        let range = ranges::<F, R>(client, x, input);
+        launch_separable::<f32, F, R, 4>(client, scratch, y, input, &taps, Some(&range));
+    });
+}
+
+/// The range f32 [n, c, 2] of each image and channel.
+fn ranges<F: Float, R: Runtime>(client: &ComputeClient<R>, x: &Handle, shape: Shape) -> Handle {
+    let ([n, c, ..], len) = (shape, shape.iter().product::<usize>());
+    let (groups, voxels) = (n * c, len / (n * c));
+    let count = voxels.div_ceil(bspline::RANGE_UNITS as usize).min(RANGE_CUBES);
+    let parts = client.empty(groups * count * 2 * DType::F32.size());
+    let range = client.empty(groups * 2 * DType::F32.size());
+    // SAFETY: each cube writes the pair of its own position, below their number, and reads voxels of its own image and
+    // channel; then each unit writes the pair of its own position from the `count` pairs of its group.
+    unsafe {
+        bspline::range_parts::launch_unchecked::<F, R>(
+            client,
+            cube_grid(groups * count),
+            CubeDim::new_1d(bspline::RANGE_UNITS),
+            array(x, len),
+            array(&parts, groups * count * 2),
+            voxels as u32,
+            c as u32,
+            count as u32,
+        );
+        let (cubes, dim) = grid(groups);
+        bspline::range_join::launch_unchecked::<R>(
+            client,
+            cubes,
+            dim,
+            array(&parts, groups * count * 2),
+            array(&range, groups * 2),
+            count as u32,
+        );
+    }
+    range
+}
 
 /// The B-spline coefficients f32 of `x` [n, d, h, w, c] of any dtype, clipped first if asked for.
 pub fn launch_coefficients<R: Runtime>(

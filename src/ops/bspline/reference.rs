@@ -1,5 +1,7 @@
 //! Cubic B-splines in f64 from the definition: a dense row of weights on the voxels for each coordinate of each axis.
 
+use crate::ops::grid_sample::reference::Sampled;
+
 /// Terms of the inverse filter that are summed: 0.268^60 is far below an f64's rounding.
 const TERMS: i64 = 60;
 
@@ -9,6 +11,9 @@ const TERMS: i64 = 60;
 /// is the sum of c[i] times the cubic B-spline at (coordinate - i). The coordinate is clamped 12 voxels past the edge.
 pub fn weights(coordinate: f64, size: usize) -> Vec<(f64, f64)> {
     let last = size as i64 - 1;
+    if last == 0 {
+        return vec![(1.0, 1.0)]; // a constant: the weights of any sample add up to 1
+    }
     let pole = 3f64.sqrt() - 2.0;
     let t = coordinate.max(-12.0).min(last as f64 + 12.0);
     let mut weights = vec![(0.0, 0.0); size];
@@ -53,4 +58,28 @@ pub fn combine(x: &[f64], size: [usize; 3], weights: [&[(f64, f64)]; 3]) -> (f64
         }
     }
     sum
+}
+
+/// `x` [n, c, d, h, w] resized to [n, c, size], each image and channel clipped to the range of its input.
+pub fn resize(x: &[f64], input: [usize; 5], size: [usize; 3]) -> Sampled {
+    let [n, c, d, h, w] = input;
+    let along = |from: usize, to: usize| -> Vec<Vec<(f64, f64)>> {
+        (0..to).map(|i| weights((i as f64 + 0.5) * from as f64 / to as f64 - 0.5, from)).collect()
+    };
+    let (wz, wy, wx) = (along(d, size[0]), along(h, size[1]), along(w, size[2]));
+    let mut out = Sampled::default();
+    for image in x.chunks_exact((d * h * w).max(1)).take(n * c) {
+        let low = image.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = image.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        for z in &wz {
+            for y in &wy {
+                for x in &wx {
+                    let (value, magnitude) = combine(image, [d, h, w], [z, y, x]);
+                    out.value.push(value.max(low).min(high));
+                    out.magnitude.push(magnitude);
+                }
+            }
+        }
+    }
+    out
 }
