@@ -275,6 +275,19 @@ fn a_slab_is_the_same_as_the_whole() {
 }
 
 #[test]
+fn sums_over_the_devices_limit_are_refused() {
+    for device in devices() {
+        let limit = device.max_buffer_bytes();
+        // A device that could hold it would have to be asked for more than this machine should spend.
+        if limit < 1 << 31 {
+            let slices = limit as usize / (3 * 4 * 64 * 64) + 1;
+            let error = Accumulator::new(device, 3, [slices, 64, 64]).expect_err("too large");
+            assert!(matches!(error, nephron::Error::BufferTooLarge { limit: l, .. } if l == limit), "{error}");
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let x = tensor(&Device::Cpu, [1, 2, 2, 2, 2], DType::F32, &[0.0; 16]);
     let labels = Tensor::from_u8(&Device::Cpu, [1, 1, 1, 1, 1], vec![0]).expect("labels");

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use nephron::io::{npy, weights};
 use nephron::models::{Normalization, OrientationRule, SeparateAxis, UNet, UNetArchitecture, UNetPlan};
-use nephron::{DType, Device, Error, Tensor};
+use nephron::ops::{Conv3dParams, ConvTranspose3dParams, activation, arithmetic, conv_transpose3d, conv3d, norm};
+use nephron::{DType, Device, Error, Shape, Tensor};
 use serde_json::{Value, json};
 
-use crate::support::{compiles_only, devices, float_types, rng, tensor, uniform};
+use crate::support::{compiles_only, devices, f64s, float_types, rng, tensor, uniform};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/unet")
@@ -63,6 +64,81 @@ fn logits_are_pytorchs() {
             assert!(compiles_only(device) || difference <= bound, "{} {dtype}: {difference}", device.name());
         }
     }
+}
+
+/// The network put together from the f64 references of its ops: values in PyTorch's order, and their shape.
+struct Reference {
+    weights: weights::Weights,
+    plan: UNetPlan,
+}
+
+type Values = (Vec<f64>, Shape);
+
+impl Reference {
+    fn get(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
+        let (shape, values) = self.weights.get(name).expect("a weight");
+        (shape, f64s(&values))
+    }
+
+    fn conv(&self, name: &str, (x, shape): &Values, stride: [usize; 3]) -> Values {
+        let (w_shape, w) = self.get(&format!("{name}.weight"));
+        let w_shape: Shape = w_shape.try_into().expect("five axes");
+        let b = self.get(&format!("{name}.bias")).1;
+        let padding = [(w_shape[2] - 1) / 2, (w_shape[3] - 1) / 2, (w_shape[4] - 1) / 2];
+        let params = Conv3dParams { stride, padding, ..Default::default() };
+        let y = conv3d::reference::conv3d(x, *shape, &w, w_shape, Some(&b), &params);
+        (y.value, y.shape)
+    }
+
+    fn block(&self, name: &str, x: &Values, stride: [usize; 3]) -> Values {
+        let (y, shape) = self.conv(&format!("{name}.conv"), x, stride);
+        let [weight, bias] = ["weight", "bias"].map(|part| self.get(&format!("{name}.norm.{part}")).1);
+        let y = norm::reference::instance_norm(&y, shape, Some(&weight), Some(&bias), 1e-5).value;
+        (activation::reference::leaky_relu(&y, 0.01), shape)
+    }
+
+    fn forward(&self, x: Values) -> Values {
+        let a = &self.plan.architecture;
+        let mut x = x;
+        let mut skips = Vec::new();
+        for (stage, &convs) in a.encoder_convs.iter().enumerate() {
+            for i in 0..convs {
+                let stride = if i == 0 { a.strides[stage] } else { [1; 3] };
+                x = self.block(&format!("encoder.stages.{stage}.0.convs.{i}"), &x, stride);
+            }
+            skips.push(x.clone());
+        }
+        skips.pop();
+        for (level, &convs) in a.decoder_convs.iter().enumerate() {
+            let (skip, shape) = skips.pop().expect("a skip");
+            let (w_shape, w) = self.get(&format!("decoder.transpconvs.{level}.weight"));
+            let b = self.get(&format!("decoder.transpconvs.{level}.bias")).1;
+            let params = ConvTranspose3dParams { stride: [w_shape[2], w_shape[3], w_shape[4]], padding: [0; 3] };
+            let w_shape = w_shape.try_into().expect("five axes");
+            let up = conv_transpose3d::reference::conv_transpose3d(&x.0, x.1, &w, w_shape, Some(&b), &params).value;
+            let [n, c, d, h, w] = shape;
+            x = (arithmetic::reference::concat(&[(&up, c), (&skip, c)], n, d * h * w), [n, 2 * c, d, h, w]);
+            for i in 0..convs {
+                x = self.block(&format!("decoder.stages.{level}.convs.{i}"), &x, [1; 3]);
+            }
+        }
+        self.conv(&format!("decoder.seg_layers.{}", a.decoder_convs.len() - 1), &x, [1; 3])
+    }
+}
+
+#[test]
+fn logits_are_those_of_the_f64_references() {
+    let path = golden().join("weights.safetensors");
+    let plan = UNetPlan::read(&golden(), None).expect("plan");
+    let shape = [2, 1, 6, 4, 16];
+    let data = uniform(&mut rng(), shape.iter().product());
+    let net = UNet::load(&plan.architecture, &path, &Device::Cpu, DType::F32).expect("net");
+    let got = net.forward(&tensor(&Device::Cpu, shape, DType::F32, &data)).expect("logits").to_ncdhw().expect("f32");
+    let reference = Reference { weights: weights::Weights::read(&path).expect("weights"), plan };
+    let (want, _) = reference.forward((f64s(&data), shape));
+    let want: Vec<f32> = want.iter().map(|&v| v as f32).collect();
+    let difference = difference(&got, &want);
+    assert!(difference <= 1e-5, "{difference}");
 }
 
 #[test]
