@@ -135,7 +135,8 @@ fn gradients_agree_with_finite_differences() {
     let p: Vec<f64> = z.iter().map(|v| v.abs() / 4.0).collect();
     let g: Vec<f64> = f64s(&uniform(&mut rng, 36)).iter().map(|v| v.abs()).collect();
     let labels = labels(&mut rng, shape);
-    let losses: [(&[f64], Box<dyn Fn(&[f64]) -> Reference>); 2] = [
+    type Loss<'a> = Box<dyn Fn(&[f64]) -> Reference + 'a>;
+    let losses: [(&[f64], Loss); 2] = [
         (&p, Box::new(|p| reference::dice(shape, p, &g, 0.5))),
         (&z, Box::new(|z| reference::dice_ce(shape, z, &labels, 0.5))),
     ];

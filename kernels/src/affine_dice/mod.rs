@@ -7,9 +7,11 @@
 //! Cells are kept for the bounding box of the labels and one voxel around it: outside it nothing contributes.
 
 mod cells;
+mod step;
 mod sweep;
 
 pub use cells::{mask_cells, mask_stats};
+pub use step::{AT_BEST, AT_BEST_LOSS, AT_DECAY, AT_HISTORY, affine_dice_step};
 pub use sweep::affine_dice_sums;
 
 /// Values of a record of [`mask_stats`]: voxels of label 2, of labels 1 and 2; least x, y, z and least of

@@ -1,5 +1,5 @@
 //! The sweep on the CPU, in f64: a sample is one table look-up unless it is on the mask's surface, so wider arithmetic
-//! costs nothing. Blocks of rows run in parallel and are added in their own order, so that the number of threads does
+//! costs nothing. Bricks of cells that are all empty or all inside are crossed in one go. Blocks of rows run in parallel and are added in their own order, so that the number of threads does
 //! not change a bit.
 
 use rayon::prelude::*;
@@ -9,6 +9,10 @@ use super::{AffineDiceSums, Bounds, Matrix, Stats};
 
 /// Rows a task.
 const ROWS: usize = 16;
+/// Cells along each edge of a brick.
+const BRICK: usize = 8;
+/// The brick's cells differ, or have surface. No cell's code: what is tumour is labelled.
+const MIXED: u16 = 0x00ff;
 
 /// Counts and bounds of a label map.
 pub(super) fn stats(labels: &[u8], [w, h, _]: [usize; 3]) -> Stats {
@@ -34,9 +38,42 @@ pub(super) fn stats(labels: &[u8], [w, h, _]: [usize; 3]) -> Stats {
         })
 }
 
+/// The moving mask as the sweep sees it.
+#[derive(Debug)]
+pub(super) struct Cells {
+    /// A code a cell, see [`codes`].
+    codes: Vec<u16>,
+    /// Of each brick the code of all its cells, if that is 0 or says inside or outside of both channels; or [`MIXED`].
+    bricks: Vec<u16>,
+    /// Cells and bricks along each axis.
+    counts: [usize; 3],
+    brick_counts: [usize; 3],
+}
+
+impl Cells {
+    pub(super) fn new(labels: &[u8], size: [usize; 3], bounds: &Bounds) -> Self {
+        let codes = codes(labels, size, bounds);
+        let counts @ [nx, ny, nz] = bounds.cells();
+        let brick_counts @ [bx, by, bz] = counts.map(|n| n.div_ceil(BRICK));
+        let along = |brick: usize, n: usize| brick * BRICK..((brick + 1) * BRICK).min(n);
+        let bricks = (0..bx * by * bz)
+            .into_par_iter()
+            .map(|brick| {
+                let (xs, ys, zs) = (along(brick % bx, nx), along(brick / bx % by, ny), along(brick / bx / by, nz));
+                let first = codes[(zs.start * ny + ys.start) * nx + xs.start];
+                let same = zs
+                    .flat_map(|z| ys.clone().map(move |y| (z * ny + y) * nx))
+                    .all(|row| codes[row + xs.start..row + xs.end].iter().all(|code| *code == first));
+                if same && matches!(first, 0 | 0xff00 | 0xffff) { first } else { MIXED }
+            })
+            .collect();
+        Self { codes, bricks, counts, brick_counts }
+    }
+}
+
 /// A code a cell: bit k of the low byte says whether the corner (k & 1, k >> 1 & 1, k >> 2) is tumour, bit k of the high
 /// byte whether it is labelled at all. Cells are those of [`Bounds::cells`], x fastest.
-pub(super) fn cells(labels: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds) -> Vec<u16> {
+fn codes(labels: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds) -> Vec<u16> {
     let [nx, ny, nz] = bounds.cells();
     let mut cells = vec![0u16; nx * ny * nz];
     cells.par_chunks_mut(nx).enumerate().for_each(|(row, cells)| {
@@ -64,8 +101,7 @@ pub(super) fn cells(labels: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds) -> Ve
 pub(super) struct Sweep<'a> {
     pub fixed: &'a [u8],
     pub size: [usize; 3],
-    pub cells: &'a [u16],
-    pub bounds: &'a Bounds,
+    pub cells: &'a Cells,
     pub limits: Limits,
 }
 
@@ -128,13 +164,17 @@ impl Sweep<'_> {
         [y, z]: [f64; 2],
         sums: &mut AffineDiceSums,
     ) {
-        let [nx, ny, nz] = self.bounds.cells();
+        let [nx, ny, nz] = self.cells.counts;
+        let [bx, by, _] = self.cells.brick_counts;
         let [low, high] = self.limits.clamp;
-        let mut constant = [[0u32; 2]; 2];
+        let mut constant = [[0usize; 2]; 2];
         // Per channel and axis: sum of gradient and of gradient times x, over all voxels, then over the fixed mask.
         let mut slopes = [[[0.0f64; 4]; 3]; 2];
         let mut surface = false;
-        for x in range {
+        let mut next = range.start;
+        while next < range.end {
+            let x = next;
+            next += 1;
             let mut u: [f64; 3] = std::array::from_fn(|r| start[r] + step[r] * x as f64);
             let mut free = [true; 3];
             if BORDER {
@@ -149,7 +189,20 @@ impl Sweep<'_> {
             if cell[0] >= nx || cell[1] >= ny || cell[2] >= nz {
                 continue;
             }
-            let code = self.cells[(cell[2] * ny + cell[1]) * nx + cell[0]];
+            let brick = cell.map(|c| c / BRICK);
+            let uniform = self.cells.bricks[(brick[2] * by + brick[1]) * bx + brick[0]];
+            if uniform != MIXED && free == [true; 3] {
+                next = (x + 1).saturating_add(further(u, step, brick)).min(range.end);
+                for (channel, constant) in constant.iter_mut().enumerate() {
+                    if uniform >> (8 * channel) & 0xff != 0 {
+                        let inside = |label: &&u8| **label == 2 || (channel == 1 && **label == 1);
+                        constant[0] += next - x;
+                        constant[1] += labels[x..next].iter().filter(inside).count();
+                    }
+                }
+                continue;
+            }
+            let code = self.cells.codes[(cell[2] * ny + cell[1]) * nx + cell[0]];
             if code == 0 {
                 continue;
             }
@@ -161,7 +214,7 @@ impl Sweep<'_> {
                 }
                 if bits == 255 {
                     constant[channel][0] += 1;
-                    constant[channel][1] += u32::from(within[channel]);
+                    constant[channel][1] += usize::from(within[channel]);
                     continue;
                 }
                 surface = true;
@@ -185,8 +238,8 @@ impl Sweep<'_> {
             }
         }
         for (channel, sum) in sums.0.iter_mut().enumerate() {
-            sum.p += f64::from(constant[channel][0]);
-            sum.intersection += f64::from(constant[channel][1]);
+            sum.p += constant[channel][0] as f64;
+            sum.intersection += constant[channel][1] as f64;
             if surface {
                 for r in 0..3 {
                     let [all, all_x, within, within_x] = slopes[channel][r];
@@ -196,6 +249,17 @@ impl Sweep<'_> {
             }
         }
     }
+}
+
+/// How many more steps from `u` surely stay within its brick.
+fn further(u: [f64; 3], step: [f64; 3], brick: [usize; 3]) -> usize {
+    let mut steps = f64::INFINITY;
+    for r in (0..3).filter(|&r| step[r] != 0.0) {
+        let edge = (brick[r] * BRICK) as f64 + if step[r] > 0.0 { BRICK as f64 } else { 0.0 };
+        steps = steps.min((edge - u[r]) / step[r]);
+    }
+    // A little less, so that rounding takes no step too many.
+    (steps - 1e-6) as usize
 }
 
 fn add(sum: &mut [f64; 4], terms: [f64; 4]) {

@@ -1,4 +1,4 @@
-//! Launching the sweep, and steps of Adam that stay on the device.
+//! Launching the sweep and what prepares it.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -82,7 +82,7 @@ pub fn launch_affine_dice_sums<R: Runtime>(
 /// A mask on the device, prepared.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    device: Gpu,
+    pub(super) device: Gpu,
     fixed: Handle,
     cells: Handle,
     cell_counts: [usize; 3],
@@ -148,7 +148,7 @@ pub(super) fn prepare(
 }
 
 impl Prepared {
-    fn problem(&self, size: [usize; 3], padding: PaddingMode) -> SweepProblem<'_> {
+    pub(super) fn problem(&self, size: [usize; 3], padding: PaddingMode) -> SweepProblem<'_> {
         let Self { fixed, cells, cell_counts, limits, .. } = self;
         SweepProblem { fixed, size, cells, cell_counts: *cell_counts, limits, padding }
     }
@@ -188,14 +188,14 @@ pub(super) fn sums(
 }
 
 /// The map with its input counted from the middle of the grid, where voxels have exact coordinates.
-fn from_middle(matrix: &Matrix, size: [usize; 3]) -> Matrix {
+pub(super) fn from_middle(matrix: &Matrix, size: [usize; 3]) -> Matrix {
     matrix.map(|m| [m[0], m[1], m[2], m[3] + (0..3).map(|k| m[k] * middle(size[k])).sum::<f64>()])
 }
 
-fn middle(size: usize) -> f64 {
+pub(super) fn middle(size: usize) -> f64 {
     (size as f64 - 1.0) / 2.0
 }
 
-fn to_f32(matrix: &Matrix) -> [f32; 12] {
+pub(super) fn to_f32(matrix: &Matrix) -> [f32; 12] {
     std::array::from_fn(|i| matrix[i / 4][i % 4] as f32)
 }

@@ -9,6 +9,8 @@ mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod reference;
+#[cfg(feature = "gpu")]
+pub mod steps;
 mod sums;
 
 pub use geometry::{Bounds, Diagonal, Frame, Matrix};
@@ -101,8 +103,8 @@ pub struct AffineDice {
 
 #[derive(Debug)]
 enum Backend {
-    /// The fixed mask and the codes of the moving mask's cells.
-    Cpu(Tensor, Vec<u16>),
+    /// The fixed mask and the moving mask's cells.
+    Cpu(Tensor, cpu::Cells),
     #[cfg(feature = "gpu")]
     Gpu(gpu::Prepared),
     /// No moving label: nothing to sweep.
@@ -127,7 +129,7 @@ impl AffineDice {
                 let labels = moving.host_labels()?;
                 let stats = [cpu::stats(fixed.host_labels()?, fixed_size), cpu::stats(labels, moving_size)];
                 let backend = match &stats[1].bounds {
-                    Some(bounds) => Backend::Cpu(fixed.clone(), cpu::cells(labels, moving_size, bounds)),
+                    Some(bounds) => Backend::Cpu(fixed.clone(), cpu::Cells::new(labels, moving_size, bounds)),
                     None => Backend::Empty,
                 };
                 Ok(Self { fixed_size, moving_size, padding, fixed: stats[0], moving: stats[1], backend })
@@ -153,7 +155,7 @@ impl AffineDice {
             (Backend::Cpu(fixed, cells), Some(bounds)) => {
                 let limits = Limits::new(bounds, self.moving_size, self.padding);
                 let matrix = into_cells(matrix, bounds);
-                let sweep = cpu::Sweep { fixed: fixed.host_labels()?, size: self.fixed_size, cells, bounds, limits };
+                let sweep = cpu::Sweep { fixed: fixed.host_labels()?, size: self.fixed_size, cells, limits };
                 match self.padding {
                     PaddingMode::Border => sweep.run::<true>(&matrix),
                     PaddingMode::Zeros => sweep.run::<false>(&matrix),
