@@ -1,0 +1,109 @@
+//! A mask and what registration needs to know of it.
+
+use rayon::prelude::*;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::ops::Interpolation;
+use crate::tensor::Tensor;
+use crate::volume::{Grid, Volume, Voxels};
+
+/// Labels 1 (kidney) and 2 (tumour) on a grid; any other counts as background.
+#[derive(Debug, Clone)]
+pub(super) struct Mask {
+    pub grid: Grid,
+    labels: std::sync::Arc<Vec<u8>>,
+    /// Voxels of {2} and of {1, 2}.
+    pub counts: [usize; 2],
+    /// The centre of mass of {1, 2}, index (x, y, z).
+    centre: [f64; 3],
+}
+
+/// Voxels of {2}, of {1, 2}, and the sums of x, y, z over the latter. Whole numbers, so the order of adding is of no account.
+type Census = [u64; 5];
+
+impl Mask {
+    /// Refuses a mask without kidney and tumour; `which` names it.
+    pub fn new(which: &str, volume: &Volume) -> Result<Self> {
+        volume.validate()?;
+        let volume = volume.to_labels().map_err(|e| Error::Data(format!("{which} mask: {e}")))?;
+        let Voxels::U8(labels) = &volume.voxels else {
+            return Err(Error::argument(format!("{which} mask: dtype"), "u8", volume.voxels.dtype()));
+        };
+        let mask = Self::from_labels(volume.grid(), labels.clone());
+        if mask.counts[1] == 0 {
+            let highest = labels.iter().max().copied().unwrap_or(0);
+            return Err(Error::Data(format!(
+                "{which} mask: expected voxels of label 1 (kidney) or 2 (tumour), found none; the highest label is {highest}"
+            )));
+        }
+        Ok(mask)
+    }
+
+    fn from_labels(grid: Grid, labels: std::sync::Arc<Vec<u8>>) -> Self {
+        let [_, h, w] = grid.shape;
+        let [tumour, both, x, y, z] = labels
+            .par_chunks(w)
+            .enumerate()
+            .map(|(row, labels)| {
+                let mut census: Census = [0; 5];
+                for (x, &label) in labels.iter().enumerate().filter(|(_, l)| matches!(l, 1 | 2)) {
+                    census[0] += u64::from(label == 2);
+                    census[1] += 1;
+                    census[2] += x as u64;
+                }
+                census[3] = census[1] * (row % h) as u64;
+                census[4] = census[1] * (row / h) as u64;
+                census
+            })
+            .reduce(|| [0; 5], |a, b| std::array::from_fn(|i| a[i] + b[i]));
+        let centre = [x, y, z].map(|sum| sum as f64 / both.max(1) as f64);
+        Self { grid, labels, counts: [tumour as usize, both as usize], centre }
+    }
+
+    /// The centre of mass of everything labelled, RAS millimetres.
+    pub fn centre(&self) -> [f64; 3] {
+        self.grid.affine.apply(self.centre)
+    }
+
+    /// The mask with voxels of at least `resolution` millimetres along every axis, by the nearest voxel. Itself where
+    /// its voxels are as large already, or where nothing labelled would be left.
+    pub fn coarse(&self, resolution: f64) -> Result<Self> {
+        let spacing = self.grid.affine.spacing();
+        if spacing.iter().all(|s| *s >= resolution) {
+            return Ok(self.clone());
+        }
+        let volume = self.volume();
+        let grid = Grid::with_spacing(&volume, spacing.map(|s| s.max(resolution)))?;
+        let Voxels::U8(labels) = volume.resample_to(&grid, Interpolation::Nearest, &Device::Cpu)?.voxels else {
+            return Ok(self.clone());
+        };
+        let mask = Self::from_labels(grid, labels);
+        Ok(if mask.counts[1] > 0 { mask } else { self.clone() })
+    }
+
+    fn volume(&self) -> Volume {
+        Volume { shape: self.grid.shape, voxels: Voxels::U8(self.labels.clone()), affine: self.grid.affine }
+    }
+
+    /// The label of the voxel nearest to an index (x, y, z), halves up; 0 outside the voxels.
+    pub fn nearest(&self, at: [f64; 3]) -> u8 {
+        let [d, h, w] = self.grid.shape;
+        let size = [w, h, d];
+        let at = at.map(|v| (v + 0.5).floor());
+        if !(0..3).all(|k| at[k] >= 0.0 && at[k] < size[k] as f64) {
+            return 0;
+        }
+        let [x, y, z] = at.map(|v| v as usize);
+        self.labels[(z * h + y) * w + x]
+    }
+
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    /// [1, 1, d, h, w] on a device.
+    pub fn tensor(&self, device: &Device) -> Result<Tensor> {
+        self.volume().to_tensor(device)
+    }
+}
