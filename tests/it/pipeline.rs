@@ -98,7 +98,9 @@ fn masks_are_those_of_nnunets_inference() {
         let want = npy::read_u8(file("labels")).expect("labels").1;
         let shares = npy::read_f32(file("probabilities")).expect("probabilities").1;
         let voxels = want.len();
-        for device in devices().iter().filter(|d| !compiles_only(d)) {
+        // One case on GPUs: a software Vulkan adapter takes seconds for each.
+        let on = devices().iter().filter(|d| !compiles_only(d) && (name == "thick" || **d == Device::Cpu));
+        for device in on {
             let segmenter = Segmenter::load(&golden("unet"), None, Precision::Single, device).expect("model");
             let options = SegmentOptions { mirroring, output: Output::Probabilities, ..Default::default() };
             let result = quiet(&segmenter, &image, &options).expect("segmented");
@@ -203,26 +205,34 @@ fn a_model_of_stored_images_sees_them_as_stored() {
 #[test]
 fn options_change_what_they_say_and_nothing_else() {
     let image = noise([5, 9, 11], [5.0, 1.3, 1.2]);
+    let one = small_model(&Device::Cpu, &[1]);
+    let plain = quiet(&one, &image, &SegmentOptions::default()).expect("segmented");
+    // Two folds with the same weights average to themselves.
+    let twice = quiet(&small_model(&Device::Cpu, &[1, 1]), &image, &SegmentOptions::default()).expect("segmented");
+    assert!(plain.mask.voxels == twice.mask.voxels);
+    let options = SegmentOptions { output: Output::Probabilities, ..Default::default() };
+    let shares = quiet(&one, &image, &options).expect("segmented");
+    assert!(plain.mask.voxels == shares.mask.voxels);
+    let probabilities: Vec<Vec<f32>> = shares.probabilities.iter().map(|p| p.voxels.to_f32()).collect();
+    for (i, &label) in labels(&plain).iter().enumerate() {
+        let [kidney, tumour] = [probabilities[0][i], probabilities[1][i]];
+        let all = [1.0 - kidney - tumour, kidney, tumour];
+        assert!(all.iter().all(|p| (-1e-6..=1.0).contains(p) && *p <= all[usize::from(label)] + 1e-5), "{all:?}");
+    }
+    let ml: f64 = plain.volumes_ml().iter().sum();
+    let whole = 5.0 * 9.0 * 11.0 * 5.0 * 1.3 * 1.2 / 1000.0;
+    assert!((ml - whole).abs() < 1e-9 * whole, "{ml} ml of {whole}");
+}
+
+#[test]
+fn the_same_image_gives_the_same_bits() {
+    let image = noise([2, 9, 11], [5.0, 1.3, 1.2]);
+    let options = SegmentOptions { output: Output::Probabilities, ..Default::default() };
     for device in devices().iter().filter(|d| !compiles_only(d)) {
-        let one = small_model(device, &[1]);
-        let plain = quiet(&one, &image, &SegmentOptions::default()).expect("segmented");
-        let again = quiet(&one, &image, &SegmentOptions::default()).expect("segmented");
-        assert!(plain.mask.voxels == again.mask.voxels, "{}: the same bits every time", device.name());
-        // Two folds with the same weights average to themselves.
-        let twice = quiet(&small_model(device, &[1, 1]), &image, &SegmentOptions::default()).expect("segmented");
-        assert!(plain.mask.voxels == twice.mask.voxels, "{}", device.name());
-        let options = SegmentOptions { output: Output::Probabilities, ..Default::default() };
-        let shares = quiet(&one, &image, &options).expect("segmented");
-        assert!(plain.mask.voxels == shares.mask.voxels, "{}", device.name());
-        let probabilities: Vec<Vec<f32>> = shares.probabilities.iter().map(|p| p.voxels.to_f32()).collect();
-        for (i, &label) in labels(&plain).iter().enumerate() {
-            let [kidney, tumour] = [probabilities[0][i], probabilities[1][i]];
-            let all = [1.0 - kidney - tumour, kidney, tumour];
-            assert!(all.iter().all(|p| (-1e-6..=1.0).contains(p) && *p <= all[usize::from(label)] + 1e-5), "{all:?}");
-        }
-        let ml: f64 = plain.volumes_ml().iter().sum();
-        let whole = 5.0 * 9.0 * 11.0 * 5.0 * 1.3 * 1.2 / 1000.0;
-        assert!((ml - whole).abs() < 1e-9 * whole, "{ml} ml of {whole}");
+        let segmenter = small_model(device, &[1]);
+        let [first, second] = [(), ()].map(|()| quiet(&segmenter, &image, &options).expect("segmented"));
+        assert!(first.mask.voxels == second.mask.voxels, "{}", device.name());
+        assert!(first.probabilities[1].voxels == second.probabilities[1].voxels, "{}", device.name());
     }
 }
 
