@@ -69,8 +69,8 @@ fn rows<T: Copy + Sync, U: Copy + Default + Send + Sync>(
         let start = sum(&planes[row / h], &rows[row % h]);
         for (out, column) in out.iter_mut().zip(columns) {
             let at = sum(&start, column).map(|[whole, part]| {
-                let carry = part.floor();
-                Cell { low: (whole + carry) as isize, fraction: part - carry }
+                let carry = part as i32; // parts are not negative
+                Cell { low: (whole as i32 + carry) as isize, fraction: part - carry as f32 }
             });
             let beyond = constant_outside && (0..3).any(|axis| beyond(at[axis], image.size[axis]));
             *out = if beyond { constant } else { value(&image, at) };
