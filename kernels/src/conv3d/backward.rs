@@ -5,7 +5,7 @@
 
 use cubecl::prelude::*;
 
-use super::{Geometry, minus_or_zero};
+use super::{Geometry, is_inside, minus_or_zero};
 
 /// parts [splits, co, kd, kh, kw, ci / groups] of x [n, d, h, w, ci] and dy [n, od, oh, ow, co]. A unit makes `channels`
 /// (1, 2 or 4, a divisor of a group's) output channels of one tap and input channel, over the rows of one split;
@@ -48,11 +48,7 @@ pub fn conv3d_weight_parts<F: Float>(
             let image = plane / g.z.output;
             let sy = row % g.y.output * g.y.stride + skip_y;
             let sz = plane % g.z.output * g.z.stride + skip_z;
-            let mut inside = sy >= g.y.padding;
-            inside = inside && sy < g.y.padding + g.y.input;
-            inside = inside && sz >= g.z.padding;
-            inside = inside && sz < g.z.padding + g.z.input;
-            if inside {
+            if is_inside(&g.z, sz) && is_inside(&g.y, sy) {
                 let line = ((image * g.z.input + sz - g.z.padding) * g.y.input + sy - g.y.padding) * g.x.input;
                 for ox in first..end {
                     let source = line + ox * g.x.stride + skip_x - g.x.padding;

@@ -1,24 +1,13 @@
 //! Convolution straight from its definition: for shapes that no tiled kernel covers, and as their rival in tests.
 //!
 //! A unit makes `channels` (1, 2 or 4, a divisor of a group's) outputs of one voxel, so an input read serves that many
-//! FMAs. Neighbouring units share the voxel first, then step along x: their reads hit the same lines of x. Taps that
-//! fall into the padding are cut from the loops, not tested in them.
+//! FMAs. Neighbouring units share the voxel first, then step along x: their reads hit the same lines of x. A row of taps
+//! outside the input is skipped whole; along x the loop is cut to the taps inside. (Cutting all three loops keeps so
+//! many bounds alive that registers spill.)
 
 use cubecl::prelude::*;
 
-use super::{Geometry, Window, minus_or_zero};
-
-/// The first tap that reads inside the input, for an output whose first tap reads `start` - padding.
-#[cube]
-fn first_tap(axis: &Window, start: usize) -> usize {
-    minus_or_zero(axis.padding, start).div_ceil(axis.dilation)
-}
-
-/// The tap past the last that reads inside the input.
-#[cube]
-fn end_tap(axis: &Window, start: usize) -> usize {
-    min(axis.kernel, minus_or_zero(axis.input + axis.padding, start).div_ceil(axis.dilation))
-}
+use super::{Geometry, is_inside, minus_or_zero};
 
 /// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci / groups]; `b` [co] only where `biased`.
 #[cube(launch_unchecked)]
@@ -43,26 +32,24 @@ pub fn conv3d_direct<F: Float>(
         let plane = row / g.y.output;
         let start_z = plane % g.z.output * g.z.stride;
         let image = plane / g.z.output;
+        let first = minus_or_zero(g.x.padding, start_x).div_ceil(g.x.dilation);
+        let end = min(g.x.kernel, minus_or_zero(g.x.input + g.x.padding, start_x).div_ceil(g.x.dilation));
 
         let weights = g.z.kernel * g.y.kernel * g.x.kernel * g.ci; // of one output channel
         let mut sums = Array::<f32>::new(channels);
         #[unroll]
         for j in 0..channels {
             sums[j] = 0.0;
-            if biased {
-                sums[j] = b[co + j];
-            }
         }
-        for kz in first_tap(&g.z, start_z)..end_tap(&g.z, start_z) {
-            let iz = start_z + kz * g.z.dilation - g.z.padding;
-            for ky in first_tap(&g.y, start_y)..end_tap(&g.y, start_y) {
-                let iy = start_y + ky * g.y.dilation - g.y.padding;
-                for kx in first_tap(&g.x, start_x)..end_tap(&g.x, start_x) {
-                    let ix = start_x + kx * g.x.dilation - g.x.padding;
-                    let source = ((image * g.z.input + iz) * g.y.input + iy) * g.x.input + ix;
+        for taps in 0..g.z.kernel * g.y.kernel {
+            let sz = start_z + taps / g.y.kernel * g.z.dilation;
+            let sy = start_y + taps % g.y.kernel * g.y.dilation;
+            if is_inside(&g.z, sz) && is_inside(&g.y, sy) {
+                let line = (image * g.z.input + sz - g.z.padding) * g.y.input + sy - g.y.padding;
+                for kx in first..end {
+                    let source = line * g.x.input + start_x + kx * g.x.dilation - g.x.padding;
                     let from = (source * g.groups + group) * g.ci;
-                    let tap = (kz * g.y.kernel + ky) * g.x.kernel + kx;
-                    let at = co * weights + tap * g.ci;
+                    let at = co * weights + (taps * g.x.kernel + kx) * g.ci;
                     for c in 0..g.ci {
                         let v = f32::cast_from(x[from + c]);
                         #[unroll]
@@ -75,7 +62,11 @@ pub fn conv3d_direct<F: Float>(
         }
         #[unroll]
         for j in 0..channels {
-            y[out + j] = F::cast_from(sums[j]);
+            let mut sum = sums[j];
+            if biased {
+                sum += b[out % all_co + j];
+            }
+            y[out + j] = F::cast_from(sum);
         }
     }
 }

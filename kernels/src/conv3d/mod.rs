@@ -32,3 +32,9 @@ pub struct Geometry {
 pub fn minus_or_zero(a: usize, b: usize) -> usize {
     select(a > b, a - min(a, b), 0usize)
 }
+
+/// Does a coordinate counted from the first padding voxel lie in the input?
+#[cube]
+pub fn is_inside(axis: &Window, padded: usize) -> bool {
+    padded >= axis.padding && padded < axis.padding + axis.input
+}

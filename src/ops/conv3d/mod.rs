@@ -77,7 +77,7 @@ pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParam
     if dy.shape() != output {
         return Err(Error::shape("conv3d_backward: dy", format!("{output:?}"), format!("{:?}", dy.shape())));
     }
-    let dx = gathered("conv3d_backward", &ConvTranspose3dProblem::data_gradient(&problem), dy, w, None)?;
+    let dx = gathered(&ConvTranspose3dProblem::data_gradient(&problem), dy, w, None)?;
     match x.device() {
         Device::Cpu => {
             let (x, dy) = (x.host_floats()?, dy.host_floats()?);

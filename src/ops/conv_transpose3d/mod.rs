@@ -33,12 +33,11 @@ pub fn conv_transpose3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Con
     if let Some(b) = b {
         expect_vector("conv_transpose3d: bias", x, b, w.shape()[1])?;
     }
-    gathered("conv_transpose3d", &problem, x, w, b)
+    gathered(&problem, x, w, b)
 }
 
 /// The problem's device-side work, for the op and for the convolution's data gradient; operands are validated.
 pub(in crate::ops) fn gathered(
-    what: &str,
     problem: &ConvTranspose3dProblem,
     x: &Tensor,
     w: &Tensor,
@@ -52,7 +51,7 @@ pub(in crate::ops) fn gathered(
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            expect_indexable(what, &[x.shape(), w.shape(), problem.output_shape()])?;
+            expect_indexable("conv_transpose3d", &[x.shape(), w.shape(), problem.output_shape()])?;
             let y = Tensor::gpu_alloc(&device, problem.output_shape(), x.dtype())?;
             let (input, weight, output) = (x.gpu_handle(&device)?, w.gpu_handle(&device)?, y.gpu_handle(&device)?);
             let bias = b.map(|b| b.gpu_handle(&device)).transpose()?;
