@@ -1,13 +1,80 @@
-//! `nephron classify`.
+//! `nephron classify`: subtype probabilities from phases and masks that are there already.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
 
 use super::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::io::nifti;
+use crate::phase::{Phase, Subtype};
+use crate::pipeline::classify::{Classification, Classifier, PhaseImage};
+use crate::volume::Orientation;
 
-/// Subtype probabilities from aligned phases and masks.
+/// Subtype probabilities from phases and their masks (1 kidney, 2 tumour), each pair on one grid.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Portal-venous phase and its mask
+    #[arg(long, value_names = ["IMAGE", "MASK"], num_args = 2)]
+    portal: Option<Vec<PathBuf>>,
+    /// Arterial phase and its mask
+    #[arg(long, value_names = ["IMAGE", "MASK"], num_args = 2)]
+    arterial: Option<Vec<PathBuf>>,
+    /// Delayed phase and its mask
+    #[arg(long, value_names = ["IMAGE", "MASK"], num_args = 2)]
+    delayed: Option<Vec<PathBuf>>,
+    /// Phase without contrast medium and its mask
+    #[arg(long, value_names = ["IMAGE", "MASK"], num_args = 2)]
+    non_contrast: Option<Vec<PathBuf>>,
+    /// Model folder with classification/ (config.json and weights)
+    #[arg(long)]
+    model: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    classes: [Subtype; 5],
+    classification: Option<Classification>,
+}
 
 /// Runs the verb.
-pub fn run(_args: &Args, _context: &Context) -> Result<()> {
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let pairs = [
+        (Phase::NonContrast, &args.non_contrast),
+        (Phase::Arterial, &args.arterial),
+        (Phase::Portal, &args.portal),
+        (Phase::Delayed, &args.delayed),
+    ];
+    let lps: Orientation = "LPS".parse()?;
+    let mut phases = Vec::new();
+    for (phase, pair) in pairs {
+        let Some([image_path, mask_path]) = pair.as_deref() else { continue };
+        let (image, mask) = (nifti::read_ct(image_path)?, nifti::read_labels(mask_path)?);
+        if !image.volume.grid().matches(&mask.volume.grid()) {
+            let [expected, found] = [&image, &mask].map(|i| format!("{:?} at {:?}", i.volume.shape, i.volume.affine.0));
+            let reason =
+                format!("lies on another grid than {}: expected {expected}, found {found}", image_path.display());
+            return Err(Error::file(mask_path, reason));
+        }
+        phases.push(PhaseImage { phase, image: image.volume.reorient(lps)?, mask: mask.volume.reorient(lps)? });
+    }
+    if phases.len() < 3 {
+        return Err(Error::Usage(format!("classification needs three or four phases, {} given", phases.len())));
+    }
+    let device = context.device()?;
+    let classifier = Classifier::read(&args.model.join("classification"), &device)?;
+    let report = Report { device: device.name(), classes: Subtype::ALL, classification: classifier.classify(&phases)? };
+    if context.json {
+        return context.print_json(&report);
+    }
+    match &report.classification {
+        None => println!("no tumour found: nothing to classify"),
+        Some(c) => {
+            for (class, p) in Subtype::ALL.iter().zip(&c.probabilities) {
+                println!("{class:11} {p:.4}{}", if *class == c.decision { "  <- decision" } else { "" });
+            }
+        }
+    }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod register;
 mod resample;
 mod segment;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -110,15 +111,26 @@ impl Context {
 
 /// Parses the command line, runs the verb; one line on standard error and exit code 1 or 2 when it fails.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let context = Context { spec: cli.device, json: cli.json, verbose: cli.verbose };
-    match set_threads(cli.threads).and_then(|()| run(&cli.verb, context)) {
+    match execute(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// As [`main`] with arguments from elsewhere, the first being the program's name, and the error returned.
+///
+/// # Errors
+/// Whatever the verb fails with; wrong arguments are [`Error::Usage`].
+pub fn run_from<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>) -> Result<()> {
+    execute(Cli::try_parse_from(args).map_err(|e| Error::Usage(e.to_string()))?)
+}
+
+fn execute(cli: Cli) -> Result<()> {
+    set_threads(cli.threads)?;
+    run(&cli.verb, Context { spec: cli.device, json: cli.json, verbose: cli.verbose })
 }
 
 fn set_threads(threads: Option<u32>) -> Result<()> {

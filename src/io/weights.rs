@@ -19,7 +19,8 @@ struct Entry {
     bytes: Range<usize>,
 }
 
-/// A safetensors file in memory. Values become f32 when they are asked for.
+/// A safetensors file in memory, or tensors put together by name. Values become f32 when they are asked for.
+#[derive(Default)]
 pub struct Weights {
     path: PathBuf,
     bytes: Vec<u8>,
@@ -41,6 +42,15 @@ impl Weights {
             .map_err(|_| Error::file(path, format!("{length} bytes do not fit in memory")))?;
         file.read_to_end(&mut bytes).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
 
+        Self::from_bytes(path, bytes)
+    }
+
+    /// As [`Weights::read`] for the bytes of a file, `path` being what errors call it.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self> {
+        let path = path.as_ref();
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|e| Error::file(path, format!("is not a whole safetensors file: {e}")))?;
         let mut entries = BTreeMap::new();
@@ -53,6 +63,19 @@ impl Weights {
             entries.insert(name.to_owned(), entry);
         }
         Ok(Self { path: path.to_path_buf(), bytes, entries })
+    }
+
+    /// Adds an f32 tensor, values in C order; one of the same name is replaced.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for values that do not have their shape's length.
+    pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, values: &[f32]) -> Result<()> {
+        let name = name.into();
+        check_length(&name, &shape, values.len())?;
+        let start = self.bytes.len();
+        self.bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        self.entries.insert(name, Entry { number: Number::F32, shape, bytes: start..self.bytes.len() });
+        Ok(())
     }
 
     /// Shape and values (C order) of a tensor.
@@ -96,9 +119,7 @@ impl Weights {
 pub fn write(path: impl AsRef<Path>, tensors: &[(&str, &[usize], &[f32])]) -> Result<()> {
     let path = path.as_ref();
     for (name, shape, values) in tensors {
-        if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(values.len()) {
-            return Err(Error::shape(format!("tensor '{name}'"), format!("as many values as {shape:?}"), values.len()));
-        }
+        check_length(name, shape, values.len())?;
     }
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
@@ -111,6 +132,13 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, &[usize], &[f32])]) -> Re
         .map_err(refused)?;
     let file = safetensors::serialize(views, None).map_err(refused)?;
     super::write_atomic(path, |out| out.write_all(&file))
+}
+
+fn check_length(name: &str, shape: &[usize], found: usize) -> Result<()> {
+    if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) == Some(found) {
+        return Ok(());
+    }
+    Err(Error::shape(format!("tensor '{name}'"), format!("as many values as {shape:?}"), found))
 }
 
 fn number(dtype: Dtype) -> Option<Number> {

@@ -1,6 +1,7 @@
 //! U-Net and ResNet, and reading their weights.
 
 mod json;
+pub mod resnet;
 mod unet;
 mod unet_architecture;
 mod unet_parameters;

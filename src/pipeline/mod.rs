@@ -1,6 +1,12 @@
 //! The stages of the kidney-cancer pipeline.
 
+pub mod align;
+pub mod classify;
+pub mod crop;
+pub mod demo;
+pub mod diagnose;
 mod export;
+mod pictures;
 mod preprocess;
 mod segment;
 mod sliding_window;

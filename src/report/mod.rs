@@ -1,1 +1,7 @@
 //! Pictures and the report of a diagnosis.
+
+mod overlay;
+mod page;
+
+pub use overlay::{largest_slice, overlay};
+pub use page::{Page, Section};

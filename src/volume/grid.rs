@@ -49,6 +49,19 @@ impl Grid {
         Ok(Self { shape: [k, j, i], affine: volume.affine.after(&step) })
     }
 
+    /// The same shape, and every corner in the same place to within a hundredth of a voxel: what is left of two programs
+    /// rounding one geometry to f32.
+    pub fn matches(&self, other: &Self) -> bool {
+        let least = self.affine.spacing().into_iter().fold(f64::INFINITY, f64::min);
+        let last = self.shape.map(|n| n.saturating_sub(1) as f64);
+        let corners = (0..8).map(|c| std::array::from_fn(|a| if c >> a & 1 == 1 { last[2 - a] } else { 0.0 }));
+        let near = |p: [f64; 3]| {
+            let (a, b) = (self.affine.apply(p), other.affine.apply(p));
+            (0..3).all(|k| (a[k] - b[k]).abs() <= 0.01 * least)
+        };
+        self.shape == other.shape && corners.into_iter().all(near)
+    }
+
     /// Millimetres between voxel centres along (d, h, w).
     pub fn spacing(&self) -> [f64; 3] {
         let [i, j, k] = self.affine.spacing();

@@ -27,6 +27,15 @@ pub enum Voxels {
 }
 
 impl Voxels {
+    /// The value at an offset, as f32.
+    pub fn value(&self, offset: usize) -> f32 {
+        match self {
+            Self::U8(v) => v[offset].into(),
+            Self::I16(v) => v[offset].into(),
+            Self::F32(v) => v[offset],
+        }
+    }
+
     /// Number of voxels.
     pub fn len(&self) -> usize {
         match self {

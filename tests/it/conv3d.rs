@@ -21,7 +21,7 @@ fn case(x: Shape, w: Shape, stride: [usize; 3], padding: [usize; 3], dilation: [
 fn cases() -> Vec<Case> {
     const ONE: [usize; 3] = [1; 3];
     const NONE: [usize; 3] = [0; 3];
-    vec![
+    let chosen = vec![
         case([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], ONE, NONE, ONE, 1),
         case([2, 3, 5, 7, 11], [5, 3, 3, 3, 3], ONE, ONE, ONE, 1),
         case([1, 4, 7, 9, 5], [8, 4, 3, 3, 3], [2; 3], ONE, ONE, 1),
@@ -44,7 +44,13 @@ fn cases() -> Vec<Case> {
         // more than two registers of outputs; sums longer than L1 holds
         case([1, 16, 2, 5, 8], [67, 16, 3, 3, 3], ONE, ONE, ONE, 1),
         case([1, 150, 1, 4, 5], [20, 150, 1, 3, 3], ONE, [0, 1, 1], ONE, 1),
-    ]
+    ];
+    // What the benches time, cut to a few voxels.
+    let timed = crate::shapes::CONVS.iter().map(|shape| {
+        let (stride, padding) = shape.stride_padding();
+        case(shape.input(3), shape.weight(), stride, padding, ONE, 1)
+    });
+    chosen.into_iter().chain(timed).collect()
 }
 
 /// Shapes nobody chose. Kernels always fit the padded input.

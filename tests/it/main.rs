@@ -1,5 +1,7 @@
 //! One integration binary, a file an op. `support` holds the devices, drawn inputs and derived bounds they share.
 
+#[path = "../shapes/mod.rs"]
+mod shapes;
 mod support;
 
 mod activation;

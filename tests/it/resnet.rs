@@ -1,1 +1,107 @@
-//! Placeholder of this change.
+//! The ResNet against torchvision's, and its refusals.
+
+use std::path::Path;
+
+use nephron::io::weights::Weights;
+use nephron::models::resnet::{ResNet, ResNetConfig, seeded_weights};
+use nephron::{DType, Device, Tensor};
+use serde_json::Value;
+
+use crate::support::{compiles_only, devices};
+
+/// golden/resnet/make.py's rule for a tensor's values.
+fn values(name: &str, place: usize, shape: &[usize]) -> Vec<f32> {
+    let count: usize = shape.iter().product();
+    let fan_in: usize = shape.iter().skip(1).product();
+    (0..count)
+        .map(|j| {
+            let wave = (0.001 * ((37 * j + 101 * place) % 6283) as f64).sin();
+            let value = if name.ends_with("running_var") {
+                1.0 + 0.5 * wave * wave
+            } else if name.ends_with("running_mean") || name.ends_with("bias") {
+                0.1 * wave
+            } else if shape.len() == 1 {
+                0.6 + 0.2 * wave
+            } else {
+                wave * (2.0 / fan_in as f64).sqrt()
+            };
+            value as f32
+        })
+        .collect()
+}
+
+fn golden() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/resnet/golden.json");
+    serde_json::from_str(&std::fs::read_to_string(path).expect("golden.json")).expect("json")
+}
+
+fn weights(golden: &Value) -> Weights {
+    let mut weights = Weights::default();
+    // serde_json's maps are sorted by name, as the generator's.
+    for (place, (name, shape)) in golden["shapes"].as_object().expect("shapes").iter().enumerate() {
+        let shape: Vec<usize> = serde_json::from_value(shape.clone()).expect("a shape");
+        let data = values(name, place, &shape);
+        weights.insert(name.clone(), shape, &data).expect("values of the shape");
+    }
+    weights
+}
+
+const CONFIG: ResNetConfig = ResNetConfig { depth: 50, classes: 5, fusion: true };
+
+#[test]
+fn agrees_with_torchvision() {
+    let golden = golden();
+    let weights = weights(&golden);
+    let want: Vec<Vec<f64>> = serde_json::from_value(golden["logits"].clone()).expect("logits");
+    let (low, high) = want.iter().flatten().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+    let pixels: Vec<f32> = (0..2 * 3 * 64 * 64).map(|j| (0.001 * (53 * j % 6283) as f64).sin() as f32).collect();
+    // A software adapter takes minutes for a ResNet; its ops are tested on their own.
+    for device in devices().iter().filter(|d| !d.name().starts_with("vulkan")) {
+        let network = ResNet::new(&CONFIG, &weights, device, DType::F32).expect("a network");
+        let images = Tensor::from_ncdhw(device, [2, 3, 1, 64, 64], DType::F32, &pixels).expect("images");
+        let logits = network.forward(&images).expect("logits").to_ndhwc().expect("values");
+        if compiles_only(device) {
+            continue;
+        }
+        for (got, want) in logits.iter().zip(want.iter().flatten()) {
+            let difference = (f64::from(*got) - want).abs();
+            assert!(difference <= 1e-4 * (high - low), "{got} on {}, torchvision {want}", device.name());
+        }
+    }
+}
+
+#[test]
+fn probabilities_of_seeded_weights_sum_to_one() {
+    let network = ResNet::new(&CONFIG, &seeded_weights(&CONFIG, 7).expect("weights"), &Device::Cpu, DType::F32);
+    let images: Vec<f32> = (0..3 * 32 * 32).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+    let rows = network.expect("a network").probabilities(&images, [1, 32, 32]).expect("probabilities");
+    let sum: f32 = rows[0].iter().sum();
+    assert!((sum - 1.0).abs() < 1e-5 && rows[0].iter().all(|p| *p > 0.0), "{rows:?}");
+}
+
+#[test]
+fn wrong_weights_are_refused_by_name() {
+    let error = |weights: &Weights, config: &ResNetConfig| match ResNet::new(config, weights, &Device::Cpu, DType::F32)
+    {
+        Ok(_) => panic!("it must be refused"),
+        Err(e) => e.to_string(),
+    };
+    let golden = golden();
+    let mut weights = weights(&golden);
+    weights.insert("resnet.layer2.0.conv2.weight", vec![128, 128, 1, 1], &[0.0; 128 * 128]).expect("a tensor");
+    let message = error(&weights, &CONFIG);
+    assert!(message.contains("layer2.0.conv2") && message.contains("[128, 128, 3, 3]"), "{message}");
+    let message = error(&Weights::default(), &CONFIG);
+    assert!(message.contains("fusion.weight"), "{message}");
+    let message = error(&weights, &ResNetConfig { depth: 77, ..CONFIG });
+    assert!(message.contains("77"), "{message}");
+}
+
+#[test]
+fn images_of_another_shape_are_refused() {
+    let weights = seeded_weights(&CONFIG, 7).expect("weights");
+    let network = ResNet::new(&CONFIG, &weights, &Device::Cpu, DType::F32).expect("a network");
+    let images = Tensor::zeros(&Device::Cpu, [1, 4, 1, 32, 32], DType::F32).expect("images");
+    let message = network.forward(&images).expect_err("four channels").to_string();
+    assert!(message.contains("[1, 4, 1, 32, 32]"), "{message}");
+}

@@ -1,0 +1,139 @@
+//! torchvision's bottleneck ResNets (50, 101, 152) with the authors' 1x1 fusion convolution in front.
+//!
+//! Images are [n, 3, 1, h, w], one phase a channel. Inference only: every batch norm is folded into the convolution
+//! before it, w' = w * g / sqrt(var + eps) and b' = beta - mean * g / sqrt(var + eps) with eps 1e-5, in f64.
+//! Deep residual learning: He et al., CVPR 2016; parameter names and the stride on the 3x3 convolution: torchvision.
+
+mod weights;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::io::weights::Weights;
+use crate::ops::{self, Conv3dParams, Pool3dParams};
+use crate::tensor::{DType, Tensor};
+use weights::Reader;
+
+pub use weights::seeded_weights;
+
+/// Which network: `depth` fixes the number of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResNetConfig {
+    /// 50, 101 or 152.
+    pub depth: usize,
+    /// Outputs of the last layer.
+    pub classes: usize,
+    /// A 1x1 convolution 3 -> 3 without bias before the first layer, and `resnet.` before every other name.
+    pub fusion: bool,
+}
+
+/// Channels of a block's 3x3 convolution, by stage; its output has [`EXPANSION`] times as many.
+const WIDTHS: [usize; 4] = [64, 128, 256, 512];
+const EXPANSION: usize = 4;
+const BATCH_NORM_EPS: f64 = 1e-5;
+
+impl ResNetConfig {
+    /// Blocks a stage.
+    pub fn blocks(&self) -> Result<[usize; 4]> {
+        match self.depth {
+            50 => Ok([3, 4, 6, 3]),
+            101 => Ok([3, 4, 23, 3]),
+            152 => Ok([3, 8, 36, 3]),
+            other => Err(Error::argument("resnet: depth", "50, 101 or 152", other)),
+        }
+    }
+}
+
+/// A convolution with its batch norm folded in.
+struct Conv {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    params: Conv3dParams,
+}
+
+impl Conv {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::conv3d(x, &self.weight, self.bias.as_ref(), &self.params)
+    }
+}
+
+/// 1x1, 3x3 (with the stride), 1x1, added to the input or to its strided 1x1 projection.
+struct Bottleneck {
+    convs: [Conv; 3],
+    projection: Option<Conv>,
+}
+
+impl Bottleneck {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let [reduce, spatial, expand] = &self.convs;
+        let y = ops::relu(&reduce.forward(x)?)?;
+        let y = ops::relu(&spatial.forward(&y)?)?;
+        let y = expand.forward(&y)?;
+        let skip = match &self.projection {
+            Some(projection) => projection.forward(x)?,
+            None => x.clone(),
+        };
+        ops::relu(&ops::add(&y, &skip)?)
+    }
+}
+
+/// A network on a device, ready for inference.
+pub struct ResNet {
+    device: Device,
+    dtype: DType,
+    fusion: Option<Conv>,
+    stem: Conv,
+    blocks: Vec<Bottleneck>,
+    head: (Tensor, Tensor),
+}
+
+impl ResNet {
+    /// Puts the weights on the device, batch norms folded, stored as `dtype`.
+    ///
+    /// # Errors
+    /// A missing parameter or one of another shape (both named); a depth that is not in the family.
+    pub fn new(config: &ResNetConfig, weights: &Weights, device: &Device, dtype: DType) -> Result<Self> {
+        let reader = Reader::new(weights, device, dtype, if config.fusion { "resnet." } else { "" });
+        let fusion = config.fusion.then(|| reader.plain_conv("fusion.weight", [3, 3, 1, 1])).transpose()?;
+        let stem = reader.conv_bn("conv1", "bn1", [64, 3, 7, 7], 2)?;
+        let mut blocks = Vec::new();
+        let mut channels = 64;
+        for (stage, (count, width)) in config.blocks()?.into_iter().zip(WIDTHS).enumerate() {
+            for block in 0..count {
+                let stride = if block == 0 && stage > 0 { 2 } else { 1 };
+                let name = format!("layer{}.{block}", stage + 1);
+                blocks.push(reader.bottleneck(&name, channels, width, stride)?);
+                channels = width * EXPANSION;
+            }
+        }
+        let head = reader.linear("fc", config.classes, channels)?;
+        Ok(Self { device: device.clone(), dtype, fusion, stem, blocks, head })
+    }
+
+    /// Logits [n, classes, 1, 1, 1] of images [n, 3, 1, h, w].
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let [_, channels, depth, _, _] = images.shape();
+        if (channels, depth) != (3, 1) {
+            return Err(Error::shape("resnet: images", "[n, 3, 1, h, w]", format!("{:?}", images.shape())));
+        }
+        let mut x = match &self.fusion {
+            Some(fusion) => fusion.forward(images)?,
+            None => images.clone(),
+        };
+        x = ops::relu(&self.stem.forward(&x)?)?;
+        x = ops::max_pool3d(&x, &Pool3dParams { kernel: [1, 3, 3], stride: [1, 2, 2], padding: [0, 1, 1] })?;
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        let [_, _, _, h, w] = x.shape();
+        x = ops::avg_pool3d(&x, &Pool3dParams { kernel: [1, h, w], stride: [1, 1, 1], padding: [0; 3] })?;
+        ops::linear(&x, &self.head.0, Some(&self.head.1))
+    }
+
+    /// Softmax of the logits, a row of class probabilities an image. `images` are f32 in PyTorch's order [n, 3, h, w].
+    pub fn probabilities(&self, images: &[f32], [n, h, w]: [usize; 3]) -> Result<Vec<Vec<f32>>> {
+        let x = Tensor::from_ncdhw(&self.device, [n, 3, 1, h, w], self.dtype, images)?;
+        let rows = ops::softmax(&self.forward(&x)?)?;
+        let classes = rows.shape()[1];
+        Ok(rows.to_ndhwc()?.chunks(classes.max(1)).map(<[f32]>::to_vec).collect())
+    }
+}

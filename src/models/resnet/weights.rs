@@ -1,0 +1,159 @@
+//! torchvision's parameter names to folded convolutions, and seeded weights under the same names.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use super::{BATCH_NORM_EPS, Bottleneck, Conv, EXPANSION, ResNetConfig, WIDTHS};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::io::weights::Weights;
+use crate::ops::Conv3dParams;
+use crate::tensor::{DType, Tensor};
+
+/// Reads parameters under a prefix and puts them on a device.
+pub(super) struct Reader<'a> {
+    weights: &'a Weights,
+    device: &'a Device,
+    dtype: DType,
+    prefix: &'static str,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(weights: &'a Weights, device: &'a Device, dtype: DType, prefix: &'static str) -> Self {
+        Self { weights, device, dtype, prefix }
+    }
+
+    fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+        let (shape, data) = self.weights.get(name)?;
+        if shape != expected {
+            let reason = format!("tensor '{name}': expected shape {expected:?}, found {shape:?}");
+            return Err(Error::file(self.weights.path(), reason));
+        }
+        Ok(data)
+    }
+
+    /// [co, ci, kh, kw] with padding (k - 1) / 2.
+    fn conv(&self, [co, ci, kh, kw]: [usize; 4], weight: &[f32], bias: Option<&[f32]>, stride: usize) -> Result<Conv> {
+        Ok(Conv {
+            weight: Tensor::from_ncdhw(self.device, [co, ci, 1, kh, kw], self.dtype, weight)?,
+            bias: bias.map(|b| Tensor::vector(self.device, b)).transpose()?,
+            params: Conv3dParams {
+                stride: [1, stride, stride],
+                padding: [0, (kh - 1) / 2, (kw - 1) / 2],
+                ..Conv3dParams::default()
+            },
+        })
+    }
+
+    /// A convolution without batch norm or prefix.
+    pub(super) fn plain_conv(&self, name: &str, shape: [usize; 4]) -> Result<Conv> {
+        self.conv(shape, &self.read(name, &shape)?, None, 1)
+    }
+
+    /// A convolution with the batch norm behind it folded in.
+    pub(super) fn conv_bn(&self, conv: &str, norm: &str, shape: [usize; 4], stride: usize) -> Result<Conv> {
+        let prefix = self.prefix;
+        let mut weight = self.read(&format!("{prefix}{conv}.weight"), &shape)?;
+        let per_channel = |part: &str| self.read(&format!("{prefix}{norm}.{part}"), &shape[..1]);
+        let (gain, beta) = (per_channel("weight")?, per_channel("bias")?);
+        let (mean, var) = (per_channel("running_mean")?, per_channel("running_var")?);
+        let mut bias = Vec::with_capacity(shape[0]);
+        for (channel, row) in weight.chunks_mut(shape[1] * shape[2] * shape[3]).enumerate() {
+            let scale = f64::from(gain[channel]) / (f64::from(var[channel]) + BATCH_NORM_EPS).sqrt();
+            row.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+            bias.push((f64::from(beta[channel]) - f64::from(mean[channel]) * scale) as f32);
+        }
+        self.conv(shape, &weight, Some(&bias), stride)
+    }
+
+    pub(super) fn bottleneck(&self, name: &str, channels: usize, width: usize, stride: usize) -> Result<Bottleneck> {
+        let out = width * EXPANSION;
+        let conv = |i: usize, shape: [usize; 4], stride: usize| {
+            self.conv_bn(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape, stride)
+        };
+        let projection = (stride != 1 || channels != out)
+            .then(|| {
+                let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
+                self.conv_bn(&conv, &norm, [out, channels, 1, 1], stride)
+            })
+            .transpose()?;
+        Ok(Bottleneck {
+            convs: [
+                conv(1, [width, channels, 1, 1], 1)?,
+                conv(2, [width, width, 3, 3], stride)?,
+                conv(3, [out, width, 1, 1], 1)?,
+            ],
+            projection,
+        })
+    }
+
+    pub(super) fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<(Tensor, Tensor)> {
+        let weight = self.read(&format!("{}{name}.weight", self.prefix), &[outputs, inputs])?;
+        let bias = self.read(&format!("{}{name}.bias", self.prefix), &[outputs])?;
+        let weight = Tensor::from_ncdhw(self.device, [outputs, inputs, 1, 1, 1], self.dtype, &weight)?;
+        Ok((weight, Tensor::vector(self.device, &bias)?))
+    }
+}
+
+/// Weights drawn from a seed under torchvision's names: He-normal convolutions (fan out), batch norms that pass through
+/// except the last of each block, whose gain of 0.2 keeps 33 residual additions from overflowing f16.
+///
+/// # Errors
+/// A depth that is not in the family.
+pub fn seeded_weights(config: &ResNetConfig, seed: u64) -> Result<Weights> {
+    let mut draw = Draw { rng: ChaCha8Rng::seed_from_u64(seed), weights: Weights::default() };
+    let prefix = if config.fusion { "resnet." } else { "" };
+    if config.fusion {
+        // Close to the identity, as the authors initialise nothing special and training starts near it.
+        let identity: [f32; 9] = std::array::from_fn(|i| if i % 4 == 0 { 1.0 } else { 0.0 });
+        draw.weights.insert("fusion.weight", vec![3, 3, 1, 1], &identity)?;
+    }
+    draw.conv_bn(&format!("{prefix}conv1"), &format!("{prefix}bn1"), [64, 3, 7, 7], 1.0)?;
+    let mut channels = 64;
+    for (stage, (count, width)) in config.blocks()?.into_iter().zip(WIDTHS).enumerate() {
+        for block in 0..count {
+            let (name, out) = (format!("{prefix}layer{}.{block}", stage + 1), width * EXPANSION);
+            let shapes = [[width, channels, 1, 1], [width, width, 3, 3], [out, width, 1, 1]];
+            for (i, (shape, gain)) in shapes.into_iter().zip([1.0, 1.0, 0.2]).enumerate() {
+                draw.conv_bn(&format!("{name}.conv{}", i + 1), &format!("{name}.bn{}", i + 1), shape, gain)?;
+            }
+            if block == 0 {
+                draw.conv_bn(
+                    &format!("{name}.downsample.0"),
+                    &format!("{name}.downsample.1"),
+                    [out, channels, 1, 1],
+                    1.0,
+                )?;
+            }
+            channels = out;
+        }
+    }
+    let sd = 1.0 / (channels as f64).sqrt();
+    draw.normal(&format!("{prefix}fc.weight"), vec![config.classes, channels], sd)?;
+    draw.weights.insert(format!("{prefix}fc.bias"), vec![config.classes], &vec![0.0; config.classes])?;
+    Ok(draw.weights)
+}
+
+struct Draw {
+    rng: ChaCha8Rng,
+    weights: Weights,
+}
+
+impl Draw {
+    fn normal(&mut self, name: &str, shape: Vec<usize>, sd: f64) -> Result<()> {
+        let len = shape.iter().product();
+        let data: Vec<f32> =
+            (0..len).map(|_| (Distribution::<f64>::sample(&StandardNormal, &mut self.rng) * sd) as f32).collect();
+        self.weights.insert(name, shape, &data)
+    }
+
+    fn conv_bn(&mut self, conv: &str, norm: &str, shape: [usize; 4], gain: f32) -> Result<()> {
+        let [co, _, kh, kw] = shape;
+        self.normal(&format!("{conv}.weight"), shape.to_vec(), (2.0 / (co * kh * kw) as f64).sqrt())?;
+        for (part, value) in [("weight", gain), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)] {
+            self.weights.insert(format!("{norm}.{part}"), vec![co], &vec![value; co])?;
+        }
+        Ok(())
+    }
+}

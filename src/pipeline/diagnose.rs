@@ -1,0 +1,253 @@
+//! The whole pipeline: scans in; masks, aligned phases, probabilities, pictures and a report out.
+//!
+//! A result folder holds `masks/` (each on its own scan's grid), `aligned/` (images and masks on the reference's grid),
+//! `pictures/`, `report.html` and, written last, `result.json`: where it is, the run is whole.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::align::{Alignment, Scan, align};
+use super::classify::{Classification, Classifier, PhaseImage};
+use super::{SegmentOptions, Segmenter, Stage, pictures};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::io::nifti::{self, Image};
+use crate::io::write_atomic;
+use crate::phase::{Phase, Subtype};
+use crate::registration::{Registration, RegistrationOptions, transform};
+use crate::volume::{Orientation, Volume, Voxels};
+
+/// The version of `result.json`'s layout.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One phase to work on.
+pub struct PhaseInput {
+    /// Which phase.
+    pub phase: Phase,
+    /// Where the scan came from, for the result.
+    pub path: PathBuf,
+    /// CT in Hounsfield units.
+    pub image: Image,
+}
+
+/// The trained parts on a device.
+pub struct System {
+    /// Finds kidneys and tumours.
+    pub segmenter: Segmenter,
+    /// Tells the subtypes apart.
+    pub classifier: Classifier,
+    /// What every result of these models must carry: that they are untrained, or for phantoms only.
+    pub notes: Vec<String>,
+}
+
+/// How to go about it.
+#[derive(Debug, Clone, Default)]
+pub struct DiagnoseOptions {
+    /// Of each phase.
+    pub segment: SegmentOptions,
+    /// Of every phase but the reference.
+    pub registration: RegistrationOptions,
+}
+
+/// What is under way.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// A phase's segmentation.
+    Segment(Phase, Stage),
+    /// Registration.
+    Align,
+    /// Classification, pictures, report.
+    Classify,
+}
+
+/// One phase in the result. Paths are relative to the result folder.
+#[derive(Debug, Clone, Serialize)]
+pub struct PhaseResult {
+    /// Which phase.
+    pub phase: Phase,
+    /// The scan.
+    pub input: PathBuf,
+    /// Its mask, on its own grid.
+    pub mask: PathBuf,
+    /// Kidney parenchyma, millilitres.
+    pub kidney_ml: f64,
+    /// Tumour, millilitres.
+    pub tumour_ml: f64,
+    /// The scan on the reference's grid.
+    pub aligned: PathBuf,
+    /// Its mask there.
+    pub aligned_mask: PathBuf,
+    /// How it was moved; none for the reference.
+    pub registration: Option<Registration>,
+    /// The transform as ITK text; none for the reference.
+    pub transform: Option<PathBuf>,
+    /// Overlays, the reference's tumour slice first.
+    pub pictures: Vec<PathBuf>,
+}
+
+/// Seconds by stage.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Seconds {
+    /// Of all phases.
+    pub segment: f64,
+    /// Of all phases but the reference.
+    pub align: f64,
+    /// Crops and network.
+    pub classify: f64,
+    /// Everything, files included.
+    pub total: f64,
+}
+
+/// `result.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Diagnosis {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Name and version.
+    pub program: String,
+    /// Where it ran.
+    pub device: String,
+    /// What a reader must know of the models.
+    pub notes: Vec<String>,
+    /// What was odd but usable.
+    pub warnings: Vec<String>,
+    /// The phase the others were moved onto.
+    pub reference: Phase,
+    /// First and last slice that all phases cover, counted from the feet on the reference's grid.
+    pub slices: [usize; 2],
+    /// In the order given.
+    pub phases: Vec<PhaseResult>,
+    /// Names of the classes, the order of all probabilities.
+    pub classes: [Subtype; 5],
+    /// None when no tumour was found in some phase.
+    pub classification: Option<Classification>,
+    /// Where the time went.
+    pub seconds: Seconds,
+}
+
+/// Runs every stage and writes the result folder, which is made when missing.
+///
+/// # Errors
+/// Fewer than three phases or one twice; whatever a stage fails with, the phase named. No tumour is no error.
+pub fn diagnose(
+    inputs: &[PhaseInput],
+    system: &System,
+    options: &DiagnoseOptions,
+    device: &Device,
+    folder: &Path,
+    progress: &mut dyn FnMut(Step),
+) -> Result<Diagnosis> {
+    let started = Instant::now();
+    let phases: Vec<Phase> = inputs.iter().map(|i| i.phase).collect();
+    super::classify::combinations(&phases)?;
+    super::align::reference(&phases)?;
+    for name in ["masks", "aligned", "pictures"] {
+        let path = folder.join(name);
+        std::fs::create_dir_all(&path).map_err(|e| Error::file(&path, format!("the folder cannot be made: {e}")))?;
+    }
+    let mut seconds = Seconds::default();
+    let mut warnings = Vec::new();
+
+    let (lps, mut scans, mut results) = (lps()?, Vec::new(), Vec::new());
+    for input in inputs {
+        let named = |e: Error| Error::Data(format!("{} ({} phase): {e}", input.path.display(), input.phase));
+        let found = system
+            .segmenter
+            .segment(&input.image.volume, &options.segment, &mut |stage| progress(Step::Segment(input.phase, stage)))
+            .map_err(named)?;
+        let noted = input.image.warnings.iter().chain(&found.warnings);
+        warnings.extend(noted.map(|w| format!("{} phase: {w}", input.phase)));
+        seconds.segment += found.seconds.preprocess + found.seconds.network + found.seconds.export;
+        let mask = PathBuf::from(format!("masks/{}_mask.nii.gz", input.phase));
+        nifti::write(folder.join(&mask), &input.image.with_volume(found.mask.clone()))?;
+        scans.push(Scan {
+            phase: input.phase,
+            image: input.image.volume.reorient(lps)?,
+            mask: found.mask.reorient(lps)?,
+        });
+        results.push(PhaseResult {
+            phase: input.phase,
+            input: input.path.clone(),
+            mask,
+            kidney_ml: millilitres(&found.mask, 1),
+            tumour_ml: millilitres(&found.mask, 2),
+            aligned: format!("aligned/{}.nii.gz", input.phase).into(),
+            aligned_mask: format!("aligned/{}_mask.nii.gz", input.phase).into(),
+            registration: None,
+            transform: None,
+            pictures: vec![],
+        });
+    }
+
+    progress(Step::Align);
+    let clock = Instant::now();
+    let alignment = align(&scans, &options.registration, device)?;
+    seconds.align = clock.elapsed().as_secs_f64();
+    for ((result, scan), found) in results.iter_mut().zip(&alignment.scans).zip(&alignment.moves) {
+        let reference = inputs.iter().find(|i| i.phase == alignment.reference).unwrap_or(&inputs[0]);
+        let own = reference.image.volume.orientation();
+        for (path, volume) in [(&result.aligned, &scan.image), (&result.aligned_mask, &scan.mask)] {
+            nifti::write(folder.join(path), &reference.image.with_volume(volume.reorient(own)?))?;
+        }
+        if let Some(found) = found {
+            warnings.extend(found.warnings.iter().map(|w| format!("{} phase: {w}", scan.phase)));
+            let path = PathBuf::from(format!("aligned/{}.tfm", scan.phase));
+            transform::write_itk(folder.join(&path), &found.transform)?;
+            result.transform = Some(path);
+        }
+        result.registration.clone_from(found);
+    }
+
+    progress(Step::Classify);
+    let clock = Instant::now();
+    let classification = classify(&alignment, &system.classifier)?;
+    seconds.classify = clock.elapsed().as_secs_f64();
+    if classification.is_none() {
+        warnings.push("no tumour was found in some phase: there is nothing to classify".into());
+    }
+    for (result, scan) in results.iter_mut().zip(&alignment.scans) {
+        result.pictures = pictures::write(scan, &alignment, folder)?;
+    }
+    seconds.total = started.elapsed().as_secs_f64();
+    let diagnosis = Diagnosis {
+        schema_version: SCHEMA_VERSION,
+        program: format!("nephron {}", env!("CARGO_PKG_VERSION")),
+        device: device.name(),
+        notes: system.notes.clone(),
+        warnings,
+        reference: alignment.reference,
+        slices: alignment.slices,
+        phases: results,
+        classes: Subtype::ALL,
+        classification,
+        seconds,
+    };
+    let page = pictures::page(&diagnosis).html();
+    write_atomic(folder.join("report.html"), |file| file.write_all(page.as_bytes()))?;
+    let text = serde_json::to_string_pretty(&diagnosis).map_err(|e| Error::Data(format!("result.json: {e}")))?;
+    write_atomic(folder.join("result.json"), |file| writeln!(file, "{text}"))?;
+    Ok(diagnosis)
+}
+
+fn classify(alignment: &Alignment, classifier: &Classifier) -> Result<Option<Classification>> {
+    let images: Vec<PhaseImage> = alignment
+        .scans
+        .iter()
+        .map(|s| PhaseImage { phase: s.phase, image: s.image.clone(), mask: s.mask.clone() })
+        .collect();
+    classifier.classify(&images)
+}
+
+/// Rows to the back, columns to the left, slices to the head: how axial scans are looked at.
+pub(crate) fn lps() -> Result<Orientation> {
+    "LPS".parse()
+}
+
+fn millilitres(mask: &Volume, label: u8) -> f64 {
+    let Voxels::U8(labels) = &mask.voxels else { return 0.0 };
+    let voxels = labels.iter().filter(|l| **l == label).count();
+    voxels as f64 * mask.affine.determinant().abs() / 1000.0
+}

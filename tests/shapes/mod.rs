@@ -1,0 +1,56 @@
+//! Shapes that the tests check (small) and the benches time (whole): one list, so that nothing is timed unchecked.
+#![allow(dead_code)] // each of the two uses its part
+
+/// A convolution with kernel k, padding (k - 1) / 2 and equal strides, of a cube of side `size` (d = 1 where `flat`).
+#[derive(Debug, Clone, Copy)]
+pub struct Conv {
+    /// For reports.
+    pub name: &'static str,
+    /// Channels in and out.
+    pub channels: [usize; 2],
+    /// Side of the input.
+    pub size: usize,
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Along every axis.
+    pub stride: usize,
+    /// 2D?
+    pub flat: bool,
+}
+
+const fn conv(name: &'static str, channels: [usize; 2], size: usize, kernel: usize, stride: usize, flat: bool) -> Conv {
+    Conv { name, channels, size, kernel, stride, flat }
+}
+
+/// The U-Net's layers and the ResNet's.
+pub const CONVS: [Conv; 9] = [
+    conv("1->32 at 64^3", [1, 32], 64, 3, 1, false),
+    conv("32->32 at 64^3", [32, 32], 64, 3, 1, false),
+    conv("32->64 stride 2 at 64^3", [32, 64], 64, 3, 2, false),
+    conv("64->64 at 32^3", [64, 64], 32, 3, 1, false),
+    conv("128->128 at 16^3", [128, 128], 16, 3, 1, false),
+    conv("320->320 at 8^3", [320, 320], 8, 3, 1, false),
+    conv("ResNet 64->64 at 56^2", [64, 64], 56, 3, 1, true),
+    conv("ResNet 256->64 1x1 at 56^2", [256, 64], 56, 1, 1, true),
+    conv("ResNet 512->512 at 7^2", [512, 512], 7, 3, 1, true),
+];
+
+impl Conv {
+    /// [1, ci, d, h, w] with at most `most` voxels along an axis.
+    pub fn input(&self, most: usize) -> [usize; 5] {
+        let side = self.size.min(most);
+        [1, self.channels[0], if self.flat { 1 } else { side }, side, side]
+    }
+
+    /// [co, ci, kd, kh, kw].
+    pub fn weight(&self) -> [usize; 5] {
+        let k = self.kernel;
+        [self.channels[1], self.channels[0], if self.flat { 1 } else { k }, k, k]
+    }
+
+    /// Stride and padding along (z, y, x).
+    pub fn stride_padding(&self) -> ([usize; 3], [usize; 3]) {
+        let (s, p) = (self.stride, (self.kernel - 1) / 2);
+        if self.flat { ([1, s, s], [0, p, p]) } else { ([s; 3], [p; 3]) }
+    }
+}
