@@ -4,10 +4,12 @@
 //! [co, ci, kd, kh, kw] is stored [co, kd, kh, kw, ci], so a row of it is the K axis of the implicit GEMM. What has
 //! fewer axes gets axes of size 1: a bias is [1, c, 1, 1, 1], a label map [n, 1, d, h, w], theta [n, 1, 1, 3, 4].
 
+#[cfg(feature = "gpu")]
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "gpu")]
 use half::{bf16, f16};
 
 use crate::device::Device;

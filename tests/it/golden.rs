@@ -48,7 +48,7 @@ fn run(case: &Value, arrays: &Weights, device: &Device, folder: &Path) {
     }
     cli::run_from(args).unwrap_or_else(|e| panic!("{name} on {}: {e}", device.name()));
     for key in keys {
-        let (shape, got) = npy::read_f32(&out(key)).expect("an output");
+        let (shape, got) = npy::read_f32(out(key)).expect("an output");
         let (want_shape, want) = arrays.get(&format!("{name}/want/{key}")).expect("a golden output");
         let (_, bound) = arrays.get(&format!("{name}/bound/{key}")).expect("a bound");
         assert_eq!(shape, want_shape, "{name} {key} on {}", device.name());
@@ -70,7 +70,7 @@ fn run(case: &Value, arrays: &Weights, device: &Device, folder: &Path) {
 fn run_all(wanted: &[&str]) {
     let cases: Value =
         serde_json::from_str(&std::fs::read_to_string(golden("cases.json")).expect("cases.json")).expect("json");
-    let arrays = Weights::read(&golden("ops.safetensors")).expect("ops.safetensors");
+    let arrays = Weights::read(golden("ops.safetensors")).expect("ops.safetensors");
     let mut count = BTreeMap::new();
     for case in list(&cases, "cases").iter().filter(|c| wanted.contains(&text(c, "op"))) {
         for device in devices() {
