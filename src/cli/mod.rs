@@ -111,7 +111,12 @@ impl Context {
 
 /// Parses the command line, runs the verb; one line on standard error and exit code 1 or 2 when it fails.
 pub fn main() -> ExitCode {
-    match execute(Cli::parse()) {
+    let parsed = match Cli::try_parse() {
+        Ok(cli) => Ok(cli),
+        Err(help) if !help.use_stderr() => help.exit(),
+        Err(wrong) => Err(usage(&wrong)),
+    };
+    match parsed.and_then(execute) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -125,7 +130,15 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// Whatever the verb fails with; wrong arguments are [`Error::Usage`].
 pub fn run_from<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>) -> Result<()> {
-    execute(Cli::try_parse_from(args).map_err(|e| Error::Usage(e.to_string()))?)
+    execute(Cli::try_parse_from(args).map_err(|e| usage(&e))?)
+}
+
+/// A wrong call in one line: what clap says before it goes on to the usage.
+fn usage(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|mark| text.find(mark)).min();
+    let said = text[..end.unwrap_or(text.len())].trim_start_matches("error:");
+    Error::Usage(said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 fn execute(cli: Cli) -> Result<()> {

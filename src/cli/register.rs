@@ -97,7 +97,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let fixed = warned(&args.fixed, nifti::read_labels(&args.fixed)?);
     let moving = warned(&args.moving, nifti::read_labels(&args.moving)?);
     let device = context.device()?;
-    let found = registration::register(&fixed.volume, &moving.volume, &device, &options)?;
+    let found = registration::register(&fixed.volume, &moving.volume, &device, &options).map_err(|e| {
+        Error::Data(format!("{} (fixed) and {} (moving): {e}", args.fixed.display(), args.moving.display()))
+    })?;
     for warning in &found.warnings {
         eprintln!("warning: {warning}");
     }

@@ -1,1 +1,97 @@
-//! Placeholder of this change.
+//! The command as a user calls it: exit codes, one line on standard error, nothing half written.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use nephron::io::nifti::{self, Image};
+use nephron::volume::{Affine, Volume, Voxels};
+use serde_json::Value;
+
+fn nephron(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nephron")).args(args).output().expect("the program runs")
+}
+
+/// The one line of an error, with its exit code.
+fn refused(args: &[&str]) -> (i32, String) {
+    let output = nephron(args);
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with("warning:")).collect();
+    assert_eq!(lines.len(), 1, "one line for {args:?}: {text}");
+    (output.status.code().expect("an exit code"), lines[0].to_owned())
+}
+
+fn write(path: &Path, voxels: Voxels, affine: Affine) -> String {
+    let volume = Volume { shape: [6, 6, 6], voxels, affine };
+    nifti::write(path, &Image::new(volume)).expect("a written image");
+    path.display().to_string()
+}
+
+fn labels(label: impl Fn(usize) -> u8) -> Voxels {
+    Voxels::U8((0..216).map(label).collect::<Vec<_>>().into())
+}
+
+#[test]
+fn wrong_calls_exit_with_2_and_say_what_was_expected() {
+    for (args, part) in [
+        (&["op", "nosuch"][..], "expected one of conv3d"),
+        (&["op", "conv3d"], "input 'x' is needed"),
+        (&["op", "softmax", "--device", "gpu"], "auto, cpu, cuda[:n] or vulkan[:n]"),
+        (&["op", "softmax", "--device", "cuda:x"], "whole number"),
+        (&["resample", "a.nii", "b.nii"], "--spacing"),
+        (&["resample", "a.nii", "b.nii", "--spacing", "0,1,1"], "above 0"),
+        (&["diagnose", "--portal", "a", "--model", "m", "-o", "o"], "three or four phases, 1 given"),
+        (&["nosuch"], "nosuch"),
+    ] {
+        let (code, line) = refused(args);
+        assert!(code == 2 && line.contains(part), "{args:?}: {code} {line}");
+    }
+}
+
+#[test]
+fn failures_exit_with_1_name_the_file_and_leave_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let empty = write(&at("empty.nii.gz"), labels(|_| 0), Affine::IDENTITY);
+    let kidney = write(&at("kidney.nii.gz"), labels(|i| u8::from(i % 3 == 0)), Affine::IDENTITY);
+    let mut moved = Affine::IDENTITY;
+    moved.0[0][3] = 3.0;
+    let elsewhere = write(&at("elsewhere.nii.gz"), labels(|i| u8::from(i % 2 == 0)), moved);
+    let out = at("out").display().to_string();
+    let missing = at("missing.nii.gz").display().to_string();
+    for (args, parts) in [
+        (vec!["info", &missing], ["missing.nii.gz", "no such file"]),
+        (vec!["segment", &kidney, "--model", &missing, "-o", &out], ["missing.nii.gz", "plans.json"]),
+        (vec!["register", "--fixed", &empty, "--moving", &kidney, "-o", &out], ["empty.nii.gz", "label 1"]),
+        (vec!["register", "--fixed", &kidney, "--moving", &missing, "-o", &out], ["missing.nii.gz", "no such file"]),
+        (vec!["classify", "--portal", &kidney, &elsewhere, "--model", &out], ["elsewhere.nii.gz", "another grid"]),
+        (vec!["info", &kidney, "--device", "cuda:99"], ["", ""]),
+        (vec!["op", "leaky_relu", "--in", "x=nosuch.npy", "--out", "y=y.npy"], ["nosuch.npy", "no such file"]),
+        (vec!["op", "softmax", "--device", "cuda:99"], ["cuda:99", ""]),
+    ] {
+        if args[0] == "info" && args.len() > 2 {
+            // A verb that uses no device does not open one.
+            assert!(nephron(&args).status.success(), "{args:?}");
+            continue;
+        }
+        let (code, line) = refused(&args);
+        assert!(code == 1 && parts.iter().all(|part| line.contains(part)), "{args:?}: {code} {line}");
+    }
+    assert!(!at("out").exists(), "a refused call makes no result folder");
+}
+
+#[test]
+fn devices_and_info_speak_json() {
+    let output = nephron(&["devices", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("json");
+    let backends: Vec<&str> = report.as_array().expect("a list").iter().filter_map(|b| b["backend"].as_str()).collect();
+    assert_eq!(backends, ["cpu", "cuda", "vulkan"]);
+    for backend in report.as_array().expect("a list") {
+        let found = backend["adapters"].as_array().is_some_and(|a| !a.is_empty());
+        assert!(found || backend["missing"].as_str().is_some_and(|m| !m.is_empty()), "{backend}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = write(&folder.path().join("a.nii.gz"), labels(|_| 1), Affine::IDENTITY);
+    let output = nephron(&["info", &path, "--json"]);
+    let info: Value = serde_json::from_slice(&output.stdout).expect("json");
+    assert_eq!(info["shape"], serde_json::json!([6, 6, 6]), "{info}");
+}
