@@ -76,7 +76,8 @@ fn probabilities_of_seeded_weights_sum_to_one() {
     let images: Vec<f32> = (0..3 * 32 * 32).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
     let rows = network.expect("a network").probabilities(&images, [1, 32, 32]).expect("probabilities");
     let sum: f32 = rows[0].iter().sum();
-    assert!((sum - 1.0).abs() < 1e-5 && rows[0].iter().all(|p| *p > 0.0), "{rows:?}");
+    approx::assert_relative_eq!(sum, 1.0, max_relative = 1e-5);
+    assert!(rows[0].iter().all(|p| *p > 0.0), "{rows:?}");
 }
 
 #[test]
