@@ -2,6 +2,15 @@
 //!
 //! [`Device`] chooses a backend at run time, [`Tensor`] holds data on it, [`ops`] are the kernels. The README says how
 //! the pieces fit together.
+//!
+//! ```
+//! use nephron::{DType, Device, Tensor, ops};
+//!
+//! let device = Device::auto();
+//! let x = Tensor::from_ncdhw(&device, [1, 1, 1, 1, 3], DType::F32, &[-1.0, 0.0, 2.0])?;
+//! assert_eq!(ops::relu(&x)?.to_ncdhw()?, [0.0, 0.0, 2.0]);
+//! # Ok::<(), nephron::Error>(())
+//! ```
 
 #[cfg(feature = "cli")]
 pub mod cli;
