@@ -98,6 +98,8 @@ pub(crate) fn checked_len(what: &str, shape: Shape) -> Result<usize> {
         .filter(|&&d| d > 0)
         .try_fold(1usize, |n, &d| n.checked_mul(d))
         .filter(|&n| n <= isize::MAX as usize / 8)
+        // Asking costs nothing and an allocation that fails later would end the process.
+        .filter(|&n| n < 1 << 28 || Vec::<f32>::new().try_reserve_exact(n).is_ok())
         .map(|n| if shape.contains(&0) { 0 } else { n })
         .ok_or_else(|| Error::shape(what, "a shape that fits in memory", format!("{shape:?}")))
 }
@@ -237,9 +239,16 @@ impl Tensor {
 
     /// The same elements under another shape of the same length. Storage order is kept, so the channel must be too,
     /// unless one of the two shapes is flat (a single axis longer than 1 apart from n).
+    ///
+    /// # Errors
+    /// Another number of elements; other channels between shapes that are not flat.
     pub fn reshape(&self, shape: Shape) -> Result<Self> {
         if checked_len("reshape", shape)? != self.len() {
             return Err(Error::shape("reshape", format!("{} elements", self.len()), format!("{shape:?}")));
+        }
+        let flat = |s: Shape| s[1..].iter().filter(|&&d| d > 1).count() <= 1;
+        if self.shape[1] != shape[1] && !flat(self.shape) && !flat(shape) {
+            return Err(Error::shape("reshape: channels", self.shape[1], format!("{} in {shape:?}", shape[1])));
         }
         Ok(Self { shape, ..self.clone() })
     }

@@ -1,12 +1,13 @@
 //! `nephron classify`: subtype probabilities from phases and masks that are there already.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Result};
-use crate::io::nifti;
+use crate::io::{nifti, write_atomic};
 use crate::phase::{Phase, Subtype};
 use crate::pipeline::classify::{Classification, Classifier, PhaseImage};
 use crate::volume::Orientation;
@@ -29,6 +30,9 @@ pub struct Args {
     /// Model folder with classification/ (config.json and weights)
     #[arg(long)]
     model: PathBuf,
+    /// Folder for result.json; made if missing
+    #[arg(short, long)]
+    output: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -46,25 +50,37 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         (Phase::Portal, &args.portal),
         (Phase::Delayed, &args.delayed),
     ];
-    let lps: Orientation = "LPS".parse()?;
+    let given = pairs.iter().filter(|(_, pair)| pair.is_some()).count();
+    if given < 3 {
+        return Err(Error::Usage(format!("classification needs three or four phases, {given} given")));
+    }
     let mut phases = Vec::new();
     for (phase, pair) in pairs {
         let Some([image_path, mask_path]) = pair.as_deref() else { continue };
         let (image, mask) = (nifti::read_ct(image_path)?, nifti::read_labels(mask_path)?);
+        for (path, warnings) in [(image_path, &image.warnings), (mask_path, &mask.warnings)] {
+            warnings.iter().for_each(|w| eprintln!("warning: {}: {w}", path.display()));
+        }
         if !image.volume.grid().matches(&mask.volume.grid()) {
             let [expected, found] = [&image, &mask].map(|i| format!("{:?} at {:?}", i.volume.shape, i.volume.affine.0));
             let reason =
                 format!("lies on another grid than {}: expected {expected}, found {found}", image_path.display());
             return Err(Error::file(mask_path, reason));
         }
-        phases.push(PhaseImage { phase, image: image.volume.reorient(lps)?, mask: mask.volume.reorient(lps)? });
-    }
-    if phases.len() < 3 {
-        return Err(Error::Usage(format!("classification needs three or four phases, {} given", phases.len())));
+        phases.push(PhaseImage {
+            phase,
+            image: image.volume.reorient(Orientation::LPS)?,
+            mask: mask.volume.reorient(Orientation::LPS)?,
+        });
     }
     let device = context.device()?;
     let classifier = Classifier::read(&args.model.join("classification"), &device)?;
     let report = Report { device: device.name(), classes: Subtype::ALL, classification: classifier.classify(&phases)? };
+    if let Some(folder) = &args.output {
+        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("the folder cannot be made: {e}")))?;
+        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::Data(format!("result.json: {e}")))?;
+        write_atomic(folder.join("result.json"), |file| writeln!(file, "{text}"))?;
+    }
     if context.json {
         return context.print_json(&report);
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::nifti;
 use crate::ops::Interpolation;
 use crate::volume::Grid;
@@ -84,7 +84,7 @@ struct Report {
 
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    nifti::expect_name(&args.output)?;
+    nifti::expect_name(&args.output).map_err(|e| Error::Usage(e.to_string()))?;
     let image = nifti::read_ct(&args.input)?;
     for warning in &image.warnings {
         eprintln!("warning: {}: {warning}", args.input.display());

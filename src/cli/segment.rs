@@ -147,7 +147,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 /// Where each mask goes. Two images of one name would share a mask.
 fn outputs(images: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
     let masks: Vec<PathBuf> = images.iter().map(|image| folder.join(format!("{}_mask.nii.gz", stem(image)))).collect();
+    let place = |path: &Path| path.canonicalize().ok();
     for (i, mask) in masks.iter().enumerate() {
+        if place(mask).is_some_and(|mask| images.iter().any(|image| place(image).as_ref() == Some(&mask))) {
+            return Err(Error::Usage(format!("{} is an input, choose another folder", mask.display())));
+        }
         if let Some(other) = masks[..i].iter().position(|m| m == mask) {
             let [first, second] = [&images[other], &images[i]].map(|p| p.display());
             return Err(Error::Usage(format!("{first} and {second} would both be written to {}", mask.display())));

@@ -50,6 +50,17 @@ pub fn reference(phases: &[Phase]) -> Result<Phase> {
 /// A phase twice; a mask that cannot be registered (the phase is named); phases that share no slice.
 pub fn align(scans: &[Scan], options: &RegistrationOptions, device: &Device) -> Result<Alignment> {
     let phases: Vec<Phase> = scans.iter().map(|s| s.phase).collect();
+    for (i, scan) in scans.iter().enumerate() {
+        scan.image.validate()?;
+        scan.mask.validate()?;
+        if !scan.image.grid().matches(&scan.mask.grid()) {
+            let [image, mask] = [&scan.image, &scan.mask].map(|v| format!("{:?} at {:?}", v.shape, v.affine.0));
+            return Err(Error::shape(format!("{} phase: mask", scan.phase), image, mask));
+        }
+        if phases[..i].contains(&scan.phase) {
+            return Err(Error::Usage(format!("the {} phase is given twice", scan.phase)));
+        }
+    }
     let reference = reference(&phases)?;
     let fixed = scans.iter().find(|s| s.phase == reference).ok_or_else(|| Error::Data("no reference phase".into()))?;
     let grid = fixed.image.grid();

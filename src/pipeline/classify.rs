@@ -142,6 +142,8 @@ impl Classifier {
         let mut crops = Vec::new();
         let mut channels = Vec::new();
         for p in phases {
+            p.image.validate()?;
+            p.mask.validate()?;
             if p.image.shape != p.mask.shape {
                 let (image, mask) = (format!("{:?}", p.image.shape), format!("{:?}", p.mask.shape));
                 return Err(Error::shape(format!("{} mask", p.phase), image, mask));
@@ -155,6 +157,10 @@ impl Classifier {
         }
         let images = combinations.into_iter().map(|c| self.one_image(c, &channels)).collect::<Result<Vec<_>>>()?;
         let probabilities = mean_rows(images.iter().map(|i| i.probabilities.as_slice()));
+        if probabilities.iter().any(|p| !p.is_finite()) {
+            let found = format!("{probabilities:?}");
+            return Err(Error::Data(format!("the classifier gave {found}, expected probabilities: check its weights")));
+        }
         let decision = Subtype::ALL[decide(&probabilities, self.config.thresholds.as_deref())];
         Ok(Some(Classification { probabilities, decision, images, crops, models: self.models.len() }))
     }

@@ -29,14 +29,15 @@ pub struct CropBox {
 pub fn tumour_box(labels: &[u8], shape: [usize; 3], margin: usize) -> Option<CropBox> {
     let [_, h, w] = shape;
     let (slice, area) = largest_slice(labels, shape, TUMOUR)?;
-    let plane = &labels[slice * h * w..(slice + 1) * h * w];
+    let plane = labels.get(slice * h * w..(slice + 1) * h * w)?;
     let (mut rows, mut columns) = ([usize::MAX, 0], [usize::MAX, 0]);
     for (i, _) in plane.iter().enumerate().filter(|(_, label)| **label == TUMOUR) {
         let (row, column) = (i / w, i % w);
         rows = [rows[0].min(row), rows[1].max(row)];
         columns = [columns[0].min(column), columns[1].max(column)];
     }
-    let grow = |[low, high]: [usize; 2], size: usize| [low.saturating_sub(margin), (high + margin).min(size - 1)];
+    let grow =
+        |[low, high]: [usize; 2], size: usize| [low.saturating_sub(margin), high.saturating_add(margin).min(size - 1)];
     Some(CropBox { slice, rows: grow(rows, h), columns: grow(columns, w), area })
 }
 
@@ -46,6 +47,7 @@ pub fn tumour_box(labels: &[u8], shape: [usize; 3], margin: usize) -> Option<Cro
 /// # Errors
 /// A box outside the image; a device that fails.
 pub fn crop(image: &Volume, at: &CropBox, intensity: &Intensity, size: usize, device: &Device) -> Result<Vec<f32>> {
+    image.validate()?;
     let [d, h, w] = image.shape;
     let ([r0, r1], [c0, c1]) = (at.rows, at.columns);
     if at.slice >= d || r1 >= h || c1 >= w || r0 > r1 || c0 > c1 {

@@ -144,14 +144,23 @@ pub fn diagnose(
     let phases: Vec<Phase> = inputs.iter().map(|i| i.phase).collect();
     super::classify::combinations(&phases)?;
     super::align::reference(&phases)?;
+    check_labels(&system.segmenter.plan().labels)?;
     for name in ["masks", "aligned", "pictures"] {
         let path = folder.join(name);
         std::fs::create_dir_all(&path).map_err(|e| Error::file(&path, format!("the folder cannot be made: {e}")))?;
     }
+    // An earlier run's result must not stand beside the files of one that was cut short.
+    for name in ["result.json", "report.html"] {
+        let path = folder.join(name);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file(&path, e)),
+            _ => {}
+        }
+    }
     let mut seconds = Seconds::default();
     let mut warnings = Vec::new();
 
-    let (lps, mut scans, mut results) = (lps()?, Vec::new(), Vec::new());
+    let (lps, mut scans, mut results) = (Orientation::LPS, Vec::new(), Vec::new());
     for input in inputs {
         let named = |e: Error| Error::Data(format!("{} ({} phase): {e}", input.path.display(), input.phase));
         let found = system
@@ -241,9 +250,13 @@ fn classify(alignment: &Alignment, classifier: &Classifier) -> Result<Option<Cla
     classifier.classify(&images)
 }
 
-/// Rows to the back, columns to the left, slices to the head: how axial scans are looked at.
-pub(crate) fn lps() -> Result<Orientation> {
-    "LPS".parse()
+/// The stages after the segmentation take 1 for kidney and 2 for tumour, so the model must mean that by them.
+fn check_labels(names: &[String]) -> Result<()> {
+    let means = |i: usize, words: &[&str]| names.get(i).is_some_and(|n| words.contains(&n.to_lowercase().as_str()));
+    if names.len() == 3 && means(1, &["kidney", "kidneys"]) && means(2, &["tumour", "tumor", "tumours", "tumors"]) {
+        return Ok(());
+    }
+    Err(Error::argument("diagnose: labels of the segmentation model", "background, kidney, tumour", names.join(", ")))
 }
 
 fn millilitres(mask: &Volume, label: u8) -> f64 {

@@ -174,7 +174,7 @@ pub fn register(
         window: options.window,
         tolerance: options.tolerance,
     };
-    let pair = Pair::new(&small_fixed, &small_moving, device)?;
+    let pair = Pair::new(&small_fixed, &small_moving, Pair::device(&small_fixed, &small_moving, device))?;
     if pair.intersection(&centred)? <= 0.0 {
         return Err(Error::Data(format!(
             "registration: the masks do not meet with their centres of mass ({from:.1?} and {to:.1?} mm) on one another; \

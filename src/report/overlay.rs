@@ -26,6 +26,8 @@ fn colour(label: u8) -> Option<Rgb<u8>> {
 /// # Errors
 /// Mask and image of different shapes; a slice that is not there; a mask that is not u8.
 pub fn overlay(image: &Volume, mask: &Volume, k: usize) -> Result<RgbImage> {
+    image.validate()?;
+    mask.validate()?;
     if image.shape != mask.shape {
         return Err(Error::shape("overlay: mask", format!("{:?}", image.shape), format!("{:?}", mask.shape)));
     }
@@ -69,8 +71,9 @@ pub fn overlay(image: &Volume, mask: &Volume, k: usize) -> Result<RgbImage> {
 
 /// The axial slice with the most voxels of `label` (the lowest of equals), with that count; None when there are none.
 pub fn largest_slice(labels: &[u8], [d, h, w]: [usize; 3], label: u8) -> Option<(usize, usize)> {
-    let area = |k: usize| labels[k * h * w..(k + 1) * h * w].iter().filter(|l| **l == label).count();
-    (0..d).map(|k| (k, area(k))).filter(|(_, area)| *area > 0).max_by_key(|(k, area)| (*area, std::cmp::Reverse(*k)))
+    let slices = labels.chunks_exact((h * w).max(1)).take(d);
+    let areas = slices.map(|slice| slice.iter().filter(|l| **l == label).count());
+    areas.enumerate().filter(|(_, area)| *area > 0).max_by_key(|(k, area)| (*area, std::cmp::Reverse(*k)))
 }
 
 fn window(value: f32) -> u8 {

@@ -5,6 +5,8 @@ use crate::error::{Error, Result};
 
 /// The largest axis a new grid may have: finer spacing than any scan's is a slip in the unit.
 const MAX_AXIS: f64 = 65536.0;
+/// The most voxels of a new grid, for the same reason: 32 GiB of f32.
+const MAX_VOXELS: f64 = 8.0 * 1_073_741_824.0;
 
 /// Where voxels lie, without their values.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,6 +38,10 @@ impl Grid {
         if ideal.iter().any(|n| *n > MAX_AXIS) {
             let found = format!("{spacing:?}, which makes {ideal:?} voxels");
             return Err(Error::argument("grid: spacing", format!("axes of at most {MAX_AXIS} voxels"), found));
+        }
+        if ideal.iter().product::<f64>() > MAX_VOXELS {
+            let found = format!("{spacing:?}, which makes {ideal:?} voxels");
+            return Err(Error::argument("grid: spacing", format!("at most {MAX_VOXELS} voxels"), found));
         }
         // New index to old index: about the two centres.
         let scale: [f64; 3] = std::array::from_fn(|a| spacing[a] / old[a]);

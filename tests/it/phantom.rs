@@ -1,10 +1,13 @@
 //! Synthetic patients: the same bytes every time, truth that fits the images, enhancement that tells subtypes apart.
 
-use nephron::Error;
+use std::path::Path;
+
 use nephron::io::nifti;
 use nephron::phantom::{Patient, PhantomOptions, PhasePhantom, generate};
 use nephron::phase::{Phase, Subtype};
+use nephron::pipeline::{Precision, SegmentOptions, Segmenter};
 use nephron::volume::{Volume, Voxels};
+use nephron::{Device, Error};
 
 fn hu(volume: &Volume) -> &[i16] {
     match &volume.voxels {
@@ -242,6 +245,29 @@ fn written_files_read_back_as_they_were_made() {
     std::fs::write(&blocked, b"x").expect("writable");
     let error = patient.write(&blocked).expect_err("a file is no folder").to_string();
     assert!(error.contains("file") && error.contains("folder"), "{error}");
+}
+
+/// models/demo/segmentation: plan, names and weights fit, and the network finds kidneys it has never seen. One tile.
+#[test]
+fn the_demo_network_segments_an_unseen_phantom() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/segmentation");
+    let network = Segmenter::load(&folder, None, Precision::Single, &Device::Cpu).expect("the shipped model");
+    let options = PhantomOptions {
+        seed: 20_001,
+        subtype: Some(Subtype::ClearCell),
+        phases: vec![Phase::Portal],
+        spacing: [1.5, 1.5, 3.0],
+        size: [144.0, 144.0, 96.0],
+    };
+    let phase = &generate(&options).expect("valid options").phases[0];
+    let found = network.segment(&phase.image, &SegmentOptions::default(), &mut |_| {}).expect("a segmentation");
+    assert_eq!(found.labels, ["background", "kidney", "tumour"]);
+    assert_eq!(found.tiles, 1);
+    let of = |volume: &Volume, n: usize| labels(volume)[n] != 0;
+    let count = |f: &dyn Fn(usize) -> bool| (0..labels(&phase.mask).len()).filter(|n| f(*n)).count() as f64;
+    let both = count(&|n| of(&phase.mask, n) && of(&found.mask, n));
+    let dice = 2.0 * both / (count(&|n| of(&phase.mask, n)) + count(&|n| of(&found.mask, n)));
+    assert!(dice > 0.85, "kidney and tumour together: Dice {dice}");
 }
 
 #[cfg(feature = "cli")]

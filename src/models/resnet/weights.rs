@@ -60,7 +60,12 @@ impl<'a> Reader<'a> {
         let (mean, var) = (per_channel("running_mean")?, per_channel("running_var")?);
         let mut bias = Vec::with_capacity(shape[0]);
         for (channel, row) in weight.chunks_mut(shape[1] * shape[2] * shape[3]).enumerate() {
-            let scale = f64::from(gain[channel]) / (f64::from(var[channel]) + BATCH_NORM_EPS).sqrt();
+            let spread = f64::from(var[channel]) + BATCH_NORM_EPS;
+            if spread.is_nan() || spread <= 0.0 {
+                let reason = format!("'{prefix}{norm}.running_var': expected 0 or more, found {}", var[channel]);
+                return Err(Error::file(self.weights.path(), reason));
+            }
+            let scale = f64::from(gain[channel]) / spread.sqrt();
             row.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
             bias.push((f64::from(beta[channel]) - f64::from(mean[channel]) * scale) as f32);
         }
