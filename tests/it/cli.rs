@@ -57,13 +57,17 @@ fn failures_exit_with_1_name_the_file_and_leave_nothing() {
     moved.0[0][3] = 3.0;
     let elsewhere = write(&at("elsewhere.nii.gz"), labels(|i| u8::from(i % 2 == 0)), moved);
     let out = at("out").display().to_string();
+    let two_phases = ["--arterial", &kidney, &kidney, "--delayed", &kidney, &kidney];
     let missing = at("missing.nii.gz").display().to_string();
     for (args, parts) in [
         (vec!["info", &missing], ["missing.nii.gz", "no such file"]),
         (vec!["segment", &kidney, "--model", &missing, "-o", &out], ["missing.nii.gz", "plans.json"]),
         (vec!["register", "--fixed", &empty, "--moving", &kidney, "-o", &out], ["empty.nii.gz", "label 1"]),
         (vec!["register", "--fixed", &kidney, "--moving", &missing, "-o", &out], ["missing.nii.gz", "no such file"]),
-        (vec!["classify", "--portal", &kidney, &elsewhere, "--model", &out], ["elsewhere.nii.gz", "another grid"]),
+        (
+            [&["classify", "--portal", &kidney, &elsewhere, "--model", &out], &two_phases[..]].concat(),
+            ["elsewhere.nii.gz", "another grid"],
+        ),
         (vec!["info", &kidney, "--device", "cuda:99"], ["", ""]),
         (vec!["op", "leaky_relu", "--in", "x=nosuch.npy", "--out", "y=y.npy"], ["nosuch.npy", "no such file"]),
         (vec!["op", "softmax", "--device", "cuda:99"], ["cuda:99", ""]),
