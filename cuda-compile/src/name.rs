@@ -56,20 +56,39 @@ impl fmt::Display for KernelName {
 /// The compile-time arguments in `..-Some(ConvInfo { x: ArrayCompilationArg { .. }, tile: 8, n: () })`, where every
 /// other argument is a buffer or `()`.
 fn options(id: &str) -> String {
-    let fields = id.split_once("-Some(").and_then(|(_, info)| info.split_once("{ "));
-    let Some((_, fields)) = fields else { return String::new() };
+    let info = id.split_once("-Some(").and_then(|(_, info)| info.strip_suffix(')'));
+    let fields = info.and_then(chosen).unwrap_or_default();
+    fields.strip_prefix("{ ").and_then(|f| f.strip_suffix(" }")).unwrap_or(&fields).to_owned()
+}
+
+/// A value as Rust's `Debug` writes it, without what is no choice and without the names of its structs.
+fn chosen(value: &str) -> Option<String> {
+    let (name, fields) = match value.split_once(" { ") {
+        Some((name, rest)) if name.chars().all(char::is_alphanumeric) => (name, rest.strip_suffix(" }")?),
+        _ => return (value != "()").then(|| value.to_owned()),
+    };
+    if name.ends_with("CompilationArg") {
+        return None;
+    }
+    let field = |field: &str| {
+        let (name, value) = field.trim().split_once(": ")?;
+        Some(format!("{name}: {}", chosen(value)?))
+    };
+    let fields: Vec<_> = at_commas(fields).filter_map(field).collect();
+    (!fields.is_empty()).then(|| format!("{{ {} }}", fields.join(", ")))
+}
+
+/// Splits at the commas that are in no brackets.
+fn at_commas(text: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0i32;
-    let at_top = |c: char| {
+    text.split(move |c: char| {
         depth += match c {
             '(' | '[' | '{' => 1,
             ')' | ']' | '}' => -1,
             _ => 0,
         };
         c == ',' && depth == 0
-    };
-    let fields = fields.strip_suffix(" })").unwrap_or(fields).split(at_top).map(str::trim);
-    let chosen = fields.filter(|field| !field.ends_with(": ()") && !field.contains("CompilationArg"));
-    chosen.collect::<Vec<_>>().join(", ")
+    })
 }
 
 #[cfg(test)]
@@ -82,14 +101,13 @@ mod tests {
                          nephron_cuda_compile::runtime::CudaCompileRuntime>";
         let id = format!(
             "{type_name}-u32-CubeDim {{ x: 256, y: 1, z: 1 }}-Unchecked-Some(MomentsInfo {{ lanes: 8, \
-             x: ArrayCompilationArg {{ inplace: None }}, tile: (4, [8, 8]), bias: Some(3), groups: () }})"
+             x: ArrayCompilationArg {{ inplace: None }}, tile: (4, [8, 8]), bias: Some(3), groups: (), \
+             g: Geometry {{ x: Window {{ stride: () }} }}, pad: Pad {{ x: Edge {{ low: 1, high: () }}, y: () }} }})"
         );
         let name = KernelName::parse(type_name, &id, 0x1a2b);
         assert_eq!(name.unique(), "nephron_kernels::norm::moments#00001a2b");
-        assert_eq!(
-            name.to_string(),
-            "nephron_kernels::norm::moments<f16> (lanes: 8, tile: (4, [8, 8]), bias: Some(3))"
-        );
+        assert_eq!(name.options, "lanes: 8, tile: (4, [8, 8]), bias: Some(3), pad: { x: { low: 1 } }");
+        assert_eq!(name.to_string(), format!("nephron_kernels::norm::moments<f16> ({})", name.options));
     }
 
     #[test]
