@@ -17,6 +17,7 @@ pub mod cli;
 pub mod device;
 pub mod error;
 pub mod io;
+mod memory;
 pub mod models;
 pub mod nn;
 pub mod ops;
@@ -30,4 +31,5 @@ pub mod volume;
 
 pub use device::{Device, DeviceSpec};
 pub use error::{Error, Result};
+pub use memory::{HostMemory, host_memory, release_host_memory, reset_peak};
 pub use tensor::{DType, Shape, Tensor};

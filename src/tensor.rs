@@ -4,6 +4,7 @@
 //! [co, ci, kd, kh, kw] is stored [co, kd, kh, kw, ci], so a row of it is the K axis of the implicit GEMM. What has
 //! fewer axes gets axes of size 1: a bias is [1, c, 1, 1, 1], a label map [n, 1, d, h, w], theta [n, 1, 1, 3, 4].
 
+use std::any::Any;
 #[cfg(feature = "gpu")]
 use std::borrow::Cow;
 use std::fmt;
@@ -14,6 +15,7 @@ use half::{bf16, f16};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::memory::Buffer;
 
 /// [n, c, d, h, w].
 pub type Shape = [usize; 5];
@@ -64,7 +66,7 @@ impl fmt::Display for DType {
 /// Host memory of the CPU backend.
 #[derive(Debug, Clone)]
 pub(crate) enum HostBuffer {
-    F32(Arc<Vec<f32>>),
+    F32(Arc<Buffer>),
     U8(Arc<Vec<u8>>),
     I16(Arc<Vec<i16>>),
 }
@@ -148,7 +150,7 @@ impl Tensor {
         check_len("tensor", shape, data.len())?;
         check_dtype(device, dtype)?;
         let storage = match device {
-            Device::Cpu if dtype == DType::F32 => Storage::Host(HostBuffer::F32(Arc::new(data))),
+            Device::Cpu if dtype == DType::F32 => Storage::Host(HostBuffer::F32(Arc::new(data.into()))),
             Device::Cpu => return Err(unsupported(device, dtype)),
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => {
@@ -303,7 +305,8 @@ impl Tensor {
         }
     }
 
-    pub(crate) fn host_f32(shape: Shape, data: Vec<f32>) -> Self {
+    pub(crate) fn host_f32(shape: Shape, data: impl Into<Buffer>) -> Self {
+        let data = data.into();
         debug_assert_eq!(shape.iter().product::<usize>(), data.len());
         Self { shape, dtype: DType::F32, storage: Storage::Host(HostBuffer::F32(Arc::new(data))) }
     }
@@ -326,6 +329,19 @@ impl Tensor {
     pub(crate) fn host_floats(&self) -> Result<&[f32]> {
         match self.host()? {
             HostBuffer::F32(data) => Ok(data),
+            _ => Err(Error::argument("tensor: dtype", DType::F32, self.dtype)),
+        }
+    }
+
+    /// Another form of the CPU backend's f32 data, such as packed weights: made on first use and kept with the data. One
+    /// that does not fit is made anew and not kept.
+    pub(crate) fn host_derived<T: Any + Send + Sync>(
+        &self,
+        fits: impl FnOnce(&T) -> bool,
+        make: impl FnOnce(&[f32]) -> T,
+    ) -> Result<Arc<T>> {
+        match self.host()? {
+            HostBuffer::F32(data) => Ok(data.derived(fits, make)),
             _ => Err(Error::argument("tensor: dtype", DType::F32, self.dtype)),
         }
     }

@@ -104,7 +104,7 @@ impl UNet {
         let mut skips = Vec::new();
         for (stage, blocks) in self.encoder.iter().enumerate() {
             for block in blocks {
-                x = block.forward(&x)?;
+                x = block.forward(&[&x])?;
             }
             if stage + 1 < self.encoder.len() {
                 skips.push(x.clone());

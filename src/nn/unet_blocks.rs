@@ -3,8 +3,10 @@
 //! A network frees each intermediate tensor as soon as the next one exists, so the blocks overwrite their variable or take
 //! what they consume by value: two live copies of a full-resolution activation less.
 
+use std::iter;
+
 use crate::error::Result;
-use crate::ops::{Conv3dParams, ConvTranspose3dParams, concat, conv_transpose3d, conv3d, instance_norm, leaky_relu};
+use crate::ops::{Conv3dParams, ConvBlockNorm, ConvTranspose3dParams, conv_block, conv_transpose3d, conv3d};
 use crate::tensor::Tensor;
 
 /// A convolution and its weights.
@@ -39,16 +41,6 @@ pub struct InstanceNorm {
     pub eps: f32,
 }
 
-impl InstanceNorm {
-    /// Each channel of each image to mean 0 and variance 1, then weight * x + bias.
-    ///
-    /// # Errors
-    /// As [`instance_norm`].
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        instance_norm(x, self.weight.as_ref(), self.bias.as_ref(), self.eps)
-    }
-}
-
 /// Convolution, instance norm, leaky ReLU.
 #[derive(Debug, Clone)]
 pub struct ConvBlock {
@@ -61,14 +53,14 @@ pub struct ConvBlock {
 }
 
 impl ConvBlock {
-    /// x [n, ci, d, h, w] to [n, co, ..].
+    /// The channels of all `xs`, one after the other [n, ci, d, h, w], to [n, co, ..].
     ///
     /// # Errors
-    /// As the ops.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = self.conv.forward(x)?;
-        y = self.norm.forward(&y)?;
-        leaky_relu(&y, self.slope)
+    /// As [`conv_block`].
+    pub fn forward(&self, xs: &[&Tensor]) -> Result<Tensor> {
+        let InstanceNorm { weight, bias, eps } = &self.norm;
+        let norm = ConvBlockNorm { weight: weight.as_ref(), bias: bias.as_ref(), eps: *eps, slope: self.slope };
+        conv_block(xs, &self.conv.weight, self.conv.bias.as_ref(), &self.conv.params, &norm)
     }
 }
 
@@ -109,12 +101,13 @@ impl DecoderBlock {
     /// # Errors
     /// As the ops.
     pub fn forward(&self, below: Tensor, skip: Tensor) -> Result<Tensor> {
-        let up = self.up.forward(&below)?;
+        let mut x = self.up.forward(&below)?;
         drop(below);
-        let mut x = concat(&[&up, &skip])?;
-        drop((up, skip));
+        let mut skip = Some(skip);
         for conv in &self.convs {
-            x = conv.forward(&x)?;
+            let inputs: Vec<&Tensor> = iter::once(&x).chain(&skip).collect();
+            x = conv.forward(&inputs)?;
+            skip = None;
         }
         Ok(x)
     }

@@ -11,6 +11,7 @@ mod bad_input;
 mod bspline;
 mod cli;
 mod conv3d;
+mod conv_block;
 mod conv_transpose3d;
 mod devices;
 mod dice;

@@ -2,11 +2,13 @@
 
 use rayon::prelude::*;
 
+use crate::memory::Buffer;
+
 /// Elements a task: large enough to hide the task, small enough to stay in L2.
 const CHUNK: usize = 1 << 15;
 
-pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; a.len()];
+pub(super) fn add(a: &[f32], b: &[f32]) -> Buffer {
+    let mut y = Buffer::unwritten(a.len());
     y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(y, (a, b))| {
         for (y, (a, b)) in y.iter_mut().zip(a.iter().zip(b)) {
             *y = a + b;
@@ -16,8 +18,8 @@ pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
 }
 
 /// Joins `parts`, each [positions, channels] with its channels, to [positions, total].
-pub(super) fn concat(parts: &[(&[f32], usize)], positions: usize, total: usize) -> Vec<f32> {
-    let mut y = vec![0.0; positions * total];
+pub(super) fn concat(parts: &[(&[f32], usize)], positions: usize, total: usize) -> Buffer {
+    let mut y = Buffer::unwritten(positions * total);
     if y.is_empty() {
         return y;
     }

@@ -36,7 +36,8 @@ pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams)
     match x.device() {
         Device::Cpu => {
             let bias = b.map(Tensor::host_floats).transpose()?;
-            let y = cpu::conv3d(&problem, x.host_floats()?, w.host_floats()?, bias);
+            let weights = w.host_derived(|p| cpu::fits(&problem, p), |w| cpu::pack(&problem, w))?;
+            let y = cpu::conv3d(&problem, x.host_floats()?, &weights, bias);
             Ok(Tensor::host_f32(problem.output_shape(), y))
         }
         #[cfg(feature = "gpu")]

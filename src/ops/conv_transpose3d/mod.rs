@@ -46,7 +46,8 @@ pub(in crate::ops) fn gathered(
     match x.device() {
         Device::Cpu => {
             let bias = b.map(Tensor::host_floats).transpose()?;
-            let y = cpu::conv_transpose3d(problem, x.host_floats()?, w.host_floats()?, bias);
+            let packed = w.host_derived(|p| cpu::fits(problem, p), |w| cpu::pack(problem, w))?;
+            let y = cpu::conv_transpose3d(problem, x.host_floats()?, &packed, bias);
             Ok(Tensor::host_f32(problem.output_shape(), y))
         }
         #[cfg(feature = "gpu")]

@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use super::NormProblem;
+use crate::memory::Buffer;
 
 /// Elements a task: they stay in L1 while each tile of channels passes over them.
 const CHUNK: usize = 1 << 13;
@@ -13,10 +14,27 @@ const CHUNK: usize = 1 << 13;
 const TILE: usize = 8;
 
 /// Per group and channel [groups, channels].
-pub(super) struct Statistics {
+pub(in crate::ops) struct Statistics {
     pub(super) mean: Vec<f64>,
     /// Biased.
     pub(super) var: Vec<f64>,
+}
+
+impl Statistics {
+    /// From each group's and channel's sum and sum of squares over `positions` values. For a mean far above the standard
+    /// deviation the variance loses the digits of (mean / sd)^2 of f64's sixteen.
+    pub(in crate::ops) fn from_sums(sums: &[[f64; 2]], positions: usize) -> Self {
+        let positions = positions as f64;
+        let mean: Vec<_> = sums.iter().map(|[sum, _]| sum / positions).collect();
+        let variance = |([_, squares], mean): (&[f64; 2], &f64)| not_negative(squares / positions - mean * mean);
+        let var = sums.iter().zip(&mean).map(variance).collect();
+        Self { mean, var }
+    }
+}
+
+/// What rounding made negative is 0. (`f64::max` would turn a NaN into 0, too.)
+fn not_negative(variance: f64) -> f64 {
+    if variance < 0.0 { 0.0 } else { variance }
 }
 
 pub(super) fn statistics(x: &[f32], problem: NormProblem) -> Statistics {
@@ -31,9 +49,7 @@ pub(super) fn statistics(x: &[f32], problem: NormProblem) -> Statistics {
             let (sum, squares) = parts.iter().fold((0.0, 0.0), |(s, q), part| (s + part[c].0, q + part[c].1));
             let shift = sum / positions as f64;
             mean.push(f64::from(origin[c]) + shift);
-            // `f64::max` would turn a NaN into 0.
-            let variance = squares / positions as f64 - shift * shift;
-            var.push(if variance < 0.0 { 0.0 } else { variance });
+            var.push(not_negative(squares / positions as f64 - shift * shift));
         }
     }
     Statistics { mean, var }
@@ -82,27 +98,74 @@ pub(super) fn apply(
     bias: Option<&[f32]>,
     eps: f32,
     problem: NormProblem,
-) -> Vec<f32> {
+) -> Buffer {
     let NormProblem { positions, channels, .. } = problem;
-    let mut y = vec![0.0; x.len()];
+    let mut y = Buffer::unwritten(x.len());
     let group = (positions * channels).max(1);
-    let no_bias = vec![0.0; channels];
-    let bias = bias.unwrap_or(&no_bias);
     for (index, (y, x)) in y.chunks_exact_mut(group).zip(x.chunks_exact(group)).enumerate() {
-        let own = index * channels..(index + 1) * channels;
-        let mean: Vec<f32> = statistics.mean[own.clone()].iter().map(|&m| m as f32).collect();
-        let scale: Vec<f32> = statistics.var[own]
-            .iter()
-            .enumerate()
-            .map(|(c, var)| (weight.map_or(1.0, |w| f64::from(w[c])) / (var + f64::from(eps)).sqrt()) as f32)
-            .collect();
+        let scale = Scale::new(statistics, index, weight, bias, eps, channels);
         y.par_chunks_mut(chunk(channels)).zip(x.par_chunks(chunk(channels))).for_each(|(y, x)| {
             for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
                 for c in 0..channels {
-                    y[c] = (x[c] - mean[c]) * scale[c] + bias[c];
+                    y[c] = scale.apply(c, x[c]);
                 }
             }
         });
     }
     y
+}
+
+/// As [`apply`] with a leaky ReLU behind it, in place.
+pub(in crate::ops) fn apply_in_place(
+    y: &mut [f32],
+    statistics: &Statistics,
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
+    eps: f32,
+    problem: NormProblem,
+    slope: f32,
+) {
+    let NormProblem { positions, channels, .. } = problem;
+    for (index, y) in y.chunks_exact_mut((positions * channels).max(1)).enumerate() {
+        let scale = Scale::new(statistics, index, weight, bias, eps, channels);
+        y.par_chunks_mut(chunk(channels)).for_each(|y| {
+            for y in y.chunks_exact_mut(channels) {
+                for c in 0..channels {
+                    let v = scale.apply(c, y[c]);
+                    y[c] = if v > 0.0 { v } else { slope * v };
+                }
+            }
+        });
+    }
+}
+
+/// A group's norm: (x - mean) * scale + bias per channel.
+struct Scale {
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Scale {
+    fn new(
+        statistics: &Statistics,
+        group: usize,
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
+        eps: f32,
+        channels: usize,
+    ) -> Self {
+        let own = group * channels..(group + 1) * channels;
+        let inverse_sd = statistics.var[own.clone()].iter().map(|var| 1.0 / (var + f64::from(eps)).sqrt());
+        Self {
+            mean: statistics.mean[own].iter().map(|&m| m as f32).collect(),
+            scale: inverse_sd.enumerate().map(|(c, s)| (weight.map_or(1.0, |w| f64::from(w[c])) * s) as f32).collect(),
+            bias: bias.map_or_else(|| vec![0.0; channels], <[f32]>::to_vec),
+        }
+    }
+
+    #[inline(always)]
+    fn apply(&self, c: usize, x: f32) -> f32 {
+        (x - self.mean[c]) * self.scale[c] + self.bias[c]
+    }
 }

@@ -4,7 +4,7 @@
 //! (training) or from running statistics (inference). The variance that divides is the biased one. Sources: Ioffe and
 //! Szegedy 2015; Ulyanov, Vedaldi and Lempitsky 2016; conventions as PyTorch's `instance_norm` and `batch_norm`.
 
-mod cpu;
+pub(in crate::ops) mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod reference;
@@ -147,8 +147,8 @@ fn normalise(
             let statistics = cpu::statistics(data, problem);
             let y = Tensor::host_f32(x.shape(), cpu::apply(data, &statistics, weight, bias, eps, problem));
             let unbiased = problem.positions as f64 / problem.positions.saturating_sub(1).max(1) as f64;
-            let mean = statistics.mean.iter().map(|&m| m as f32).collect();
-            let var = statistics.var.iter().map(|&v| (v * unbiased) as f32).collect();
+            let mean: Vec<_> = statistics.mean.iter().map(|&m| m as f32).collect();
+            let var: Vec<_> = statistics.var.iter().map(|&v| (v * unbiased) as f32).collect();
             Ok(BatchNormOutput { y, mean: Tensor::host_f32(vector, mean), var: Tensor::host_f32(vector, var) })
         }
         #[cfg(feature = "gpu")]
@@ -176,8 +176,18 @@ fn normalise(
 
 fn validate(what: &str, x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Result<()> {
     expect_float(what, x)?;
-    let [_, channels, ..] = x.shape();
-    for (name, parameter) in [("weight", weight), ("bias", bias)] {
+    expect_parameters(what, x, x.shape()[1], [weight, bias], eps)
+}
+
+/// Weight and bias have a value per channel on the device of `x`, eps can be added to a variance.
+pub(in crate::ops) fn expect_parameters(
+    what: &str,
+    x: &Tensor,
+    channels: usize,
+    weight_bias: [Option<&Tensor>; 2],
+    eps: f32,
+) -> Result<()> {
+    for (name, parameter) in ["weight", "bias"].into_iter().zip(weight_bias) {
         if let Some(parameter) = parameter {
             expect_vector(&format!("{what}: {name}"), x, parameter, channels)?;
         }

@@ -5,14 +5,15 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::PoolProblem;
+use crate::memory::Buffer;
 
-pub(super) fn max_pool(x: &[f32], problem: &PoolProblem) -> Vec<f32> {
+pub(super) fn max_pool(x: &[f32], problem: &PoolProblem) -> Buffer {
     // A NaN is not at most the best so far, so it replaces it; nothing replaces a NaN.
     let larger = |best: f32, value: f32| if best >= value || best.is_nan() { best } else { value };
     pool(x, problem, f32::NEG_INFINITY, larger, |best| best)
 }
 
-pub(super) fn avg_pool(x: &[f32], problem: &PoolProblem) -> Vec<f32> {
+pub(super) fn avg_pool(x: &[f32], problem: &PoolProblem) -> Buffer {
     let volume = problem.volume();
     pool(x, problem, 0.0, |sum, value| sum + value, |sum| sum / volume)
 }
@@ -24,11 +25,12 @@ fn pool(
     start: f32,
     step: impl Fn(f32, f32) -> f32 + Sync,
     finish: impl Fn(f32) -> f32 + Sync,
-) -> Vec<f32> {
+) -> Buffer {
     let ([_, c, d, h, w], [n, _, out_d, out_h, out_w]) = (problem.input, problem.output);
-    let mut y = vec![start; n * c * out_d * out_h * out_w];
+    let mut y = Buffer::unwritten(n * c * out_d * out_h * out_w);
     y.par_chunks_mut((out_w * c).max(1)).enumerate().for_each(|(row, y)| {
         let (oh, od, image) = (row % out_h, row / out_h % out_d, row / out_h / out_d);
+        y.fill(start);
         for (ow, y) in y.chunks_exact_mut(c).enumerate() {
             for z in window(problem, 0, od, d) {
                 for v in window(problem, 1, oh, h) {

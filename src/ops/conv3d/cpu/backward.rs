@@ -6,10 +6,15 @@
 
 use rayon::prelude::*;
 
-use super::gather::{Block, Gather, ROWS, table};
-use super::indirect_gemm::{Channels, TASKS_PER_THREAD, TILE};
+use super::gather::{Block, Gather, table};
+use super::indirect_gemm::TASKS_PER_THREAD;
 use super::lanes::{Isa, Lanes, Vectorised};
+use super::panels::Channels;
 
+/// Outputs whose pointers are worked out together.
+const ROWS: usize = 6;
+/// Such blocks in a tile.
+const TILE: usize = 16;
 /// Outputs of a split.
 const SPLIT: usize = 4096;
 /// Floats that the sums of all splits take at most, unless a single one is larger.
@@ -103,7 +108,7 @@ impl Vectorised for Task<'_> {
             let count = TILE.min(end - first_block);
             for (i, table) in pointers.chunks_exact_mut(taps).enumerate().take(count) {
                 let at = (first_block + i) * ROWS;
-                rows.push(self.gather.block(at, false, self.x.as_ptr(), self.zeros.as_ptr(), table));
+                rows.push(self.gather.block(at, false, &[self.x], self.zeros.as_ptr(), table));
             }
             for (i, sums) in self.sums.chunks_exact_mut(2 * k * V::COUNT).enumerate() {
                 let (group, first) = ((self.first_column + i) / pairs, (self.first_column + i) % pairs * 2 * V::COUNT);
@@ -143,7 +148,7 @@ impl Vectorised for Task<'_> {
 
 /// `count` channels of each row's output, from the group's first in `dy`, to [2 registers, rows, lanes].
 #[inline(always)]
-fn pack<V: Lanes>(rows: &[Block], dy: &[f32], count: usize, packed: &mut [f32]) {
+fn pack<V: Lanes>(rows: &[Block<ROWS>], dy: &[f32], count: usize, packed: &mut [f32]) {
     let (low, high) = packed.split_at_mut(TILE * ROWS * V::COUNT);
     let narrow = count.min(V::COUNT);
     for (i, block) in rows.iter().enumerate() {

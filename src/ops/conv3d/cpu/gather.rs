@@ -6,9 +6,6 @@
 
 use std::ptr;
 
-/// Output voxels a register block covers.
-pub(in crate::ops) const ROWS: usize = 6;
-
 /// Stands for "outside the input"; three of them still add up to something negative.
 const OUTSIDE: isize = isize::MIN / 4;
 
@@ -71,6 +68,13 @@ impl Axis {
         (0..taps).flat_map(|t| offsets.iter().skip(t).step_by(taps)).copied().collect()
     }
 
+    /// Does some tap of two neighbouring outputs read voxels that are no neighbours?
+    fn strided(&self) -> bool {
+        let taps = self.taps.len().max(1);
+        let pairs = self.sources.iter().zip(self.sources.iter().skip(taps));
+        pairs.filter_map(|(a, b)| a.zip(*b)).any(|(a, b)| b != a + 1)
+    }
+
     /// For each output: do its taps read neighbouring voxels, none of them outside?
     fn contiguous(&self) -> Vec<bool> {
         if self.taps.is_empty() {
@@ -93,6 +97,7 @@ pub(in crate::ops) struct Gather {
     offsets: [Vec<isize>; 3],
     /// Outputs along x whose taps are one run of memory.
     contiguous: Vec<bool>,
+    strided: bool,
     /// [counts] of output coordinates, in floats of the channels-last output.
     targets: [Vec<usize>; 3],
     /// Floats an image of the input and of the output holds.
@@ -101,7 +106,8 @@ pub(in crate::ops) struct Gather {
 }
 
 impl Gather {
-    /// `input` and `output` are channels-last [n, d, h, w, c] tensors given as [n, c, d, h, w] shapes.
+    /// `input` and `output` are channels-last [n, d, h, w, c] tensors given as [n, c, d, h, w] shapes; where there are
+    /// several inputs, each is of the shape `input`.
     pub fn new(axes: [&Axis; 3], input: [usize; 5], output: [usize; 5]) -> Self {
         let strides = |s: [usize; 5]| [s[3] * s[4] * s[1], s[4] * s[1], s[1]];
         let (from, to) = (strides(input), strides(output));
@@ -112,6 +118,7 @@ impl Gather {
             taps: [z.taps.len(), y.taps.len(), x.taps.len()],
             offsets: [z.offsets(from[0]), y.offsets(from[1]), x.offsets_by_tap(from[2])],
             contiguous: x.contiguous(),
+            strided: x.strided(),
             targets: std::array::from_fn(|a| axes[a].outputs.iter().map(|o| o * to[a]).collect()),
             image: [input[2] * from[0], output[2] * to[0]],
             channels: input[1],
@@ -128,6 +135,11 @@ impl Gather {
         self.taps.iter().product()
     }
 
+    /// Do neighbouring outputs along x read voxels that are no neighbours?
+    pub fn strided(&self) -> bool {
+        self.strided
+    }
+
     /// Zeros that a pointer outside the input must have behind it.
     pub fn zeros(&self) -> usize {
         self.taps[2].max(1) * self.channels
@@ -136,16 +148,17 @@ impl Gather {
     /// Where the voxels of the block at `first` read and write.
     ///
     /// Fills `table` with a pointer per segment and row, rows past the last position pointing at `zeros`. A segment is
-    /// one tap, or with `merge` all taps of an x row where they lie side by side for every row of the block.
+    /// one tap of one of the inputs `xs` (the inputs of a tap follow each other), or with `merge`, for a single input, all
+    /// taps of an x row where they lie side by side for every row of the block.
     #[inline(always)]
-    pub fn block(
+    pub fn block<const ROWS: usize>(
         &self,
         first: usize,
         merge: bool,
-        x: *const f32,
+        xs: &[&[f32]],
         zeros: *const f32,
         table: &mut [[*const f32; ROWS]],
-    ) -> Block {
+    ) -> Block<ROWS> {
         let [nz, ny, nx] = self.counts;
         let mut block = Block { targets: [0; ROWS], valid: ROWS.min(self.positions() - first), taps: 1 };
         let (rest, mut jx) = (first / nx, first % nx);
@@ -175,20 +188,20 @@ impl Gather {
         }
         let along_x = if merged { self.taps[2].min(1) } else { self.taps[2] };
         if in_one_row {
-            self.one_row(start, along_x, x, zeros, table);
+            self.one_row(start, along_x, xs, zeros, table);
         } else {
-            self.any_rows(&at[..block.valid], along_x, x, zeros, table);
+            self.any_rows(&at[..block.valid], along_x, xs, zeros, table);
         }
         block
     }
 
     /// All rows of the block lie in one x row: only their x offsets differ.
     #[inline(always)]
-    fn one_row(
+    fn one_row<const ROWS: usize>(
         &self,
         [n, jz, jy, jx]: [usize; 4],
         along_x: usize,
-        x: *const f32,
+        xs: &[&[f32]],
         zeros: *const f32,
         table: &mut [[*const f32; ROWS]],
     ) {
@@ -197,10 +210,12 @@ impl Gather {
         for z in &self.offsets[0][jz * self.taps[0]..][..self.taps[0]] {
             for y in &self.offsets[1][jy * self.taps[1]..][..self.taps[1]] {
                 let row = image + z + y;
-                for (tap, segment) in self.offsets[2].chunks_exact(self.counts[2]).take(along_x).zip(&mut segments) {
-                    for (to, offset) in segment.iter_mut().zip(&tap[jx..jx + ROWS]) {
-                        let offset = row + offset;
-                        *to = if offset < 0 { zeros } else { x.wrapping_offset(offset) };
+                for tap in self.offsets[2].chunks_exact(self.counts[2]).take(along_x) {
+                    for (x, segment) in xs.iter().zip(&mut segments) {
+                        for (to, offset) in segment.iter_mut().zip(&tap[jx..jx + ROWS]) {
+                            let offset = row + offset;
+                            *to = if offset < 0 { zeros } else { x.as_ptr().wrapping_offset(offset) };
+                        }
                     }
                 }
             }
@@ -208,11 +223,11 @@ impl Gather {
     }
 
     #[inline(always)]
-    fn any_rows(
+    fn any_rows<const ROWS: usize>(
         &self,
         at: &[[usize; 4]],
         along_x: usize,
-        x: *const f32,
+        xs: &[&[f32]],
         zeros: *const f32,
         table: &mut [[*const f32; ROWS]],
     ) {
@@ -224,11 +239,13 @@ impl Gather {
                     let (z, y) = (self.offsets[0][jz * self.taps[0] + tz], self.offsets[1][jy * self.taps[1] + ty]);
                     *row = (n * self.image[0]) as isize + z + y;
                 }
-                for (tap, segment) in self.offsets[2].chunks_exact(self.counts[2]).take(along_x).zip(&mut segments) {
-                    *segment = [zeros; ROWS];
-                    for (to, (row, [.., jx])) in segment.iter_mut().zip(rows.iter().zip(at)) {
-                        let offset = row + tap[*jx];
-                        *to = if offset < 0 { zeros } else { x.wrapping_offset(offset) };
+                for tap in self.offsets[2].chunks_exact(self.counts[2]).take(along_x) {
+                    for (x, segment) in xs.iter().zip(&mut segments) {
+                        *segment = [zeros; ROWS];
+                        for (to, (row, [.., jx])) in segment.iter_mut().zip(rows.iter().zip(at)) {
+                            let offset = row + tap[*jx];
+                            *to = if offset < 0 { zeros } else { x.as_ptr().wrapping_offset(offset) };
+                        }
                     }
                 }
             }
@@ -238,7 +255,7 @@ impl Gather {
 
 /// The voxels of a register block.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::ops) struct Block {
+pub(in crate::ops) struct Block<const ROWS: usize> {
     /// Float offset of each row's output voxel.
     pub targets: [usize; ROWS],
     /// Rows that are outputs; the others lie past the last one.
@@ -248,6 +265,6 @@ pub(in crate::ops) struct Block {
 }
 
 /// An empty table for [`Gather::block`].
-pub(in crate::ops) fn table(segments: usize) -> Vec<[*const f32; ROWS]> {
+pub(in crate::ops) fn table<const ROWS: usize>(segments: usize) -> Vec<[*const f32; ROWS]> {
     vec![[ptr::null(); ROWS]; segments]
 }

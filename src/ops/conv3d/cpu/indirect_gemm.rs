@@ -1,212 +1,172 @@
 //! Convolution as a matrix product whose left operand is never built.
 //!
-//! y[p, co] = sum over k = (kd, kh, kw, ci) of x[source(p, tap) + ci] * w[k, co]. A register block is 6 output voxels by
-//! two registers of output channels: 12 accumulators, which is what hides the latency of two FMA units. Each step of k
-//! broadcasts one float from each of 6 pointers (see [`Gather`]) and loads two registers of packed weights. Weights are
-//! packed once a call into panels [panel][k][lanes]; k is cut so that the part of two panels in use stays in L1 while all
-//! blocks of a task pass over it. Where the taps of an x row lie side by side in memory they are walked as one run.
+//! y[p, co] = sum over k = (kd, kh, kw, ci) of x[source(p, tap) + ci] * w[k, co]. A register block is some output voxels
+//! (rows) by two registers of output channels: 12 x 2 accumulators with AVX-512's 32 registers, 6 x 2 with 16, enough to
+//! hide the latency of two FMA units. Each step of k broadcasts one float from each row's pointer (see [`Gather`]) and
+//! loads two registers of packed weights. Weights are packed into panels [panel][k][lanes]; k is cut so that the part of
+//! two panels in use stays in L1 while all blocks of a task pass over it. Where the taps of an x row lie side by side in
+//! memory they are walked as one run.
 //!
 //! The sum over k runs in the same order whatever the number of threads, so results have the same bits.
 
-use std::cell::Cell;
-use std::mem;
 use std::ops::Range;
+use std::slice;
 
 use rayon::prelude::*;
 
-use super::gather::{Gather, ROWS, table};
-use super::lanes::{Isa, Lanes, Vectorised};
+use super::gather::{Block, Gather, table};
+use super::lanes::{Lanes, Vectorised};
+use super::panels::{Channels, Panels};
 
-/// Blocks of [`ROWS`] voxels in a task: enough to reuse weights, few enough that their inputs stay in L2.
-pub(super) const TILE: usize = 16;
+/// Voxels of a task: enough to reuse weights, few enough that their inputs stay in L2.
+const TILE: usize = 192;
 /// Bytes of weights that stay in L1 beside the inputs.
 const L1_WEIGHTS: usize = 16 << 10;
 /// Tasks a thread should find, so that an uneven end costs little.
 pub(super) const TASKS_PER_THREAD: usize = 4;
-
-thread_local! {
-    /// The buffer of the last packed weights of this thread. Fresh memory costs a page fault every 4 KiB, which for the
-    /// weights of a deep layer is longer than its product takes.
-    static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// Weights of one product, packed for an instruction set.
-pub(in crate::ops) struct Panels {
-    isa: Isa,
-    /// [groups][panels][k][lanes], the last panel of a group filled up with zeros.
-    data: Vec<f32>,
-    /// [groups][panels][lanes].
-    bias: Vec<f32>,
-    groups: usize,
-    /// Output channels of a group.
-    co: usize,
-    /// Input channels of a group.
-    ci: usize,
-    /// Length of the summed axis.
-    k: usize,
-}
-
-/// The sizes of a product beside its geometry.
-#[derive(Clone, Copy)]
-pub(in crate::ops) struct Channels {
-    pub groups: usize,
-    /// Per group.
-    pub ci: usize,
-    /// Per group.
-    pub co: usize,
-}
-
-/// Weights as they are stored, and the taps of theirs that take part.
-pub(in crate::ops) struct Weights<'a> {
-    pub data: &'a [f32],
-    pub order: WeightOrder,
-    /// Taps of the stored kernel.
-    pub all_taps: usize,
-    /// Those of this product, in its order.
-    pub taps: &'a [usize],
-}
-
-/// Which channel lies innermost.
-#[derive(Clone, Copy, PartialEq)]
-pub(in crate::ops) enum WeightOrder {
-    /// [groups, co, taps, ci]: a convolution's.
-    SummedInnermost,
-    /// [groups, ci, taps, co]: a transposed convolution's, and a convolution's read for its data gradient.
-    OutputInnermost,
-}
-
-impl Panels {
-    /// `bias` holds a value per output channel of all groups.
-    pub fn pack(isa: Isa, channels: Channels, weights: &Weights<'_>, bias: Option<&[f32]>) -> Self {
-        let Channels { groups, ci, co } = channels;
-        let (lanes, k) = (isa.lanes(), weights.taps.len() * ci);
-        let panels = co.div_ceil(lanes);
-        let mut data = SPARE.take();
-        data.resize(groups * panels * k * lanes, 0.0);
-        data.par_chunks_mut((k * lanes).max(1)).enumerate().for_each(|(i, panel)| {
-            let (group, first) = (i / panels, i % panels * lanes);
-            weights.copy_panel(channels, group, first..co.min(first + lanes), lanes, panel);
-        });
-        let mut padded = vec![0.0; groups * panels * lanes];
-        if let Some(bias) = bias {
-            for (to, from) in padded.chunks_exact_mut(panels * lanes).zip(bias.chunks_exact(co)) {
-                to[..co].copy_from_slice(from);
-            }
-        }
-        Self { isa, data, bias: padded, groups, co, ci, k }
-    }
-
-    fn panels(&self) -> usize {
-        self.co.div_ceil(self.isa.lanes())
-    }
-
-    /// Pairs of panels over all groups; an odd panel at a group's end is a pair of its own.
-    fn columns(&self) -> usize {
-        self.groups * self.panels().div_ceil(2)
-    }
-}
-
-impl Drop for Panels {
-    fn drop(&mut self) {
-        SPARE.set(mem::take(&mut self.data));
-    }
-}
-
-impl Weights<'_> {
-    /// The output channels `range` of `group` into `panel` [taps, ci, lanes], whose other lanes become zero.
-    fn copy_panel(
-        &self,
-        Channels { ci, co, .. }: Channels,
-        group: usize,
-        range: Range<usize>,
-        lanes: usize,
-        panel: &mut [f32],
-    ) {
-        if range.len() < lanes {
-            panel.fill(0.0);
-        }
-        for (&tap, block) in self.taps.iter().zip(panel.chunks_exact_mut(ci * lanes)) {
-            match self.order {
-                WeightOrder::SummedInnermost => {
-                    for (lane, out) in range.clone().enumerate() {
-                        let row = &self.data[((group * co + out) * self.all_taps + tap) * ci..][..ci];
-                        for (step, value) in block.chunks_exact_mut(lanes).zip(row) {
-                            step[lane] = *value;
-                        }
-                    }
-                }
-                WeightOrder::OutputInnermost => {
-                    for (c, step) in block.chunks_exact_mut(lanes).enumerate() {
-                        let row = &self.data[((group * ci + c) * self.all_taps + tap) * co..][..co];
-                        step[..range.len()].copy_from_slice(&row[range.clone()]);
-                    }
-                }
-            }
-        }
-    }
-}
+/// Floats of a cache line.
+const LINE: usize = 16;
 
 /// Where tasks write: disjoint voxels or disjoint channels of one tensor.
-#[derive(Clone, Copy)]
-struct Output(*mut f32);
+struct Shared<T>(*mut T);
 
-// SAFETY: tasks write disjoint elements (see `multiply`), and nobody reads before all are done.
-unsafe impl Send for Output {}
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
+// SAFETY: tasks write disjoint elements (see `multiply_and`), and nobody reads before all are done.
+unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Output {}
+unsafe impl<T> Sync for Shared<T> {}
 
-/// Writes the outputs that `gather` covers into `y`, every channel of them.
-pub(in crate::ops) fn multiply(gather: &Gather, weights: &Panels, x: &[f32], y: &mut [f32]) {
-    let zeros = vec![0.0f32; gather.zeros()];
-    let blocks = gather.positions().div_ceil(ROWS);
-    let tiles = blocks.div_ceil(TILE);
+/// A product with its geometry. A convolution is one; a transposed convolution has one for each phase of its stride.
+pub(in crate::ops) struct Phase<'a> {
+    pub gather: Gather,
+    pub weights: &'a Panels,
+}
+
+/// Writes the outputs that the phases cover into `y`, every channel of them. Phases share instruction set and channels;
+/// a task does its part of all of them, since neighbouring outputs of different phases read the same inputs.
+pub(in crate::ops) fn multiply(phases: &[Phase<'_>], bias: Option<&[f32]>, xs: &[&[f32]], y: &mut [f32]) {
+    multiply_and(phases, bias, xs, y, None);
+}
+
+/// As [`multiply`] of a single phase, and the sum of y and of its squares per output channel of all groups, in f64.
+/// Channels of the inputs `xs` follow each other, as if they had been joined.
+pub(in crate::ops) fn multiply_and_sum(
+    phase: &Phase<'_>,
+    bias: Option<&[f32]>,
+    xs: &[&[f32]],
+    y: &mut [f32],
+) -> Vec<[f64; 2]> {
+    let Channels { groups, co, .. } = phase.weights.channels;
+    let mut parts = vec![[0.0; 2]; tiles(slice::from_ref(phase)) * groups * co];
+    multiply_and(slice::from_ref(phase), bias, xs, y, Some(Shared(parts.as_mut_ptr())));
+    let mut sums = vec![[0.0; 2]; groups * co];
+    for part in parts.chunks_exact((groups * co).max(1)) {
+        for (sum, part) in sums.iter_mut().zip(part) {
+            *sum = [sum[0] + part[0], sum[1] + part[1]];
+        }
+    }
+    sums
+}
+
+/// Parts that the voxels are cut into, whatever the number of threads.
+fn tiles(phases: &[Phase<'_>]) -> usize {
+    phases.iter().map(|p| p.gather.positions()).max().unwrap_or(0).div_ceil(TILE)
+}
+
+fn multiply_and(
+    phases: &[Phase<'_>],
+    bias: Option<&[f32]>,
+    xs: &[&[f32]],
+    y: &mut [f32],
+    sums: Option<Shared<[f64; 2]>>,
+) {
+    let Some(Phase { weights, .. }) = phases.first() else { return };
+    let zeros = vec![0.0f32; phases.iter().map(|p| p.gather.zeros()).max().unwrap_or(0)];
+    let bias = weights.padded(bias);
+    let tiles = tiles(phases);
     let columns = weights.columns();
     let parts = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(tiles.max(1)).clamp(1, columns);
-    let output = Output(y.as_mut_ptr());
+    let output = Shared(y.as_mut_ptr());
     (0..tiles * parts).into_par_iter().for_each(|task| {
         let (tile, part) = (task / parts, task % parts);
-        weights.isa.run(Tile {
-            gather,
-            weights,
-            x,
-            zeros: &zeros,
-            output,
-            blocks: tile * blocks / tiles..(tile + 1) * blocks / tiles,
-            columns: part * columns / parts..(part + 1) * columns / parts,
-        });
+        let columns = part * columns / parts..(part + 1) * columns / parts;
+        for Phase { gather, weights } in phases {
+            let tile = Tile {
+                gather,
+                weights,
+                bias: &bias,
+                xs,
+                zeros: &zeros,
+                output,
+                sums,
+                tile,
+                tiles,
+                columns: columns.clone(),
+            };
+            match weights.rows() {
+                12 => weights.isa.run(Rows::<12>(tile)),
+                _ => weights.isa.run(Rows::<6>(tile)),
+            }
+        }
     });
 }
 
-/// One task: some blocks of voxels by some pairs of panels.
+/// One task: some voxels by some pairs of panels.
 struct Tile<'a> {
     gather: &'a Gather,
     weights: &'a Panels,
-    x: &'a [f32],
+    /// Padded as the panels are.
+    bias: &'a [f32],
+    xs: &'a [&'a [f32]],
     zeros: &'a [f32],
-    output: Output,
-    blocks: Range<usize>,
+    output: Shared<f32>,
+    /// [tiles][groups * co].
+    sums: Option<Shared<[f64; 2]>>,
+    /// Which of `tiles` parts of the voxels.
+    tile: usize,
+    tiles: usize,
     columns: Range<usize>,
 }
 
-impl Vectorised for Tile<'_> {
+/// A tile in register blocks of `ROWS` voxels.
+struct Rows<'a, const ROWS: usize>(Tile<'a>);
+
+impl<const ROWS: usize> Vectorised for Rows<'_, ROWS> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let Panels { groups, co, ci, k, .. } = *self.weights;
-        let segments = self.gather.taps();
-        let mut pointers = table(segments * self.blocks.len());
-        let mut rows = Vec::with_capacity(self.blocks.len());
-        for (i, block) in self.blocks.clone().enumerate() {
+        let tile = self.0;
+        let (Channels { groups, co, ci }, k) = (tile.weights.channels, tile.weights.k);
+        let blocks = tile.gather.positions().div_ceil(ROWS);
+        let blocks = tile.tile * blocks / tile.tiles..(tile.tile + 1) * blocks / tile.tiles;
+        // Each input has its share of a tap's channels.
+        let source = ci / tile.xs.len();
+        let segments = tile.gather.taps() * tile.xs.len();
+        let merge = groups == 1 && tile.xs.len() == 1;
+        let mut pointers = table::<ROWS>(segments * blocks.len());
+        let mut rows = Vec::with_capacity(blocks.len());
+        for (i, block) in blocks.clone().enumerate() {
             let table = &mut pointers[i * segments..(i + 1) * segments];
-            rows.push(self.gather.block(block * ROWS, groups == 1, self.x.as_ptr(), self.zeros.as_ptr(), table));
+            rows.push(tile.gather.block(block * ROWS, merge, tile.xs, tile.zeros.as_ptr(), table));
+            if tile.gather.strided() {
+                prefetch::<V, ROWS>(table, source * groups);
+            }
         }
         // Rows past the last voxel, and blocks whose channels do not fill their registers, land here first.
-        let mut spill = vec![0.0f32; self.blocks.len() * ROWS * 2 * V::COUNT];
-        let pairs = self.weights.panels().div_ceil(2);
+        let mut spill = vec![0.0f32; blocks.len() * ROWS * 2 * V::COUNT];
+        let panels = tile.weights.panels();
+        let pairs = panels.div_ceil(2);
         let chunks = (k * 2 * V::COUNT * size_of::<f32>()).div_ceil(L1_WEIGHTS).max(1);
-        for column in self.columns.clone() {
+        for column in tile.columns.clone() {
             let (group, first) = (column / pairs, column % pairs * 2 * V::COUNT);
             let count = (co - first).min(2 * V::COUNT);
-            let panel = (group * self.weights.panels() + first / V::COUNT) * V::COUNT;
+            let panel = (group * panels + first / V::COUNT) * V::COUNT;
             for chunk in 0..chunks {
                 let steps = chunk * k / chunks..(chunk + 1) * k / chunks;
                 for (i, block) in rows.iter().enumerate() {
@@ -215,21 +175,20 @@ impl Vectorised for Tile<'_> {
                         // SAFETY: `spill` has ROWS rows of two registers a block; `output` has a voxel's channels at its target.
                         c[r] = unsafe {
                             if r < block.valid && count.is_multiple_of(V::COUNT) {
-                                self.output.0.add(block.targets[r] + group * co + first)
+                                tile.output.0.add(block.targets[r] + group * co + first)
                             } else {
                                 c[r].add(r * 2 * V::COUNT)
                             }
                         };
                     }
-                    let table = &pointers[i * segments..(i + 1) * segments];
                     let product = Product {
-                        table,
-                        run: block.taps * ci,
+                        table: &pointers[i * segments..(i + 1) * segments],
+                        run: block.taps * source,
                         offset: group * ci,
                         steps: steps.clone(),
-                        panel: &self.weights.data[panel * k..],
+                        panel: &tile.weights.data[panel * k..],
                         panel_len: k * V::COUNT,
-                        bias: (chunk == 0).then(|| self.weights.bias[panel..].as_ptr()),
+                        bias: (chunk == 0).then(|| tile.bias[panel..].as_ptr()),
                     };
                     // SAFETY: pointers of the table have a segment of their group's channels behind them (a voxel's, a run
                     // of voxels', or zeros); `panel` starts one panel, or two where `count` is over one register.
@@ -244,18 +203,70 @@ impl Vectorised for Tile<'_> {
                         let from = &spill[(i * ROWS + r) * 2 * V::COUNT..][..count];
                         // SAFETY: a voxel's channels lie at its target, and `count` of them start at `first`.
                         unsafe {
-                            let to = self.output.0.add(block.targets[r] + group * co + first);
+                            let to = tile.output.0.add(block.targets[r] + group * co + first);
                             to.copy_from_nonoverlapping(from.as_ptr(), count);
                         }
                     }
+                }
+            }
+            if let Some(sums) = tile.sums {
+                let channel = group * co + first;
+                // SAFETY: this task alone has these channels of this tile, and has just written them.
+                unsafe {
+                    let sums = sums.0.add(tile.tile * groups * co + channel);
+                    add_up(&rows, tile.output.0.add(channel), slice::from_raw_parts_mut(sums, count));
                 }
             }
         }
     }
 }
 
+/// The sums over the outputs of some blocks of consecutive channels from `y`, and of their squares.
+///
+/// # Safety
+/// Each row's target has as many floats behind it as there are `sums`.
+#[inline(always)]
+unsafe fn add_up<const ROWS: usize>(blocks: &[Block<ROWS>], y: *const f32, sums: &mut [[f64; 2]]) {
+    for (first, sums) in (0..).step_by(LINE).zip(sums.chunks_mut(LINE)) {
+        let (mut sum, mut squares) = ([0.0f64; LINE], [0.0f64; LINE]);
+        for block in blocks {
+            for target in &block.targets[..block.valid] {
+                // SAFETY: the caller's promise.
+                let row = unsafe { slice::from_raw_parts(y.add(target + first), sums.len()) };
+                if let Ok(row) = <&[f32; LINE]>::try_from(row) {
+                    for c in 0..LINE {
+                        let value = f64::from(row[c]);
+                        sum[c] += value;
+                        squares[c] += value * value;
+                    }
+                } else {
+                    for (c, value) in row.iter().enumerate() {
+                        let value = f64::from(*value);
+                        sum[c] += value;
+                        squares[c] += value * value;
+                    }
+                }
+            }
+        }
+        for (to, (sum, squares)) in sums.iter_mut().zip(sum.into_iter().zip(squares)) {
+            *to = [sum, squares];
+        }
+    }
+}
+
+/// Asks for the inputs of a block. Where neighbouring outputs share few of them, each block meets cache lines that no
+/// block before it has touched, too far apart for the machine's own prefetcher.
+#[inline(always)]
+fn prefetch<V: Lanes, const ROWS: usize>(table: &[[*const f32; ROWS]], channels: usize) {
+    for row in table.iter().flatten() {
+        for c in (0..channels).step_by(LINE) {
+            V::prefetch(row.wrapping_add(c));
+        }
+    }
+}
+
 /// A register block's share of the sum over k.
-struct Product<'a> {
+struct Product<'a, const ROWS: usize> {
     table: &'a [[*const f32; ROWS]],
     run: usize,
     /// Floats from a voxel's first channel to the group's.
@@ -267,7 +278,7 @@ struct Product<'a> {
     bias: Option<*const f32>,
 }
 
-impl Product<'_> {
+impl<const ROWS: usize> Product<'_, ROWS> {
     /// # Safety
     /// The machine has the instructions of `V`; each pointer of the table has `offset + run` floats behind it, `panel`
     /// holds `N` panels, `bias` and each row of `c` `N` registers.

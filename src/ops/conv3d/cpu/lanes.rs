@@ -22,6 +22,18 @@ pub(in crate::ops) trait Lanes: Copy {
 
     /// self * a + b.
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+
+    /// Asks for the cache line of `p`, which need not point anywhere.
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch is a hint that never faults, and every x86-64 has it.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast())
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
 }
 
 /// A computation written for any register width.

@@ -4,12 +4,18 @@ mod backward;
 pub(in crate::ops) mod gather;
 pub(in crate::ops) mod indirect_gemm;
 pub(in crate::ops) mod lanes;
+pub(in crate::ops) mod panels;
 
 use super::Conv3dProblem;
 pub(super) use backward::bias_gradient;
 use gather::{AxisSpec, Gather};
-use indirect_gemm::{Channels, Panels, WeightOrder, Weights, multiply};
+use indirect_gemm::{Phase, multiply, multiply_and_sum};
 use lanes::Isa;
+pub(in crate::ops) use panels::Panels;
+use panels::{Channels, WeightOrder, Weights};
+
+use crate::memory::Buffer;
+use crate::tensor::Shape;
 
 impl Conv3dProblem {
     fn axis(&self, axis: usize) -> AxisSpec {
@@ -25,19 +31,49 @@ impl Conv3dProblem {
     }
 }
 
-/// `x` [n, d, h, w, ci], `w` [co, kd, kh, kw, ci / groups] -> [n, od, oh, ow, co].
-pub(super) fn conv3d(problem: &Conv3dProblem, x: &[f32], w: &[f32], b: Option<&[f32]>) -> Vec<f32> {
-    conv3d_with(Isa::fitting(channels(problem).co), problem, x, w, b)
+/// The weights `w` [co, kd, kh, kw, ci / groups], packed for this machine.
+pub(in crate::ops) fn pack(problem: &Conv3dProblem, w: &[f32]) -> Panels {
+    pack_for(Isa::fitting(channels(problem).co), problem, w)
 }
 
-fn conv3d_with(isa: Isa, problem: &Conv3dProblem, x: &[f32], w: &[f32], b: Option<&[f32]>) -> Vec<f32> {
-    let gather = gather(problem);
-    let taps: Vec<usize> = (0..gather.taps()).collect();
+/// Were these packed for this machine and this problem's weights?
+pub(in crate::ops) fn fits(problem: &Conv3dProblem, panels: &Panels) -> bool {
+    panels.is_for(Isa::fitting(channels(problem).co), channels(problem))
+}
+
+fn pack_for(isa: Isa, problem: &Conv3dProblem, w: &[f32]) -> Panels {
+    let taps: Vec<usize> = (0..problem.weight_shape()[2..].iter().product()).collect();
     let weights = Weights { data: w, order: WeightOrder::SummedInnermost, all_taps: taps.len(), taps: &taps };
-    let panels = Panels::pack(isa, channels(problem), &weights, b);
-    let mut y = vec![0.0; problem.output_shape().iter().product()];
-    multiply(&gather, &panels, x, &mut y);
+    Panels::pack(isa, channels(problem), &weights)
+}
+
+/// `x` [n, d, h, w, ci] -> [n, od, oh, ow, co].
+pub(super) fn conv3d(problem: &Conv3dProblem, x: &[f32], weights: &Panels, b: Option<&[f32]>) -> Buffer {
+    let mut y = Buffer::unwritten(problem.output_shape().iter().product());
+    multiply(&[Phase { gather: gather(problem, problem.input_shape()), weights }], b, &[x], &mut y);
     y
+}
+
+/// As [`conv3d`] of the inputs `xs` [n, d, h, w, ci / xs.len()], their channels one after the other, with the sum and the
+/// sum of squares of each image's and channel's outputs [n * co].
+pub(in crate::ops) fn conv3d_with_sums(
+    problem: &Conv3dProblem,
+    xs: &[&[f32]],
+    weights: &Panels,
+    b: Option<&[f32]>,
+) -> (Buffer, Vec<[f64; 2]>) {
+    let ([n, ci, d, h, w], output) = (problem.input_shape(), problem.output_shape());
+    let source = [1, ci / xs.len(), d, h, w];
+    let phase = Phase { gather: gather(problem, source), weights };
+    let mut y = Buffer::unwritten(output.iter().product());
+    let [from, to] = [source.iter().product::<usize>(), output[1..].iter().product()];
+    let images = (0..n).zip(y.chunks_exact_mut(to));
+    let sums = images.flat_map(|(image, y)| {
+        let xs: Vec<_> = xs.iter().map(|x| &x[image * from..][..from]).collect();
+        multiply_and_sum(&phase, b, &xs, y)
+    });
+    let sums = sums.collect();
+    (y, sums)
 }
 
 /// `x` [n, d, h, w, ci], `dy` [n, od, oh, ow, co] -> [co, kd, kh, kw, ci / groups].
@@ -46,7 +82,7 @@ pub(super) fn weight_gradient(problem: &Conv3dProblem, x: &[f32], dy: &[f32]) ->
 }
 
 fn weight_gradient_with(isa: Isa, problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    backward::weight_gradient(isa, channels(problem), &gather(problem), x, dy)
+    backward::weight_gradient(isa, channels(problem), &gather(problem, problem.input_shape()), x, dy)
 }
 
 fn channels(problem: &Conv3dProblem) -> Channels {
@@ -54,15 +90,16 @@ fn channels(problem: &Conv3dProblem) -> Channels {
     Channels { groups, ci, co: co / groups }
 }
 
-fn gather(problem: &Conv3dProblem) -> Gather {
+/// `input` is the problem's, but for the number of images and channels.
+fn gather(problem: &Conv3dProblem, input: Shape) -> Gather {
     let axes = [0, 1, 2].map(|a| problem.axis(a).convolution());
-    Gather::new(axes.each_ref(), problem.input_shape(), problem.output_shape())
+    Gather::new(axes.each_ref(), input, problem.output_shape())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Conv3dParams, Conv3dProblem, reference};
-    use super::{Isa, conv3d_with, weight_gradient_with};
+    use super::{Isa, conv3d, pack_for, weight_gradient_with};
     use crate::tensor::{from_channels_last, to_channels_last};
 
     /// Whole numbers, so that every instruction set must give the reference's bits.
@@ -81,7 +118,7 @@ mod tests {
             let want_dw = reference::conv3d_backward(&f64s(&x), xs, &f64s(&w), ws, &f64s(&dy), &params).dw.value;
             let [x, w, dy] = [(xs, &x), (ws, &w), (ys, &dy)].map(|(s, data)| to_channels_last(s, data));
             for isa in Isa::available() {
-                let y = conv3d_with(isa, &problem, &x, &w, Some(&b));
+                let y = conv3d(&problem, &x, &pack_for(isa, &problem, &w), Some(&b));
                 assert_eq!(f64s(&from_channels_last(ys, &y)), want, "{isa:?}");
                 let dw = weight_gradient_with(isa, &problem, &x, &dy);
                 assert_eq!(f64s(&from_channels_last(ws, &dw)), want_dw, "{isa:?}");

@@ -1,0 +1,122 @@
+//! Convolution, norm and activation as one operation.
+
+use nephron::ops::conv3d::reference::conv3d;
+use nephron::ops::norm::reference::instance_norm;
+use nephron::ops::{self, Conv3dParams, ConvBlockNorm};
+use nephron::{DType, Device, Shape, Tensor};
+
+use crate::support::{assert_close, compiles_only, devices, f64s, integers, rng, tensor, uniform};
+
+const SLOPE: f32 = 0.25;
+const EPS: f32 = 1e-5;
+
+/// [n, c, d, h, w] parts of one tensor along c.
+fn joined(parts: &[Vec<f32>], shape: Shape) -> (Vec<f32>, Shape) {
+    let [n, c, d, h, w] = shape;
+    let image = c * d * h * w;
+    let data = (0..n).flat_map(|i| parts.iter().flat_map(move |p| p[i * image..(i + 1) * image].to_vec())).collect();
+    (data, [n, c * parts.len(), d, h, w])
+}
+
+/// Whole numbers make the convolution exact, so what is left is the norm's rounding; `inputs` tensors of `shape`.
+fn check(inputs: usize, shape: Shape, weight: Shape, params: Conv3dParams) {
+    let mut rng = rng();
+    let parts: Vec<_> = (0..inputs).map(|_| integers(&mut rng, shape.iter().product(), 3)).collect();
+    let w = integers(&mut rng, weight.iter().product(), 2);
+    let [b, scale, shift] = [9, 4, 5].map(|k| integers(&mut rng, weight[0], k));
+    let (x, whole) = joined(&parts, shape);
+    let y = conv3d(&f64s(&x), whole, &f64s(&w), weight, Some(&f64s(&b)), &params);
+    let want = instance_norm(&y.value, y.shape, Some(&f64s(&scale)), Some(&f64s(&shift)), EPS.into());
+    let value: Vec<f64> = want.value.iter().map(|&v| if v > 0.0 { v } else { f64::from(SLOPE) * v }).collect();
+    for device in devices() {
+        let xs: Vec<_> = parts.iter().map(|part| tensor(device, shape, DType::F32, part)).collect();
+        let w = tensor(device, weight, DType::F32, &w);
+        let [b, scale, shift] = [&b, &scale, &shift].map(|v| Tensor::vector(device, v).expect("a vector"));
+        let norm = ConvBlockNorm { weight: Some(&scale), bias: Some(&shift), eps: EPS, slope: SLOPE };
+        let got = ops::conv_block(&xs.iter().collect::<Vec<_>>(), &w, Some(&b), &params, &norm).expect("conv_block");
+        assert_eq!(got.shape(), y.shape);
+        // The norm's roundings (see its tests) and the slope's.
+        assert_close(&format!("conv_block {inputs} x {shape:?}"), &got, &value, &want.magnitude, 20);
+    }
+}
+
+#[test]
+fn agrees_with_the_references() {
+    let three = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
+    check(1, [1, 1, 5, 7, 6], [32, 1, 3, 3, 3], three);
+    check(1, [2, 3, 5, 4, 7], [5, 3, 3, 3, 3], Conv3dParams { stride: [2, 1, 2], ..three });
+    check(2, [2, 8, 4, 5, 13], [20, 16, 3, 3, 3], three);
+    check(3, [1, 5, 3, 6, 5], [40, 15, 1, 3, 3], Conv3dParams { padding: [0, 1, 1], ..three });
+    check(1, [1, 6, 3, 4, 5], [4, 3, 3, 3, 3], Conv3dParams { groups: 2, ..three });
+    // Groups span the inputs; several tiles of voxels.
+    check(2, [1, 3, 3, 4, 5], [4, 3, 3, 3, 3], Conv3dParams { groups: 2, ..three });
+    check(2, [1, 4, 9, 9, 9], [16, 8, 3, 3, 3], three);
+}
+
+#[test]
+fn inputs_of_different_width_are_joined() {
+    let mut rng = rng();
+    for device in devices().iter().filter(|d| !compiles_only(d)) {
+        let [a, b] = [3, 5].map(|c| tensor(device, [1, c, 4, 5, 6], DType::F32, &uniform(&mut rng, c * 120)));
+        let w = tensor(device, [4, 8, 1, 1, 1], DType::F32, &uniform(&mut rng, 32));
+        let norm = ConvBlockNorm { weight: None, bias: None, eps: EPS, slope: SLOPE };
+        let params = Conv3dParams::default();
+        let block = |xs: &[&Tensor]| ops::conv_block(xs, &w, None, &params, &norm).and_then(|y| y.to_ncdhw());
+        let whole = ops::concat(&[&a, &b]).expect("concat");
+        assert_eq!(block(&[&a, &b]).expect("conv_block"), block(&[&whole]).expect("conv_block"), "{}", device.name());
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_both_values() {
+    let zeros = |shape| Tensor::zeros(&Device::Cpu, shape, DType::F32).expect("zeros");
+    let (x, w) = (zeros([1, 2, 4, 4, 4]), zeros([3, 2, 1, 1, 1]));
+    let norm = ConvBlockNorm { weight: None, bias: None, eps: EPS, slope: SLOPE };
+    let refuse = |xs: &[&Tensor], norm: &ConvBlockNorm<'_>| {
+        ops::conv_block(xs, &w, None, &Conv3dParams::default(), norm).expect_err("must be refused").to_string()
+    };
+    let names = |message: String, parts: &[&str]| {
+        for part in parts {
+            assert!(message.contains(part), "'{part}' is missing: {message}");
+        }
+    };
+    names(refuse(&[], &norm), &["inputs", "at least 1", "0"]);
+    names(refuse(&[&x, &x], &norm), &["weight", "4 channels", "2 in"]);
+    names(refuse(&[&x, &zeros([1, 2, 4, 4, 3])], &norm), &["[1, 2, 4, 4, 4]", "[1, 2, 4, 4, 3]"]);
+    names(refuse(&[&x], &ConvBlockNorm { eps: -1.0, ..norm }), &["eps", "0 or more", "-1"]);
+    let narrow = Tensor::vector(&Device::Cpu, &[1.0; 2]).expect("a vector");
+    names(
+        refuse(&[&x], &ConvBlockNorm { weight: Some(&narrow), ..norm }),
+        &["weight", "[1, 3, 1, 1, 1]", "[1, 2, 1, 1, 1]"],
+    );
+}
+
+/// The CPU keeps weights in packed form beside them; another use of the same tensor must not meet that form.
+#[test]
+fn one_weight_serves_several_operations() {
+    let mut rng = rng();
+    let x = tensor(&Device::Cpu, [1, 4, 4, 4, 4], DType::F32, &uniform(&mut rng, 256));
+    let data = uniform(&mut rng, 4 * 4 * 8);
+    let fresh = || tensor(&Device::Cpu, [4, 4, 2, 2, 2], DType::F32, &data);
+    let transposed = |w: &Tensor, stride: usize| {
+        let params = ops::ConvTranspose3dParams { stride: [stride; 3], ..Default::default() };
+        ops::conv_transpose3d(&x, w, None, &params).and_then(|y| y.to_ncdhw()).expect("conv_transpose3d")
+    };
+    let grouped = |w: &Tensor, groups: usize| {
+        let w = w.reshape([4, 4, 2, 2, 2]).expect("itself");
+        let x = ops::concat(&vec![&x; groups]).expect("concat");
+        let params = Conv3dParams { groups, ..Conv3dParams::default() };
+        ops::conv3d(&x, &w, None, &params).and_then(|y| y.to_ncdhw()).expect("conv3d")
+    };
+    let shared = fresh();
+    for _ in 0..2 {
+        assert_eq!(grouped(&shared, 1), grouped(&fresh(), 1));
+        assert_eq!(grouped(&shared, 2), grouped(&fresh(), 2));
+        assert_eq!(transposed(&shared, 2), transposed(&fresh(), 2));
+        assert_eq!(transposed(&shared, 1), transposed(&fresh(), 1));
+    }
+    let shared = fresh();
+    assert_eq!(transposed(&shared, 2), transposed(&fresh(), 2));
+    assert_eq!(transposed(&shared, 1), transposed(&fresh(), 1));
+    assert_eq!(grouped(&shared, 2), grouped(&fresh(), 2));
+}
