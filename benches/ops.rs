@@ -1,11 +1,8 @@
 //! Criterion benches of the shapes that the tests check: `cargo bench --bench ops`. NEPHRON_DEVICE names the device.
 
-#[path = "../tests/shapes/mod.rs"]
-mod shapes;
-
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nephron::ops::{self, AffineDiceParams, Conv3dParams, Interpolation, Outside, PaddingMode, ResampleParams};
-use nephron::{DType, Device, Tensor};
+use nephron::{DType, Device, Tensor, shapes};
 
 fn device() -> Device {
     let spec = std::env::var("NEPHRON_DEVICE").unwrap_or_else(|_| "auto".into());

@@ -26,6 +26,7 @@ pub mod phase;
 pub mod pipeline;
 pub mod registration;
 pub mod report;
+pub mod shapes;
 pub mod tensor;
 pub mod volume;
 

@@ -1,5 +1,6 @@
 //! The command line: a file a verb, each with its arguments and a `run`.
 
+mod bench;
 mod classify;
 mod demo;
 mod devices;
@@ -65,6 +66,8 @@ enum Verb {
     Demo(demo::Args),
     /// Run one operation on .npy arrays.
     Op(op::Args),
+    /// Time operations and networks, each checked first.
+    Bench(bench::Args),
 }
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
@@ -166,5 +169,6 @@ fn run(verb: &Verb, context: Context) -> Result<()> {
         Verb::Phantom(args) => phantom::run(args, &context),
         Verb::Demo(args) => demo::run(args, &context),
         Verb::Op(args) => op::run(args, &context),
+        Verb::Bench(args) => bench::run(args, &context),
     }
 }

@@ -157,6 +157,33 @@ impl UNetArchitecture {
         Ok(())
     }
 
+    /// Multiplications and additions of the convolutions of a forward pass over one image of `size`.
+    pub fn flops(&self, size: [usize; 3]) -> f64 {
+        let mut scale = [1usize; 3];
+        let mut voxels = Vec::new();
+        for stride in &self.strides {
+            scale = std::array::from_fn(|a| scale[a].saturating_mul(stride[a]));
+            voxels.push((0..3).map(|a| (size[a] / scale[a]) as f64).product::<f64>());
+        }
+        let taps = |kernel: [usize; 3]| kernel.iter().product::<usize>() as f64;
+        let (mut products, mut channels) = (0.0, self.input_channels);
+        for (stage, &features) in self.features.iter().enumerate() {
+            let inputs = channels + (self.encoder_convs[stage] - 1) * features;
+            products += voxels[stage] * taps(self.kernels[stage]) * (inputs * features) as f64;
+            channels = features;
+        }
+        for (level, &convs) in self.decoder_convs.iter().enumerate() {
+            let stage = self.features.len() - 2 - level;
+            let features = self.features[stage];
+            // An output of the transposed convolution has one tap.
+            let inputs = (2 + convs - 1) * features;
+            products += voxels[stage] * (channels * features) as f64;
+            products += voxels[stage] * taps(self.kernels[stage]) * (inputs * features) as f64;
+            channels = features;
+        }
+        2.0 * (products + voxels[0] * (channels * self.classes) as f64)
+    }
+
     /// The most bytes of activations alive at once in a forward pass over one image of `size` stored as `dtype`: the input
     /// and output of each op together with the skips that wait for the decoder.
     pub fn activation_bytes(&self, size: [usize; 3], dtype: DType) -> u64 {

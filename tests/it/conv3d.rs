@@ -46,7 +46,7 @@ fn cases() -> Vec<Case> {
         case([1, 150, 1, 4, 5], [20, 150, 1, 3, 3], ONE, [0, 1, 1], ONE, 1),
     ];
     // What the benches time, cut to a few voxels.
-    let timed = crate::shapes::CONVS.iter().map(|shape| {
+    let timed = nephron::shapes::CONVS.iter().map(|shape| {
         let (stride, padding) = shape.stride_padding();
         case(shape.input(3), shape.weight(), stride, padding, ONE, 1)
     });

@@ -1,13 +1,12 @@
 //! One integration binary, a file an op. `support` holds the devices, drawn inputs and derived bounds they share.
 
-#[path = "../shapes/mod.rs"]
-mod shapes;
 mod support;
 
 mod activation;
 mod affine_dice;
 mod arithmetic;
 mod bad_input;
+mod bench;
 mod bspline;
 mod cli;
 mod conv3d;

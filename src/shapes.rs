@@ -1,5 +1,4 @@
 //! Shapes that the tests check (small) and the benches time (whole): one list, so that nothing is timed unchecked.
-#![allow(dead_code)] // each of the two uses its part
 
 /// A convolution with kernel k, padding (k - 1) / 2 and equal strides, of a cube of side `size` (d = 1 where `flat`).
 #[derive(Debug, Clone, Copy)]
@@ -54,3 +53,42 @@ impl Conv {
         if self.flat { ([1, s, s], [0, p, p]) } else { ([s; 3], [p; 3]) }
     }
 }
+
+/// A transposed convolution whose kernel is its stride, of a cube.
+#[derive(Debug, Clone, Copy)]
+pub struct Transposed {
+    /// For reports.
+    pub name: &'static str,
+    /// Channels in and out.
+    pub channels: [usize; 2],
+    /// Side of the input.
+    pub size: usize,
+    /// Side of the kernel, and the stride.
+    pub kernel: usize,
+}
+
+/// The U-Net's upsampling.
+pub const TRANSPOSED: [Transposed; 2] = [
+    Transposed { name: "64->32 k2 s2 at 32^3", channels: [64, 32], size: 32, kernel: 2 },
+    Transposed { name: "320->256 k2 s2 at 8^3", channels: [320, 256], size: 8, kernel: 2 },
+];
+
+impl Transposed {
+    /// [1, ci, d, h, w].
+    pub fn input(&self) -> [usize; 5] {
+        [1, self.channels[0], self.size, self.size, self.size]
+    }
+
+    /// [ci, co, kd, kh, kw].
+    pub fn weight(&self) -> [usize; 5] {
+        [self.channels[0], self.channels[1], self.kernel, self.kernel, self.kernel]
+    }
+}
+
+/// Patches (z, y, x) of the kidney plan's U-Net. (Half its own patch, 40 x 80 x 80, is none: its strides multiply to
+/// 16 x 32 x 32, and PyTorch's decoder cannot join the odd sizes either.)
+pub const PATCHES: [[usize; 3]; 2] = [[48, 96, 96], [128, 128, 128]];
+/// Batches of the ResNet.
+pub const BATCHES: [usize; 2] = [1, 3];
+/// Sizes (z, y, x) of the label maps that registration sweeps.
+pub const LABEL_MAPS: [[usize; 3]; 2] = [[64, 128, 128], [256, 256, 256]];
