@@ -29,7 +29,7 @@ fn what_is_not_there_is_refused() {
     for (args, words) in [
         (&["fft"][..], &["fft", "conv3d"][..]),
         (&["conv3d", "--filter", "9->9"], &["9->9"]),
-        (&["conv3d", "--seconds", "-1"], &["seconds", "-1"]),
+        (&["conv3d", "--seconds", "NaN"], &["seconds", "NaN"]),
     ] {
         let (code, _, err) = bench(args);
         assert_eq!(code, Some(2), "{args:?}: {err}");
