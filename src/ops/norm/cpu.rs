@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::NormProblem;
 use crate::memory::Buffer;
+use crate::ops::conv3d::cpu::lanes::{Isa, Lanes, Vectorised};
 
 /// Elements a task: they stay in L1 while each tile of channels passes over them.
 const CHUNK: usize = 1 << 13;
@@ -105,11 +106,8 @@ pub(super) fn apply(
     for (index, (y, x)) in y.chunks_exact_mut(group).zip(x.chunks_exact(group)).enumerate() {
         let scale = Scale::new(statistics, index, weight, bias, eps, channels);
         y.par_chunks_mut(chunk(channels)).zip(x.par_chunks(chunk(channels))).for_each(|(y, x)| {
-            for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                for c in 0..channels {
-                    y[c] = scale.apply(c, x[c]);
-                }
-            }
+            y.copy_from_slice(x);
+            Isa::widest().run(Apply { y, scale: &scale, slope: 1.0 });
         });
     }
     y
@@ -128,14 +126,7 @@ pub(in crate::ops) fn apply_in_place(
     let NormProblem { positions, channels, .. } = problem;
     for (index, y) in y.chunks_exact_mut((positions * channels).max(1)).enumerate() {
         let scale = Scale::new(statistics, index, weight, bias, eps, channels);
-        y.par_chunks_mut(chunk(channels)).for_each(|y| {
-            for y in y.chunks_exact_mut(channels) {
-                for c in 0..channels {
-                    let v = scale.apply(c, y[c]);
-                    y[c] = if v > 0.0 { v } else { slope * v };
-                }
-            }
-        });
+        y.par_chunks_mut(chunk(channels)).for_each(|y| Isa::widest().run(Apply { y, scale: &scale, slope }));
     }
 }
 
@@ -163,9 +154,27 @@ impl Scale {
             bias: bias.map_or_else(|| vec![0.0; channels], <[f32]>::to_vec),
         }
     }
+}
 
+/// Norm and leaky ReLU of some positions, in place. Slope 1 leaves the norm as it is.
+struct Apply<'a> {
+    y: &'a mut [f32],
+    scale: &'a Scale,
+    slope: f32,
+}
+
+impl Vectorised for Apply<'_> {
+    /// A loop the compiler vectorises; it runs here for the sake of the wide registers.
     #[inline(always)]
-    fn apply(&self, c: usize, x: f32) -> f32 {
-        (x - self.mean[c]) * self.scale[c] + self.bias[c]
+    unsafe fn run<V: Lanes>(self) {
+        let Scale { mean, scale, bias } = self.scale;
+        for y in self.y.chunks_exact_mut(mean.len()) {
+            for ((y, mean), (scale, bias)) in y.iter_mut().zip(mean).zip(scale.iter().zip(bias)) {
+                let v = (*y - mean) * scale + bias;
+                // Both are worked out, so that this is a choice of registers and no jump.
+                let below = self.slope * v;
+                *y = if v > 0.0 { v } else { below };
+            }
+        }
     }
 }

@@ -74,6 +74,11 @@ impl Isa {
         .filter_map(|(present, kind)| present.then_some(Self(kind)))
     }
 
+    /// The widest registers.
+    pub fn widest() -> Self {
+        Self::available().next().unwrap_or(Self(Kind::Portable))
+    }
+
     /// The widest registers, unless half of each would stay empty.
     pub fn fitting(channels: usize) -> Self {
         Self::available().find(|isa| isa.lanes() <= 8 || channels > 8).unwrap_or(Self(Kind::Portable))
