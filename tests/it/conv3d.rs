@@ -86,12 +86,34 @@ fn check(case: &Case, x: &[f32], w: &[f32], b: Option<&[f32]>, compare: impl Fn(
         let bias = b.map(|b| Tensor::vector(device, b).expect("bias"));
         for dtype in float_types(device) {
             let (x, w) = (tensor(device, case.x, dtype, x), tensor(device, case.w, dtype, w));
-            let y = ops::conv3d(&x, &w, bias.as_ref(), &case.params).unwrap_or_else(|e| panic!("{case:?}: {e}"));
-            assert_eq!(y.shape(), want.shape, "{case:?}");
-            assert_eq!(y.dtype(), dtype, "{case:?}");
-            compare(&format!("conv3d {case:?}"), &y, &want);
+            for (name, y) in by_every_algorithm(&x, &w, bias.as_ref(), &case.params) {
+                let y = y.unwrap_or_else(|e| panic!("{name} {case:?}: {e}"));
+                assert_eq!(y.shape(), want.shape, "{case:?}");
+                assert_eq!(y.dtype(), dtype, "{case:?}");
+                compare(&format!("conv3d by {name} {case:?}"), &y, &want);
+            }
         }
     }
+}
+
+/// The convolution as it would be done, and on a GPU by each algorithm that can do it.
+fn by_every_algorithm(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    params: &Conv3dParams,
+) -> Vec<(String, nephron::Result<Tensor>)> {
+    let mut all = vec![("default".to_owned(), ops::conv3d(x, w, b, params))];
+    #[cfg(feature = "gpu")]
+    if x.device() != Device::Cpu {
+        use ops::Conv3dAlgorithm as By;
+        // CUDA's matrix instructions have no f32.
+        let no_matrix = x.dtype() == DType::F32 && x.device().name().starts_with("cuda");
+        let able = By::ALL.into_iter().filter(|a| params.groups == 1 || *a == By::Direct);
+        let able = able.filter(|a| *a != By::ImplicitGemm || !no_matrix);
+        all.extend(able.map(|a| (a.to_string(), ops::conv3d_by(a, x, w, b, params))));
+    }
+    all
 }
 
 /// Are whole numbers up to `largest` exact in this type?
