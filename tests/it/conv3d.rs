@@ -44,6 +44,9 @@ fn cases() -> Vec<Case> {
         // more than two registers of outputs; sums longer than L1 holds
         case([1, 16, 2, 5, 8], [67, 16, 3, 3, 3], ONE, ONE, ONE, 1),
         case([1, 150, 1, 4, 5], [20, 150, 1, 3, 3], ONE, [0, 1, 1], ONE, 1),
+        // whole tiles of the largest shapes, several steps and cubes of them
+        case([1, 32, 4, 8, 9], [64, 32, 3, 3, 3], ONE, ONE, ONE, 1),
+        case([1, 40, 24, 24, 24], [64, 40, 1, 1, 1], ONE, NONE, ONE, 1),
     ];
     // What the benches time, cut to a few voxels.
     let timed = crate::shapes::CONVS.iter().map(|shape| {
@@ -166,6 +169,47 @@ fn the_same_bits_every_time() {
         let w = tensor(device, [40, 24, 1, 3, 3], DType::F32, &w);
         let run = || ops::conv3d(&x, &w, None, &Conv3dParams::default()).and_then(|y| y.to_ndhwc()).expect("conv3d");
         assert!(run() == run(), "{}", device.name());
+    }
+}
+
+/// The layers of design's table through CUDA's compiler: matrix instructions in the inner loop, copies of 16 bytes, and
+/// enough warps to hide what they wait for.
+#[test]
+#[cfg(feature = "cuda-compile")]
+fn matrix_kernels_keep_what_they_promise() {
+    for device in devices().iter().filter(|d| crate::support::compiles_only(d)) {
+        for (channels, size) in [(32, 96), (64, 64), (320, 8)] {
+            let x = Tensor::zeros(device, [1, channels, size, size, size], DType::F16).expect("zeros");
+            let w = Tensor::zeros(device, [channels, channels, 3, 3, 3], DType::F16).expect("zeros");
+            let params = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
+            ops::conv3d_by(ops::Conv3dAlgorithm::ImplicitGemm, &x, &w, None, &params).expect("a launch");
+            device.synchronize().unwrap_or_else(|e| panic!("{channels} channels: {e}"));
+        }
+        let verdicts = nephron_cuda_compile::verdicts().into_iter();
+        let wide: Vec<_> =
+            verdicts.filter(|v| v.kernel.contains("conv3d_implicit_gemm") && v.options.starts_with("w: 8")).collect();
+        assert!(wide.len() >= 4, "two tilings for two GPUs: {wide:#?}");
+        for v in wide {
+            let code = v.resources.code;
+            assert!(v.warps >= 8, "{v:#?}");
+            assert!(code.wide_loads >= 4 && code.loop_multiplications >= 16, "{v:#?}");
+            // What is not a matrix instruction is addresses, copies and waiting: docs/performance.md says how much.
+            assert!(code.loop_instructions <= 14 * code.loop_multiplications, "{v:#?}");
+        }
+    }
+}
+
+#[test]
+#[cfg(feature = "gpu")]
+fn an_algorithm_that_cannot_is_refused_with_both_values() {
+    for device in devices() {
+        let x = Tensor::zeros(device, [1, 4, 3, 3, 3], DType::F32).expect("zeros");
+        let w = Tensor::zeros(device, [4, 2, 1, 1, 1], DType::F32).expect("zeros");
+        let params = Conv3dParams { groups: 2, ..Conv3dParams::default() };
+        let by = ops::Conv3dAlgorithm::RegisterBlocked;
+        let message = ops::conv3d_by(by, &x, &w, None, &params).expect_err("two groups").to_string();
+        let values = if *device == Device::Cpu { ["a GPU", "cpu"] } else { ["groups: expected 1", "found 2"] };
+        assert_names(&message, &values);
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct Facts {
     pub(super) matrix: bool,
     /// cp.async?
     pub(super) copy_async: bool,
+    /// A processor that plays a GPU (lavapipe)?
+    pub(super) software: bool,
     /// Bytes of shared memory a cube may have.
     pub(super) shared_bytes: usize,
     /// Units a cube may have.

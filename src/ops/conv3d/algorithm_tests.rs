@@ -6,6 +6,7 @@ use crate::ops::Conv3dParams;
 const GPU: Facts = Facts {
     matrix: true,
     copy_async: true,
+    software: false,
     shared_bytes: 163 << 10,
     units: 1024,
     processors: 132,
@@ -58,7 +59,9 @@ fn every_tiling_divides_among_its_units() {
             );
             let (blocked, gemm) = (tiling::register_blocked(&facts), tiling::implicit_gemm(&facts));
             let all: Vec<_> = blocked.chain(gemm).collect();
-            assert!(all.len() >= 3, "{facts:?}");
+            let all: Vec<_> =
+                all.into_iter().chain(tiling::register_blocked(&Facts { software: true, ..least })).collect();
+            assert!(all.len() >= 4, "{facts:?}");
             for t in all.iter().map(|t| t.tiles) {
                 let rows = t.rows_at_once(width);
                 assert!(t.units.is_multiple_of(t.k / width) && t.k >= t.piece(), "{t:?}");

@@ -55,6 +55,8 @@ fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &Conv3dPr
     Facts {
         matrix: matrix && features.copy_async && hardware.plane_size_min as usize == implicit_gemm::PLANE,
         copy_async: features.copy_async,
+        // Planes as wide as a processor's vectors; no GPU is limited to them.
+        software: hardware.plane_size_max <= 8,
         shared_bytes: hardware.max_shared_memory_size,
         units: hardware.max_units_per_cube as usize,
         processors: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,

@@ -35,7 +35,10 @@ fn fits(tiling: &Tiling, facts: &Facts) -> bool {
     let t = tiling.tiles;
     let rows = t.rows_at_once(facts.width);
     let even = t.units.is_multiple_of(t.k / facts.width) && t.m.is_multiple_of(rows) && t.n.is_multiple_of(rows);
-    even && t.m / rows <= 16 && t.shared_bytes() <= facts.shared_bytes && t.units <= facts.units
+    // A software adapter's registers are the processor's stack.
+    even && t.m / rows <= if facts.software { 32 } else { 16 }
+        && t.shared_bytes() <= facts.shared_bytes
+        && t.units <= facts.units
 }
 
 /// Tiles whose blocks are `mma.sync`'s or its plain twin's.
@@ -58,8 +61,8 @@ pub(super) fn implicit_gemm(facts: &Facts) -> impl Iterator<Item = Tiling> {
 pub(super) fn register_blocked(facts: &Facts) -> impl Iterator<Item = Tiling> {
     let facts = *facts;
     let (transfer, width) = (transfer(&facts), facts.width);
-    // m, n and a unit's share of them.
-    let shapes = [[128, 64, 8, 4], [64, 32, 8, 4]];
+    // m, n and a unit's share of them. On a processor every load is a gather, a lane at a time: few, large blocks.
+    let shapes = if facts.software { &[[128, 32, 16, 16], [64, 32, 8, 4]] } else { &[[128, 64, 8, 4], [64, 32, 8, 4]] };
     let tiling = move |[m, n, voxels, channels]: [usize; 4]| Tiling {
         tiles: Tiles {
             m,
@@ -75,5 +78,5 @@ pub(super) fn register_blocked(facts: &Facts) -> impl Iterator<Item = Tiling> {
         step: Step::Plain,
         block: Block { voxels, channels },
     };
-    shapes.into_iter().map(tiling).filter(move |t| fits(t, &facts))
+    shapes.iter().copied().map(tiling).filter(move |t| fits(t, &facts))
 }
