@@ -187,7 +187,7 @@ fn matrix_kernels_keep_what_they_promise() {
         }
         let verdicts = nephron_cuda_compile::verdicts().into_iter();
         let wide: Vec<_> =
-            verdicts.filter(|v| v.kernel.contains("conv3d_implicit_gemm") && v.options.starts_with("w: 8")).collect();
+            verdicts.filter(|v| v.kernel.contains("conv3d_implicit_gemm") && v.options.starts_with("n: 8")).collect();
         assert!(wide.len() >= 4, "two tilings for two GPUs: {wide:#?}");
         for v in wide {
             let code = v.resources.code;

@@ -42,9 +42,9 @@ type Sums = Sequence<Array<Vector<f32, Const<2>>>>;
 /// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group; `b` [co] where `biased`. A unit
 /// stores `P` (1 or 2, a divisor of co) channels at a time. kd + kh + kw is at most 32.
 #[cube(launch_unchecked)]
-pub fn conv3d_implicit_gemm<F: Float, W: Size, P: Size>(
-    x: &Array<Vector<F, W>>,
-    w: &Array<Vector<F, W>>,
+pub fn conv3d_implicit_gemm<F: Float, N: Size, P: Size>(
+    x: &Array<Vector<F, N>>,
+    w: &Array<Vector<F, N>>,
     b: &Array<f32>,
     y: &mut Array<Vector<F, P>>,
     g: Geometry,
@@ -57,11 +57,11 @@ pub fn conv3d_implicit_gemm<F: Float, W: Size, P: Size>(
     let across = g.co.div_ceil(t.n);
     // Cubes side by side share their rows of A. The same for all units of a cube: past the end none of them waits.
     if CUBE_POS < rows.div_ceil(t.m) * across {
-        let width = W::value();
+        let width = N::value();
         let first_m = CUBE_POS / across * t.m;
         let first_n = CUBE_POS % across * t.n;
-        let mut a = SharedMemory::<Vector<F, W>>::new_aligned(comptime!(t.stages * t.m * t.k / width), 16usize);
-        let mut bt = SharedMemory::<Vector<F, W>>::new_aligned(comptime!(t.stages * t.n * t.k / width), 16usize);
+        let mut a = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(t.stages * t.m * t.k / width), 16usize);
+        let mut bt = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(t.stages * t.n * t.k / width), 16usize);
         let barriers = stage_barriers(t);
         let mut cursor = cursor(&g, first_m, rows, t, width);
 
@@ -94,9 +94,9 @@ pub fn conv3d_implicit_gemm<F: Float, W: Size, P: Size>(
                         commit_stage(&barriers, next, t);
                     }
                     if comptime!(step == Step::Mma) {
-                        multiply_mma::<F, W>(&a, &bt, &mut sums, s, t, planes);
+                        multiply_mma::<F, N>(&a, &bt, &mut sums, s, t, planes);
                     } else {
-                        multiply_plain::<F, W>(&a, &bt, &mut sums, s, t, planes);
+                        multiply_plain::<F, N>(&a, &bt, &mut sums, s, t, planes);
                     }
                 }
             }
@@ -115,15 +115,15 @@ fn plane_start(#[comptime] t: Tiles, #[comptime] planes: Planes) -> (usize, usiz
 /// `ldmatrix` x4 gives lane l the row l % 8 of matrix l / 8. A's four are (rows 0-7, 8-15) x (k 0-7, 8-15), rows first;
 /// two blocks of B take (k 0-7, 8-15) x (columns 0-7, 8-15), k first, untransposed since B lies by column.
 #[cube]
-fn multiply_mma<F: Float, W: Size>(
-    a: &SharedMemory<Vector<F, W>>,
-    b: &SharedMemory<Vector<F, W>>,
+fn multiply_mma<F: Float, N: Size>(
+    a: &SharedMemory<Vector<F, N>>,
+    b: &SharedMemory<Vector<F, N>>,
     sums: &mut Sums,
     #[comptime] stage: usize,
     #[comptime] t: Tiles,
     #[comptime] planes: Planes,
 ) {
-    let width = W::value();
+    let width = N::value();
     let def = cmma::MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
     let lane = UNIT_POS as usize % PLANE;
     let (m0, n0) = plane_start(t, planes);
@@ -139,13 +139,13 @@ fn multiply_mma<F: Float, W: Size>(
         for i in 0..mi {
             let at = comptime!(stage * t.m * t.k / width) + place(row_a + i * 16, half_a + k * 16, t, width);
             let row = a.slice(at, at + comptime!(t.piece() / width));
-            left.push(def.load_matrix::<Vector<F, W>, Const<2>>(&row, cmma::MatrixIdent::A, 4usize, false));
+            left.push(def.load_matrix::<Vector<F, N>, Const<2>>(&row, cmma::MatrixIdent::A, 4usize, false));
         }
         #[unroll]
         for j in 0..comptime!(ni / 2) {
             let at = comptime!(stage * t.n * t.k / width) + place(row_b + j * 16, half_b + k * 16, t, width);
             let row = b.slice(at, at + comptime!(t.piece() / width));
-            let both = def.load_matrix::<Vector<F, W>, Const<2>>(&row, cmma::MatrixIdent::B, 4usize, false);
+            let both = def.load_matrix::<Vector<F, N>, Const<2>>(&row, cmma::MatrixIdent::B, 4usize, false);
             #[unroll]
             for h in 0..2usize {
                 let mut right = Array::<Vector<F, Const<2>>>::new(2usize);
@@ -162,22 +162,22 @@ fn multiply_mma<F: Float, W: Size>(
 
 /// The four sums of a block that m16n8k16 leaves to a lane: rows l / 4 and l / 4 + 8, columns l % 4 * 2 and the next.
 #[cube]
-fn multiply_plain<F: Float, W: Size>(
-    a: &SharedMemory<Vector<F, W>>,
-    b: &SharedMemory<Vector<F, W>>,
+fn multiply_plain<F: Float, N: Size>(
+    a: &SharedMemory<Vector<F, N>>,
+    b: &SharedMemory<Vector<F, N>>,
     sums: &mut Sums,
     #[comptime] stage: usize,
     #[comptime] t: Tiles,
     #[comptime] planes: Planes,
 ) {
-    let width = W::value();
+    let width = N::value();
     let lane = UNIT_POS as usize % PLANE;
     let (m0, n0) = plane_start(t, planes);
     let (mi, ni) = comptime!((t.m / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
     let (of_a, of_b) = comptime!((stage * t.m * t.k / width, stage * t.n * t.k / width));
     for column in 0..comptime!(t.k / width) {
         let k = column * width;
-        let mut right = Array::<Vector<f32, W>>::new(comptime!(2 * ni));
+        let mut right = Array::<Vector<f32, N>>::new(comptime!(2 * ni));
         #[unroll]
         for j in 0..ni {
             let n = n0 + j * BLOCK[1] + lane % 4 * 2;
@@ -189,7 +189,7 @@ fn multiply_plain<F: Float, W: Size>(
             #[unroll]
             for half in 0..2usize {
                 let m = m0 + i * BLOCK[0] + lane / 4 + half * 8;
-                let left = Vector::<f32, W>::cast_from(a[of_a + place(m, k, t, width)]);
+                let left = Vector::<f32, N>::cast_from(a[of_a + place(m, k, t, width)]);
                 #[unroll]
                 for j in 0..ni {
                     let block = sums.index_mut(comptime!(i * ni + j));

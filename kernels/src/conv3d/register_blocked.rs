@@ -3,7 +3,7 @@
 //!
 //! A cube of (m / voxels) x (n / channels) units makes `m` x `n` outputs, a unit `voxels` x `channels` of them, m / voxels
 //! and n / channels apart so that neighbouring units read neighbouring rows of the tiles and store neighbouring channels.
-//! Per vector of `W` terms a unit loads voxels + channels vectors from shared memory for voxels * channels * `W` FMAs: with
+//! Per vector of `N` terms a unit loads voxels + channels vectors from shared memory for voxels * channels * `N` FMAs: with
 //! 4 x 8 that is 2.7 FMAs an element loaded, where the direct kernel has 0.8 and loads from global memory. With
 //! 64 x 64 x 16 tiles of f32 a step moves 8 KiB and does 131 kFLOP: 16 FLOP a byte of global memory.
 
@@ -24,9 +24,9 @@ pub struct Block {
 /// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group; `b` [co] where `biased`.
 /// kd + kh + kw is at most 32.
 #[cube(launch_unchecked)]
-pub fn conv3d_register_blocked<F: Float, W: Size>(
-    x: &Array<Vector<F, W>>,
-    w: &Array<Vector<F, W>>,
+pub fn conv3d_register_blocked<F: Float, N: Size>(
+    x: &Array<Vector<F, N>>,
+    w: &Array<Vector<F, N>>,
     b: &Array<f32>,
     y: &mut Array<F>,
     g: Geometry,
@@ -38,11 +38,11 @@ pub fn conv3d_register_blocked<F: Float, W: Size>(
     let across = g.co.div_ceil(t.n);
     // The same for all units of a cube: past the end none of them waits.
     if CUBE_POS < rows.div_ceil(t.m) * across {
-        let width = W::value();
+        let width = N::value();
         let first_m = CUBE_POS / across * t.m;
         let first_n = CUBE_POS % across * t.n;
-        let mut a = SharedMemory::<Vector<F, W>>::new_aligned(comptime!(t.stages * t.m * t.k / width), 16usize);
-        let mut bt = SharedMemory::<Vector<F, W>>::new_aligned(comptime!(t.stages * t.n * t.k / width), 16usize);
+        let mut a = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(t.stages * t.m * t.k / width), 16usize);
+        let mut bt = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(t.stages * t.n * t.k / width), 16usize);
         let barriers = stage_barriers(t);
         let mut cursor = cursor(&g, first_m, rows, t, width);
 
@@ -69,7 +69,7 @@ pub fn conv3d_register_blocked<F: Float, W: Size>(
                         fill_stage(x, w, &mut a, &mut bt, &g, &mut cursor, first_n, next, t);
                         commit_stage(&barriers, next, t);
                     }
-                    multiply::<F, W>(&a, &bt, &mut sums, s, t, block);
+                    multiply::<F, N>(&a, &bt, &mut sums, s, t, block);
                 }
             }
         }
@@ -97,21 +97,21 @@ pub fn conv3d_register_blocked<F: Float, W: Size>(
 }
 
 #[cube]
-fn multiply<F: Float, W: Size>(
-    a: &SharedMemory<Vector<F, W>>,
-    b: &SharedMemory<Vector<F, W>>,
+fn multiply<F: Float, N: Size>(
+    a: &SharedMemory<Vector<F, N>>,
+    b: &SharedMemory<Vector<F, N>>,
     sums: &mut Array<f32>,
     #[comptime] stage: usize,
     #[comptime] t: Tiles,
     #[comptime] block: Block,
 ) {
-    let width = W::value();
+    let width = N::value();
     let lanes = comptime!(t.n / block.channels);
     let (row, lane) = (UNIT_POS as usize / lanes, UNIT_POS as usize % lanes);
     let (of_a, of_b) = comptime!((stage * t.m * t.k / width, stage * t.n * t.k / width));
     for column in 0..comptime!(t.k / width) {
         let k = column * width;
-        let mut left = Array::<Vector<f32, W>>::new(block.voxels);
+        let mut left = Array::<Vector<f32, N>>::new(block.voxels);
         #[unroll]
         for i in 0..block.voxels {
             let m = row + i * comptime!(t.m / block.voxels);
@@ -119,7 +119,7 @@ fn multiply<F: Float, W: Size>(
         }
         #[unroll]
         for j in 0..block.channels {
-            let right = Vector::<f32, W>::cast_from(b[of_b + place(lane + j * lanes, k, t, width)]);
+            let right = Vector::<f32, N>::cast_from(b[of_b + place(lane + j * lanes, k, t, width)]);
             #[unroll]
             for v in 0..width {
                 #[unroll]

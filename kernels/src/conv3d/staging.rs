@@ -4,7 +4,7 @@
 //! as it lies in memory, a row of A is gathered from the input voxels under the taps. A cube makes `m` x `n` outputs in
 //! steps of `k`, and a stage holds one step: `m` rows of A and `n` of B, each of `k` elements.
 //!
-//! Who loads what: units side by side load neighbouring vectors of `W` elements of one row (coalesced: a row's `k`
+//! Who loads what: units side by side load neighbouring vectors of `N` elements of one row (coalesced: a row's `k`
 //! elements are contiguous within a tap), and a unit stays in its column, so it knows one (tap, channel) a step and walks
 //! it by additions. What a row needs is worked out once a cube: where its input would lie at tap 0 (it wraps below zero
 //! where that is padding, and wraps back), and a bit for each tap coordinate that is inside the input. A load is then
@@ -141,18 +141,18 @@ pub fn cursor(g: &Geometry, first_row: usize, rows: usize, #[comptime] t: Tiles,
 /// Fills stage `stage` of both tiles with the step at the cursor, and moves the cursor one step on. `first_row` counts
 /// rows of B. With [`Transfer::Async`] the copies are only begun, and the caller commits them to a barrier.
 #[cube]
-pub fn fill_stage<F: Float, W: Size>(
-    x: &Array<Vector<F, W>>,
-    w: &Array<Vector<F, W>>,
-    a: &mut SharedMemory<Vector<F, W>>,
-    b: &mut SharedMemory<Vector<F, W>>,
+pub fn fill_stage<F: Float, N: Size>(
+    x: &Array<Vector<F, N>>,
+    w: &Array<Vector<F, N>>,
+    a: &mut SharedMemory<Vector<F, N>>,
+    b: &mut SharedMemory<Vector<F, N>>,
     g: &Geometry,
     cursor: &mut Cursor,
     first_row: usize,
     #[comptime] stage: usize,
     #[comptime] t: Tiles,
 ) {
-    let width = W::value();
+    let width = N::value();
     let columns = comptime!(t.k / width);
     let at_once = comptime!(t.rows_at_once(width));
     let column = UNIT_POS as usize % columns * width;
@@ -207,9 +207,9 @@ pub fn fill_stage<F: Float, W: Size>(
 
 /// One vector from global to shared memory, zero where it is not `found`.
 #[cube]
-fn copy<F: Float, W: Size>(
-    global: &Array<Vector<F, W>>,
-    shared: &mut SharedMemory<Vector<F, W>>,
+fn copy<F: Float, N: Size>(
+    global: &Array<Vector<F, N>>,
+    shared: &mut SharedMemory<Vector<F, N>>,
     from: usize,
     to: usize,
     found: bool,
@@ -217,10 +217,10 @@ fn copy<F: Float, W: Size>(
 ) {
     if comptime!(t.transfer == Transfer::Async) {
         let source = global.slice(from, from + usize::cast_from(found));
-        let elements = W::value();
+        let elements = N::value();
         copy_async_checked(&source, &mut shared.slice_mut(to, to + 1), comptime!(elements as u32));
     } else {
-        let mut value = Vector::<F, W>::new(F::new(0.0));
+        let mut value = Vector::<F, N>::new(F::new(0.0));
         if found {
             value = global[from];
         }
