@@ -7,13 +7,14 @@ use std::process::Command;
 use cubecl_common::hash::StableHasher;
 use serde::{Deserialize, Serialize};
 
+use crate::listing;
 use crate::nvrtc::Failure;
 use crate::properties::Architecture;
 use crate::record::{self, Resources};
 use crate::toolkit::Toolkit;
 
 /// Changes when remembered outcomes of older versions of this file must not be used.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What NVRTC made of a source: the same every time, so it is remembered.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,7 +48,7 @@ fn judge(resources: &Resources, tensor_cores: bool) -> Result<(), String> {
             "spills {spill_store_bytes} bytes and loads {spill_load_bytes} back, with {registers} registers"
         ));
     }
-    if tensor_cores && resources.matrix_instructions == 0 {
+    if tensor_cores && resources.code.matrix == 0 {
         return Err("asks for tensor cores, but its machine code has no instruction for them".into());
     }
     Ok(())
@@ -71,10 +72,7 @@ fn outcome(toolkit: &Toolkit, source: &str, arch: Architecture) -> Result<Outcom
         Ok(compiled) => {
             let mut resources = parse_log(&compiled.log)
                 .ok_or_else(|| format!("ptxas's report is not understood: {}", compiled.log.trim()))?;
-            if asks_for_tensor_cores(source) {
-                let listing = disassemble(toolkit, &compiled.cubin, hash)?;
-                resources.matrix_instructions = count_matrix_instructions(&listing);
-            }
+            resources.code = listing::count(&disassemble(toolkit, &compiled.cubin, hash)?);
             Outcome::Compiled(resources)
         }
         Err(Failure::Source(log)) => Outcome::Refused(errors_first(&log)),
@@ -118,7 +116,7 @@ fn parse_log(log: &str) -> Option<Resources> {
         spill_load_bytes: before("bytes spill loads")?,
         stack_bytes: before("bytes stack frame")?,
         shared_bytes: before("bytes smem").unwrap_or(0),
-        matrix_instructions: 0,
+        code: listing::Counts::default(),
     })
 }
 
@@ -136,15 +134,6 @@ fn disassemble(toolkit: &Toolkit, cubin: &[u8], hash: u128) -> Result<String, St
         return Err(format!("nvdisasm failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// HMMA (f16, bf16, tf32), IMMA (integers) and their kin, by word: `HMMA.16816.F32`.
-fn count_matrix_instructions(listing: &str) -> u32 {
-    let is_matrix = |word: &str| {
-        let name = word.split('.').next().unwrap_or(word);
-        ["HMMA", "IMMA", "DMMA", "BMMA", "QMMA", "HGMMA", "IGMMA"].contains(&name)
-    };
-    listing.split_whitespace().map(|word| u32::from(is_matrix(word))).sum()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! once and not once a process; `scripts/kernel-table` prints those of the last test run.
 
 mod check;
+mod listing;
 mod name;
 mod nvrtc;
 mod properties;
@@ -18,6 +19,7 @@ mod runtime;
 mod server;
 mod toolkit;
 
+pub use listing::Counts;
 pub use record::{Verdict, verdicts};
 pub use runtime::{CudaCompileDevice, CudaCompileRuntime};
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::listing::Counts;
 use crate::toolkit;
 
 /// What ptxas says that a kernel takes. Everything is per unit (CUDA thread) but the shared memory, which is per cube.
@@ -22,8 +23,23 @@ pub struct Resources {
     pub stack_bytes: u32,
     /// Bytes of shared memory, those asked for at launch included.
     pub shared_bytes: u32,
-    /// Tensor-core instructions in the machine code.
-    pub matrix_instructions: u32,
+    /// What the machine code is made of.
+    pub code: Counts,
+}
+
+impl Resources {
+    /// Warps that a multiprocessor of an A100 or H100 holds of 64, with cubes of `units` units: the least of what its
+    /// registers (65536, dealt out in 256 a warp), its shared memory (`SHARED` bytes, 1 KiB a cube on top) and its 32
+    /// cubes allow.
+    pub fn warps(&self, units: u32) -> u32 {
+        /// Of the A100, the smaller of the two.
+        const SHARED: u32 = 164 << 10;
+        let warps = units.div_ceil(32).max(1);
+        let registers = (self.registers.max(1) * 32).next_multiple_of(256);
+        let by_registers = 65_536 / registers / warps;
+        let by_shared = SHARED / (self.shared_bytes + 1024);
+        by_registers.min(by_shared).min(64 / warps).min(32) * warps
+    }
 }
 
 /// A kernel compiled for one GPU.
@@ -39,6 +55,8 @@ pub struct Verdict {
     pub arch: String,
     /// Units (CUDA threads) a cube.
     pub units: u32,
+    /// Warps of 64 that fit on a multiprocessor.
+    pub warps: u32,
     /// Length of the CUDA C++ source in bytes.
     pub source_bytes: usize,
     /// What it takes; zeros where it does not compile.

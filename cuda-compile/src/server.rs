@@ -90,6 +90,7 @@ impl CudaCompileServer {
                     options: name.options.clone(),
                     arch: arch.name.into(),
                     units: id.cube_dim.num_elems(),
+                    warps: resources.warps(id.cube_dim.num_elems()),
                     source_bytes: source.len(),
                     resources,
                     failure: judged.err(),

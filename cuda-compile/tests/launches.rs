@@ -218,5 +218,5 @@ fn tensor_cores_are_found_in_the_machine_code() {
     client.flush().expect("it compiles");
     let verdicts = verdicts_on("multiplies");
     assert_eq!(verdicts.len(), 2);
-    assert!(verdicts.iter().all(|v| v.resources.matrix_instructions >= 2), "{verdicts:?}");
+    assert!(verdicts.iter().all(|v| v.resources.code.matrix >= 2), "{verdicts:?}");
 }

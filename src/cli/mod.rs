@@ -146,6 +146,8 @@ fn usage(error: &clap::Error) -> Error {
 
 fn execute(cli: Cli) -> Result<()> {
     set_threads(cli.threads)?;
+    #[cfg(feature = "gpu")]
+    crate::ops::say_choices(cli.verbose > 0);
     run(&cli.verb, Context { spec: cli.device, json: cli.json, verbose: cli.verbose })
 }
 

@@ -20,6 +20,8 @@ pub mod resample;
 mod sampling;
 pub mod softmax;
 pub mod tile;
+#[cfg(feature = "gpu")]
+mod trace;
 pub mod warp;
 
 pub use activation::{leaky_relu, relu};
@@ -28,6 +30,8 @@ pub use arithmetic::{add, concat};
 pub use bspline::bspline_resample3d;
 pub use conv_block::{ConvBlockNorm, conv_block};
 pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
+#[cfg(feature = "gpu")]
+pub use conv3d::{Algorithm as Conv3dAlgorithm, conv3d_by};
 pub use conv3d::{Conv3dGradients, Conv3dParams, conv3d, conv3d_backward};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
@@ -37,6 +41,8 @@ pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
 pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
 pub use resample::{Intensity, Interpolation, Outside, ResampleParams, resample};
 pub use softmax::{argmax, softmax};
+#[cfg(feature = "gpu")]
+pub use trace::say_choices;
 pub use warp::{affine_warp3d, warp3d};
 
 use crate::error::{Error, Result};

@@ -99,3 +99,30 @@ fn devices_and_info_speak_json() {
     let info: Value = serde_json::from_slice(&output.stdout).expect("json");
     assert_eq!(info["shape"], serde_json::json!([6, 6, 6]), "{info}");
 }
+
+#[test]
+fn the_choice_of_a_convolution_is_said_and_can_be_overridden() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    nephron::io::npy::write_f32(at("x"), &[1, 4, 2, 3, 4], &[1.0; 96]).expect("an array");
+    nephron::io::npy::write_f32(at("w"), &[2, 4, 1, 1, 1], &[1.0; 8]).expect("an array");
+    let (x, w, y) = (format!("x={}", at("x")), format!("w={}", at("w")), format!("y={}", at("y.npy")));
+    for device in crate::support::devices().iter().filter(|d| **d != nephron::Device::Cpu) {
+        let run = |wish: &str| {
+            let arguments = ["op", "conv3d", "-v", "--device", &device.name(), "--in", &x, "--in", &w, "--out", &y];
+            let program =
+                Command::new(env!("CARGO_BIN_EXE_nephron")).args(arguments).env("NEPHRON_CONV", wish).output();
+            let output = program.expect("the program runs");
+            (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+        };
+        for (wish, chosen) in
+            [("", "direct"), ("direct", "direct"), ("register_blocked", "register_blocked 64 x 32 x 16")]
+        {
+            let (code, text) = run(wish);
+            assert_eq!(code, Some(0), "{text}");
+            assert!(text.contains(&format!("(24 x 2 x 4): {chosen}")), "{wish}: {text}");
+        }
+        let (code, text) = run("fast");
+        assert!(code == Some(2) && text.contains("NEPHRON_CONV: expected direct") && text.contains("'fast'"), "{text}");
+    }
+}

@@ -44,6 +44,9 @@ fn cases() -> Vec<Case> {
         // more than two registers of outputs; sums longer than L1 holds
         case([1, 16, 2, 5, 8], [67, 16, 3, 3, 3], ONE, ONE, ONE, 1),
         case([1, 150, 1, 4, 5], [20, 150, 1, 3, 3], ONE, [0, 1, 1], ONE, 1),
+        // whole tiles of the largest shapes, several steps and cubes of them
+        case([1, 32, 4, 8, 9], [64, 32, 3, 3, 3], ONE, ONE, ONE, 1),
+        case([1, 40, 24, 24, 24], [64, 40, 1, 1, 1], ONE, NONE, ONE, 1),
     ];
     // What the benches time, cut to a few voxels.
     let timed = nephron::shapes::CONVS.iter().map(|shape| {
@@ -86,12 +89,34 @@ fn check(case: &Case, x: &[f32], w: &[f32], b: Option<&[f32]>, compare: impl Fn(
         let bias = b.map(|b| Tensor::vector(device, b).expect("bias"));
         for dtype in float_types(device) {
             let (x, w) = (tensor(device, case.x, dtype, x), tensor(device, case.w, dtype, w));
-            let y = ops::conv3d(&x, &w, bias.as_ref(), &case.params).unwrap_or_else(|e| panic!("{case:?}: {e}"));
-            assert_eq!(y.shape(), want.shape, "{case:?}");
-            assert_eq!(y.dtype(), dtype, "{case:?}");
-            compare(&format!("conv3d {case:?}"), &y, &want);
+            for (name, y) in by_every_algorithm(&x, &w, bias.as_ref(), &case.params) {
+                let y = y.unwrap_or_else(|e| panic!("{name} {case:?}: {e}"));
+                assert_eq!(y.shape(), want.shape, "{case:?}");
+                assert_eq!(y.dtype(), dtype, "{case:?}");
+                compare(&format!("conv3d by {name} {case:?}"), &y, &want);
+            }
         }
     }
+}
+
+/// The convolution as it would be done, and on a GPU by each algorithm that can do it.
+fn by_every_algorithm(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    params: &Conv3dParams,
+) -> Vec<(String, nephron::Result<Tensor>)> {
+    let mut all = vec![("default".to_owned(), ops::conv3d(x, w, b, params))];
+    #[cfg(feature = "gpu")]
+    if x.device() != Device::Cpu {
+        use ops::Conv3dAlgorithm as By;
+        // CUDA's matrix instructions have no f32.
+        let no_matrix = x.dtype() == DType::F32 && x.device().name().starts_with("cuda");
+        let able = By::ALL.into_iter().filter(|a| params.groups == 1 || *a == By::Direct);
+        let able = able.filter(|a| *a != By::ImplicitGemm || !no_matrix);
+        all.extend(able.map(|a| (a.to_string(), ops::conv3d_by(a, x, w, b, params))));
+    }
+    all
 }
 
 /// Are whole numbers up to `largest` exact in this type?
@@ -144,6 +169,47 @@ fn the_same_bits_every_time() {
         let w = tensor(device, [40, 24, 1, 3, 3], DType::F32, &w);
         let run = || ops::conv3d(&x, &w, None, &Conv3dParams::default()).and_then(|y| y.to_ndhwc()).expect("conv3d");
         assert!(run() == run(), "{}", device.name());
+    }
+}
+
+/// The layers of design's table through CUDA's compiler: matrix instructions in the inner loop, copies of 16 bytes, and
+/// enough warps to hide what they wait for.
+#[test]
+#[cfg(feature = "cuda-compile")]
+fn matrix_kernels_keep_what_they_promise() {
+    for device in devices().iter().filter(|d| crate::support::compiles_only(d)) {
+        for (channels, size) in [(32, 96), (64, 64), (320, 8)] {
+            let x = Tensor::zeros(device, [1, channels, size, size, size], DType::F16).expect("zeros");
+            let w = Tensor::zeros(device, [channels, channels, 3, 3, 3], DType::F16).expect("zeros");
+            let params = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
+            ops::conv3d_by(ops::Conv3dAlgorithm::ImplicitGemm, &x, &w, None, &params).expect("a launch");
+            device.synchronize().unwrap_or_else(|e| panic!("{channels} channels: {e}"));
+        }
+        let verdicts = nephron_cuda_compile::verdicts().into_iter();
+        let wide: Vec<_> =
+            verdicts.filter(|v| v.kernel.contains("conv3d_implicit_gemm") && v.options.starts_with("n: 8")).collect();
+        assert!(wide.len() >= 4, "two tilings for two GPUs: {wide:#?}");
+        for v in wide {
+            let code = v.resources.code;
+            assert!(v.warps >= 8, "{v:#?}");
+            assert!(code.wide_loads >= 4 && code.loop_multiplications >= 16, "{v:#?}");
+            // What is not a matrix instruction is addresses, copies and waiting: docs/performance.md says how much.
+            assert!(code.loop_instructions <= 14 * code.loop_multiplications, "{v:#?}");
+        }
+    }
+}
+
+#[test]
+#[cfg(feature = "gpu")]
+fn an_algorithm_that_cannot_is_refused_with_both_values() {
+    for device in devices() {
+        let x = Tensor::zeros(device, [1, 4, 3, 3, 3], DType::F32).expect("zeros");
+        let w = Tensor::zeros(device, [4, 2, 1, 1, 1], DType::F32).expect("zeros");
+        let params = Conv3dParams { groups: 2, ..Conv3dParams::default() };
+        let by = ops::Conv3dAlgorithm::RegisterBlocked;
+        let message = ops::conv3d_by(by, &x, &w, None, &params).expect_err("two groups").to_string();
+        let values = if *device == Device::Cpu { ["a GPU", "cpu"] } else { ["groups: expected 1", "found 2"] };
+        assert_names(&message, &values);
     }
 }
 

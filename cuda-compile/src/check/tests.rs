@@ -1,4 +1,5 @@
 use super::*;
+use crate::listing::Counts;
 
 const LOG: &str = "ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'conv_f_f16' for 'sm_80'
@@ -15,7 +16,7 @@ fn every_number_of_the_report_is_read() {
         spill_load_bytes: 36,
         stack_bytes: 128,
         shared_bytes: 4096,
-        matrix_instructions: 0,
+        code: Counts::default(),
     };
     assert_eq!(parse_log(LOG), Some(expected));
 }
@@ -42,14 +43,17 @@ fn spills_and_lost_tensor_cores_are_failures() {
     let spilled = judge(&Resources { spill_load_bytes: 8, ..good }, false).expect_err("a spill");
     assert!(spilled.contains("spills 0 bytes") && spilled.contains("loads 8"), "{spilled}");
     assert!(judge(&good, true).expect_err("no HMMA").contains("tensor cores"));
-    assert_eq!(judge(&Resources { matrix_instructions: 2, ..good }, true), Ok(()));
+    assert_eq!(judge(&Resources { code: Counts { matrix: 2, ..Counts::default() }, ..good }, true), Ok(()));
 }
 
 #[test]
-fn matrix_instructions_are_counted_by_mnemonic() {
-    let listing = "/*0100*/ HMMA.16816.F32 R4, R8, R12, R4 ;\n/*0110*/ @P0 IMMA.16832.S8.S8 R4, R8.ROW, R12.COL, R4 ;\n\
-                   /*0120*/ FFMA R1, R2, R3, R4 ;\n/*0130*/ BRA HMMAX ;";
-    assert_eq!(count_matrix_instructions(listing), 2);
+fn warps_are_limited_by_whatever_runs_out_first() {
+    let resources = |registers, shared_bytes| Resources { registers, shared_bytes, ..Resources::default() };
+    assert_eq!(resources(32, 0).warps(256), 64);
+    assert_eq!(resources(128, 0).warps(128), 16);
+    assert_eq!(resources(90, 0).warps(128), 20, "registers are dealt out in units of 8 a thread");
+    assert_eq!(resources(32, 40 << 10).warps(128), 16);
+    assert_eq!(resources(32, 0).warps(32), 32, "32 cubes at most");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 pub mod backward;
 pub mod direct;
+pub mod implicit_gemm;
+pub mod register_blocked;
+pub mod staging;
 
 use cubecl::prelude::*;
 

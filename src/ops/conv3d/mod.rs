@@ -1,18 +1,24 @@
 //! 3D convolution and its gradients (2D is depth 1).
 
+#[cfg(feature = "gpu")]
+mod algorithm;
 pub(in crate::ops) mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub(in crate::ops) mod problem;
 pub mod reference;
+#[cfg(feature = "gpu")]
+mod tiling;
 
+#[cfg(feature = "gpu")]
+pub use algorithm::Algorithm;
 pub use problem::{Conv3dParams, Conv3dProblem};
 
 use super::conv_transpose3d::{ConvTranspose3dProblem, gathered};
 use super::{expect_float, expect_same_device, expect_vector};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
+use crate::device::gpu::{Gpu, with_client};
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::tensor::DType;
@@ -26,13 +32,9 @@ use crate::tensor::Tensor;
 ///
 /// # Errors
 /// Shapes that do not fit (see [`Conv3dProblem::new`]); operands of different types or on different devices; a device
-/// that fails.
+/// that fails; on a GPU, a NEPHRON_CONV that names no algorithm.
 pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams) -> Result<Tensor> {
-    let problem = Conv3dProblem::new(x.shape(), w.shape(), *params)?;
-    expect_operands("conv3d", x, &[("weight", w)])?;
-    if let Some(b) = b {
-        expect_vector("conv3d: bias", x, b, w.shape()[0])?;
-    }
+    let problem = checked(x, w, b, params)?;
     match x.device() {
         Device::Cpu => {
             let bias = b.map(Tensor::host_floats).transpose()?;
@@ -41,16 +43,55 @@ pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams)
             Ok(Tensor::host_f32(problem.output_shape(), y))
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(device) => {
-            problem::expect_indexable("conv3d", &[x.shape(), w.shape(), problem.output_shape()])?;
-            let y = Tensor::gpu_alloc(&device, problem.output_shape(), x.dtype())?;
-            let (input, weight, output) = (x.gpu_handle(&device)?, w.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            let bias = b.map(|b| b.gpu_handle(&device)).transpose()?;
-            with_client!(device, client =>
-                gpu::launch_conv3d(client, x.dtype(), &input, &weight, bias.as_ref(), &output, &problem));
-            Ok(y)
-        }
+        Device::Gpu(device) => on_gpu(&device, &problem, x, w, b, None),
     }
+}
+
+/// [`conv3d`] by one algorithm, whatever the model of their costs says. For tests and measurements.
+///
+/// # Errors
+/// As [`conv3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do (groups, or kernels of
+/// more than 32 taps along their axes together, by any but [`Algorithm::Direct`]).
+#[cfg(feature = "gpu")]
+pub fn conv3d_by(
+    algorithm: Algorithm,
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    params: &Conv3dParams,
+) -> Result<Tensor> {
+    let problem = checked(x, w, b, params)?;
+    match x.device() {
+        Device::Cpu => Err(Error::argument("conv3d by an algorithm: device", "a GPU", "cpu")),
+        Device::Gpu(device) => on_gpu(&device, &problem, x, w, b, Some(algorithm)),
+    }
+}
+
+fn checked(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams) -> Result<Conv3dProblem> {
+    let problem = Conv3dProblem::new(x.shape(), w.shape(), *params)?;
+    expect_operands("conv3d", x, &[("weight", w)])?;
+    if let Some(b) = b {
+        expect_vector("conv3d: bias", x, b, w.shape()[0])?;
+    }
+    Ok(problem)
+}
+
+#[cfg(feature = "gpu")]
+fn on_gpu(
+    device: &Gpu,
+    problem: &Conv3dProblem,
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    algorithm: Option<Algorithm>,
+) -> Result<Tensor> {
+    problem::expect_indexable("conv3d", &[x.shape(), w.shape(), problem.output_shape()])?;
+    let y = Tensor::gpu_alloc(device, problem.output_shape(), x.dtype())?;
+    let (input, weight, output) = (x.gpu_handle(device)?, w.gpu_handle(device)?, y.gpu_handle(device)?);
+    let bias = b.map(|b| b.gpu_handle(device)).transpose()?;
+    let buffers = gpu::Conv3dHandles { x: &input, w: &weight, b: bias.as_ref(), y: &output };
+    with_client!(device, client => gpu::launch_conv3d(client, x.dtype(), buffers, problem, algorithm))?;
+    Ok(y)
 }
 
 /// The gradients of a convolution.

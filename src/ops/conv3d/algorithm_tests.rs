@@ -1,0 +1,72 @@
+//! The model chooses what it should, and every tiling it may choose is one that the kernels can run.
+
+use super::*;
+use crate::ops::Conv3dParams;
+
+const GPU: Facts = Facts {
+    matrix: true,
+    copy_async: true,
+    software: false,
+    shared_bytes: 163 << 10,
+    units: 1024,
+    processors: 132,
+    width: 8,
+    dtype: DType::F16,
+};
+
+fn problem(ci: usize, co: usize, size: usize, groups: usize) -> Conv3dProblem {
+    let params = Conv3dParams { padding: [1; 3], groups, ..Conv3dParams::default() };
+    Conv3dProblem::new([1, ci, size, size, size], [co, ci / groups, 3, 3, 3], params).expect("shapes that fit")
+}
+
+fn chosen(problem: &Conv3dProblem, facts: &Facts) -> Algorithm {
+    plan(problem, facts, None).expect("a plan").algorithm()
+}
+
+#[test]
+fn matrix_instructions_are_used_where_they_are() {
+    let unet = problem(32, 32, 64, 1);
+    assert_eq!(chosen(&unet, &GPU), Algorithm::ImplicitGemm);
+    let without = Facts { matrix: false, copy_async: false, shared_bytes: 32 << 10, processors: 8, width: 4, ..GPU };
+    assert_eq!(chosen(&unet, &without), Algorithm::RegisterBlocked);
+    assert_eq!(chosen(&problem(32, 32, 64, 2), &GPU), Algorithm::Direct);
+    assert_eq!(chosen(&problem(1, 1, 2, 1), &Facts { width: 1, ..GPU }), Algorithm::Direct);
+}
+
+#[test]
+fn a_wish_that_cannot_be_met_is_refused_with_both_values() {
+    let message = plan(&problem(4, 4, 4, 2), &GPU, Some(Algorithm::ImplicitGemm)).expect_err("groups").to_string();
+    assert!(message.contains("implicit_gemm: groups: expected 1, found 2"), "{message}");
+    let params = Conv3dParams { padding: [15, 5, 5], ..Conv3dParams::default() };
+    let wide = Conv3dProblem::new([1, 1, 9, 9, 9], [1, 1, 31, 1, 1], params).expect("shapes that fit");
+    let message = plan(&wide, &GPU, Some(Algorithm::RegisterBlocked)).expect_err("taps").to_string();
+    assert!(message.contains("at most 32") && message.contains("33"), "{message}");
+    assert!("fast".parse::<Algorithm>().expect_err("no such").to_string().contains("found 'fast'"));
+    for algorithm in Algorithm::ALL {
+        assert_eq!(algorithm.to_string().parse::<Algorithm>().expect("its name"), algorithm);
+    }
+}
+
+#[test]
+fn every_tiling_divides_among_its_units() {
+    for (dtype, widths) in [(DType::F16, &[1, 2, 4, 8][..]), (DType::F32, &[1, 2, 4])] {
+        for &width in widths {
+            let facts = Facts { width, dtype, ..GPU };
+            // What the least of devices allows is enough for one tiling of each.
+            let least = Facts { copy_async: false, shared_bytes: 32 << 10, units: 256, ..facts };
+            assert!(
+                tiling::register_blocked(&least).next().is_some() && tiling::implicit_gemm(&least).next().is_some()
+            );
+            let (blocked, gemm) = (tiling::register_blocked(&facts), tiling::implicit_gemm(&facts));
+            let all: Vec<_> = blocked.chain(gemm).collect();
+            let all: Vec<_> =
+                all.into_iter().chain(tiling::register_blocked(&Facts { software: true, ..least })).collect();
+            assert!(all.len() >= 4, "{facts:?}");
+            for t in all.iter().map(|t| t.tiles) {
+                let rows = t.rows_at_once(width);
+                assert!(t.units.is_multiple_of(t.k / width) && t.k >= t.piece(), "{t:?}");
+                assert!(t.m.is_multiple_of(rows) && t.n.is_multiple_of(rows), "{t:?} in vectors of {width}");
+            }
+        }
+    }
+}
