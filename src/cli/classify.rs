@@ -85,10 +85,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return context.print_json(&report);
     }
     match &report.classification {
-        None => println!("no tumour found: nothing to classify"),
+        None => say!("no tumour found: nothing to classify"),
         Some(c) => {
             for (class, p) in Subtype::ALL.iter().zip(&c.probabilities) {
-                println!("{class:11} {p:.4}{}", if *class == c.decision { "  <- decision" } else { "" });
+                say!("{class:11} {p:.4}{}", if *class == c.decision { "  <- decision" } else { "" });
             }
         }
     }

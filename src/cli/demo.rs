@@ -68,16 +68,16 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&Report { seed: args.seed, subtype: patient.subtype, truth, result });
     }
-    println!("synthetic patient of seed {} with a {} tumour", args.seed, patient.subtype);
+    say!("synthetic patient of seed {} with a {} tumour", args.seed, patient.subtype);
     print(&result, &args.folder);
     for t in &truth {
-        println!(
+        say!(
             "{:13} segmentation against the truth: Dice kidney {:.3}, tumour {:.3}",
             t.phase.to_string(),
             t.kidney_dice,
             t.tumour_dice
         );
     }
-    println!("open {} to look at it", args.folder.join("report.html").display());
+    say!("open {} to look at it", args.folder.join("report.html").display());
     Ok(())
 }

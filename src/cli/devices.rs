@@ -12,15 +12,15 @@ pub fn run(context: &Context) -> Result<()> {
     }
     for backend in &report {
         if let Some(reason) = &backend.missing {
-            println!("{}: not available: {reason}", backend.backend);
+            say!("{}: not available: {reason}", backend.backend);
         }
         for adapter in &backend.adapters {
-            println!("{}: {} ({}, {})", adapter.device, adapter.name, adapter.kind, adapter.driver);
+            say!("{}: {} ({}, {})", adapter.device, adapter.name, adapter.kind, adapter.driver);
             for detail in &adapter.details {
-                println!("    {detail}");
+                say!("    {detail}");
             }
         }
     }
-    println!("auto chooses: {}", device::Device::auto().name());
+    say!("auto chooses: {}", device::Device::auto().name());
     Ok(())
 }

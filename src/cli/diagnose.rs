@@ -118,28 +118,31 @@ fn show(bar: &ProgressBar, step: Step) {
 /// The result for a person.
 pub(super) fn print(result: &Diagnosis, folder: &Path) {
     for line in result.notes.iter().chain(&result.warnings) {
-        println!("note: {line}");
+        say!("note: {line}");
     }
     for p in &result.phases {
         print!("{:13} kidney {:6.1} ml, tumour {:6.1} ml", p.phase.to_string(), p.kidney_ml, p.tumour_ml);
         match &p.registration {
-            None => println!("; reference"),
-            Some(r) => println!(
+            None => say!("; reference"),
+            Some(r) => say!(
                 "; kidney Dice {:.3} as scanned, {:.3} by centres of mass, {:.3} aligned ({} iterations)",
-                r.identity.kidney.hard, r.centre_of_mass.kidney.hard, r.aligned.kidney.hard, r.iterations
+                r.identity.kidney.hard,
+                r.centre_of_mass.kidney.hard,
+                r.aligned.kidney.hard,
+                r.iterations
             ),
         }
     }
     match &result.classification {
-        None => println!("no tumour found: nothing to classify"),
+        None => say!("no tumour found: nothing to classify"),
         Some(c) => {
             let list: Vec<_> =
                 result.classes.iter().zip(&c.probabilities).map(|(k, p)| format!("{k} {p:.3}")).collect();
-            println!("subtype: {} ({})", c.decision, list.join(", "));
+            say!("subtype: {} ({})", c.decision, list.join(", "));
         }
     }
     let s = &result.seconds;
-    println!(
+    say!(
         "{:.1} s on {} (segment {:.1}, align {:.1}, classify {:.1}); results in {}",
         s.total,
         result.device,

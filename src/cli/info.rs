@@ -74,23 +74,23 @@ impl Info {
     fn print(&self) {
         let [i, j, k] = self.shape;
         let [x, y, z] = self.spacing_mm;
-        println!("{}: {}", self.file.display(), self.format);
-        println!("shape        {i} x {j} x {k} (i, j, k)");
-        println!("spacing      {x:.4} x {y:.4} x {z:.4} mm");
-        println!("orientation  {}", self.orientation);
-        println!("dtype        {}, loaded as {}", self.dtype, self.loaded_as);
-        println!("geometry     {} (sform code {}, qform code {})", self.geometry, self.sform_code, self.qform_code);
-        println!("scaling      slope {}, inter {}", self.slope, self.inter);
+        say!("{}: {}", self.file.display(), self.format);
+        say!("shape        {i} x {j} x {k} (i, j, k)");
+        say!("spacing      {x:.4} x {y:.4} x {z:.4} mm");
+        say!("orientation  {}", self.orientation);
+        say!("dtype        {}, loaded as {}", self.dtype, self.loaded_as);
+        say!("geometry     {} (sform code {}, qform code {})", self.geometry, self.sform_code, self.qform_code);
+        say!("scaling      slope {}, inter {}", self.slope, self.inter);
         match (self.minimum, self.maximum) {
-            (Some(low), Some(high)) => println!("values       {low} to {high}"),
-            _ => println!("values       all NaN"),
+            (Some(low), Some(high)) => say!("values       {low} to {high}"),
+            _ => say!("values       all NaN"),
         }
         if self.not_finite > 0 {
-            println!("not finite   {} voxels", self.not_finite);
+            say!("not finite   {} voxels", self.not_finite);
         }
-        println!("affine       index (i, j, k) to RAS+ mm");
+        say!("affine       index (i, j, k) to RAS+ mm");
         for [a, b, c, t] in self.affine {
-            println!("             {a:12.6} {b:12.6} {c:12.6} {t:12.4}");
+            say!("             {a:12.6} {b:12.6} {c:12.6} {t:12.4}");
         }
     }
 }

@@ -1,5 +1,12 @@
 //! The command line: a file a verb, each with its arguments and a `run`.
 
+/// A line on standard output, as `println!`, but a reader that went away (`nephron devices | head -1`) is no failure.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::write_line(format_args!($($text)*))
+    };
+}
+
 mod bench;
 mod classify;
 mod demo;
@@ -13,7 +20,8 @@ mod resample;
 mod segment;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -70,6 +78,17 @@ enum Verb {
     Bench(bench::Args),
 }
 
+/// Ends the program where the line can't be written: quietly when nobody reads any more, otherwise with one line.
+fn write_line(text: fmt::Arguments<'_>) {
+    if let Err(error) = writeln!(io::stdout().lock(), "{text}") {
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        eprintln!("error: standard output: {error}");
+        std::process::exit(1);
+    }
+}
+
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     text.parse().map_err(|e: Error| e.to_string())
 }
@@ -94,7 +113,7 @@ impl Context {
     /// One JSON object on one line, the last line of standard output.
     pub(crate) fn print_json(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value).map_err(|e| Error::Data(format!("result: {e}")))?;
-        println!("{text}");
+        say!("{text}");
         Ok(())
     }
 

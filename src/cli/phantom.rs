@@ -60,9 +60,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return context.print_json(&json!({ "files": paths, "truth": patient.truth() }));
     }
     let [x, y, z] = patient.tumour.diameters;
-    println!("{} of {x:.0} x {y:.0} x {z:.0} mm, seed {}", patient.subtype, patient.seed);
+    say!("{} of {x:.0} x {y:.0} x {z:.0} mm, seed {}", patient.subtype, patient.seed);
     for path in &paths {
-        println!("{}", path.display());
+        say!("{}", path.display());
     }
     Ok(())
 }

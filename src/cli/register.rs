@@ -1,5 +1,6 @@
 //! `nephron register`: a moving mask, and images with it, onto a fixed mask.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -94,6 +95,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     // A wrong number on the command line, found before anything is read.
     options.validate().map_err(|e| Error::Usage(e.to_string()))?;
+    // A run that fails leaves no earlier run's answer behind.
+    remove_stale(&args.output.join("result.json"))?;
     let fixed = warned(&args.fixed, nifti::read_labels(&args.fixed)?);
     let moving = warned(&args.moving, nifti::read_labels(&args.moving)?);
     let device = context.device()?;
@@ -136,11 +139,20 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return context.print_json(&report);
     }
     print(&found);
-    println!("{}", args.output.display());
+    say!("{}", args.output.display());
     Ok(())
 }
 
 /// Says what is odd about a file.
+fn remove_stale(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(Error::file(path, format!("cannot be replaced: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn warned(path: &Path, image: nifti::Image) -> nifti::Image {
     for warning in &image.warnings {
         eprintln!("warning: {}: {warning}", path.display());
@@ -180,18 +192,14 @@ fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
 }
 
 fn print(found: &Registration) {
-    println!("{:<16} {:>14} {:>14}", "Dice soft/hard", "kidney", "tumour");
+    say!("{:<16} {:>14} {:>14}", "Dice soft/hard", "kidney", "tumour");
     let row = |name: &str, overlap: &Overlap| {
         let both = |d: registration::Dice| format!("{:.4}/{:.4}", d.soft, d.hard);
-        println!(
-            "{name:<16} {:>14} {:>14}",
-            both(overlap.kidney),
-            overlap.tumour.map_or_else(|| "none".to_owned(), both)
-        );
+        say!("{name:<16} {:>14} {:>14}", both(overlap.kidney), overlap.tumour.map_or_else(|| "none".to_owned(), both));
     };
     row("identity", &found.identity);
     row("centre of mass", &found.centre_of_mass);
     row("aligned", &found.aligned);
     let how = if found.converged { "converged" } else { "stopped" };
-    println!("{how} after {} iterations, {:.2} s", found.iterations, found.seconds);
+    say!("{how} after {} iterations, {:.2} s", found.iterations, found.seconds);
 }

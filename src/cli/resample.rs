@@ -1,6 +1,6 @@
 //! `nephron resample`: an image on a new grid.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -86,12 +86,14 @@ struct Report {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     nifti::expect_name(&args.output).map_err(|e| Error::Usage(e.to_string()))?;
     let image = nifti::read_ct(&args.input)?;
-    for warning in &image.warnings {
-        eprintln!("warning: {}: {warning}", args.input.display());
-    }
+    warn(&args.input, &image);
     let grid = match (&args.target.spacing, &args.target.like) {
         (Some(spacing), _) => Grid::with_spacing(&image.volume, *spacing)?,
-        (None, Some(like)) => nifti::read(like)?.volume.grid(),
+        (None, Some(like)) => {
+            let reference = nifti::read(like)?;
+            warn(like, &reference);
+            reference.volume.grid()
+        }
         (None, None) => image.volume.grid(),
     };
     if grid.is_apart_from(&image.volume.grid())? {
@@ -117,7 +119,14 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return context.print_json(&report);
     }
     let ([i, j, k], [x, y, z]) = (report.shape, report.spacing_mm);
-    println!("{}: {i} x {j} x {k} voxels of {x:.4} x {y:.4} x {z:.4} mm", report.output.display());
-    println!("{} on {} in {seconds:.3} s", report.dtype, report.device);
+    say!("{}: {i} x {j} x {k} voxels of {x:.4} x {y:.4} x {z:.4} mm", report.output.display());
+    say!("{} on {} in {seconds:.3} s", report.dtype, report.device);
     Ok(())
+}
+
+/// Says what was odd about a file.
+fn warn(path: &Path, image: &nifti::Image) {
+    for warning in &image.warnings {
+        eprintln!("warning: {}: {warning}", path.display());
+    }
 }

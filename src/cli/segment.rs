@@ -119,7 +119,14 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         PrecisionArg::Single => Precision::Single,
     };
     let device = context.device()?;
-    let segmenter = Segmenter::load(&args.model, args.configuration.as_deref(), precision, &device)?;
+    let segmenter = Segmenter::load(&args.model, args.configuration.as_deref(), precision, &device).map_err(|e| {
+        // A configuration that the model does not have is a wrong call, not a wrong model.
+        if args.configuration.is_some() && matches!(e, Error::Argument { .. }) {
+            Error::Usage(e.to_string())
+        } else {
+            e
+        }
+    })?;
     std::fs::create_dir_all(&args.output).map_err(|e| Error::file(&args.output, format!("cannot be made: {e}")))?;
     let mut files = Vec::new();
     for (image, mask) in args.images.iter().zip(outputs) {
@@ -226,9 +233,9 @@ fn file_names(labels: &[String]) -> Vec<String> {
 
 fn print(report: &FileReport) {
     let Timings { preprocess, network, export } = report.seconds.segment;
-    println!("{}", report.mask.display());
+    say!("{}", report.mask.display());
     for (label, millilitres) in &report.volumes_ml {
-        println!("  {label:12} {millilitres:10.2} ml");
+        say!("  {label:12} {millilitres:10.2} ml");
     }
-    println!("  {} tiles; {preprocess:.2} s preparing, {network:.2} s network, {export:.2} s export", report.tiles);
+    say!("  {} tiles; {preprocess:.2} s preparing, {network:.2} s network, {export:.2} s export", report.tiles);
 }

@@ -126,3 +126,27 @@ fn the_choice_of_a_convolution_is_said_and_can_be_overridden() {
         assert!(code == Some(2) && text.contains("NEPHRON_CONV: expected direct") && text.contains("'fast'"), "{text}");
     }
 }
+
+#[test]
+#[cfg(unix)]
+fn a_reader_that_went_away_is_no_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nephron"))
+        .arg("devices")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("the program ends");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_wrong_attribute_is_a_wrong_call() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("x.npy");
+    nephron::io::npy::write_f32(&file, &[1, 1, 2, 2, 2], &[0.0; 8]).expect("an array");
+    let input = format!("x={}", file.display());
+    let (code, line) = refused(&["op", "instance_norm", "--in", &input, "--attr", "eps=-1", "--device", "cpu"]);
+    assert!(code == 2 && line.contains("eps") && line.contains("-1"), "{code}: {line}");
+}

@@ -82,11 +82,18 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let (product, ms) = timed(cases::matrix_product(&device, dtype)?)?;
     let matrix_gflops = rate(product.flops, median(&ms));
     if !context.json {
-        println!("{}, {dtype}, nephron {}", device.name(), env!("CARGO_PKG_VERSION"));
-        println!("ceilings: copy {copy_gbs:.1} GB/s, matrix product {matrix_gflops:.0} GFLOP/s");
-        println!(
+        say!("{}, {dtype}, nephron {}", device.name(), env!("CARGO_PKG_VERSION"));
+        say!("ceilings: copy {copy_gbs:.1} GB/s, matrix product {matrix_gflops:.0} GFLOP/s");
+        say!(
             "{:16} {:34} {:>10} {:>21} {:>9} {:>8} {:>7} {:>6}",
-            "op", "case", "median ms", "10 %..90 %", "GFLOP/s", "GB/s", "matrix", "copy"
+            "op",
+            "case",
+            "median ms",
+            "10 %..90 %",
+            "GFLOP/s",
+            "GB/s",
+            "matrix",
+            "copy"
         );
     }
     let mut lines = Vec::new();
@@ -128,7 +135,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 impl Line {
     fn print(&self) {
         let [low, high] = self.spread_ms;
-        println!(
+        say!(
             "{:16} {:34} {:>10.3} {:>10.3}..{:<9.3} {:>9.1} {:>8.1} {:>5.0} % {:>4.0} %",
             self.op,
             self.name,

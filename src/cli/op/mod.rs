@@ -68,11 +68,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let prepare = table::find(&args.name)?;
     let device = context.device()?;
     let inputs = Inputs::new(files, &device, dtype);
-    let call = prepare(&inputs, &attributes)?;
+    let call = prepare(&inputs, &attributes).map_err(wrong_call)?;
     attributes.refuse_unknown(&args.name)?;
     inputs.refuse_unknown(&args.name)?;
 
-    let results = call.run()?;
+    let results = call.run().map_err(wrong_call)?;
     device.synchronize()?;
     for (name, _) in &outputs {
         if !results.iter().any(|(known, _)| known == name) {
@@ -94,15 +94,27 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return context.print_json(&report);
     }
     for (name, shape) in &report.outputs {
-        println!("{name}: {shape:?}");
+        say!("{name}: {shape:?}");
     }
     if let Some(t) = &report.timing {
-        println!(
+        say!(
             "median of {}: {:.4} ms, {:.2} GFLOP/s, {:.2} GB/s on {}",
-            t.repeat, t.median_ms, t.gflops, t.gbs, report.device
+            t.repeat,
+            t.median_ms,
+            t.gflops,
+            t.gbs,
+            report.device
         );
     }
     Ok(())
+}
+
+/// What an op says of its arguments, it says of this call's attributes.
+fn wrong_call(error: Error) -> Error {
+    match error {
+        Error::Argument { .. } => Error::Usage(error.to_string()),
+        other => other,
+    }
 }
 
 fn time(call: &table::Call, device: &crate::Device, repeat: u32) -> Result<Timing> {
