@@ -14,6 +14,7 @@ use cubecl_common::stream_id::StreamId;
 use cubecl_core::CubeTask;
 use cubecl_runtime::allocator::PitchedMemoryLayoutPolicy;
 use cubecl_runtime::id::KernelId;
+use cubecl_runtime::kernel::DebugInformation;
 use cubecl_runtime::logging::ServerLogger;
 use cubecl_runtime::memory_management::{ManagedMemoryHandle, MemoryAllocationMode, MemoryUsage};
 use cubecl_runtime::server::{
@@ -76,7 +77,7 @@ impl CudaCompileServer {
         let verdicts = ARCHITECTURES
             .iter()
             .map(|&arch| {
-                let (source, shared) = expand(kernel, arch, mode)?;
+                let (source, shared) = expand(kernel, arch, mode, &self.utilities.logger)?;
                 let max = properties.hardware.max_shared_memory_size;
                 let (resources, judged) = if shared > max {
                     (Resources::default(), Err(format!("asks for {shared} bytes of shared memory, {max} at most")))
@@ -117,11 +118,16 @@ fn expand(
     kernel: &dyn CubeTask<CudaCompiler>,
     arch: Architecture,
     mode: ExecutionMode,
+    logger: &ServerLogger,
 ) -> Result<(String, usize), String> {
     let compile = || kernel.compile(&mut CudaCompiler::default(), &arch.codegen(), mode, kernel.address_type());
-    let compiled = catch_unwind(AssertUnwindSafe(compile))
+    let mut compiled = catch_unwind(AssertUnwindSafe(compile))
         .map_err(|panic| format!("its expansion panicked: {}", panic_message(panic.as_ref())))?
         .map_err(|e| e.to_string())?;
+    if logger.compilation_activated() {
+        compiled.debug_info = Some(DebugInformation::new("cpp", kernel.id()));
+        logger.log_compilation(&compiled);
+    }
     let shared = compiled.repr.as_ref().map_or(0, |kernel| kernel.shared_memory_size());
     Ok((compiled.source, shared))
 }

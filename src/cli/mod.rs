@@ -18,10 +18,12 @@ mod phantom;
 mod register;
 mod resample;
 mod segment;
+mod trace;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -47,6 +49,13 @@ struct Cli {
     /// Machine-readable result on standard output
     #[arg(long, global = true)]
     json: bool,
+    /// Write a timeline of the ops to FILE, in Chrome's trace format; on a GPU each op is then waited for
+    #[arg(long, global = true, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Write the source of every kernel that is compiled for a GPU to DIR, with what it takes there
+    #[cfg(feature = "gpu")]
+    #[arg(long, global = true, value_name = "DIR")]
+    dump: Option<PathBuf>,
     /// Say more on standard error
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -167,7 +176,24 @@ fn execute(cli: Cli) -> Result<()> {
     set_threads(cli.threads)?;
     #[cfg(feature = "gpu")]
     crate::ops::say_choices(cli.verbose > 0);
-    run(&cli.verb, Context { spec: cli.device, json: cli.json, verbose: cli.verbose })
+    if cli.trace.is_some() {
+        crate::ops::record_timeline();
+    }
+    #[cfg(feature = "gpu")]
+    cli.dump.as_deref().map_or(Ok(()), crate::device::dump_kernels)?;
+    let done = run(&cli.verb, Context { spec: cli.device, json: cli.json, verbose: cli.verbose });
+    // What a run that failed has done is worth reading too; its own error comes first.
+    let traced = cli.trace.as_deref().map_or(Ok(()), trace::write);
+    #[cfg(feature = "gpu")]
+    if cli.dump.is_some() {
+        let kernels = crate::device::finish_kernel_dump();
+        return done.and(traced).and(kernels.map(|count| {
+            if count == 0 {
+                eprintln!("warning: no kernel was compiled: the run was on the CPU");
+            }
+        }));
+    }
+    done.and(traced)
 }
 
 fn set_threads(threads: Option<u32>) -> Result<()> {

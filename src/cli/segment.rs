@@ -209,6 +209,15 @@ fn segment(
     }
     let volumes_ml = result.labels.iter().cloned().zip(result.volumes_ml()).skip(1).collect();
     let Segmentation { tiles, working_set, seconds, warnings, .. } = result;
+    if context.verbose > 0 {
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        eprintln!(
+            "memory: {:.0} MB planned for sums, activations and one slab; {:.0} MB at most held by the CPU's tensors, weights \
+             included",
+            megabytes(working_set),
+            megabytes(crate::memory::host_memory().peak as u64)
+        );
+    }
     Ok(FileReport {
         image: path.to_path_buf(),
         mask,

@@ -104,6 +104,10 @@ fn single_stream() {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
     let mut config = (*CubeClRuntimeConfig::get()).clone();
     config.streaming.max_streams = 1;
+    if let Some(file) = super::dump::log_file() {
+        config.compilation.logger.level = cubecl::config::compilation::CompilationLogLevel::Full;
+        config.compilation.logger.file = Some(file);
+    }
     *CubeClRuntimeConfig::storage().lock() = Some(Arc::new(config));
 }
 

@@ -1,6 +1,8 @@
 //! Where tensors live and kernels run: one binary holds every backend and chooses at run time.
 
 #[cfg(feature = "gpu")]
+mod dump;
+#[cfg(feature = "gpu")]
 mod faults;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
@@ -11,6 +13,8 @@ use std::str::FromStr;
 
 pub use list::{AdapterReport, BackendReport, report};
 
+#[cfg(feature = "gpu")]
+pub use dump::{dump_kernels, finish_kernel_dump};
 #[cfg(feature = "gpu")]
 pub use gpu::{Gpu, guard_buffers};
 

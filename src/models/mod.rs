@@ -4,6 +4,7 @@ mod json;
 pub mod resnet;
 mod unet;
 mod unet_architecture;
+mod unet_memory;
 mod unet_parameters;
 mod unet_plan;
 

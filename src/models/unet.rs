@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::{self, Weights};
 use crate::nn::{ConvBlock, ConvLayer, DecoderBlock};
-use crate::ops::expect_same_device;
+use crate::ops::{expect_same_device, timeline};
 use crate::tensor::{DType, Tensor};
 
 /// A U-Net with its weights on a device.
@@ -102,7 +102,9 @@ impl UNet {
         self.architecture.check_size("U-Net: input size", [d, h, w])?;
         let mut x = x.clone();
         let mut skips = Vec::new();
+        let device = self.device();
         for (stage, blocks) in self.encoder.iter().enumerate() {
+            let _span = timeline::stage(&device, || format!("encoder stage {stage}"));
             for block in blocks {
                 x = block.forward(&[&x])?;
             }
@@ -112,8 +114,10 @@ impl UNet {
         }
         for block in &self.decoder {
             let Some(skip) = skips.pop() else { break };
+            let _span = timeline::stage(&device, || format!("decoder stage {}", skips.len()));
             x = block.forward(x, skip)?;
         }
+        let _span = timeline::stage(&device, || "head".into());
         self.head.forward(&x)
     }
 

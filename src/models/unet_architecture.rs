@@ -2,7 +2,6 @@
 
 use super::json::Node;
 use crate::error::{Error, Result};
-use crate::tensor::DType;
 
 /// Limits no planner comes near; past them sizes would overflow before memory runs out.
 const MAX_STAGES: usize = 16;
@@ -182,40 +181,6 @@ impl UNetArchitecture {
             channels = features;
         }
         2.0 * (products + voxels[0] * (channels * self.classes) as f64)
-    }
-
-    /// The most bytes of activations alive at once in a forward pass over one image of `size` stored as `dtype`: the input
-    /// and output of each op together with the skips that wait for the decoder.
-    pub fn activation_bytes(&self, size: [usize; 3], dtype: DType) -> u64 {
-        let stages = self.features.len();
-        let mut scale = [1usize; 3];
-        let voxels: Vec<u64> = self
-            .strides
-            .iter()
-            .map(|stride| {
-                scale = std::array::from_fn(|a| scale[a].saturating_mul(stride[a]));
-                (0..3).map(|a| (size[a] / scale[a]).max(1) as u64).product()
-            })
-            .collect();
-        let tensor = |channels: usize, stage: usize| channels as u64 * voxels[stage];
-        let own = |stage: usize| tensor(self.features[stage], stage);
-        let input = tensor(self.input_channels, 0);
-        let (mut skips, mut peak) = (0, 0);
-        for stage in 0..stages {
-            // A block holds what it reads (beyond the first, an activation of this stage; the first reads a skip or the
-            // input) and two of its convolution, norm and activation.
-            let held = if self.encoder_convs[stage] > 1 { 3 } else { 2 };
-            peak = peak.max(skips + held * own(stage));
-            skips += own(stage);
-        }
-        skips -= own(stages - 1);
-        for stage in (0..stages - 1).rev() {
-            skips -= own(stage);
-            // Upsampling while the skip waits; then up, skip and their concatenation, or that one and two of the block's.
-            peak = peak.max(skips + own(stage + 1) + 2 * own(stage)).max(skips + 4 * own(stage));
-        }
-        peak = peak.max(own(0) + tensor(self.classes, 0));
-        (input + peak) * dtype.size() as u64
     }
 }
 

@@ -20,6 +20,7 @@ pub mod resample;
 mod sampling;
 pub mod softmax;
 pub mod tile;
+pub(crate) mod timeline;
 #[cfg(feature = "gpu")]
 mod trace;
 pub mod warp;
@@ -41,6 +42,7 @@ pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
 pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
 pub use resample::{Intensity, Interpolation, Outside, ResampleParams, resample};
 pub use softmax::{argmax, softmax};
+pub use timeline::{TimelineSpan, record_timeline, take_timeline};
 #[cfg(feature = "gpu")]
 pub use trace::say_choices;
 pub use warp::{affine_warp3d, warp3d};

@@ -209,7 +209,8 @@ impl Segmenter {
         let window = SlidingWindow::new(size, self.plan.patch, options.step, options.mirroring)?;
         let classes = self.plan.architecture.classes;
         let slice = slice_bytes(prepared.view.shape, options.output, classes);
-        let fixed = window.accumulator_bytes(classes) + self.plan.architecture.activation_bytes(self.plan.patch, dtype);
+        let fixed = window.accumulator_bytes(classes)
+            + self.plan.architecture.activation_bytes(self.plan.patch, dtype, &device);
         let slab_bytes = slab_bytes(fixed, slice, options.memory_budget, &device)?;
         let separate = separate_axis(self.plan.separate_logits, self.plan.spacing, prepared.spacing);
         let mut exporter = Exporter::new(size, prepared.view.shape, separate, options.output, classes, slab_bytes)?;

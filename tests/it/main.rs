@@ -25,6 +25,7 @@ mod npy;
 mod phantom;
 mod pipeline;
 mod pool;
+mod profiling;
 mod registration;
 mod resample;
 mod resnet;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nephron::io::{npy, weights};
 use nephron::models::{Normalization, OrientationRule, SeparateAxis, UNet, UNetArchitecture, UNetPlan};
 use nephron::ops::{Conv3dParams, ConvTranspose3dParams, activation, arithmetic, conv_transpose3d, conv3d, norm};
-use nephron::{DType, Device, Error, Shape, Tensor};
+use nephron::{DType, Device, Error, Shape, Tensor, host_memory, reset_peak};
 use serde_json::{Value, json};
 
 use crate::support::{compiles_only, devices, f64s, float_types, rng, tensor, uniform};
@@ -157,13 +157,20 @@ fn a_plan_is_read_whole() {
 }
 
 #[test]
-fn the_kidney_networks_activations_are_counted() {
-    let a = UNetArchitecture::kidney(1, 3);
-    a.validate().expect("a U-Net");
-    a.check_size("patch", [80, 160, 160]).expect("the patch fits");
-    let peak = a.activation_bytes([80, 160, 160], DType::F32);
-    let full = 32 * 80 * 160 * 160 * 4;
-    assert!((4 * full..5 * full).contains(&peak), "{peak} bytes, a full-resolution activation has {full}");
+fn a_forward_pass_holds_what_the_plan_says() {
+    let (a, size) = (UNetArchitecture::kidney(1, 3), [16, 64, 64]);
+    let net = UNet::seeded(&a, 1, &Device::Cpu, DType::F32).expect("net");
+    let x = tensor(&Device::Cpu, [1, 1, 16, 64, 64], DType::F32, &uniform(&mut rng(), 16 * 64 * 64));
+    // Packed weights are made by the first pass and stay.
+    drop(net.forward(&x).expect("logits"));
+    let before = host_memory().used;
+    reset_peak();
+    drop(net.forward(&x).expect("logits"));
+    let (peak, image) = ((host_memory().peak - before) as u64, x.bytes() as u64);
+    assert_eq!(peak + image, a.activation_bytes(size, DType::F32, &Device::Cpu));
+    // Upsampled, skip and output of the last level, and the image.
+    assert_eq!(peak, 3 * 32 * image);
+    assert_eq!(host_memory().used, before);
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod weights;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
-use crate::ops::{self, Conv3dParams, Pool3dParams};
+use crate::ops::{self, Conv3dParams, Pool3dParams, timeline};
 use crate::tensor::{DType, Tensor};
 use weights::Reader;
 
@@ -121,7 +121,8 @@ impl ResNet {
         };
         x = ops::relu(&self.stem.forward(&x)?)?;
         x = ops::max_pool3d(&x, &Pool3dParams { kernel: [1, 3, 3], stride: [1, 2, 2], padding: [0, 1, 1] })?;
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
+            let _span = timeline::stage(&self.device, || format!("block {i}"));
             x = block.forward(&x)?;
         }
         let [_, _, _, h, w] = x.shape();

@@ -18,6 +18,7 @@ pub use sums::{AffineDiceSums, AffineDiceValue, ChannelSums};
 
 use super::expect_same_device;
 use super::grid_sample::PaddingMode;
+use super::timeline;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -70,6 +71,7 @@ pub fn affine_dice(
     theta: &Matrix,
     params: &AffineDiceParams,
 ) -> Result<AffineDiceOutput> {
+    let _span = timeline::op("affine_dice", &[fixed, moving]);
     if !theta.as_flattened().iter().all(|v| v.is_finite()) {
         return Err(Error::argument("affine_dice: theta", "finite numbers", format!("{theta:?}")));
     }

@@ -16,7 +16,9 @@ use crate::tensor::DType;
 /// The ways to convolve on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// A unit an output, or a few: any shape.
+    /// A unit an output: the yardstick of the others, chosen only on request.
+    Naive,
+    /// A unit an output, or a few neighbouring channels: any shape.
     Direct,
     /// A matrix product by ordinary multiplications over shared-memory tiles.
     RegisterBlocked,
@@ -26,12 +28,13 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Direct, Self::RegisterBlocked, Self::ImplicitGemm];
+    pub const ALL: [Self; 4] = [Self::Naive, Self::Direct, Self::RegisterBlocked, Self::ImplicitGemm];
 }
 
 impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Naive => "naive",
             Self::Direct => "direct",
             Self::RegisterBlocked => "register_blocked",
             Self::ImplicitGemm => "implicit_gemm",
@@ -44,7 +47,9 @@ impl FromStr for Algorithm {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|a| a.to_string() == text).ok_or_else(|| {
-            Error::Usage(format!("NEPHRON_CONV: expected direct, register_blocked or implicit_gemm, found '{text}'"))
+            Error::Usage(format!(
+                "NEPHRON_CONV: expected naive, direct, register_blocked or implicit_gemm, found '{text}'"
+            ))
         })
     }
 }
@@ -73,6 +78,7 @@ pub(super) struct Facts {
 /// A kernel and the tiles it runs with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Plan {
+    Naive,
     Direct,
     RegisterBlocked(Tiling),
     ImplicitGemm(Tiling),
@@ -81,6 +87,7 @@ pub(super) enum Plan {
 impl Plan {
     fn algorithm(&self) -> Algorithm {
         match self {
+            Self::Naive => Algorithm::Naive,
             Self::Direct => Algorithm::Direct,
             Self::RegisterBlocked(_) => Algorithm::RegisterBlocked,
             Self::ImplicitGemm(_) => Algorithm::ImplicitGemm,
@@ -91,6 +98,7 @@ impl Plan {
 /// Multiplications a multiprocessor does in the time of one by the direct kernel.
 fn rate(algorithm: Algorithm, matrix: bool) -> f64 {
     match (algorithm, matrix) {
+        (Algorithm::Naive, _) => 0.5,
         (Algorithm::Direct, _) => 1.0,
         (Algorithm::RegisterBlocked, _) => 8.0,
         (Algorithm::ImplicitGemm, true) => 80.0,
@@ -123,7 +131,7 @@ fn obstacle(problem: &Conv3dProblem, facts: &Facts, algorithm: Algorithm) -> Opt
         Some(Error::argument(format!("conv3d by {algorithm}: {what}"), expected, found))
     };
     match algorithm {
-        Algorithm::Direct => None,
+        Algorithm::Naive | Algorithm::Direct => None,
         _ if groups != 1 => refuse("groups", "1", &groups),
         _ if taps > 32 => refuse("taps along z, y and x together", "at most 32", &taps),
         // The twin is for devices without matrix instructions; where there are some, f32 is not among their types.
@@ -140,7 +148,7 @@ pub(super) fn plan(problem: &Conv3dProblem, facts: &Facts, algorithm: Option<Alg
     let tiled = tiling::register_blocked(facts)
         .map(Plan::RegisterBlocked)
         .chain(tiling::implicit_gemm(facts).map(Plan::ImplicitGemm));
-    let candidates = std::iter::once(Plan::Direct).chain(tiled);
+    let candidates = [Plan::Naive, Plan::Direct].into_iter().chain(tiled);
     let allowed = candidates
         .filter(|p| algorithm.is_none_or(|a| a == p.algorithm()) && obstacle(problem, facts, p.algorithm()).is_none());
     let cheapest = allowed.min_by(|a, b| cost(a, problem, facts).total_cmp(&cost(b, problem, facts)));
@@ -170,7 +178,7 @@ fn describe(plan: &Plan, problem: &Conv3dProblem, facts: &Facts, refused: Option
     let [m, n, k] = product(problem);
     let why = if refused.is_some() { ", the wish refused" } else { "" };
     let tiles = match plan {
-        Plan::Direct => String::new(),
+        Plan::Naive | Plan::Direct => String::new(),
         Plan::RegisterBlocked(t) | Plan::ImplicitGemm(t) => format!(" {t}"),
     };
     let (x, w, dtype) = (problem.input_shape(), problem.weight_shape(), facts.dtype);

@@ -97,7 +97,8 @@ pub fn launch_conv3d<R: Runtime>(
     };
     let launch = Launch { client, dtype, buffers, problem };
     match plan {
-        Plan::Direct => launch.direct(),
+        Plan::Naive => launch.direct(1),
+        Plan::Direct => launch.direct(channels_a_unit(problem.weight_shape()[0] / problem.params().groups)),
         Plan::RegisterBlocked(tiling) => launch.register_blocked(&tiling, facts.width),
         Plan::ImplicitGemm(tiling) => launch.implicit_gemm(&tiling, facts.width),
     }
@@ -128,10 +129,10 @@ impl<R: Runtime> Launch<'_, R> {
         (rows, cube_grid(rows.div_ceil(tiling.tiles.m) * co.div_ceil(tiling.tiles.n)))
     }
 
-    fn direct(&self) {
+    /// `channels` outputs a unit, a divisor of a group's.
+    fn direct(&self, channels: usize) {
         let Conv3dHandles { x, w, b, y } = self.buffers;
         let [x_len, w_len, b_len, y_len] = self.lengths();
-        let channels = channels_a_unit(self.problem.weight_shape()[0] / self.problem.params().groups);
         let (count, dim) = grid(y_len / channels);
         let bias = bias_or_nothing(self.client, b);
         // SAFETY: a unit writes the `channels` outputs at its position, below the length of y; the loops are cut to taps

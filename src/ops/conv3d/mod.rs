@@ -15,7 +15,7 @@ pub use algorithm::Algorithm;
 pub use problem::{Conv3dParams, Conv3dProblem};
 
 use super::conv_transpose3d::{ConvTranspose3dProblem, gathered};
-use super::{expect_float, expect_same_device, expect_vector};
+use super::{expect_float, expect_same_device, expect_vector, timeline};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::{Gpu, with_client};
@@ -34,6 +34,7 @@ use crate::tensor::Tensor;
 /// Shapes that do not fit (see [`Conv3dProblem::new`]); operands of different types or on different devices; a device
 /// that fails; on a GPU, a NEPHRON_CONV that names no algorithm.
 pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams) -> Result<Tensor> {
+    let _span = timeline::op("conv3d", &[x, w]);
     let problem = checked(x, w, b, params)?;
     match x.device() {
         Device::Cpu => {
@@ -113,6 +114,7 @@ pub struct Conv3dGradients {
 /// # Errors
 /// As [`conv3d`]; a `dy` that is not of the output's shape.
 pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<Conv3dGradients> {
+    let _span = timeline::op("conv3d_backward", &[x, w]);
     let problem = Conv3dProblem::new(x.shape(), w.shape(), *params)?;
     expect_operands("conv3d_backward", x, &[("weight", w), ("dy", dy)])?;
     let output = problem.output_shape();

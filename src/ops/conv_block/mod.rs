@@ -5,7 +5,7 @@ mod cpu;
 use super::conv3d::expect_operands;
 use super::conv3d::problem::Conv3dProblem;
 use super::norm::expect_parameters;
-use super::{Conv3dParams, concat, conv3d, expect_vector, instance_norm, leaky_relu};
+use super::{Conv3dParams, concat, conv3d, expect_vector, instance_norm, leaky_relu, timeline};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -41,15 +41,20 @@ pub fn conv_block(
     params: &Conv3dParams,
     norm: &ConvBlockNorm<'_>,
 ) -> Result<Tensor> {
+    let operands: Vec<&Tensor> = xs.iter().copied().chain([w]).collect();
+    let _span = timeline::op("conv_block", &operands);
     let Some(first) = xs.first() else {
         return Err(Error::argument("conv_block: inputs", "at least 1", 0));
     };
-    if xs.len() > 1 && !(first.device() == Device::Cpu && readable_together(xs, params)) {
-        return conv_block(&[&concat(xs)?], w, b, params, norm);
-    }
     if first.device() != Device::Cpu {
-        let y = conv3d(first, w, b, params)?;
-        return leaky_relu(&instance_norm(&y, norm.weight, norm.bias, norm.eps)?, norm.slope);
+        // Each tensor is freed as soon as the next one exists.
+        let y = if xs.len() > 1 { conv3d(&concat(xs)?, w, b, params)? } else { conv3d(first, w, b, params)? };
+        let normed = instance_norm(&y, norm.weight, norm.bias, norm.eps)?;
+        drop(y);
+        return leaky_relu(&normed, norm.slope);
+    }
+    if xs.len() > 1 && !readable_together(xs, params) {
+        return conv_block(&[&concat(xs)?], w, b, params, norm);
     }
     let mut shape = first.shape();
     shape[1] = shape[1].saturating_mul(xs.len());

@@ -12,6 +12,7 @@ use super::conv3d::expect_operands;
 #[cfg(feature = "gpu")]
 use super::conv3d::problem::expect_indexable;
 use super::expect_vector;
+use super::timeline;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -28,6 +29,7 @@ use crate::tensor::Tensor;
 /// Shapes that do not fit (see [`ConvTranspose3dProblem::new`]); operands of different types or on different devices; a
 /// device that fails.
 pub fn conv_transpose3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &ConvTranspose3dParams) -> Result<Tensor> {
+    let _span = timeline::op("conv_transpose3d", &[x, w]);
     let problem = ConvTranspose3dProblem::new(x.shape(), w.shape(), *params)?;
     expect_operands("conv_transpose3d", x, &[("weight", w)])?;
     if let Some(b) = b {

@@ -5,7 +5,7 @@ mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::{expect_float, expect_same_device};
+use super::{expect_float, expect_same_device, timeline};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -38,6 +38,7 @@ pub struct DiceCeOutput {
 /// Shapes, dtypes or devices that differ; an axis of size 0; 2^32 elements or more on a GPU; `smooth` negative or not
 /// finite; a device that fails.
 pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
+    let _span = timeline::op("dice", &[p]);
     expect_float("dice: p", p)?;
     expect_same_device("dice: g", p, g)?;
     if g.shape() != p.shape() {
@@ -71,6 +72,7 @@ pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
 /// Shapes or devices that do not fit; an axis of size 0; 2^32 elements or more on a GPU; a label that is no channel;
 /// `smooth` negative or not finite; a device that fails.
 pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOutput> {
+    let _span = timeline::op("dice_ce", &[logits]);
     expect_float("dice_ce: logits", logits)?;
     expect_same_device("dice_ce: labels", logits, labels)?;
     let [n, _, d, h, w] = logits.shape();

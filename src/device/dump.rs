@@ -1,0 +1,177 @@
+//! `--dump DIR`: the source of every kernel that a run compiles, and what CUDA's compiler makes of it.
+//!
+//! CubeCL logs each kernel it compiles to one file; here that file becomes one file a kernel and a table of them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+const START: &str = "[START_KERNEL_COMPILATION]";
+const END: &str = "[END_KERNEL_COMPILATION]";
+/// CubeCL writes its log from a thread of its own: how long to wait for it, and how often to look.
+const PATIENCE: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(50);
+
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// What a kernel takes on the device it was compiled for.
+struct Usage {
+    registers: u32,
+    local_bytes: u32,
+    shared_bytes: u32,
+    /// Cubes of it that a multiprocessor holds at once.
+    cubes: u32,
+}
+
+/// One kernel of the log.
+struct Kernel<'a> {
+    name: String,
+    /// `cpp`, `wgsl`, `spirv`: as CubeCL names the language.
+    language: &'a str,
+    source: &'a str,
+}
+
+/// From now on the sources of kernels are kept, to be written to `folder` by [`finish_kernel_dump`]. Devices that were
+/// opened before do not take part.
+///
+/// # Errors
+/// A folder that cannot be made.
+pub fn dump_kernels(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("cannot be made: {e}")))?;
+    let log = log_in(folder);
+    if log.exists() {
+        fs::remove_file(&log).map_err(|e| Error::file(&log, format!("cannot be removed: {e}")))?;
+    }
+    FOLDER.get_or_init(|| folder.to_path_buf());
+    Ok(())
+}
+
+fn log_in(folder: &Path) -> PathBuf {
+    folder.join("cubecl.log")
+}
+
+/// Where CubeCL is to log what it compiles.
+pub(super) fn log_file() -> Option<PathBuf> {
+    FOLDER.get().map(|folder| log_in(folder))
+}
+
+/// Writes a file for each kernel that was compiled since [`dump_kernels`] (`.cu`, `.wgsl`, `.spvasm`) and `kernels.csv`
+/// with their registers, local and shared memory and occupancy where the device is CUDA's. Gives back how many there were.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn finish_kernel_dump() -> Result<usize> {
+    let Some(folder) = FOLDER.get() else { return Ok(0) };
+    let text = settled(&log_in(folder));
+    let kernels: Vec<Kernel<'_>> = text.split(START).skip(1).filter_map(parse).collect();
+    let mut table = String::from("file,kernel,registers,local_bytes,shared_bytes,cubes_a_multiprocessor,note\n");
+    for (i, kernel) in kernels.iter().enumerate() {
+        let extension = match kernel.language {
+            "cpp" => "cu",
+            "spirv" => "spvasm",
+            other => other,
+        };
+        let file = format!("{i:03}_{}.{extension}", kernel.name);
+        let path = folder.join(&file);
+        fs::write(&path, kernel.source).map_err(|e| Error::file(&path, format!("cannot be written: {e}")))?;
+        let usage = if kernel.language == "cpp" { usage(kernel.source) } else { Err("not a CUDA kernel".into()) };
+        let columns = match usage {
+            Ok(u) => format!("{},{},{},{},", u.registers, u.local_bytes, u.shared_bytes, u.cubes),
+            Err(reason) => format!(",,,,\"{}\"", reason.replace('"', "'")),
+        };
+        let _ = writeln!(table, "{file},{},{columns}", kernel.name);
+    }
+    let path = folder.join("kernels.csv");
+    fs::write(&path, table).map_err(|e| Error::file(&path, format!("cannot be written: {e}")))?;
+    let _ = fs::remove_file(log_in(folder));
+    Ok(kernels.len())
+}
+
+/// The log, once it has stopped growing and its last kernel is whole.
+fn settled(log: &Path) -> String {
+    let (mut text, mut quiet) = (String::new(), 0);
+    for _ in 0..PATIENCE {
+        let now = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        quiet = if now == text { quiet + 1 } else { 0 };
+        text = now;
+        if quiet >= 4 && text.matches(START).count() == text.matches(END).count() {
+            break;
+        }
+        sleep(PAUSE);
+    }
+    text
+}
+
+fn parse(entry: &str) -> Option<Kernel<'_>> {
+    let (entry, _) = entry.split_once(END)?;
+    let (head, rest) = entry.split_once("\nsource:\n```")?;
+    let (language, source) = rest.split_once('\n')?;
+    let source = source.trim_end().strip_suffix("```")?.trim_end();
+    // `nephron_kernels::conv3d::direct::conv3d_direct::Conv3dDirect<f32, ..>`, on one line or on several.
+    let path = head.split_once("name: ")?.1.split(['<', '\n']).next()?.trim();
+    let name: String = path.rsplit("::").next()?.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    Some(Kernel { name, language, source })
+}
+
+/// Compiles a kernel once more, as CubeCL does, and asks the driver what it takes.
+#[cfg(feature = "cuda")]
+fn usage(source: &str) -> Result<Usage, String> {
+    super::faults::catch(|| cuda_usage(source)).and_then(|usage| usage)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn usage(_: &str) -> Result<Usage, String> {
+    Err("this build has no CUDA backend".into())
+}
+
+#[cfg(feature = "cuda")]
+fn cuda_usage(source: &str) -> Result<Usage, String> {
+    use cudarc::driver::{CudaContext, sys::CUfunction_attribute as Attribute};
+    use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+
+    super::list::cuda_problem(0).map_or(Ok(()), Err)?;
+    let entry = source.split_once("__launch_bounds__(").and_then(|(_, rest)| {
+        let (units, rest) = rest.split_once(')')?;
+        Some((units.split(',').next()?.trim().parse::<u32>().ok()?, rest.split('(').next()?.trim()))
+    });
+    let (units, name) = entry.ok_or("no entry point was found in its source")?;
+    let context = CudaContext::new(0).map_err(|e| format!("{e:?}"))?;
+    let (major, minor) = context.compute_capability().map_err(|e| format!("{e:?}"))?;
+    let suffix = if major >= 9 { "a" } else { "" };
+    let toolkit = std::env::var("CUDA_PATH").unwrap_or_else(|_| "/usr/local/cuda".into());
+    let options = CompileOptions {
+        options: vec![format!("--gpu-architecture=compute_{major}{minor}{suffix}")],
+        include_paths: vec![format!("{toolkit}/include"), format!("{toolkit}/include/cccl")],
+        ..CompileOptions::default()
+    };
+    let ptx = compile_ptx_with_opts(source, options).map_err(|e| format!("{e:?}"))?;
+    let module = context.load_module(ptx).map_err(|e| format!("{e:?}"))?;
+    let function = module.load_function(name).map_err(|e| format!("{e:?}"))?;
+    let get = |attribute| function.get_attribute(attribute).map(|v| v as u32).map_err(|e| format!("{e:?}"));
+    let cubes =
+        function.occupancy_max_active_blocks_per_multiprocessor(units, 0, None).map_err(|e| format!("{e:?}"))?;
+    Ok(Usage {
+        registers: get(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+        local_bytes: get(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+        shared_bytes: get(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
+        cubes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_the_log_is_taken_apart() {
+        let entry = "\nname: nephron_kernels::conv3d::direct::Conv3dDirect<\n    f32,\n>\nid: KernelId {}\nsource:\n```cpp\nvoid f() {\n}\n```\n[END_KERNEL_COMPILATION]\n";
+        let kernel = parse(entry).expect("a kernel");
+        assert_eq!((kernel.name.as_str(), kernel.language, kernel.source), ("Conv3dDirect", "cpp", "void f() {\n}"));
+        assert!(parse("\nname: half").is_none());
+    }
+}

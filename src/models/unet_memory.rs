@@ -1,0 +1,81 @@
+//! What a forward pass of the U-Net holds at once, counted before it runs.
+
+use super::unet_architecture::UNetArchitecture;
+use crate::device::Device;
+use crate::tensor::DType;
+
+/// Elements alive, as the ops of a forward pass allocate and free them.
+#[derive(Default)]
+struct Live {
+    now: u64,
+    peak: u64,
+}
+
+impl Live {
+    fn allocate(&mut self, elements: u64) {
+        self.now += elements;
+        self.peak = self.peak.max(self.now);
+    }
+
+    fn free(&mut self, elements: u64) {
+        self.now -= elements;
+    }
+
+    /// A convolution block that writes `output` elements from `inputs` tensors of as many elements each, which the caller
+    /// keeps: in place on the CPU; elsewhere inputs are first copied together, and norm and activation have outputs of
+    /// their own.
+    fn block(&mut self, inputs: u64, output: u64, in_place: bool) {
+        if in_place {
+            return self.allocate(output);
+        }
+        let together = if inputs > 1 { inputs * output } else { 0 };
+        self.allocate(together);
+        self.allocate(output);
+        self.free(together);
+        for _norm_and_activation in 0..2 {
+            self.allocate(output);
+            self.free(output);
+        }
+    }
+}
+
+impl UNetArchitecture {
+    /// The most bytes of activations alive at once in a forward pass over one image of `size` (z, y, x) stored as `dtype`
+    /// on `device`: the image, what each op reads and writes, and the skips that wait for the decoder. Weights not counted.
+    pub fn activation_bytes(&self, size: [usize; 3], dtype: DType, device: &Device) -> u64 {
+        let in_place = *device == Device::Cpu;
+        let mut scale = [1usize; 3];
+        let voxels: Vec<u64> = self
+            .strides
+            .iter()
+            .map(|stride| {
+                scale = std::array::from_fn(|a| scale[a].saturating_mul(stride[a]));
+                (0..3).map(|a| (size[a] / scale[a]).max(1) as u64).product()
+            })
+            .collect();
+        let own = |stage: usize| self.features[stage] as u64 * voxels[stage];
+        let mut live = Live::default();
+        live.allocate(self.input_channels as u64 * voxels[0]);
+        for (stage, &convs) in self.encoder_convs.iter().enumerate() {
+            // The first block reads the image or a skip: neither is freed.
+            live.block(1, own(stage), in_place);
+            for _ in 1..convs {
+                live.block(1, own(stage), in_place);
+                live.free(own(stage));
+            }
+        }
+        for (level, &convs) in self.decoder_convs.iter().enumerate() {
+            let stage = self.features.len() - 2 - level;
+            live.allocate(own(stage));
+            live.free(own(stage + 1));
+            for i in 0..convs {
+                // The first reads the upsampled tensor and the skip and frees both.
+                let inputs = if i == 0 { 2 } else { 1 };
+                live.block(inputs, own(stage), in_place);
+                live.free(inputs * own(stage));
+            }
+        }
+        live.allocate(self.classes as u64 * voxels[0]);
+        live.peak * dtype.size() as u64
+    }
+}

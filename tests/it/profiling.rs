@@ -1,0 +1,71 @@
+//! The tools for those who profile: a timeline of a run, the sources of its kernels.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use nephron::Device;
+use nephron::io::npy;
+use serde_json::Value;
+
+use crate::support::{compiles_only, devices};
+
+fn nephron(args: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_nephron")).args(args).output().expect("the program runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn convolve(folder: &Path, device: &str, options: &[&str]) {
+    let at = |name: &str| folder.join(name).display().to_string();
+    npy::write_f32(Path::new(&at("x.npy")), &[1, 4, 3, 5, 6], &[1.0; 360]).expect("x");
+    npy::write_f32(Path::new(&at("w.npy")), &[8, 4, 3, 3, 3], &[1.0; 864]).expect("w");
+    let [x, w, y] = [format!("x={}", at("x.npy")), format!("w={}", at("w.npy")), format!("y={}", at("y.npy"))];
+    let op = ["op", "conv3d", "--device", device, "--in", &x, "--in", &w, "--out", &y, "--repeat", "1"];
+    nephron(&[&op, options].concat());
+}
+
+#[test]
+fn a_trace_holds_every_op_in_its_stage() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("trace.json");
+    let trace = path.display().to_string();
+    nephron(&["bench", "resnet", "--filter", "batch 1", "--seconds", "0.01", "--device", "cpu", "--trace", &trace]);
+    let trace: Value = serde_json::from_slice(&fs::read(&path).expect("a trace")).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    let named = |name: &str| events.iter().filter(|e| e["name"] == name).collect::<Vec<_>>();
+    let (blocks, convs) = (named("block 0"), named("conv3d"));
+    assert!(!blocks.is_empty() && convs.len() >= 100 * blocks.len(), "{} and {}", blocks.len(), convs.len());
+    let ends = |e: &Value| {
+        let start = e["ts"].as_f64().expect("ts");
+        [start, start + e["dur"].as_f64().expect("dur")]
+    };
+    let [from, to] = ends(blocks[0]);
+    let inside = convs.iter().filter(|e| ends(e)[0] >= from && ends(e)[1] <= to).count();
+    assert_eq!(inside, 4, "a bottleneck's three convolutions and its projection");
+    let operands = |e: &&Value| e["args"]["operands"] == "f32 [1, 3, 1, 224, 224] by [3, 3, 1, 1, 1]";
+    assert!(convs.iter().any(operands), "the fusion layer");
+}
+
+#[test]
+fn kernels_are_dumped_with_a_table() {
+    for device in devices() {
+        let folder = tempfile::tempdir().expect("folder");
+        let dump = folder.path().join("dump");
+        convolve(folder.path(), &device.name(), &["--dump", &dump.display().to_string()]);
+        let table = fs::read_to_string(dump.join("kernels.csv")).expect("a table");
+        let rows: Vec<&str> = table.lines().skip(1).collect();
+        if *device == Device::Cpu {
+            assert!(rows.is_empty(), "{table}");
+            continue;
+        }
+        let row = rows.iter().find(|row| row.to_lowercase().contains("conv3d")).expect("the convolution");
+        let file = row.split(',').next().expect("a file");
+        let source = fs::read_to_string(dump.join(file)).expect("its source");
+        let sign = if device.name().starts_with("vulkan") { "OpEntryPoint" } else { "__global__" };
+        assert!(source.contains(sign), "{file}: {source}");
+        assert!(!dump.join("cubecl.log").exists(), "the log is taken apart");
+        let compiled = device.name().starts_with("cuda:") || compiles_only(device);
+        assert_eq!(file.ends_with(".cu"), compiled, "{file}");
+    }
+}
