@@ -2,13 +2,13 @@
 //! panics, nothing is half written, and no header makes us claim memory that its file cannot fill.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nephron::io::{nifti, npy, weights::Weights};
 use rand::Rng;
 use tempfile::tempdir;
 
+use crate::support;
 use crate::support::nifti_file::{NiftiFile, gzip};
 use crate::support::rng;
 
@@ -252,7 +252,7 @@ fn the_command_refuses_in_one_line() {
     let bad = NiftiFile { dim: vec![4, 3, 2, 5], ..NiftiFile::new(&[4, 3, 2]) }.write(folder.path(), "bad.nii");
     let out = folder.path().join("out.nii.gz");
     for verb in ["info", "resample"] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nephron"));
+        let mut command = support::nephron();
         command.args([verb, "--device", "cpu"]).arg(&bad);
         if verb == "resample" {
             command.arg(&out).args(["--spacing", "1,1,1"]);

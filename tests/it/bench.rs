@@ -1,9 +1,9 @@
 //! `nephron bench` on the cases that end quickly.
 
-use std::process::Command;
+use crate::support;
 
 fn bench(args: &[&str]) -> (Option<i32>, String, String) {
-    let out = Command::new(env!("CARGO_BIN_EXE_nephron")).arg("bench").args(args).output().expect("nephron runs");
+    let out = support::nephron().arg("bench").args(args).output().expect("nephron runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (out.status.code(), text(out.stdout), text(out.stderr))
 }

@@ -1,14 +1,16 @@
 //! The command as a user calls it: exit codes, one line on standard error, nothing half written.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use nephron::io::nifti::{self, Image};
 use nephron::volume::{Affine, Volume, Voxels};
 use serde_json::Value;
 
+use crate::support;
+
 fn nephron(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nephron")).args(args).output().expect("the program runs")
+    support::nephron().args(args).output().expect("the program runs")
 }
 
 /// The one line of an error, with its exit code.
@@ -110,8 +112,7 @@ fn the_choice_of_a_convolution_is_said_and_can_be_overridden() {
     for device in crate::support::devices().iter().filter(|d| **d != nephron::Device::Cpu) {
         let run = |wish: &str| {
             let arguments = ["op", "conv3d", "-v", "--device", &device.name(), "--in", &x, "--in", &w, "--out", &y];
-            let program =
-                Command::new(env!("CARGO_BIN_EXE_nephron")).args(arguments).env("NEPHRON_CONV", wish).output();
+            let program = support::nephron().args(arguments).env("NEPHRON_CONV", wish).output();
             let output = program.expect("the program runs");
             (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
         };
@@ -130,7 +131,7 @@ fn the_choice_of_a_convolution_is_said_and_can_be_overridden() {
 #[test]
 #[cfg(unix)]
 fn a_reader_that_went_away_is_no_failure() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_nephron"))
+    let mut child = support::nephron()
         .arg("devices")
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())

@@ -8,10 +8,10 @@ use nephron::io::weights::Weights;
 use nephron::{Device, cli};
 use serde_json::Value;
 
-use crate::support::{compiles_only, devices};
+use crate::support::{self, compiles_only, devices};
 
 fn golden(file: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
+    support::root().join("tests/golden").join(file)
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {

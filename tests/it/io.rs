@@ -6,6 +6,7 @@ use nephron::io::nifti::{self, GeometrySource, Image, Version};
 use nephron::volume::{Affine, Grid, Orientation, Volume, Voxels};
 use tempfile::tempdir;
 
+use crate::support;
 use crate::support::nifti_file::{NiftiFile, gzip};
 
 fn assert_affine(what: &str, got: &Affine, want: &[f64; 12], bound: f64) {
@@ -340,7 +341,7 @@ fn info_says_what_an_image_is() {
     };
     let path = file.write(folder.path(), "a.nii.gz");
     let run = |json: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nephron"));
+        let mut command = support::nephron();
         let output = command.arg("info").arg(&path).args(json).output().expect("the command runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")

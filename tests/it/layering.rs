@@ -1,5 +1,6 @@
 //! Arrows only point downward: kernels <- ops <- nn, volume <- io <- models, registration, report <- pipeline <- cli.
 
+use crate::support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ const HEIGHTS: [(&str, u8); 16] = [
 const PAIRS: [[&str; 2]; 1] = [["device", "tensor"]];
 
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    support::root()
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -1,13 +1,13 @@
 //! Synthetic patients: the same bytes every time, truth that fits the images, enhancement that tells subtypes apart.
 
-use std::path::Path;
-
 use nephron::io::nifti;
 use nephron::phantom::{Patient, PhantomOptions, PhasePhantom, generate};
 use nephron::phase::{Phase, Subtype};
 use nephron::pipeline::{Precision, SegmentOptions, Segmenter};
 use nephron::volume::{Volume, Voxels};
 use nephron::{Device, Error};
+
+use crate::support;
 
 fn hu(volume: &Volume) -> &[i16] {
     match &volume.voxels {
@@ -251,7 +251,7 @@ fn written_files_read_back_as_they_were_made() {
 /// the one it was trained on; tiles lie side by side to keep it short.
 #[test]
 fn the_demo_network_segments_an_unseen_phantom() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/segmentation");
+    let folder = support::root().join("models/demo/segmentation");
     let network = Segmenter::load(&folder, None, Precision::Single, &Device::Cpu).expect("the shipped model");
     let options = PhantomOptions {
         seed: 20_001,
@@ -275,7 +275,7 @@ fn the_demo_network_segments_an_unseen_phantom() {
 fn the_verb_writes_a_patient_and_refuses_wrong_calls() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let nephron = |args: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nephron"));
+        let mut command = support::nephron();
         command.arg("phantom").arg(dir.path().join("p")).args(args).output().expect("the binary starts")
     };
     let done = nephron(&["--seed", "4", "--subtype", "aml", "--phases", "P,arterial", "--spacing", "8,8,10", "--json"]);

@@ -1,7 +1,6 @@
 //! Segmentation: against nnU-Net's inference restated in Python, whichever way an image is stored, and what is refused.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nephron::io::{nifti, npy};
 use nephron::models::{Normalization, OrientationRule, SeparateAxis, UNet, UNetArchitecture, UNetPlan};
@@ -13,10 +12,10 @@ use nephron::volume::{Affine, Orientation, Volume, Voxels};
 use nephron::{DType, Device, Error};
 use rand::Rng;
 
-use crate::support::{compiles_only, devices, rng};
+use crate::support::{self, compiles_only, devices, rng};
 
 fn golden(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
+    support::root().join("tests/golden").join(file)
 }
 
 /// Spacing in mm along (z, y, x); ITK's usual axes.
@@ -326,7 +325,7 @@ fn model_folder(root: &Path) -> PathBuf {
 }
 
 fn nephron(arguments: &[&str], paths: &[&Path]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_nephron")).args(arguments).args(paths).output().expect("it runs");
+    let output = support::nephron().args(arguments).args(paths).output().expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }

@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use nephron::Device;
 use nephron::io::npy;
 use serde_json::Value;
 
-use crate::support::{compiles_only, devices};
+use crate::support::{self, compiles_only, devices};
 
 fn nephron(args: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_nephron")).args(args).output().expect("the program runs");
+    let output = support::nephron().args(args).output().expect("the program runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }

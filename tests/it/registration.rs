@@ -1,7 +1,6 @@
 //! Affine registration of masks: recovered maps, PyTorch's loop, refusals, transform files, the command.
 
 use std::path::Path;
-use std::process::Command;
 
 use nephron::io::nifti;
 use nephron::ops::Interpolation;
@@ -9,7 +8,7 @@ use nephron::registration::{Registration, RegistrationOptions, register, transfo
 use nephron::volume::{Affine, Grid, Volume, Voxels};
 use nephron::{Device, Error};
 
-use crate::support::{compiles_only, devices};
+use crate::support::{self, compiles_only, devices};
 
 /// A patient's kidneys: two ellipsoids, the left one with a tumour; points in RAS millimetres.
 fn kidneys([x, y, z]: [f64; 3]) -> u8 {
@@ -261,7 +260,7 @@ fn itk_text_is_lps() {
 }
 
 fn nephron(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_nephron")).args(arguments).output().expect("it runs");
+    let output = support::nephron().args(arguments).output().expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code().expect("it exits"), text(output.stdout), text(output.stderr))
 }

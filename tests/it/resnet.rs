@@ -1,13 +1,11 @@
 //! The ResNet against torchvision's, and its refusals.
 
-use std::path::Path;
-
 use nephron::io::weights::Weights;
 use nephron::models::resnet::{ResNet, ResNetConfig, seeded_weights};
 use nephron::{DType, Device, Tensor};
 use serde_json::Value;
 
-use crate::support::{compiles_only, devices};
+use crate::support::{self, compiles_only, devices};
 
 /// golden/resnet/make.py's rule for a tensor's values.
 fn values(name: &str, place: usize, shape: &[usize]) -> Vec<f32> {
@@ -31,7 +29,7 @@ fn values(name: &str, place: usize, shape: &[usize]) -> Vec<f32> {
 }
 
 fn golden() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/resnet/golden.json");
+    let path = support::root().join("tests/golden/resnet/golden.json");
     serde_json::from_str(&std::fs::read_to_string(path).expect("golden.json")).expect("json")
 }
 

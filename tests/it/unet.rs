@@ -8,10 +8,10 @@ use nephron::ops::{Conv3dParams, ConvTranspose3dParams, activation, arithmetic, 
 use nephron::{DType, Device, Error, Shape, Tensor, host_memory, reset_peak};
 use serde_json::{Value, json};
 
-use crate::support::{compiles_only, devices, f64s, float_types, rng, tensor, uniform};
+use crate::support::{self, compiles_only, devices, f64s, float_types, rng, tensor, uniform};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/unet")
+    support::root().join("tests/golden/unet")
 }
 
 /// Two stages, one of them anisotropic: the least that has a skip.

@@ -5,7 +5,7 @@ use nephron::volume::{Affine, Grid, Orientation, Volume, Voxels};
 use nephron::{Device, Tensor};
 use rand::Rng;
 
-use crate::support::{compiles_only, devices, rng};
+use crate::support::{self, compiles_only, devices, rng};
 
 /// Every axis order and direction, with a voxel size each and a slight turn.
 const TILTED: Affine = Affine([[0.1, 0.05, -2.9, 40.0], [-0.02, -0.9, 0.1, 55.0], [-0.7, 0.03, 0.2, -20.0]]);
@@ -222,7 +222,7 @@ fn the_resample_verb() {
     let ct = NiftiFile { codes: [0, 4], ..NiftiFile::new(&[6, 5, 4]) }.write(folder.path(), "ct.nii");
     let mask = NiftiFile { datatype: 512, ..NiftiFile::new(&[6, 5, 4]) }.write(folder.path(), "mask.nii");
     let run = |input: &std::path::Path, arguments: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nephron"));
+        let mut command = support::nephron();
         command.args(["resample", "--device", "cpu", "--json"]).arg(input).arg(&out).args(arguments);
         let output = command.output().expect("the command runs");
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())

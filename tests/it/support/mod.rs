@@ -3,11 +3,24 @@
 
 pub mod nifti_file;
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::OnceLock;
 
 use nephron::{DType, Device, DeviceSpec, Shape, Tensor};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+/// The project's folder. On a machine that has no copy where the tests were built, NEPHRON_TEST_ROOT says where it is.
+pub fn root() -> PathBuf {
+    std::env::var_os("NEPHRON_TEST_ROOT").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
+}
+
+/// The program, to be called; NEPHRON_TEST_PROGRAM where it is not where it was built.
+pub fn nephron() -> Command {
+    let built = || env!("CARGO_BIN_EXE_nephron").into();
+    Command::new(std::env::var_os("NEPHRON_TEST_PROGRAM").unwrap_or_else(built))
+}
 
 /// Every device the tests run on. CPU always; the others where they are. A backend named in NEPHRON_REQUIRE
 /// (`vulkan,cuda-compile`) must be there; one that is missing otherwise is named on standard error.
