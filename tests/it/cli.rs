@@ -124,7 +124,10 @@ fn the_choice_of_a_convolution_is_said_and_can_be_overridden() {
             assert!(text.contains(&format!("(24 x 2 x 4): {chosen}")), "{wish}: {text}");
         }
         let (code, text) = run("fast");
-        assert!(code == Some(2) && text.contains("NEPHRON_CONV: expected direct") && text.contains("'fast'"), "{text}");
+        assert!(
+            code == Some(2) && text.contains("NEPHRON_CONV: expected naive, direct") && text.contains("'fast'"),
+            "{text}"
+        );
     }
 }
 

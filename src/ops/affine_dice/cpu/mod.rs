@@ -1,5 +1,5 @@
-//! The sweep on the CPU. Bricks of cells that are all empty or all inside are crossed in one go, the rest in chunks of
-//! [`LANES`](chunk::LANES) voxels. Blocks of rows run in parallel and are added in their own order, so that the number of
+//! The sweep on the CPU. Bricks of cells that are all empty or all inside are crossed in one go, the rest
+//! [`LANES`](chunk::LANES) voxels at once. Blocks of rows run in parallel and are added in their own order, so that the number of
 //! threads does not change a bit.
 
 mod cells;
@@ -12,7 +12,7 @@ use super::{AffineDiceSums, Matrix};
 use crate::ops::conv3d::cpu::lanes::{Isa, Lanes, Vectorised};
 use cells::{BRICK, MIXED};
 pub(super) use cells::{Cells, stats};
-use chunk::{LANES, RowSums};
+use chunk::{ChannelSums, Chunk, LANES};
 
 /// Rows a task.
 const ROWS: usize = 16;
@@ -45,7 +45,7 @@ impl<const BORDER: bool> Vectorised for Block<'_, BORDER> {
             let range = sweep.range(matrix, start);
             if !range.is_empty() {
                 let line = Line { start, step: matrix.map(|m| m[0]), labels: &sweep.fixed[row * width..][..width] };
-                sweep.row::<BORDER>(&line, range, [y as f64, z as f64], sums.get_or_insert_default());
+                sweep.row::<V, BORDER>(&line, range, [y as f64, z as f64], sums.get_or_insert_default());
             }
         }
     }
@@ -103,7 +103,7 @@ impl Sweep<'_> {
     }
 
     #[inline(always)]
-    fn row<const BORDER: bool>(
+    fn row<V: Lanes, const BORDER: bool>(
         &self,
         line: &Line<'_>,
         range: std::ops::Range<usize>,
@@ -111,7 +111,8 @@ impl Sweep<'_> {
         sums: &mut AffineDiceSums,
     ) {
         let mut constant = [[0usize; 2]; 2];
-        let mut row: Option<RowSums> = None;
+        let mut chunk = Chunk::new();
+        let mut row = [ChannelSums::zero(); 2];
         let mut next = range.start;
         while next < range.end {
             let x = next;
@@ -127,14 +128,16 @@ impl Sweep<'_> {
                 continue;
             }
             next = (x + LANES).min(range.end);
-            chunk::add::<BORDER>(self, line, x..next, row.get_or_insert_with(RowSums::zero));
+            chunk.land::<V, BORDER>(self, line, x..next);
+            if chunk.is_full() {
+                chunk.add_to::<V>(&mut row);
+            }
         }
-        for (sum, constant) in sums.0.iter_mut().zip(constant) {
+        chunk.add_to::<V>(&mut row);
+        for ((sum, row), constant) in sums.0.iter_mut().zip(&row).zip(constant) {
             sum.p += constant[0] as f64;
             sum.intersection += constant[1] as f64;
-        }
-        if let Some(row) = row {
-            row.finish([y, z], sums);
+            row.finish([y, z], sum);
         }
     }
 
