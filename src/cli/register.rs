@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::Context;
 use crate::error::{Error, Result};
 use crate::io::{nifti, write_atomic};
-use crate::ops::Interpolation;
-use crate::registration::{self, Overlap, Registration, RegistrationOptions, transform};
+use crate::ops::{Interpolation, PaddingMode};
+use crate::registration::{self, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform};
 
 /// Align a moving mask, and images with it, to a fixed mask.
 ///
@@ -30,6 +30,19 @@ pub struct Args {
     /// Folder for the results, made where it is missing
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    /// The maps to look among: affine, similarity, rigid or translation
+    #[arg(long, value_name = "KIND", default_value_t = Transformation::Affine)]
+    transformation: Transformation,
+    /// Where to begin: centre-of-mass, identity, or a transform file (.tfm or .json)
+    #[arg(long, value_name = "START", default_value = "centre-of-mass")]
+    start: String,
+    /// world: no motion means the same millimetre; grid: the same place between -1 and 1, as the authors' code has it (needs
+    /// --resolution full)
+    #[arg(long, value_name = "SPACE", default_value = "world", value_parser = parse_space)]
+    space: Space,
+    /// What the moving mask is outside its grid: border or zeros
+    #[arg(long, value_name = "RULE", default_value = "border", value_parser = parse_padding)]
+    padding: PaddingMode,
     /// Normalised coordinates: true, -1 and 1 are the centres of the outer voxels; false, their outer edges
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     align_corners: bool,
@@ -66,6 +79,30 @@ fn parse_resolution(text: &str) -> Result<Resolution, String> {
     }
 }
 
+fn parse_space(text: &str) -> Result<Space, String> {
+    match text {
+        "world" => Ok(Space::World),
+        "grid" => Ok(Space::Grid),
+        _ => Err("expected world or grid".into()),
+    }
+}
+
+fn parse_padding(text: &str) -> Result<PaddingMode, String> {
+    match text {
+        "border" => Ok(PaddingMode::Border),
+        "zeros" => Ok(PaddingMode::Zeros),
+        _ => Err("expected border or zeros".into()),
+    }
+}
+
+fn start(text: &str) -> Result<Start> {
+    match text {
+        "centre-of-mass" => Ok(Start::CentreOfMass),
+        "identity" => Ok(Start::Identity),
+        file => transform::read(file).map(Start::Given),
+    }
+}
+
 /// result.json, and what `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -82,6 +119,10 @@ struct Report<'a> {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let outputs = outputs(args)?;
     let options = RegistrationOptions {
+        transformation: args.transformation,
+        start: start(&args.start)?,
+        space: args.space,
+        padding: args.padding,
         align_corners: args.align_corners,
         smooth: args.smooth,
         learning_rate: args.learning_rate,

@@ -43,7 +43,7 @@ pub(super) fn world_map(fixed: &Grid, moving: &Grid, matrix: &Matrix) -> Result<
     Ok(moving.affine.after(&Affine(*matrix).after(&fixed.affine.inverse()?)))
 }
 
-fn affine(map: &Diagonal) -> Affine {
+pub(super) fn affine(map: &Diagonal) -> Affine {
     let mut out = [[0.0; 4]; 3];
     for (k, row) in out.iter_mut().enumerate() {
         row[k] = map.scale[k];

@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::Interpolation;
 use crate::tensor::Tensor;
-use crate::volume::{Grid, Volume, Voxels};
+use crate::volume::{Affine, Grid, Volume, Voxels};
 
 /// Labels 1 (kidney) and 2 (tumour) on a grid; any other counts as background.
 #[derive(Debug, Clone)]
@@ -64,6 +64,16 @@ impl Mask {
     /// The centre of mass of everything labelled, RAS millimetres.
     pub fn centre(&self) -> [f64; 3] {
         self.grid.affine.apply(self.centre)
+    }
+
+    /// The shift that lays this centre of mass on another's.
+    pub fn onto(&self, other: &Self) -> Affine {
+        let (from, to) = (self.centre(), other.centre());
+        let mut shift = Affine::IDENTITY;
+        for k in 0..3 {
+            shift.0[k][3] = to[k] - from[k];
+        }
+        shift
     }
 
     /// The mask with voxels of at least `resolution` millimetres along every axis, by the nearest voxel. Itself where

@@ -5,17 +5,24 @@
 //! tumour together, the moving mask warped trilinearly ([`affine_dice`](crate::ops::affine_dice())).
 //!
 //! The two masks may differ in shape, spacing and orientation: their affines are part of the map from index to index, so
-//! nothing is resampled onto a common grid, and "no motion" means the same millimetre, not the same voxel. Masks finer
+//! nothing is resampled onto a common grid, and "no motion" means the same millimetre, not the same voxel ([`Space`] has
+//! the authors' way too). Masks finer
 //! than `resolution` are thinned out to it for the iterations; results are reported on the full grid.
 
 mod adam;
 mod affine;
 mod descent;
+mod loss;
 mod mask;
+mod model;
+mod options;
 mod overlap;
 pub mod transform;
 
 pub use adam::Adam;
+pub use loss::Loss;
+pub use model::Transformation;
+pub use options::{RegistrationOptions, Space, Start};
 pub use overlap::{Dice, Overlap};
 
 use std::time::Instant;
@@ -24,77 +31,13 @@ use serde::Serialize;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::PaddingMode;
-use crate::ops::affine_dice::{AffineDice, Matrix, check_smooth};
+use crate::ops::affine_dice::{AffineDice, Matrix};
 use crate::volume::{Affine, Volume};
 use affine::{frame, index_map, parameters, world_map};
 use descent::{Minimum, Objective};
 use mask::Mask;
+use model::Model;
 use overlap::Comparison;
-
-/// How to register.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RegistrationOptions {
-    /// Do -1 and 1 mean the centres of a grid's outer voxels, or their outer edges?
-    pub align_corners: bool,
-    /// The smoothing term of Dice.
-    pub smooth: f64,
-    /// Adam's.
-    pub learning_rate: f64,
-    /// Stop here at the latest.
-    pub max_iterations: usize,
-    /// Converged when the lowest loss fell by less than this ...
-    pub tolerance: f64,
-    /// ... over so many iterations.
-    pub window: usize,
-    /// Millimetres: finer axes are thinned out to it for the iterations. None: the masks as they are.
-    pub resolution: Option<f64>,
-}
-
-impl Default for RegistrationOptions {
-    fn default() -> Self {
-        Self {
-            align_corners: true,
-            smooth: 1.0,
-            learning_rate: 0.01,
-            max_iterations: 1000,
-            tolerance: 1e-4,
-            window: 30,
-            resolution: Some(2.0),
-        }
-    }
-}
-
-impl RegistrationOptions {
-    /// Refuses values out of range; [`register`] does too.
-    pub fn validate(&self) -> Result<()> {
-        let positive = |what: &str, value: f64| {
-            if value.is_finite() && value > 0.0 {
-                Ok(())
-            } else {
-                Err(Error::argument(format!("registration: {what}"), "a finite number above 0", value))
-            }
-        };
-        check_smooth("registration: smooth", self.smooth)?;
-        positive("learning rate", self.learning_rate)?;
-        // A first step of 1 is half the grid.
-        if self.learning_rate > 1.0 {
-            return Err(Error::argument("registration: learning rate", "at most 1", self.learning_rate));
-        }
-        if let Some(resolution) = self.resolution {
-            positive("resolution", resolution)?;
-        }
-        if self.tolerance.is_nan() || self.tolerance < 0.0 {
-            return Err(Error::argument("registration: tolerance", "0 or more", self.tolerance));
-        }
-        for (what, value) in [("max_iterations", self.max_iterations), ("window", self.window)] {
-            if value == 0 {
-                return Err(Error::argument(format!("registration: {what}"), "1 or more", value));
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The learning rate on the full grid, relative to that on the thinned one: the map is a fraction of a voxel off there.
 const FINE_RATE: f64 = 0.1;
@@ -104,6 +47,8 @@ const FINE_WINDOW: usize = 20;
 /// A found map and how good it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Registration {
+    /// Of which family it is.
+    pub transformation: Transformation,
     /// Normalised coordinates (x, y, z) of the fixed grid to those of the moving grid: `affine_grid`'s theta.
     pub theta: Matrix,
     /// Which normalised coordinates those are. (Along an axis of size 1 they are always the edges'.)
@@ -140,7 +85,7 @@ fn rows<S: serde::Serializer>(affine: &Affine, serializer: S) -> Result<S::Ok, S
 ///
 /// # Errors
 /// A volume that is not sound, or holds something other than labels; a mask without kidney and tumour; masks that do
-/// not meet even with their centres of mass on one another; options out of range; a loss that is not finite; a device
+/// not meet at the start; a map that turns space inside out; options out of range; a loss that is not finite; a device
 /// that fails.
 pub fn register(
     fixed: &Volume,
@@ -150,20 +95,41 @@ pub fn register(
 ) -> Result<Registration> {
     let clock = Instant::now();
     options.validate()?;
-    let (fixed, moving) = (Mask::new("fixed", fixed)?, Mask::new("moving", moving)?);
-    let mut warnings = Vec::new();
-    let (from, to) = (fixed.centre(), moving.centre());
-    let mut centred = Affine::IDENTITY;
-    for k in 0..3 {
-        centred.0[k][3] = to[k] - from[k];
+    let (mut fixed, mut moving) = (Mask::new("fixed", fixed)?, Mask::new("moving", moving)?);
+    let own = [fixed.grid, moving.grid];
+    if options.space == Space::Grid {
+        let frame = frame(&fixed.grid, &moving.grid, options.align_corners);
+        fixed.grid.affine = affine::affine(&frame.input);
+        moving.grid.affine = affine::affine(&frame.output).inverse()?;
     }
+    let mut found = between(&fixed, &moving, device, options)?;
+    if options.space == Space::Grid {
+        let matrix = index_map(&fixed.grid, &moving.grid, &found.transform)?;
+        found.transform = world_map(&own[0], &own[1], &matrix)?;
+    }
+    found.seconds = clock.elapsed().as_secs_f64();
+    Ok(found)
+}
+
+/// [`register`] in the space of the masks' grids.
+fn between(fixed: &Mask, moving: &Mask, device: &Device, options: &RegistrationOptions) -> Result<Registration> {
+    let mut warnings = Vec::new();
+    let centred = fixed.onto(moving);
+    let (start, at_start) = match options.start {
+        Start::CentreOfMass => {
+            let (from, to) = (fixed.centre(), moving.centre());
+            (centred, format!("with their centres of mass ({from:.1?} and {to:.1?} mm) on one another"))
+        }
+        Start::Identity => (Affine::IDENTITY, "as the scans lie".to_owned()),
+        Start::Given(transform) => (transform, "under the given transform".to_owned()),
+    };
 
     let coarse = |mask: &Mask| options.resolution.map_or_else(|| Ok(mask.clone()), |mm| mask.coarse(mm));
-    let (small_fixed, small_moving) = (coarse(&fixed)?, coarse(&moving)?);
+    let (small_fixed, small_moving) = (coarse(fixed)?, coarse(moving)?);
     let weights = if small_fixed.counts[0] > 0 && small_moving.counts[0] > 0 {
         [0.5, 0.5]
     } else {
-        warnings.push(no_tumour(&fixed, &moving));
+        warnings.push(no_tumour(fixed, moving));
         [0.0, 1.0]
     };
     let objective = Objective {
@@ -174,15 +140,16 @@ pub fn register(
         window: options.window,
         tolerance: options.tolerance,
     };
-    let pair = Pair::new(&small_fixed, &small_moving, Pair::device(&small_fixed, &small_moving, device))?;
-    if pair.intersection(&centred)? <= 0.0 {
+    let pair = Pair::new(&small_fixed, &small_moving, device, options)?;
+    let comparison = Comparison::new(fixed, moving)?;
+    // Border padding draws a mask that touches its grid's edge out to infinity: voxels must meet too.
+    if pair.intersection(&start)? <= 0.0 || comparison.under(&start)?.kidney.hard <= 0.0 {
         return Err(Error::Data(format!(
-            "registration: the masks do not meet with their centres of mass ({from:.1?} and {to:.1?} mm) on one another; \
-             expected masks of the same organs"
+            "registration: the masks do not meet {at_start}; expected masks of the same organs"
         )));
     }
-    let (mut transform, mut minimum) = pair.improve(&centred, options.align_corners, &objective)?;
-    let thinned = [(&fixed, &small_fixed), (&moving, &small_moving)].iter().any(|(all, small)| all.grid != small.grid);
+    let (mut transform, mut minimum) = pair.improve(&start, &objective)?;
+    let thinned = [(fixed, &small_fixed), (moving, &small_moving)].iter().any(|(all, small)| all.grid != small.grid);
     if thinned && minimum.converged && minimum.iterations < options.max_iterations {
         let refined = Objective {
             learning_rate: options.learning_rate * FINE_RATE,
@@ -191,8 +158,8 @@ pub fn register(
             ..objective
         };
         let coarse_iterations = minimum.iterations;
-        let pair = Pair::new(&fixed, &moving, Pair::device(&fixed, &moving, device))?;
-        (transform, minimum) = pair.improve(&transform, options.align_corners, &refined)?;
+        let pair = Pair::new(fixed, moving, device, options)?;
+        (transform, minimum) = pair.improve(&transform, &refined)?;
         minimum.iterations += coarse_iterations;
     }
 
@@ -203,15 +170,22 @@ pub fn register(
         ));
     }
     let volume = transform.determinant();
-    if !(0.5..2.0).contains(&volume) {
+    if volume <= 0.0 && start.determinant() > 0.0 {
+        return Err(Error::Data(format!(
+            "registration: the map found turns space inside out (determinant {volume:.3}); expected one above 0: the masks \
+             are too unlike, or the learning rate of {} is too high",
+            options.learning_rate
+        )));
+    }
+    if !(0.5..2.0).contains(&volume.abs()) {
         warnings.push(format!("the map changes volumes by a factor of {volume:.2}, expected 0.5 to 2"));
     }
     let theta = parameters(
         &frame(&fixed.grid, &moving.grid, options.align_corners),
         &index_map(&fixed.grid, &moving.grid, &transform)?,
     )?;
-    let comparison = Comparison::new(&fixed, &moving)?;
     Ok(Registration {
+        transformation: options.transformation,
         theta,
         align_corners: options.align_corners,
         transform,
@@ -221,7 +195,7 @@ pub fn register(
         loss: minimum.loss,
         iterations: minimum.iterations,
         converged: minimum.converged,
-        seconds: clock.elapsed().as_secs_f64(),
+        seconds: 0.0,
         warnings,
     })
 }
@@ -231,18 +205,16 @@ struct Pair<'a> {
     fixed: &'a Mask,
     moving: &'a Mask,
     masks: AffineDice,
+    options: &'a RegistrationOptions,
 }
 
 impl<'a> Pair<'a> {
-    fn new(fixed: &'a Mask, moving: &'a Mask, device: &Device) -> Result<Self> {
-        let masks = AffineDice::new(&fixed.tensor(device)?, &moving.tensor(device)?, PaddingMode::Border)?;
-        Ok(Self { fixed, moving, masks })
-    }
-
-    /// The device, or the CPU where a buffer of it could not hold these masks or their cells' codes.
-    fn device<'d>(fixed: &Mask, moving: &Mask, device: &'d Device) -> &'d Device {
+    /// On `device`, or on the CPU where a buffer of it could not hold these masks or their cells' codes.
+    fn new(fixed: &'a Mask, moving: &'a Mask, device: &Device, options: &'a RegistrationOptions) -> Result<Self> {
         let voxels = fixed.labels().len().max(2 * moving.labels().len()) as u64;
-        if voxels < device.max_buffer_bytes() / 2 { device } else { &Device::Cpu }
+        let device = if voxels < device.max_buffer_bytes() / 2 { device } else { &Device::Cpu };
+        let masks = AffineDice::new(&fixed.tensor(device)?, &moving.tensor(device)?, options.padding)?;
+        Ok(Self { fixed, moving, masks, options })
     }
 
     /// Sum of p g of kidney and tumour together.
@@ -252,12 +224,12 @@ impl<'a> Pair<'a> {
     }
 
     /// The map of the patient's space that the iterations make of `world`.
-    fn improve(&self, world: &Affine, align_corners: bool, objective: &Objective) -> Result<(Affine, Minimum)> {
+    fn improve(&self, world: &Affine, objective: &Objective) -> Result<(Affine, Minimum)> {
         let (fixed, moving) = (&self.fixed.grid, &self.moving.grid);
-        let frame = frame(fixed, moving, align_corners);
-        let start = parameters(&frame, &index_map(fixed, moving, world)?)?;
-        let minimum = descent::minimise(&self.masks, &frame, &start, objective)?;
-        Ok((world_map(fixed, moving, &frame.matrix(&minimum.parameters))?, minimum))
+        let RegistrationOptions { transformation, align_corners, .. } = *self.options;
+        let model = Model::new(transformation, [fixed, moving], world, self.fixed.centre(), align_corners)?;
+        let minimum = descent::minimise(&self.masks, &model, objective)?;
+        Ok((world_map(fixed, moving, &model.matrix(&minimum.parameters))?, minimum))
     }
 }
 

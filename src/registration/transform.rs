@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Registration;
 use crate::device::Device;
@@ -33,11 +33,7 @@ pub fn warp(
 /// The transform as ITK text (`.tfm`): an `AffineTransform_double_3_3` from points of the fixed scan to points of the
 /// moving scan in LPS millimetres, which is what ITK resamples with.
 pub fn itk_text(transform: &Affine) -> String {
-    // LPS is RAS with its first two axes turned round.
-    let sign = [-1.0, -1.0, 1.0];
-    let lps: Matrix = std::array::from_fn(|r| {
-        std::array::from_fn(|c| sign[r] * transform.0[r][c] * if c < 3 { sign[c] } else { 1.0 })
-    });
+    let lps = turned(&transform.0);
     let numbers = lps.iter().flat_map(|row| &row[..3]).chain(lps.iter().map(|row| &row[3]));
     // -0 and 0 are the same; the former only looks odd.
     let numbers: Vec<String> = numbers.map(|v| format!("{}", v + 0.0)).collect();
@@ -54,6 +50,68 @@ pub fn itk_text(transform: &Affine) -> String {
 /// As [`write_atomic`].
 pub fn write_itk(path: impl AsRef<Path>, transform: &Affine) -> Result<()> {
     write_atomic(path, |file| file.write_all(itk_text(transform).as_bytes()))
+}
+
+/// Reads a transform that [`write_json`] (`.json`) or [`write_itk`], ITK, ITK-SNAP, 3D Slicer or ANTs as text (any other
+/// name) has written: point of the fixed scan to point of the moving scan, RAS millimetres.
+///
+/// Of ITK's transforms the affine ones are read, `AffineTransform` and `MatrixOffsetTransformBase` of 3 dimensions in
+/// float or double, with their centre of rotation (FixedParameters): x' = A (x - c) + c + t.
+///
+/// # Errors
+/// A file that cannot be read or is something else; numbers that are missing or not finite; a singular matrix.
+pub fn read(path: impl AsRef<Path>) -> Result<Affine> {
+    let path = path.as_ref();
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+    let found = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+        serde_json::from_str::<Ras>(&text).map(|file| Affine(file.fixed_to_moving_ras)).map_err(|e| e.to_string())
+    } else {
+        parse_itk(&text)
+    };
+    let transform = found.map_err(|reason| Error::file(path, reason))?;
+    if !transform.0.as_flattened().iter().all(|v| v.is_finite()) {
+        return Err(Error::file(path, format!("expected finite numbers, found {:?}", transform.0)));
+    }
+    transform.inverse().map_err(|e| Error::file(path, e))?;
+    Ok(transform)
+}
+
+/// Of the JSON what matters here.
+#[derive(Deserialize)]
+struct Ras {
+    fixed_to_moving_ras: Matrix,
+}
+
+fn parse_itk(text: &str) -> Result<Affine, String> {
+    let values = |key: &str| text.lines().filter_map(|l| l.strip_prefix(key)).map(str::trim).collect::<Vec<_>>();
+    let kinds = values("Transform:");
+    let affine = ["AffineTransform_", "MatrixOffsetTransformBase_"];
+    let [kind] = kinds[..] else {
+        return Err(format!("expected an ITK text file with one transform, found {} lines 'Transform:'", kinds.len()));
+    };
+    if !(affine.iter().any(|name| kind.starts_with(name)) && kind.ends_with("_3_3")) {
+        return Err(format!("expected AffineTransform_double_3_3, found the transform {kind}"));
+    }
+    let numbers = |key: &str, count: usize| -> Result<Vec<f64>, String> {
+        let line = values(key).first().copied().unwrap_or_default();
+        let numbers: Result<Vec<f64>, _> = line.split_whitespace().map(str::parse).collect();
+        match numbers {
+            Ok(numbers) if numbers.len() == count => Ok(numbers),
+            _ => Err(format!("expected {count} numbers behind '{key}', found '{line}'")),
+        }
+    };
+    let (p, centre) = (numbers("Parameters:", 12)?, numbers("FixedParameters:", 3)?);
+    let mut lps: Matrix = std::array::from_fn(|r| [p[3 * r], p[3 * r + 1], p[3 * r + 2], p[9 + r] + centre[r]]);
+    for row in &mut lps {
+        row[3] -= (0..3).map(|k| row[k] * centre[k]).sum::<f64>();
+    }
+    Ok(Affine(turned(&lps)))
+}
+
+/// From LPS to RAS or back: their first two axes point the other way.
+fn turned(matrix: &Matrix) -> Matrix {
+    let sign = [-1.0, -1.0, 1.0];
+    std::array::from_fn(|r| std::array::from_fn(|c| sign[r] * matrix[r][c] * if c < 3 { sign[c] } else { 1.0 }))
 }
 
 /// The JSON of a transform. All matrices are rows of [A | t] in (x, y, z) order.

@@ -31,6 +31,7 @@ mod resample;
 mod resnet;
 mod softmax;
 mod tile;
+mod transformations;
 mod unet;
 mod volume;
 mod warp;

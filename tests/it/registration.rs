@@ -11,7 +11,7 @@ use nephron::{Device, Error};
 use crate::support::{self, compiles_only, devices};
 
 /// A patient's kidneys: two ellipsoids, the left one with a tumour; points in RAS millimetres.
-fn kidneys([x, y, z]: [f64; 3]) -> u8 {
+pub(crate) fn kidneys([x, y, z]: [f64; 3]) -> u8 {
     let inside = |centre: [f64; 3], radii: [f64; 3]| {
         ((x - centre[0]) / radii[0]).powi(2)
             + ((y - centre[1]) / radii[1]).powi(2)
@@ -25,7 +25,7 @@ fn kidneys([x, y, z]: [f64; 3]) -> u8 {
 }
 
 /// The labels at every voxel of a grid, of a patient who has moved: a point p of the scan shows what was at `back` p.
-fn scan(grid: &Grid, back: &Affine, labels: impl Fn([f64; 3]) -> u8) -> Volume {
+pub(crate) fn scan(grid: &Grid, back: &Affine, labels: impl Fn([f64; 3]) -> u8) -> Volume {
     let [d, h, w] = grid.shape;
     let map = back.after(&grid.affine);
     let voxels = (0..d * h * w).map(|i| labels(map.apply([(i % w) as f64, (i / w % h) as f64, (i / w / h) as f64])));
@@ -33,7 +33,7 @@ fn scan(grid: &Grid, back: &Affine, labels: impl Fn([f64; 3]) -> u8) -> Volume {
 }
 
 /// A grid about the origin: spacing (i, j, k) in mm, negative to run towards left, back or feet.
-fn grid(shape: [usize; 3], spacing: [f64; 3]) -> Grid {
+pub(crate) fn grid(shape: [usize; 3], spacing: [f64; 3]) -> Grid {
     let [d, h, w] = shape;
     let mut affine = Affine::IDENTITY;
     for (k, size) in [w, h, d].into_iter().enumerate() {
@@ -44,7 +44,7 @@ fn grid(shape: [usize; 3], spacing: [f64; 3]) -> Grid {
 }
 
 /// Turned about z then x by `degrees`, scaled, shifted.
-fn motion(degrees: f64, scale: f64, shift: [f64; 3]) -> Affine {
+pub(crate) fn motion(degrees: f64, scale: f64, shift: [f64; 3]) -> Affine {
     let (s, c) = degrees.to_radians().sin_cos();
     let turn = Affine([[c, -s, 0.0, 0.0], [s, c, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
     let tilt = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, c, -s, 0.0], [0.0, s, c, 0.0]]);
@@ -57,7 +57,7 @@ fn motion(degrees: f64, scale: f64, shift: [f64; 3]) -> Affine {
 }
 
 /// The largest distance, over labelled voxels, between where two maps take them.
-fn worst_error(mask: &Volume, found: &Affine, truth: &Affine) -> f64 {
+pub(crate) fn worst_error(mask: &Volume, found: &Affine, truth: &Affine) -> f64 {
     let Voxels::U8(labels) = &mask.voxels else { panic!("a mask") };
     let [_, h, w] = mask.shape;
     let mut worst = 0.0f64;
@@ -69,7 +69,7 @@ fn worst_error(mask: &Volume, found: &Affine, truth: &Affine) -> f64 {
     worst
 }
 
-fn on_devices(f: impl Fn(&Device) -> nephron::Result<Registration>, check: impl Fn(&str, &Registration)) {
+pub(crate) fn on_devices(f: impl Fn(&Device) -> nephron::Result<Registration>, check: impl Fn(&str, &Registration)) {
     for device in devices() {
         match f(device) {
             // Nothing ran there, so any result is as good as another; a kernel that does not compile is a failure.
@@ -214,7 +214,7 @@ fn a_missing_tumour_is_left_out() {
     assert!(error < 4.0, "off by {error} mm, a voxel has 3 to 4");
 }
 
-fn refused(fixed: &Volume, moving: &Volume, options: &RegistrationOptions, parts: &[&str]) {
+pub(crate) fn refused(fixed: &Volume, moving: &Volume, options: &RegistrationOptions, parts: &[&str]) {
     let message = register(fixed, moving, &Device::Cpu, options).expect_err("must be refused").to_string();
     assert!(parts.iter().all(|part| message.contains(part)), "{message}: expected {parts:?}");
 }

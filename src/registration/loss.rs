@@ -1,0 +1,67 @@
+//! The loss as a function of a family's parameters, for those who bring an optimiser of their own.
+
+use super::affine::world_map;
+use super::mask::Mask;
+use super::model::Model;
+use super::{RegistrationOptions, Start};
+use crate::device::Device;
+use crate::error::Result;
+use crate::ops::affine_dice::AffineDice;
+use crate::volume::{Affine, Volume};
+
+/// Minus the mean soft Dice of the tumour and of kidney and tumour together, of two masks under a map.
+#[derive(Debug)]
+pub struct Loss {
+    masks: AffineDice,
+    model: Model,
+    fixed: Mask,
+    moving: Mask,
+    smooth: f64,
+}
+
+impl Loss {
+    /// Of masks as [`register`](super::register) takes them, at full resolution; of the options those that say which maps,
+    /// from where, and how Dice is taken.
+    ///
+    /// # Errors
+    /// As `register`.
+    pub fn new(fixed: &Volume, moving: &Volume, device: &Device, options: &RegistrationOptions) -> Result<Self> {
+        options.validate()?;
+        let (fixed, moving) = (Mask::new("fixed", fixed)?, Mask::new("moving", moving)?);
+        let start = match options.start {
+            Start::CentreOfMass => fixed.onto(&moving),
+            Start::Identity => Affine::IDENTITY,
+            Start::Given(transform) => transform,
+        };
+        let grids = [&fixed.grid, &moving.grid];
+        let model = Model::new(options.transformation, grids, &start, fixed.centre(), options.align_corners)?;
+        let masks = AffineDice::new(&fixed.tensor(device)?, &moving.tensor(device)?, options.padding)?;
+        Ok(Self { masks, model, fixed, moving, smooth: options.smooth })
+    }
+
+    /// The parameters of the start: 12 of theta, row by row; or of a motion, all 0: shift (in half the fixed grid's longest
+    /// edge), angles about x, y and z (radians), logarithm of the scale.
+    pub fn start(&self) -> Vec<f64> {
+        self.model.start()
+    }
+
+    /// The loss and its derivative by each parameter.
+    ///
+    /// # Errors
+    /// A device that fails.
+    ///
+    /// # Panics
+    /// With fewer parameters than [`Self::start`] has.
+    pub fn value_and_gradient(&self, parameters: &[f64]) -> Result<(f64, Vec<f64>)> {
+        let value = self.masks.sums(&self.model.matrix(parameters))?.value(self.smooth, [0.5; 2]);
+        Ok((value.loss, self.model.gradient(parameters, &value.by_matrix)))
+    }
+
+    /// The map that parameters mean: point of the fixed scan to point of the moving scan, RAS millimetres.
+    ///
+    /// # Errors
+    /// A fixed grid whose affine is singular.
+    pub fn transform(&self, parameters: &[f64]) -> Result<Affine> {
+        world_map(&self.fixed.grid, &self.moving.grid, &self.model.matrix(parameters))
+    }
+}
