@@ -12,6 +12,7 @@ mod classify;
 mod demo;
 mod devices;
 mod diagnose;
+mod evaluate;
 mod info;
 mod op;
 mod phantom;
@@ -19,6 +20,7 @@ mod register;
 mod resample;
 mod segment;
 mod trace;
+mod warp;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -73,10 +75,14 @@ enum Verb {
     Segment(segment::Args),
     /// Align a moving mask, and images with it, to a fixed mask.
     Register(register::Args),
+    /// Move images and masks by transforms that were found before.
+    Warp(warp::Args),
     /// Subtype probabilities from aligned phases and masks.
     Classify(classify::Args),
     /// The whole pipeline: scans in, masks, aligned phases and probabilities out.
     Diagnose(diagnose::Args),
+    /// Figures over a cohort from the results of single cases.
+    Evaluate(evaluate::Args),
     /// Make a synthetic multi-phase patient with ground truth.
     Phantom(phantom::Args),
     /// Run the whole pipeline on a synthetic patient.
@@ -211,8 +217,10 @@ fn run(verb: &Verb, context: Context) -> Result<()> {
         Verb::Resample(args) => resample::run(args, &context),
         Verb::Segment(args) => segment::run(args, &context),
         Verb::Register(args) => register::run(args, &context),
+        Verb::Warp(args) => warp::run(args, &context),
         Verb::Classify(args) => classify::run(args, &context),
         Verb::Diagnose(args) => diagnose::run(args, &context),
+        Verb::Evaluate(args) => evaluate::run(args, &context),
         Verb::Phantom(args) => phantom::run(args, &context),
         Verb::Demo(args) => demo::run(args, &context),
         Verb::Op(args) => op::run(args, &context),

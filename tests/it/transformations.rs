@@ -1,6 +1,7 @@
 //! Families of maps, where the search begins and in which space, and transforms from files.
 
 use nephron::Device;
+use nephron::io::nifti;
 use nephron::ops::PaddingMode;
 use nephron::registration::{Loss, RegistrationOptions, Space, Start, Transformation, register, transform};
 use nephron::volume::{Affine, Volume, Voxels};
@@ -148,4 +149,73 @@ fn transforms_are_read_back() {
         let message = transform::read(at("c.tfm")).expect_err("refused").to_string();
         assert!(message.contains(part) && message.contains("c.tfm"), "{message}");
     }
+}
+
+/// `register`, then `warp` by its transform, there and back, then `evaluate` over the results.
+#[test]
+fn the_commands_work_on_one_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let write = |name: &str, volume: &Volume| {
+        nifti::write(at(name), &nifti::Image::new(volume.clone())).expect("written");
+    };
+    let fixed = scan(&grid([24, 30, 40], [5.0, 5.0, 6.0]), &Affine::IDENTITY, kidneys);
+    let back = motion(6.0, 1.0, [9.0, 0.0, 3.0]).inverse().expect("a motion");
+    let moving = scan(&grid([26, 32, 42], [4.6, 5.2, 6.0]), &back, kidneys);
+    write("fixed.nii.gz", &fixed);
+    write("moving.nii.gz", &moving);
+    let run = |arguments: &[&str]| {
+        let output = support::nephron().args(arguments).args(["--device", "cpu"]).output().expect("it runs");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let (moved, case) = (at("moving.nii.gz"), at("cases/a"));
+    let (code, text) = run(&["register", "--fixed", &at("fixed.nii.gz"), "--moving", &moved, "-o", &case]);
+    assert_eq!(code, Some(0), "{text}");
+
+    // The mask that `register` warped is what `warp` makes by either of its files, bit for bit.
+    let (tfm, json) = (at("cases/a/transform.tfm"), at("cases/a/transform.json"));
+    for (name, file) in [("by_tfm", &tfm), ("by_json", &json)] {
+        let (code, text) = run(&[
+            "warp",
+            &moved,
+            "--transform",
+            file,
+            "--like",
+            &at("fixed.nii.gz"),
+            "--interp",
+            "nearest",
+            "-o",
+            &at(name),
+        ]);
+        assert_eq!(code, Some(0), "{text}");
+        let [ours, its] = [at("cases/a/moving.nii.gz"), at(&format!("{name}/moving.nii.gz"))]
+            .map(|p| nifti::read_labels(p).expect("a mask").volume);
+        assert!(ours.voxels == its.voxels, "{name}");
+    }
+    // There and back again is where it was.
+    let both = ["warp", &moved, "--transform", &tfm, "--inverse", "--like", &moved, "-o", &at("x"), "--json"];
+    let (code, text) = run(&both);
+    assert_eq!(code, Some(0), "{text}");
+    let result: serde_json::Value = serde_json::from_str(text.trim()).expect("JSON");
+    let forward = transform::read(&tfm).expect("a transform");
+    let rows: [[f64; 4]; 3] = serde_json::from_value(result["transform"].clone()).expect("a matrix");
+    for (a, b) in forward.after(&Affine(rows)).0.as_flattened().iter().zip(Affine::IDENTITY.0.as_flattened()) {
+        assert!((a - b).abs() < 1e-9, "{rows:?}");
+    }
+
+    let (code, text) = run(&["evaluate", "registration", &at("cases"), "--csv", &at("cases.csv"), "--json"]);
+    assert_eq!(code, Some(0), "{text}");
+    let table: serde_json::Value = serde_json::from_str(text.trim()).expect("JSON");
+    let result: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(at("cases/a/result.json")).expect("a result")).expect("JSON");
+    assert_eq!(table[0]["cases"], 1);
+    assert_eq!(table[0]["kidney"][2]["mean"], result["aligned"]["kidney"]["hard"]);
+    assert_eq!(table[0]["tumour"][1]["mean"], result["centre_of_mass"]["tumour"]["hard"]);
+    let csv = std::fs::read_to_string(at("cases.csv")).expect("a table");
+    assert_eq!(csv.lines().count(), 2, "{csv}");
+    let (code, text) = run(&["evaluate", "registration", &at("by_tfm")]);
+    assert!(code == Some(1) && text.contains("by_tfm") && text.contains("found none"), "{text}");
 }

@@ -1,0 +1,26 @@
+//! `nephron evaluate`: figures over a cohort from the results of single cases.
+
+mod registration;
+
+use super::Context;
+use crate::error::Result;
+
+/// What is evaluated.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
+    Registration(registration::Args),
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    match &args.what {
+        What::Registration(args) => registration::run(args, context),
+    }
+}
