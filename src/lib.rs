@@ -27,6 +27,7 @@ pub mod pipeline;
 pub mod registration;
 pub mod report;
 pub mod shapes;
+pub mod stats;
 pub mod tensor;
 pub mod volume;
 

@@ -1,7 +1,8 @@
-//! Pictures and the report of a diagnosis.
+//! Pictures, curves and the report of a diagnosis.
 
 mod overlay;
 mod page;
+pub mod plot;
 
 pub use overlay::{largest_slice, overlay};
 pub use page::{Page, Section};

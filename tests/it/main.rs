@@ -1,5 +1,6 @@
 //! One integration binary, a file an op. `support` holds the devices, drawn inputs and derived bounds they share.
 
+mod stats;
 mod support;
 
 mod activation;

@@ -1,0 +1,147 @@
+//! Curves of rates over rates as a picture: SVG for print, PNG for a glance.
+
+use std::sync::OnceLock;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::register_font;
+
+use crate::error::{Error, Result};
+
+/// Pixels.
+const SIZE: (u32, u32) = (900, 860);
+/// Okabe and Ito's colours, told apart by colour-blind readers too.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(60, 60, 60),
+];
+
+/// A curve, or a few points, with what the legend says of it.
+#[derive(Debug, Clone, Default)]
+pub struct Series {
+    /// In the legend.
+    pub label: String,
+    /// Both between 0 and 1.
+    pub points: Vec<(f64, f64)>,
+    /// Points of their own instead of a line.
+    pub marks: bool,
+    /// Of which class; series of one class share a colour.
+    pub colour: usize,
+}
+
+/// A square from 0 to 1 with series in it.
+#[derive(Debug, Clone, Default)]
+pub struct Chart {
+    /// Heading.
+    pub title: String,
+    /// Below.
+    pub x: String,
+    /// At the left.
+    pub y: String,
+    /// Draw the line of chance from (0, 0) to (1, 1)?
+    pub diagonal: bool,
+    /// In the order of the legend.
+    pub series: Vec<Series>,
+}
+
+/// Text is drawn by a font that the program brings: pictures look the same on machines without any.
+fn font() -> Result<()> {
+    static READY: OnceLock<bool> = OnceLock::new();
+    let register = || register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok();
+    if *READY.get_or_init(register) { Ok(()) } else { Err(Error::Data("chart: the font cannot be read".into())) }
+}
+
+impl Chart {
+    /// The chart as an SVG document.
+    ///
+    /// # Errors
+    /// The drawing library's.
+    pub fn svg(&self) -> Result<String> {
+        font()?;
+        let mut text = String::new();
+        self.draw(&SVGBackend::with_string(&mut text, SIZE).into_drawing_area())?;
+        Ok(text)
+    }
+
+    /// The chart as a PNG file.
+    ///
+    /// # Errors
+    /// The drawing library's.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        font()?;
+        let mut pixels = vec![0u8; SIZE.0 as usize * SIZE.1 as usize * 3];
+        self.draw(&BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area())?;
+        let mut file = std::io::Cursor::new(Vec::new());
+        image::write_buffer_with_format(
+            &mut file,
+            &pixels,
+            SIZE.0,
+            SIZE.1,
+            image::ExtendedColorType::Rgb8,
+            image::ImageFormat::Png,
+        )
+        .map_err(|e| Error::Data(format!("chart: {e}")))?;
+        Ok(file.into_inner())
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<()> {
+        self.try_draw(area).map_err(|e| Error::Data(format!("chart '{}': {e}", self.title)))
+    }
+
+    fn try_draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        area.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(area)
+            .caption(&self.title, ("sans-serif", 28))
+            .margin(16)
+            .x_label_area_size(56)
+            .y_label_area_size(64)
+            .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
+        chart
+            .configure_mesh()
+            .x_desc(&self.x)
+            .y_desc(&self.y)
+            .x_labels(11)
+            .y_labels(11)
+            .light_line_style(WHITE)
+            .bold_line_style(RGBColor(225, 225, 225))
+            .label_style(("sans-serif", 18))
+            .axis_desc_style(("sans-serif", 20))
+            .draw()?;
+        if self.diagonal {
+            let chance = DashedLineSeries::new([(0.0, 0.0), (1.0, 1.0)], 6, 6, RGBColor(150, 150, 150).into());
+            chart.draw_series(chance)?;
+        }
+        for series in &self.series {
+            let colour = COLOURS[series.colour % COLOURS.len()];
+            if series.marks {
+                chart
+                    .draw_series(series.points.iter().map(|p| TriangleMarker::new(*p, 7, colour.filled())))?
+                    .label(&series.label)
+                    .legend(move |(x, y)| TriangleMarker::new((x + 12, y), 7, colour.filled()));
+            } else {
+                chart
+                    .draw_series(LineSeries::new(series.points.iter().copied(), colour.stroke_width(2)))?
+                    .label(&series.label)
+                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3)));
+            }
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::LowerRight)
+            .legend_area_size(32)
+            .margin(12)
+            .background_style(WHITE.mix(0.85))
+            .border_style(RGBColor(190, 190, 190))
+            .label_font(("sans-serif", 18))
+            .draw()?;
+        area.present()
+    }
+}
