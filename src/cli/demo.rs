@@ -47,7 +47,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let patient = generate(&PhantomOptions { seed: args.seed, ..PhantomOptions::default() })?;
     patient.write(&folder)?;
     let files: Vec<_> = patient.phases.iter().map(|p| (p.phase, folder.join(format!("{}.nii.gz", p.phase)))).collect();
-    let inputs = read(&files)?;
+    let inputs = read(&files, false)?;
     let system = demo::system(&args.folder.join("model"), &device)?;
     let result = run_with_progress(&inputs, &system, &DiagnoseOptions::default(), &device, &args.folder, context)?;
 

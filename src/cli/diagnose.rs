@@ -27,7 +27,14 @@ pub struct Args {
     /// Phase without contrast medium
     #[arg(long, value_name = "F")]
     non_contrast: Option<PathBuf>,
-    /// Model folder with segmentation/ and classification/
+    /// Many patients: a folder each in DIR, with portal.nii.gz, arterial.nii.gz, delayed.nii.gz and non-contrast.nii.gz; results
+    /// go into folders of the same names
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["portal", "arterial", "delayed", "non_contrast"])]
+    cohort: Option<PathBuf>,
+    /// Do not segment: beside each scan NAME.nii.gz lies its mask NAME_mask.nii.gz (1 kidney, 2 tumour)
+    #[arg(long, conflicts_with_all = ["tta", "memory_budget"])]
+    masks: bool,
+    /// Model folder with segmentation/ (not needed with --masks) and classification/
     #[arg(long)]
     model: PathBuf,
     /// Result folder; made if missing
@@ -45,25 +52,29 @@ fn budget(text: &str) -> Result<u64, String> {
     parse_bytes(text).map_err(|e| e.to_string())
 }
 
+/// A patient's scans and where the results go.
+struct Patient {
+    files: Vec<(Phase, PathBuf)>,
+    output: PathBuf,
+}
+
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let files = [
-        (Phase::NonContrast, &args.non_contrast),
-        (Phase::Arterial, &args.arterial),
-        (Phase::Portal, &args.portal),
-        (Phase::Delayed, &args.delayed),
-    ];
-    let given: Vec<(Phase, PathBuf)> = files.into_iter().filter_map(|(p, f)| f.clone().map(|f| (p, f))).collect();
-    if given.len() < 3 {
-        return Err(Error::Usage(format!("diagnose needs three or four phases, {} given", given.len())));
+    let patients = patients(args)?;
+    for patient in &patients {
+        let given = patient.files.len();
+        if given < 3 {
+            let of = args.cohort.as_ref().map_or(String::new(), |_| format!(" in {}", patient.output.display()));
+            return Err(Error::Usage(format!("diagnose needs three or four phases, {given} given{of}")));
+        }
     }
-    let inputs = read(&given)?;
+    // A single patient's files are read before models are loaded: what is wrong with them is said at once.
+    let single = if args.cohort.is_none() { Some(read(&patients[0].files, args.masks)?) } else { None };
     let device = context.device()?;
-    let system = System {
-        segmenter: Segmenter::load(&args.model, None, Precision::default(), &device)?,
-        classifier: Classifier::read(&args.model.join("classification"), &device)?,
-        notes: vec![],
-    };
+    let segmenter =
+        if args.masks { None } else { Some(Segmenter::load(&args.model, None, Precision::default(), &device)?) };
+    let classifier = Classifier::read(&args.model.join("classification"), &device)?;
+    let system = System { segmenter, classifier, notes: vec![] };
     let options = DiagnoseOptions {
         segment: SegmentOptions {
             mirroring: if args.tta { Mirroring::AllAxes } else { Mirroring::Off },
@@ -72,20 +83,93 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         },
         ..DiagnoseOptions::default()
     };
-    let result = run_with_progress(&inputs, &system, &options, &device, &args.output, context)?;
-    if context.json {
-        return context.print_json(&result);
+    let one = |patient: &Patient, inputs: Vec<PhaseInput>| {
+        run_with_progress(&inputs, &system, &options, &device, &patient.output, context)
+    };
+    if let Some(inputs) = single {
+        let result = one(&patients[0], inputs)?;
+        if context.json {
+            return context.print_json(&result);
+        }
+        print(&result, &patients[0].output);
+        return Ok(());
     }
-    print(&result, &args.output);
+    // One patient's failure is said and does not cost the others.
+    let (mut failed, mut results) = (0, Vec::new());
+    for patient in &patients {
+        match read(&patient.files, args.masks).and_then(|inputs| one(patient, inputs)) {
+            Ok(result) if context.json => results.push(result),
+            Ok(result) => {
+                let decision = result.classification.as_ref().map_or("no tumour".into(), |c| c.decision.to_string());
+                say!("{}: {decision}, {:.1} s", patient.output.display(), result.seconds.total);
+            }
+            Err(error) => {
+                failed += 1;
+                eprintln!("warning: {}: {error}", patient.output.display());
+            }
+        }
+    }
+    if context.json {
+        context.print_json(&results)?;
+    }
+    if failed > 0 {
+        return Err(Error::Data(format!("{failed} of {} patients failed", patients.len())));
+    }
     Ok(())
 }
 
-/// Reads the scans of the phases.
-pub(super) fn read(files: &[(Phase, PathBuf)]) -> Result<Vec<PhaseInput>> {
+fn patients(args: &Args) -> Result<Vec<Patient>> {
+    let Some(cohort) = &args.cohort else {
+        let files = [
+            (Phase::NonContrast, &args.non_contrast),
+            (Phase::Arterial, &args.arterial),
+            (Phase::Portal, &args.portal),
+            (Phase::Delayed, &args.delayed),
+        ];
+        let files = files.into_iter().filter_map(|(p, f)| f.clone().map(|f| (p, f))).collect();
+        return Ok(vec![Patient { files, output: args.output.clone() }]);
+    };
+    let failed = |e: std::io::Error| Error::file(cohort, format!("cannot be read: {e}"));
+    let mut folders = Vec::new();
+    for entry in std::fs::read_dir(cohort).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    let patients: Vec<Patient> = folders
+        .iter()
+        .map(|folder| {
+            let files = Phase::ALL.into_iter().map(|phase| (phase, folder.join(format!("{phase}.nii.gz"))));
+            let output = args.output.join(folder.file_name().unwrap_or_default());
+            Patient { files: files.filter(|(_, path)| path.exists()).collect(), output }
+        })
+        .collect();
+    if patients.is_empty() {
+        return Err(Error::file(cohort, "expected a folder for each patient, found none"));
+    }
+    Ok(patients)
+}
+
+/// Reads the scans of the phases and, if wanted, the masks beside them.
+pub(super) fn read(files: &[(Phase, PathBuf)], masks: bool) -> Result<Vec<PhaseInput>> {
     files
         .iter()
-        .map(|(phase, path)| Ok(PhaseInput { phase: *phase, path: path.clone(), image: nifti::read_ct(path)? }))
+        .map(|(phase, path)| {
+            let image = nifti::read_ct(path)?;
+            let mask = if masks { Some(nifti::read_labels(mask_beside(path))?.volume.to_labels()?) } else { None };
+            Ok(PhaseInput { phase: *phase, path: path.clone(), image, mask })
+        })
         .collect()
+}
+
+/// NAME.nii.gz to NAME_mask.nii.gz.
+fn mask_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".gz").unwrap_or(&name);
+    let (stem, _) = stem.rsplit_once('.').unwrap_or((stem, ""));
+    path.with_file_name(format!("{stem}_mask{}", &name[stem.len()..]))
 }
 
 /// The pipeline with a bar that follows it.

@@ -33,7 +33,7 @@ pub fn system(folder: &Path, device: &Device) -> Result<System> {
         write_atomic(segmentation.join(name), |file| file.write_all(bytes))?;
     }
     Ok(System {
-        segmenter: Segmenter::load(&segmentation, None, Precision::Fastest, device)?,
+        segmenter: Some(Segmenter::load(&segmentation, None, Precision::Fastest, device)?),
         classifier: Classifier::seeded(ClassifierConfig::default(), SEED, device)?,
         notes: vec![
             "The segmentation network was trained on synthetic patients only.".into(),

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::align::{Alignment, Scan, align};
 use super::classify::{Classification, Classifier, PhaseImage};
+use super::labels::LabelMap;
 use super::{SegmentOptions, Segmenter, Stage, pictures};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -31,12 +32,14 @@ pub struct PhaseInput {
     pub path: PathBuf,
     /// CT in Hounsfield units.
     pub image: Image,
+    /// 1 kidney, 2 tumour, on the image's grid: then nothing is segmented.
+    pub mask: Option<Volume>,
 }
 
 /// The trained parts on a device.
 pub struct System {
-    /// Finds kidneys and tumours.
-    pub segmenter: Segmenter,
+    /// Finds kidneys and tumours; not needed where every phase brings its mask.
+    pub segmenter: Option<Segmenter>,
     /// Tells the subtypes apart.
     pub classifier: Classifier,
     /// What every result of these models must carry: that they are untrained, or for phantoms only.
@@ -144,7 +147,10 @@ pub fn diagnose(
     let phases: Vec<Phase> = inputs.iter().map(|i| i.phase).collect();
     super::classify::combinations(&phases)?;
     super::align::reference(&phases)?;
-    check_labels(&system.segmenter.plan().labels)?;
+    for input in inputs {
+        check_mask(input, system)?;
+    }
+    let labels = system.segmenter.as_ref().map(|s| LabelMap::new(&s.plan().labels)).transpose()?;
     for name in ["masks", "aligned", "pictures"] {
         let path = folder.join(name);
         std::fs::create_dir_all(&path).map_err(|e| Error::file(&path, format!("the folder cannot be made: {e}")))?;
@@ -163,26 +169,28 @@ pub fn diagnose(
     let (lps, mut scans, mut results) = (Orientation::LPS, Vec::new(), Vec::new());
     for input in inputs {
         let named = |e: Error| Error::Data(format!("{} ({} phase): {e}", input.path.display(), input.phase));
-        let found = system
-            .segmenter
-            .segment(&input.image.volume, &options.segment, &mut |stage| progress(Step::Segment(input.phase, stage)))
-            .map_err(named)?;
-        let noted = input.image.warnings.iter().chain(&found.warnings);
-        warnings.extend(noted.map(|w| format!("{} phase: {w}", input.phase)));
-        seconds.segment += found.seconds.preprocess + found.seconds.network + found.seconds.export;
+        let mut noted = input.image.warnings.clone();
+        let found = match (&input.mask, &system.segmenter, &labels) {
+            (None, Some(segmenter), Some(labels)) => {
+                let mut tell = |stage| progress(Step::Segment(input.phase, stage));
+                let found = segmenter.segment(&input.image.volume, &options.segment, &mut tell).map_err(named)?;
+                noted.extend(found.warnings);
+                seconds.segment += found.seconds.preprocess + found.seconds.network + found.seconds.export;
+                labels.apply(&found.mask)
+            }
+            // `check_mask` has seen that there is one.
+            (mask, ..) => mask.clone().ok_or_else(|| Error::Data("neither a mask nor a segmentation model".into()))?,
+        };
+        warnings.extend(noted.iter().map(|w| format!("{} phase: {w}", input.phase)));
         let mask = PathBuf::from(format!("masks/{}_mask.nii.gz", input.phase));
-        nifti::write(folder.join(&mask), &input.image.with_volume(found.mask.clone()))?;
-        scans.push(Scan {
-            phase: input.phase,
-            image: input.image.volume.reorient(lps)?,
-            mask: found.mask.reorient(lps)?,
-        });
+        nifti::write(folder.join(&mask), &input.image.with_volume(found.clone()))?;
+        scans.push(Scan { phase: input.phase, image: input.image.volume.reorient(lps)?, mask: found.reorient(lps)? });
         results.push(PhaseResult {
             phase: input.phase,
             input: input.path.clone(),
             mask,
-            kidney_ml: millilitres(&found.mask, 1),
-            tumour_ml: millilitres(&found.mask, 2),
+            kidney_ml: millilitres(&found, 1),
+            tumour_ml: millilitres(&found, 2),
             aligned: format!("aligned/{}.nii.gz", input.phase).into(),
             aligned_mask: format!("aligned/{}_mask.nii.gz", input.phase).into(),
             registration: None,
@@ -250,13 +258,21 @@ fn classify(alignment: &Alignment, classifier: &Classifier) -> Result<Option<Cla
     classifier.classify(&images)
 }
 
-/// The stages after the segmentation take 1 for kidney and 2 for tumour, so the model must mean that by them.
-fn check_labels(names: &[String]) -> Result<()> {
-    let means = |i: usize, words: &[&str]| names.get(i).is_some_and(|n| words.contains(&n.to_lowercase().as_str()));
-    if names.len() == 3 && means(1, &["kidney", "kidneys"]) && means(2, &["tumour", "tumor", "tumours", "tumors"]) {
-        return Ok(());
+/// A given mask holds labels on the image's grid; without one there is a model to make it.
+fn check_mask(input: &PhaseInput, system: &System) -> Result<()> {
+    let Some(mask) = &input.mask else {
+        let none =
+            || Error::Data(format!("{} phase: expected a mask or a segmentation model, found neither", input.phase));
+        return system.segmenter.as_ref().map(drop).ok_or_else(none);
+    };
+    if !matches!(mask.voxels, Voxels::U8(_)) {
+        return Err(Error::argument(format!("{} phase: mask: dtype", input.phase), "u8", mask.voxels.dtype()));
     }
-    Err(Error::argument("diagnose: labels of the segmentation model", "background, kidney, tumour", names.join(", ")))
+    if !mask.grid().matches(&input.image.volume.grid()) {
+        let [image, mask] = [&input.image.volume, mask].map(|v| format!("{:?} at {:?}", v.shape, v.affine.0));
+        return Err(Error::shape(format!("{} phase: mask's grid", input.phase), image, mask));
+    }
+    Ok(())
 }
 
 fn millilitres(mask: &Volume, label: u8) -> f64 {

@@ -6,6 +6,7 @@ pub mod crop;
 pub mod demo;
 pub mod diagnose;
 mod export;
+pub mod labels;
 mod pictures;
 mod preprocess;
 mod segment;

@@ -10,6 +10,7 @@ mod bad_input;
 mod bench;
 mod bspline;
 mod cli;
+mod cohort;
 mod conv3d;
 mod conv_block;
 mod conv_transpose3d;

@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::results;
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::io::write_atomic;
-
-/// How deep below a given folder results are looked for.
-const DEPTH: usize = 6;
 
 /// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
 ///
@@ -95,16 +93,7 @@ struct Summary {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let mut files = Vec::new();
-    for folder in &args.folders {
-        let before = files.len();
-        find(folder, DEPTH, &mut files)?;
-        if files.len() == before {
-            return Err(Error::file(folder, "expected a result.json of register or diagnose in it, found none"));
-        }
-    }
-    files.sort();
-    files.dedup();
+    let files = results(&args.folders)?;
     let mut rows = Vec::new();
     for file in &files {
         read(file, args.soft, &mut rows)?;
@@ -128,21 +117,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         return context.print_json(&table);
     }
     print(&table);
-    Ok(())
-}
-
-fn find(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    let failed = |e: std::io::Error| Error::file(folder, format!("cannot be read: {e}"));
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() {
-            if depth > 0 {
-                find(&path, depth - 1, files)?;
-            }
-        } else if path.file_name().is_some_and(|name| name == "result.json") {
-            files.push(path);
-        }
-    }
     Ok(())
 }
 

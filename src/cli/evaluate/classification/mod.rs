@@ -20,8 +20,11 @@ use tables::{Cohort, Reader};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// CSV: case, a column of probabilities for each class and, unless --truth is given, truth
-    #[arg(long, value_name = "FILE")]
-    scores: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "results", conflicts_with = "results")]
+    scores: Option<PathBuf>,
+    /// Instead of --scores: folders of `diagnose` results; a case is called as the folder that its result.json is in
+    #[arg(long, value_name = "DIR", num_args = 1.., requires = "truth")]
+    results: Vec<PathBuf>,
     /// CSV: case, truth (a class's name, or its number from 0)
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
@@ -46,7 +49,17 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let cohort = Cohort::read(&args.scores, args.truth.as_deref())?;
+    let cohort = match (&args.scores, &args.truth) {
+        (Some(scores), truth) => Cohort::read(scores, truth.as_deref())?,
+        (None, Some(truth)) => {
+            let (table, without) = tables::from_results(&super::results(&args.results)?)?;
+            for case in without {
+                eprintln!("warning: {case}: no tumour was found, left out");
+            }
+            Cohort::from_table(&table, Some(truth))?
+        }
+        (None, None) => return Err(Error::Usage("expected --scores, or --results with --truth".into())),
+    };
     let readers = args.readers.as_deref().map_or(Ok(Vec::new()), |path| cohort.readers(path))?;
     if let Some(thresholds) = &args.thresholds {
         if thresholds.len() != cohort.classes.len() {

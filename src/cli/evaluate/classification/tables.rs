@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
@@ -28,20 +30,20 @@ pub(super) struct Reader {
     pub answers: Vec<(usize, usize, Option<usize>)>,
 }
 
-struct Table<'a> {
-    path: &'a Path,
+pub(super) struct Table {
+    path: PathBuf,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
-impl<'a> Table<'a> {
-    fn read(path: &'a Path) -> Result<Self> {
+impl Table {
+    fn read(path: &Path) -> Result<Self> {
         let failed = |e: csv::Error| Error::file(path, format!("is no CSV table: {e}"));
         let file = File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
         let head = reader.headers().map_err(failed)?.iter().map(str::to_owned).collect();
         let rows = reader.records().map(|r| Ok(r.map_err(failed)?.iter().map(str::to_owned).collect()));
-        Ok(Self { path, head, rows: rows.collect::<Result<_>>()? })
+        Ok(Self { path: path.to_path_buf(), head, rows: rows.collect::<Result<_>>()? })
     }
 
     fn column(&self, name: &str) -> Option<usize> {
@@ -49,14 +51,53 @@ impl<'a> Table<'a> {
     }
 
     fn need(&self, name: &str) -> Result<usize> {
-        let found = || Error::file(self.path, format!("expected a column '{name}', found {}", self.head.join(", ")));
+        let found = || Error::file(&self.path, format!("expected a column '{name}', found {}", self.head.join(", ")));
         self.column(name).ok_or_else(found)
     }
 
     /// Row `row`, counted from 0, is wrong.
     fn wrong(&self, row: usize, reason: String) -> Error {
-        Error::file(self.path, format!("row {}: {reason}", row + 1))
+        Error::file(&self.path, format!("row {}: {reason}", row + 1))
     }
+}
+
+/// Of a `diagnose` result what matters here.
+#[derive(Deserialize)]
+struct Diagnosis {
+    classes: Vec<String>,
+    classification: Option<Classification>,
+}
+
+#[derive(Deserialize)]
+struct Classification {
+    probabilities: Vec<f64>,
+}
+
+/// The scores in the results of `diagnose`, and the cases without any: no tumour was found.
+pub(super) fn from_results(files: &[PathBuf]) -> Result<(Table, Vec<String>)> {
+    let (mut head, mut rows, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    for file in files {
+        let text = std::fs::read(file).map_err(|e| Error::file(file, format!("cannot be read: {e}")))?;
+        let result: Diagnosis = serde_json::from_slice(&text)
+            .map_err(|e| Error::file(file, format!("expected a result of diagnose: {e}")))?;
+        let case = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+        let own: Vec<String> = std::iter::once("case".to_owned()).chain(result.classes).collect();
+        if head.is_empty() {
+            head = own;
+        } else if head != own {
+            let [expected, found] = [&head, &own].map(|h| h[1..].join(", "));
+            return Err(Error::file(file, format!("expected the classes {expected}, found {found}")));
+        }
+        match result.classification {
+            Some(found) => {
+                let scores = found.probabilities.iter().map(f64::to_string);
+                rows.push(std::iter::once(case).chain(scores).collect());
+            }
+            None => without.push(case),
+        }
+    }
+    let path = files.first().and_then(|f| f.parent()).unwrap_or(Path::new("")).to_path_buf();
+    Ok((Table { path, head, rows }, without))
 }
 
 /// A class by its name, in any case of letters, or its number from 0.
@@ -69,7 +110,12 @@ fn class(text: &str, classes: &[String]) -> Result<usize, String> {
 impl Cohort {
     /// Scores, with the truth in a column of theirs or in a file of its own.
     pub(super) fn read(scores: &Path, truth: Option<&Path>) -> Result<Self> {
-        let table = Table::read(scores)?;
+        Self::from_table(&Table::read(scores)?, truth)
+    }
+
+    /// As [`Self::read`], from a table that is there already.
+    pub(super) fn from_table(table: &Table, truth: Option<&Path>) -> Result<Self> {
+        let scores = &table.path;
         let (case, own) = (table.need("case")?, table.column("truth"));
         let columns: Vec<usize> = (0..table.head.len()).filter(|&i| i != case && Some(i) != own).collect();
         if columns.len() < 2 {

@@ -1,0 +1,97 @@
+//! A cohort from phantoms: `diagnose --cohort --masks`, then `evaluate classification` on what it found.
+
+use std::path::Path;
+
+use nephron::io::nifti;
+use nephron::io::weights;
+use nephron::models::resnet::{ResNetConfig, seeded_weights};
+use nephron::phantom::{PhantomOptions, generate};
+use nephron::phase::Subtype;
+use nephron::volume::{Volume, Voxels};
+use serde_json::Value;
+
+use crate::support;
+
+/// A classification model with weights from a seed, and nothing else.
+fn classifier(folder: &Path) {
+    let folder = folder.join("classification");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let drawn = seeded_weights(&ResNetConfig { depth: 50, classes: 5, fusion: true }, 3).expect("weights");
+    let values: Vec<_> = drawn.names().map(|name| (name, drawn.get(name).expect("a tensor"))).collect();
+    let tensors: Vec<(&str, &[usize], &[f32])> =
+        values.iter().map(|(name, (shape, data))| (*name, shape.as_slice(), data.as_slice())).collect();
+    weights::write(folder.join("weights.safetensors"), &tensors).expect("written");
+    let config = r#"{"depth": 50, "input_size": 64, "weights": ["weights.safetensors"]}"#;
+    std::fs::write(folder.join("config.json"), config).expect("written");
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = support::nephron().args(arguments).args(["--device", "cpu"]).output().expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    classifier(&folder.path().join("model"));
+    let mut truth = "case,truth\n".to_owned();
+    let subtypes = [Subtype::ClearCell, Subtype::Papillary, Subtype::ClearCell, Subtype::Oncocytoma];
+    for (seed, subtype) in subtypes.into_iter().enumerate() {
+        let options = PhantomOptions {
+            seed: seed as u64,
+            subtype: Some(subtype),
+            spacing: [4.0, 4.0, 6.0],
+            ..PhantomOptions::default()
+        };
+        let patient = generate(&options).expect("a patient");
+        patient.write(folder.path().join(format!("patients/p{seed}"))).expect("written");
+        truth += &format!("p{seed},{subtype}\n");
+    }
+    std::fs::write(at("truth.csv"), truth).expect("written");
+    // The last has no tumour in one phase: a result that says so, not a failure.
+    let mask = folder.path().join("patients/p3/portal_mask.nii.gz");
+    let image = nifti::read_labels(&mask).expect("a mask");
+    let Voxels::U8(labels) = &image.volume.voxels else { panic!("labels") };
+    let without: Vec<u8> = labels.iter().map(|l| (*l).min(1)).collect();
+    let healthy = Volume { voxels: Voxels::U8(without.into()), ..image.volume.clone() };
+    nifti::write(&mask, &image.with_volume(healthy)).expect("written");
+
+    let (cohort, model, out) = (at("patients"), at("model"), at("out"));
+    let (code, text, errors) =
+        run(&["diagnose", "--cohort", &cohort, "--masks", "--model", &model, "-o", &out, "--json"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let results: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(results.as_array().expect("results").len(), 4);
+    for (i, result) in results.as_array().expect("results").iter().enumerate() {
+        assert_eq!(result["classification"].is_null(), i == 3, "{i}");
+        assert_eq!(result["seconds"]["segment"], 0.0, "nothing is segmented");
+        let tumour = result["phases"][0]["tumour_ml"].as_f64().expect("a volume");
+        assert!(tumour > 1.0, "{tumour}");
+    }
+    // The masks it kept are those it was given.
+    let given = nifti::read_labels(folder.path().join("patients/p1/arterial_mask.nii.gz")).expect("a mask");
+    let kept = nifti::read_labels(folder.path().join("out/p1/masks/arterial_mask.nii.gz")).expect("a mask");
+    assert!(given.volume.voxels == kept.volume.voxels);
+
+    let (truth, figures) = (at("truth.csv"), at("figures"));
+    let (code, text, errors) =
+        run(&["evaluate", "classification", "--results", &out, "--truth", &truth, "-o", &figures, "--json"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(errors.contains("p3: no tumour was found"), "{errors}");
+    let metrics: Value = serde_json::from_str(text.trim()).expect("JSON");
+    assert_eq!(metrics["cases"], 3);
+    assert_eq!(metrics["class_names"][4], "ccRCC");
+    let (code, _, errors) = run(&["evaluate", "registration", &out]);
+    assert_eq!(code, Some(0), "{errors}");
+
+    // One that cannot be done costs the others nothing, and is named.
+    std::fs::write(folder.path().join("patients/p0/delayed.nii.gz"), "no image").expect("written");
+    let (code, text, errors) = run(&["diagnose", "--cohort", &cohort, "--masks", "--model", &model, "-o", &out]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("p0") && errors.contains("1 of 4 patients failed"), "{errors}");
+    assert_eq!(text.lines().count(), 3, "{text}");
+    let (code, _, errors) = run(&["diagnose", "--cohort", &model, "--masks", "--model", &model, "-o", &out]);
+    assert!(code == Some(2) && errors.contains("three or four phases, 0 given"), "{errors}");
+}
