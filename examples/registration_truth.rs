@@ -116,7 +116,7 @@ fn moved(mask: &Volume, labels: &[u8], motion: &Motion) -> Result<Volume> {
         let at = to_index.apply(forward.apply(point));
         (0..3).for_each(|k| (low[k], high[k]) = (low[k].min(at[k]), high[k].max(at[k])));
     }
-    let spacing = mask.spacing();
+    let spacing = mask.affine.spacing();
     // Waves move points by a few times their root mean square.
     let size: [usize; 3] = std::array::from_fn(|k| (high[k] - low[k] + 50.0 / spacing[k]) as usize + 1);
     let mut shift = Affine::IDENTITY;

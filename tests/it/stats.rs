@@ -254,3 +254,70 @@ fn cohorts_that_cannot_be_evaluated_are_refused() {
     refused(good, None, Some("case,reader,first\n1,anna,a\n1,anna,b\n"), &["row 2", "anna", "already"]);
     refused(good, None, Some("case,who,first\n1,anna,a\n"), &["column 'reader'", "case, who, first"]);
 }
+
+#[test]
+fn surface_distances_are_scipys() {
+    for case in golden()["surfaces"].as_array().expect("cases") {
+        let shape: [usize; 3] = indices(&case["shape"]).try_into().expect("three axes");
+        let spacing: [f64; 3] = floats(&case["spacing"]).try_into().expect("three axes");
+        let (a, b) = (flags(&case["a"]), flags(&case["b"]));
+        let want = floats(&serde_json::json!([case["hausdorff_95"], case["hausdorff"], case["average"]]));
+        for (a, b) in [(&a, &b), (&b, &a)] {
+            let found = stats::surface_distances(a, b, shape, spacing).expect("distances");
+            same("distances", &[found.hausdorff_95, found.hausdorff, found.average], &want);
+        }
+        let own = stats::surface_distances(&a, &a, shape, spacing).expect("distances");
+        assert_eq!((own.hausdorff, own.average), (0.0, 0.0));
+        assert_eq!(stats::surface_distances(&a, &vec![false; a.len()], shape, spacing), None);
+        assert_eq!(stats::surface_distances(&a, &b[1..], shape, spacing), None);
+    }
+}
+
+#[test]
+fn masks_are_evaluated() {
+    use nephron::io::nifti;
+    use nephron::volume::{Affine, Volume, Voxels};
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut affine = Affine::IDENTITY;
+    (affine.0[0][0], affine.0[1][1], affine.0[2][2]) = (2.0, 2.0, 3.0);
+    let write = |name: &str, labels: &dyn Fn(usize, usize, usize) -> u8| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        let voxels: Vec<u8> = (0..6 * 8 * 10).map(|i| labels(i / 80, i / 10 % 8, i % 10)).collect();
+        let volume = Volume::new([6, 8, 10], Voxels::U8(voxels.into()), affine).expect("a mask");
+        nifti::write(path, &nifti::Image::new(volume)).expect("written");
+    };
+    // A block of 4 x 4 x 4 voxels, found one voxel (2 mm) too far along x; its upper half along z tumour.
+    let block = |z: usize, y: usize, x: usize| {
+        u8::from((1..5).contains(&z) && (2..6).contains(&y) && (3..7).contains(&x)) * (1 + u8::from(z > 2))
+    };
+    write("truth/portal_1.nii.gz", &block);
+    write("found/portal_1.nii.gz", &|z, y, x| if x > 0 { block(z, y, x - 1) } else { 0 });
+    write("truth/arterial_1.nii.gz", &block);
+    write("found/arterial_1.nii.gz", &|z, y, x| block(z, y, x).min(1));
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (found, truth, csv) = (at("found"), at("truth"), at("cases.csv"));
+    let run = |options: &[&str]| {
+        let call = ["evaluate", "segmentation", "--masks", &found, "--truth", &truth];
+        let output = support::nephron().args(call).args(options).output().expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, text, errors) = run(&["--by-phase", "--csv", &csv, "--json"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let table: Value = serde_json::from_str(text.trim()).expect("JSON");
+    let line = |phase: &str, label: &str| {
+        let lines = table.as_array().expect("lines");
+        lines.iter().find(|l| l["phase"] == phase && l["label"] == label).expect("a line").clone()
+    };
+    let portal = line("portal", "kidney");
+    assert_eq!(portal["dice"]["mean"], 0.75, "{portal}");
+    assert_eq!((&portal["hausdorff_95_mm"]["mean"], &portal["volume_error"]["mean"]), (&2.0.into(), &0.0.into()));
+    let healthy = line("arterial", "tumour");
+    assert_eq!((&healthy["dice"]["mean"], &healthy["volume_error"]["mean"]), (&0.0.into(), &(-1.0).into()));
+    assert_eq!((&healthy["without_distance"], &healthy["hausdorff_95_mm"]), (&1.into(), &Value::Null));
+    assert_eq!(std::fs::read_to_string(&csv).expect("a table").lines().count(), 5);
+    std::fs::remove_file(folder.path().join("found/portal_1.nii.gz")).expect("removed");
+    let (code, _, errors) = run(&[]);
+    assert!(code == Some(1) && errors.contains("portal_1") && errors.contains("found none"), "{errors}");
+}

@@ -2,6 +2,7 @@
 
 mod classification;
 mod registration;
+mod segmentation;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ enum What {
     Classification(classification::Args),
     /// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
     Registration(registration::Args),
+    /// Dice, volumes and surface distances of masks against true ones of the same names.
+    Segmentation(segmentation::Args),
 }
 
 /// Runs the verb.
@@ -28,6 +31,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     match &args.what {
         What::Classification(args) => classification::run(args, context),
         What::Registration(args) => registration::run(args, context),
+        What::Segmentation(args) => segmentation::run(args, context),
     }
 }
 
