@@ -135,7 +135,11 @@ pub(super) fn metrics(cohort: &Cohort, readers: &[Reader], settings: &Settings<'
         let hits: u32 = counts.iter().zip(&right).filter(|(_, r)| **r).map(|(c, _)| c).sum();
         Some(f64::from(hits) / cases as f64)
     };
-    let within_two = |(row, truth): (&Vec<f64>, &usize)| row.iter().filter(|s| **s > row[*truth]).count() < 2;
+    // Of equal scores the first counts as the higher, as in the decisions.
+    let within_two = |(row, truth): (&Vec<f64>, &usize)| {
+        let above = |(class, score): &(usize, &f64)| **score > row[*truth] || (**score == row[*truth] && class < truth);
+        row.iter().enumerate().filter(above).count() < 2
+    };
     let readers: Vec<ReaderMetrics> = readers.iter().map(|r| reader_metrics(r, cohort, &answers, settings)).collect();
     let over = |f: fn(&ReaderMetrics) -> f64| {
         (!readers.is_empty()).then(|| readers.iter().map(f).sum::<f64>() / readers.len() as f64)
