@@ -74,9 +74,10 @@ pub(crate) fn used_folder() -> PathBuf {
     verdict_folder().join("used")
 }
 
-/// Cargo's target folder: the one above this executable that Cargo has tagged.
+/// Cargo's target folder: what CARGO_TARGET_DIR says, else the one above this executable that Cargo has tagged.
 fn target() -> PathBuf {
+    let given = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let executable = std::env::current_exe().unwrap_or_default();
-    let tagged = executable.ancestors().skip(1).find(|folder| folder.join("CACHEDIR.TAG").exists());
-    tagged.map_or_else(std::env::temp_dir, Path::to_path_buf)
+    let tagged = || executable.ancestors().skip(1).find(|f| f.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf);
+    given.or_else(tagged).unwrap_or_else(std::env::temp_dir)
 }

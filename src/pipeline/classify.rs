@@ -21,7 +21,7 @@ use crate::volume::Volume;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierConfig {
-    /// Depth of the ResNet: 50, 101 or 152.
+    /// Depth of the ResNet: 18, 34, 50, 101 or 152.
     pub depth: usize,
     /// Is there a 1x1 fusion convolution in front?
     pub fusion: bool,

@@ -14,6 +14,7 @@ mod cohort;
 mod conv3d;
 mod conv_block;
 mod conv_transpose3d;
+mod crop;
 mod devices;
 mod dice;
 mod golden;

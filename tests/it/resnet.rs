@@ -28,8 +28,8 @@ fn values(name: &str, place: usize, shape: &[usize]) -> Vec<f32> {
         .collect()
 }
 
-fn golden() -> Value {
-    let path = support::root().join("tests/golden/resnet/golden.json");
+fn golden(depth: usize) -> Value {
+    let path = support::root().join(format!("tests/golden/resnet/golden_{depth}.json"));
     serde_json::from_str(&std::fs::read_to_string(path).expect("golden.json")).expect("json")
 }
 
@@ -48,15 +48,23 @@ const CONFIG: ResNetConfig = ResNetConfig { depth: 50, classes: 5, fusion: true 
 
 #[test]
 fn agrees_with_torchvision() {
-    let golden = golden();
+    for depth in [18, 50, 101] {
+        agrees_at(depth);
+    }
+}
+
+fn agrees_at(depth: usize) {
+    let golden = golden(depth);
+    let config = ResNetConfig { depth, ..CONFIG };
     let weights = weights(&golden);
     let want: Vec<Vec<f64>> = serde_json::from_value(golden["logits"].clone()).expect("logits");
     let (low, high) = want.iter().flatten().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
-    let pixels: Vec<f32> = (0..2 * 3 * 64 * 64).map(|j| (0.001 * (53 * j % 6283) as f64).sin() as f32).collect();
+    let count = want.len();
+    let pixels: Vec<f32> = (0..count * 3 * 64 * 64).map(|j| (0.001 * (53 * j % 6283) as f64).sin() as f32).collect();
     // A software adapter takes minutes for a ResNet; its ops are tested on their own.
     for device in devices().iter().filter(|d| !d.name().starts_with("vulkan")) {
-        let network = ResNet::new(&CONFIG, &weights, device, DType::F32).expect("a network");
-        let images = Tensor::from_ncdhw(device, [2, 3, 1, 64, 64], DType::F32, &pixels).expect("images");
+        let network = ResNet::new(&config, &weights, device, DType::F32).expect("a network");
+        let images = Tensor::from_ncdhw(device, [count, 3, 1, 64, 64], DType::F32, &pixels).expect("images");
         let logits = network.forward(&images).expect("logits").to_ndhwc().expect("values");
         if compiles_only(device) {
             continue;
@@ -85,7 +93,7 @@ fn wrong_weights_are_refused_by_name() {
         Ok(_) => panic!("it must be refused"),
         Err(e) => e.to_string(),
     };
-    let golden = golden();
+    let golden = golden(50);
     let mut weights = weights(&golden);
     weights.insert("resnet.layer2.0.conv2.weight", vec![128, 128, 1, 1], &[0.0; 128 * 128]).expect("a tensor");
     let message = error(&weights, &CONFIG);

@@ -1,4 +1,4 @@
-//! torchvision's bottleneck ResNets (50, 101, 152) with the authors' 1x1 fusion convolution in front.
+//! torchvision's ResNets (18 and 34 of basic blocks; 50, 101 and 152 of bottlenecks) with the authors' 1x1 fusion convolution in front.
 //!
 //! Images are [n, 3, 1, h, w], one phase a channel. Inference only: every batch norm is folded into the convolution
 //! before it, w' = w * g / sqrt(var + eps) and b' = beta - mean * g / sqrt(var + eps) with eps 1e-5, in f64.
@@ -18,7 +18,7 @@ pub use weights::seeded_weights;
 /// Which network: `depth` fixes the number of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResNetConfig {
-    /// 50, 101 or 152.
+    /// 18, 34, 50, 101 or 152.
     pub depth: usize,
     /// Outputs of the last layer.
     pub classes: usize,
@@ -26,19 +26,39 @@ pub struct ResNetConfig {
     pub fusion: bool,
 }
 
-/// Channels of a block's 3x3 convolution, by stage; its output has [`EXPANSION`] times as many.
+/// Channels of a block's 3x3 convolution, by stage.
 const WIDTHS: [usize; 4] = [64, 128, 256, 512];
-const EXPANSION: usize = 4;
 const BATCH_NORM_EPS: f64 = 1e-5;
 
 impl ResNetConfig {
     /// Blocks a stage.
     pub fn blocks(&self) -> Result<[usize; 4]> {
         match self.depth {
-            50 => Ok([3, 4, 6, 3]),
+            18 => Ok([2, 2, 2, 2]),
+            34 | 50 => Ok([3, 4, 6, 3]),
             101 => Ok([3, 4, 23, 3]),
             152 => Ok([3, 8, 36, 3]),
-            other => Err(Error::argument("resnet: depth", "50, 101 or 152", other)),
+            other => Err(Error::argument("resnet: depth", "18, 34, 50, 101 or 152", other)),
+        }
+    }
+
+    /// Is a block 1x1, 3x3 (with the stride), 1x1 to four times as many channels, or two 3x3, the first with the stride?
+    fn bottlenecks(&self) -> bool {
+        self.depth >= 50
+    }
+
+    /// Channels that a block of `width` gives out.
+    fn outputs(&self, width: usize) -> usize {
+        if self.bottlenecks() { 4 * width } else { width }
+    }
+
+    /// Shape and stride of a block's convolutions.
+    fn block(&self, channels: usize, width: usize, stride: usize) -> Vec<([usize; 4], usize)> {
+        let out = self.outputs(width);
+        if self.bottlenecks() {
+            vec![([width, channels, 1, 1], 1), ([width, width, 3, 3], stride), ([out, width, 1, 1], 1)]
+        } else {
+            vec![([width, channels, 3, 3], stride), ([out, width, 3, 3], 1)]
         }
     }
 }
@@ -56,18 +76,18 @@ impl Conv {
     }
 }
 
-/// 1x1, 3x3 (with the stride), 1x1, added to the input or to its strided 1x1 projection.
-struct Bottleneck {
-    convs: [Conv; 3],
+/// Convolutions with ReLUs between them, added to the input or to its strided 1x1 projection.
+struct Block {
+    convs: Vec<Conv>,
     projection: Option<Conv>,
 }
 
-impl Bottleneck {
+impl Block {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let [reduce, spatial, expand] = &self.convs;
-        let y = ops::relu(&reduce.forward(x)?)?;
-        let y = ops::relu(&spatial.forward(&y)?)?;
-        let y = expand.forward(&y)?;
+        let mut y = x.clone();
+        for (i, conv) in self.convs.iter().enumerate() {
+            y = if i > 0 { conv.forward(&ops::relu(&y)?)? } else { conv.forward(&y)? };
+        }
         let skip = match &self.projection {
             Some(projection) => projection.forward(x)?,
             None => x.clone(),
@@ -82,7 +102,7 @@ pub struct ResNet {
     dtype: DType,
     fusion: Option<Conv>,
     stem: Conv,
-    blocks: Vec<Bottleneck>,
+    blocks: Vec<Block>,
     head: (Tensor, Tensor),
 }
 
@@ -101,8 +121,8 @@ impl ResNet {
             for block in 0..count {
                 let stride = if block == 0 && stage > 0 { 2 } else { 1 };
                 let name = format!("layer{}.{block}", stage + 1);
-                blocks.push(reader.bottleneck(&name, channels, width, stride)?);
-                channels = width * EXPANSION;
+                blocks.push(reader.block(&name, config, [channels, width, stride])?);
+                channels = config.outputs(width);
             }
         }
         let head = reader.linear("fc", config.classes, channels)?;

@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::{BATCH_NORM_EPS, Bottleneck, Conv, EXPANSION, ResNetConfig, WIDTHS};
+use super::{BATCH_NORM_EPS, Block, Conv, ResNetConfig, WIDTHS};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
@@ -72,25 +72,29 @@ impl<'a> Reader<'a> {
         self.conv(shape, &weight, Some(&bias), stride)
     }
 
-    pub(super) fn bottleneck(&self, name: &str, channels: usize, width: usize, stride: usize) -> Result<Bottleneck> {
-        let out = width * EXPANSION;
-        let conv = |i: usize, shape: [usize; 4], stride: usize| {
-            self.conv_bn(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape, stride)
-        };
+    /// A block of `width` from `channels`.
+    pub(super) fn block(
+        &self,
+        name: &str,
+        config: &ResNetConfig,
+        [channels, width, stride]: [usize; 3],
+    ) -> Result<Block> {
+        let out = config.outputs(width);
         let projection = (stride != 1 || channels != out)
             .then(|| {
                 let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
                 self.conv_bn(&conv, &norm, [out, channels, 1, 1], stride)
             })
             .transpose()?;
-        Ok(Bottleneck {
-            convs: [
-                conv(1, [width, channels, 1, 1], 1)?,
-                conv(2, [width, width, 3, 3], stride)?,
-                conv(3, [out, width, 1, 1], 1)?,
-            ],
-            projection,
-        })
+        let convs = config
+            .block(channels, width, stride)
+            .into_iter()
+            .zip(1..)
+            .map(|((shape, stride), i)| {
+                self.conv_bn(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape, stride)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Block { convs, projection })
     }
 
     pub(super) fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<(Tensor, Tensor)> {
@@ -118,12 +122,15 @@ pub fn seeded_weights(config: &ResNetConfig, seed: u64) -> Result<Weights> {
     let mut channels = 64;
     for (stage, (count, width)) in config.blocks()?.into_iter().zip(WIDTHS).enumerate() {
         for block in 0..count {
-            let (name, out) = (format!("{prefix}layer{}.{block}", stage + 1), width * EXPANSION);
-            let shapes = [[width, channels, 1, 1], [width, width, 3, 3], [out, width, 1, 1]];
-            for (i, (shape, gain)) in shapes.into_iter().zip([1.0, 1.0, 0.2]).enumerate() {
-                draw.conv_bn(&format!("{name}.conv{}", i + 1), &format!("{name}.bn{}", i + 1), shape, gain)?;
+            let (name, out) = (format!("{prefix}layer{}.{block}", stage + 1), config.outputs(width));
+            let stride = if block == 0 && stage > 0 { 2 } else { 1 };
+            let convs = config.block(channels, width, stride);
+            let last = convs.len();
+            for ((shape, _), i) in convs.into_iter().zip(1..) {
+                let gain = if i == last { 0.2 } else { 1.0 };
+                draw.conv_bn(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape, gain)?;
             }
-            if block == 0 {
+            if stride != 1 || channels != out {
                 draw.conv_bn(
                     &format!("{name}.downsample.0"),
                     &format!("{name}.downsample.1"),
