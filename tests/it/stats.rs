@@ -102,6 +102,8 @@ fn decisions_follow_the_thresholds() {
     assert_eq!(stats::decide(&[0.4, 0.4, 0.2], None), 0, "the first of equal ones");
     assert_eq!(stats::decide(&[0.2, 0.5, 0.3], Some(&[0.1, 0.6, 0.1])), 2, "the highest above its threshold");
     assert_eq!(stats::decide(&[0.2, 0.5, 0.3], Some(&[0.9; 3])), 1, "none above: the highest");
+    // The authors' thresholds.
+    assert_eq!(stats::decide(&[0.05, 0.30, 0.10, 0.25, 0.30], Some(&[0.07, 0.34, 0.44, 0.24, 0.38])), 3);
 }
 
 /// 60 positives and 60 negatives from normal distributions 1.19 apart, whose area is 0.8.
