@@ -1,7 +1,9 @@
 //! What a kernel is called: CubeCL's entry points are only `conv_f_f16`, the same for every choice of tiles.
 
 use std::fmt;
+use std::hash::Hash;
 
+use cubecl_common::hash::StableHasher;
 use cubecl_core::CubeTask;
 use cubecl_runtime::id::KernelId;
 
@@ -22,7 +24,11 @@ pub(crate) struct KernelName {
 
 impl KernelName {
     pub(crate) fn new(kernel: &dyn CubeTask<CudaCompiler>, id: &KernelId) -> Self {
-        Self::parse(kernel.name(), &id.stable_format(), id.stable_hash() as u32)
+        // CubeCL's `stable_hash` takes in a `TypeId`, which every build chooses anew.
+        let format = id.stable_format();
+        let mut hasher = StableHasher::new();
+        format.hash(&mut hasher);
+        Self::parse(kernel.name(), &format, hasher.finalize() as u32)
     }
 
     fn parse(type_name: &str, id: &str, hash: u32) -> Self {

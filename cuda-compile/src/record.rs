@@ -67,8 +67,10 @@ pub struct Verdict {
 
 /// The verdicts of all kernels launched since `scripts/test` last emptied the list, sorted by kernel.
 pub fn verdicts() -> Vec<Verdict> {
-    let files = fs::read_dir(toolkit::used_folder()).into_iter().flatten().flatten();
-    let mut all: Vec<_> = files.filter_map(|file| read::<Vec<Verdict>>(&file.path())).flatten().collect();
+    let files = fs::read_dir(toolkit::used_folder()).into_iter().flatten().flatten().map(|file| file.path());
+    // Another process may be writing: what is not renamed yet is not there yet.
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let mut all: Vec<_> = files.filter_map(|path| read::<Vec<Verdict>>(&path)).flatten().collect();
     all.sort_by(|a, b| (&a.kernel, &a.arch).cmp(&(&b.kernel, &b.arch)));
     all
 }

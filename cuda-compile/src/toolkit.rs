@@ -74,10 +74,11 @@ pub(crate) fn used_folder() -> PathBuf {
     verdict_folder().join("used")
 }
 
-/// Cargo's target folder: what CARGO_TARGET_DIR says, else the one above this executable that Cargo has tagged.
+/// Cargo's target folder: what CARGO_TARGET_DIR says, else the one above this executable that Cargo has marked. (Its
+/// CACHEDIR.TAG is no mark: it is missing where the folder was there before Cargo.)
 fn target() -> PathBuf {
     let given = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let executable = std::env::current_exe().unwrap_or_default();
-    let tagged = || executable.ancestors().skip(1).find(|f| f.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf);
-    given.or_else(tagged).unwrap_or_else(std::env::temp_dir)
+    let marked = || executable.ancestors().skip(1).find(|f| f.join(".rustc_info.json").exists()).map(Path::to_path_buf);
+    given.or_else(marked).unwrap_or_else(std::env::temp_dir)
 }

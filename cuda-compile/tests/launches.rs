@@ -216,7 +216,10 @@ fn tensor_cores_are_found_in_the_machine_code() {
         );
     }
     client.flush().expect("it compiles");
+    // Not counted: other builds of this test may have left theirs in the same target folder.
     let verdicts = verdicts_on("multiplies");
-    assert_eq!(verdicts.len(), 2);
+    for arch in ["sm_80", "sm_90a"] {
+        assert!(verdicts.iter().any(|v| v.arch == arch), "no verdict for {arch}: {verdicts:?}");
+    }
     assert!(verdicts.iter().all(|v| v.resources.code.matrix >= 2), "{verdicts:?}");
 }
