@@ -7,7 +7,7 @@ use super::unet_parameters::{Loader, Parameter, Source};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::{self, Weights};
-use crate::nn::{ConvBlock, ConvLayer, DecoderBlock};
+use crate::nn::{ConvBlock, ConvLayer, DecoderBlock, forward_blocks};
 use crate::ops::{expect_same_device, timeline};
 use crate::tensor::{DType, Tensor};
 
@@ -105,9 +105,7 @@ impl UNet {
         let device = self.device();
         for (stage, blocks) in self.encoder.iter().enumerate() {
             let _span = timeline::stage(&device, || format!("encoder stage {stage}"));
-            for block in blocks {
-                x = block.forward(&[&x])?;
-            }
+            x = forward_blocks(vec![x], blocks)?;
             if stage + 1 < self.encoder.len() {
                 skips.push(x.clone());
             }

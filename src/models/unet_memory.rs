@@ -21,29 +21,23 @@ impl Live {
         self.now -= elements;
     }
 
-    /// A convolution block that writes `output` elements from `inputs` tensors of as many elements each, which the caller
-    /// keeps: in place on the CPU; elsewhere inputs are first copied together, and norm and activation have outputs of
-    /// their own.
-    fn block(&mut self, inputs: u64, output: u64, in_place: bool) {
-        if in_place {
-            return self.allocate(output);
+    /// A convolution block that writes `output` elements from `inputs` tensors of as many elements each. On the CPU they
+    /// are read where they are; elsewhere they may be copied together first, and the copy is then what is read.
+    fn block(&mut self, inputs: u64, output: u64, may_join: bool) {
+        if may_join && inputs > 1 {
+            self.allocate(inputs * output);
+            self.free(inputs * output);
         }
-        let together = if inputs > 1 { inputs * output } else { 0 };
-        self.allocate(together);
         self.allocate(output);
-        self.free(together);
-        for _norm_and_activation in 0..2 {
-            self.allocate(output);
-            self.free(output);
-        }
     }
 }
 
 impl UNetArchitecture {
     /// The most bytes of activations alive at once in a forward pass over one image of `size` (z, y, x) stored as `dtype`
     /// on `device`: the image, what each op reads and writes, and the skips that wait for the decoder. Weights not counted.
+    /// Exact on the CPU; on a GPU the decoder's inputs are counted as copied together, which most convolutions there need.
     pub fn activation_bytes(&self, size: [usize; 3], dtype: DType, device: &Device) -> u64 {
-        let in_place = *device == Device::Cpu;
+        let may_join = *device != Device::Cpu;
         let mut scale = [1usize; 3];
         let voxels: Vec<u64> = self
             .strides
@@ -58,9 +52,9 @@ impl UNetArchitecture {
         live.allocate(self.input_channels as u64 * voxels[0]);
         for (stage, &convs) in self.encoder_convs.iter().enumerate() {
             // The first block reads the image or a skip: neither is freed.
-            live.block(1, own(stage), in_place);
+            live.block(1, own(stage), may_join);
             for _ in 1..convs {
-                live.block(1, own(stage), in_place);
+                live.block(1, own(stage), may_join);
                 live.free(own(stage));
             }
         }
@@ -71,7 +65,7 @@ impl UNetArchitecture {
             for i in 0..convs {
                 // The first reads the upsampled tensor and the skip and frees both.
                 let inputs = if i == 0 { 2 } else { 1 };
-                live.block(inputs, own(stage), in_place);
+                live.block(inputs, own(stage), may_join);
                 live.free(inputs * own(stage));
             }
         }

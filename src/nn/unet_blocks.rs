@@ -3,10 +3,10 @@
 //! A network frees each intermediate tensor as soon as the next one exists, so the blocks overwrite their variable or take
 //! what they consume by value: two live copies of a full-resolution activation less.
 
-use std::iter;
-
 use crate::error::Result;
-use crate::ops::{Conv3dParams, ConvBlockNorm, ConvTranspose3dParams, conv_block, conv_transpose3d, conv3d};
+use crate::ops::{
+    Conv3dParams, ConvBlockNorm, ConvBlockWeights, ConvTranspose3dParams, conv_blocks, conv_transpose3d, conv3d,
+};
 use crate::tensor::Tensor;
 
 /// A convolution and its weights.
@@ -53,15 +53,20 @@ pub struct ConvBlock {
 }
 
 impl ConvBlock {
-    /// The channels of all `xs`, one after the other [n, ci, d, h, w], to [n, co, ..].
-    ///
-    /// # Errors
-    /// As [`conv_block`].
-    pub fn forward(&self, xs: &[&Tensor]) -> Result<Tensor> {
+    fn weights(&self) -> ConvBlockWeights<'_> {
         let InstanceNorm { weight, bias, eps } = &self.norm;
         let norm = ConvBlockNorm { weight: weight.as_ref(), bias: bias.as_ref(), eps: *eps, slope: self.slope };
-        conv_block(xs, &self.conv.weight, self.conv.bias.as_ref(), &self.conv.params, &norm)
+        ConvBlockWeights { w: &self.conv.weight, b: self.conv.bias.as_ref(), params: self.conv.params, norm }
     }
+}
+
+/// Blocks in a row: the channels of all `xs`, one after the other [n, ci, d, h, w], to [n, co, ..]. The inputs are freed on
+/// the way.
+///
+/// # Errors
+/// As [`conv_blocks`].
+pub fn forward_blocks(xs: Vec<Tensor>, blocks: &[ConvBlock]) -> Result<Tensor> {
+    conv_blocks(xs, &blocks.iter().map(ConvBlock::weights).collect::<Vec<_>>())
 }
 
 /// A transposed convolution whose kernel is its stride, and its weights.
@@ -101,14 +106,8 @@ impl DecoderBlock {
     /// # Errors
     /// As the ops.
     pub fn forward(&self, below: Tensor, skip: Tensor) -> Result<Tensor> {
-        let mut x = self.up.forward(&below)?;
+        let x = self.up.forward(&below)?;
         drop(below);
-        let mut skip = Some(skip);
-        for conv in &self.convs {
-            let inputs: Vec<&Tensor> = iter::once(&x).chain(&skip).collect();
-            x = conv.forward(&inputs)?;
-            skip = None;
-        }
-        Ok(x)
+        forward_blocks(vec![x, skip], &self.convs)
     }
 }

@@ -113,8 +113,15 @@ fn by_every_algorithm(
         // CUDA's matrix instructions have no f32.
         let no_matrix = x.dtype() == DType::F32 && x.device().name().starts_with("cuda");
         let able = By::ALL.into_iter().filter(|a| params.groups == 1 || *a == By::Direct);
-        let able = able.filter(|a| *a != By::ImplicitGemm || !no_matrix);
-        all.extend(able.map(|a| (a.to_string(), ops::conv3d_by(a, x, w, b, params))));
+        let able = able.filter(|a| ![By::ImplicitGemm, By::Halo].contains(a) || !no_matrix);
+        let [.., kz, ky, kx] = w.shape();
+        let halo = params.stride == [1; 3]
+            && params.dilation == [1; 3]
+            && [1, 3].contains(&kz)
+            && [1, 3].contains(&ky)
+            && kx == 3;
+        let able = able.filter(|a| *a != By::Halo || halo);
+        all.extend(able.map(|a| (a.to_string(), ops::conv3d_by(a, x, w, b, params, &ops::ConvEpilogue::NONE))));
     }
     all
 }
@@ -182,7 +189,8 @@ fn matrix_kernels_keep_what_they_promise() {
             let x = Tensor::zeros(device, [1, channels, size, size, size], DType::F16).expect("zeros");
             let w = Tensor::zeros(device, [channels, channels, 3, 3, 3], DType::F16).expect("zeros");
             let params = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
-            ops::conv3d_by(ops::Conv3dAlgorithm::ImplicitGemm, &x, &w, None, &params).expect("a launch");
+            ops::conv3d_by(ops::Conv3dAlgorithm::ImplicitGemm, &x, &w, None, &params, &ops::ConvEpilogue::NONE)
+                .expect("a launch");
             device.synchronize().unwrap_or_else(|e| panic!("{channels} channels: {e}"));
         }
         let verdicts = nephron_cuda_compile::verdicts().into_iter();
@@ -207,7 +215,8 @@ fn an_algorithm_that_cannot_is_refused_with_both_values() {
         let w = Tensor::zeros(device, [4, 2, 1, 1, 1], DType::F32).expect("zeros");
         let params = Conv3dParams { groups: 2, ..Conv3dParams::default() };
         let by = ops::Conv3dAlgorithm::RegisterBlocked;
-        let message = ops::conv3d_by(by, &x, &w, None, &params).expect_err("two groups").to_string();
+        let message =
+            ops::conv3d_by(by, &x, &w, None, &params, &ops::ConvEpilogue::NONE).expect_err("two groups").to_string();
         let values = if *device == Device::Cpu { ["a GPU", "cpu"] } else { ["groups: expected 1", "found 2"] };
         assert_names(&message, &values);
     }

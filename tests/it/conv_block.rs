@@ -2,7 +2,7 @@
 
 use nephron::ops::conv3d::reference::conv3d;
 use nephron::ops::norm::reference::instance_norm;
-use nephron::ops::{self, Conv3dParams, ConvBlockNorm};
+use nephron::ops::{self, Conv3dParams, ConvBlockNorm, ConvBlockWeights};
 use nephron::{DType, Device, Shape, Tensor};
 
 use crate::support::{assert_close, compiles_only, devices, f64s, integers, rng, tensor, uniform};
@@ -33,10 +33,112 @@ fn check(inputs: usize, shape: Shape, weight: Shape, params: Conv3dParams) {
         let w = tensor(device, weight, DType::F32, &w);
         let [b, scale, shift] = [&b, &scale, &shift].map(|v| Tensor::vector(device, v).expect("a vector"));
         let norm = ConvBlockNorm { weight: Some(&scale), bias: Some(&shift), eps: EPS, slope: SLOPE };
-        let got = ops::conv_block(&xs.iter().collect::<Vec<_>>(), &w, Some(&b), &params, &norm).expect("conv_block");
-        assert_eq!(got.shape(), y.shape);
-        // The norm's roundings (see its tests) and the slope's.
-        assert_close(&format!("conv_block {inputs} x {shape:?}"), &got, &value, &want.magnitude, 20);
+        let block = ConvBlockWeights { w: &w, b: Some(&b), params, norm };
+        for got in by_every_algorithm(&xs, &[block]) {
+            assert_eq!(got.shape(), y.shape);
+            // The norm's roundings (see its tests) and the slope's.
+            assert_close(&format!("conv_block {inputs} x {shape:?}"), &got, &value, &want.magnitude, 20);
+        }
+    }
+}
+
+/// As it would be done, and on a GPU with the inputs kept in shared memory where that kernel can.
+fn by_every_algorithm(xs: &[Tensor], blocks: &[ConvBlockWeights<'_>]) -> Vec<Tensor> {
+    let mut all = vec![ops::conv_blocks(xs.to_vec(), blocks).expect("conv_blocks")];
+    #[cfg(feature = "gpu")]
+    if xs[0].device() != Device::Cpu {
+        let by_halo = ops::conv_blocks_by(ops::Conv3dAlgorithm::Halo, xs.to_vec(), blocks);
+        match by_halo {
+            Ok(y) => all.push(y),
+            // What it cannot do is tested where the choice is.
+            Err(error) => assert!(error.to_string().contains("conv3d by halo: "), "{error}"),
+        }
+    }
+    all
+}
+
+/// Two blocks in a row, in f64 and on every device. The first one's roundings pass through the second: `magnitude` follows
+/// them through its convolution (the largest weight's absolute sums), the mean and the deviation of its norm.
+#[test]
+fn a_row_of_blocks_agrees_with_the_references() {
+    let mut rng = rng();
+    for (shape, channels, kernel) in [
+        ([2, 3, 5, 6, 9], [20, 35], [3, 3, 3]),
+        ([1, 32, 4, 9, 8], [32, 33], [3, 3, 3]),
+        ([1, 5, 1, 17, 12], [16, 7], [1, 3, 3]),
+    ] {
+        let params = Conv3dParams { padding: kernel.map(|k| k / 2), ..Conv3dParams::default() };
+        let mut data = integers(&mut rng, shape.iter().product(), 3);
+        let x = data.clone();
+        let mut weights = Vec::new();
+        let (mut value, mut magnitude, mut at) = (f64s(&data), vec![0.0; data.len()], shape);
+        for co in channels {
+            let w_shape = [co, at[1], kernel[0], kernel[1], kernel[2]];
+            data = integers(&mut rng, w_shape.iter().product(), 2);
+            let [b, scale, shift] = [9, 4, 5].map(|k| integers(&mut rng, co, k));
+            let y = conv3d(&value, at, &f64s(&data), w_shape, Some(&f64s(&b)), &params);
+            let absolute: Vec<f64> = data.iter().map(|w| f64::from(w.abs())).collect();
+            let carried = conv3d(&magnitude, at, &absolute, w_shape, None, &params).value;
+            let normed = instance_norm(&y.value, y.shape, Some(&f64s(&scale)), Some(&f64s(&shift)), EPS.into());
+            let voxels = y.value.len() / (y.shape[0] * co);
+            magnitude = normed.magnitude.clone();
+            for (s, chunk) in y.value.chunks(voxels).enumerate() {
+                let mean = chunk.iter().sum::<f64>() / voxels as f64;
+                let sd =
+                    (chunk.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / voxels as f64 + f64::from(EPS)).sqrt();
+                let errors = &carried[s * voxels..(s + 1) * voxels];
+                let most = errors.iter().fold(0.0, |a: f64, &b| a.max(b));
+                for (i, v) in chunk.iter().enumerate() {
+                    // What came in, the mean's share of it, and the deviation's, as far as the value is from the mean.
+                    let z = ((v - mean) / sd).abs();
+                    let gain = f64::from(scale[s % co].abs()) / sd;
+                    magnitude[s * voxels + i] +=
+                        gain * (errors[i] + most * (1.0 + z)) + gain * y.magnitude[s * voxels + i];
+                }
+            }
+            value = normed.value.iter().map(|&v| if v > 0.0 { v } else { f64::from(SLOPE) * v }).collect();
+            weights.push((w_shape, data.clone(), [b, scale, shift]));
+            at = y.shape;
+        }
+        let terms = 20 + channels[0] * 27 + 20;
+        for device in devices() {
+            let on_device: Vec<_> = weights
+                .iter()
+                .map(|(shape, w, vectors)| {
+                    let vectors = vectors.each_ref().map(|v| Tensor::vector(device, v).expect("a vector"));
+                    (tensor(device, *shape, DType::F32, w), vectors)
+                })
+                .collect();
+            let blocks: Vec<_> = on_device
+                .iter()
+                .map(|(w, [b, scale, shift])| {
+                    let norm = ConvBlockNorm { weight: Some(scale), bias: Some(shift), eps: EPS, slope: SLOPE };
+                    ConvBlockWeights { w, b: Some(b), params, norm }
+                })
+                .collect();
+            for got in by_every_algorithm(&[tensor(device, shape, DType::F32, &x)], &blocks) {
+                assert_eq!(got.shape(), at);
+                assert_close(&format!("two blocks of {shape:?}"), &got, &value, &magnitude, terms);
+            }
+        }
+    }
+}
+
+/// The halves of CUDA's types, through its compiler: every variant of the kernel between two norms.
+#[test]
+#[cfg(feature = "cuda-compile")]
+fn blocks_in_halves_compile_without_spills() {
+    for device in devices().iter().filter(|d| compiles_only(d)) {
+        for (dtype, ci, co) in [(DType::F16, 32, 32), (DType::F16, 64, 64), (DType::BF16, 16, 33)] {
+            let params = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
+            let zeros = |shape| Tensor::zeros(device, shape, dtype).expect("zeros");
+            let xs = vec![zeros([1, ci, 8, 16, 16]), zeros([1, ci, 8, 16, 16])];
+            let (first, second) = (zeros([co, 2 * ci, 3, 3, 3]), zeros([co, co, 3, 3, 3]));
+            let norm = ConvBlockNorm { weight: None, bias: None, eps: EPS, slope: SLOPE };
+            let blocks = [&first, &second].map(|w| ConvBlockWeights { w, b: None, params, norm });
+            ops::conv_blocks_by(ops::Conv3dAlgorithm::Halo, xs, &blocks).expect("launches");
+            device.synchronize().unwrap_or_else(|e| panic!("{dtype} {ci} to {co}: {e}"));
+        }
     }
 }
 

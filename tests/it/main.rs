@@ -13,6 +13,7 @@ mod cli;
 mod cohort;
 mod conv3d;
 mod conv_block;
+mod conv_epilogue;
 mod conv_transpose3d;
 mod crop;
 mod devices;

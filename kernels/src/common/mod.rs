@@ -3,4 +3,5 @@
 pub mod coordinates;
 pub mod cube_sum;
 pub mod interpolation;
+pub mod leaky;
 pub mod packed;

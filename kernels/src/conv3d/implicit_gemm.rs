@@ -12,7 +12,8 @@
 use cubecl::prelude::*;
 
 use super::Geometry;
-use super::staging::{Tiles, await_stage, commit_stage, cursor, fill_stage, place, stage_barriers};
+use super::finish::{Epilogue, finished};
+use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers};
 
 /// What multiplies tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,35 +36,43 @@ pub struct Planes {
 /// Units of a plane.
 pub const PLANE: usize = 32;
 /// Outputs of a block along m and n, and terms a step: the shape of `mma.sync` for 16-bit floats.
-const BLOCK: [usize; 3] = [16, 8, 16];
+pub(super) const BLOCK: [usize; 3] = [16, 8, 16];
 
-type Sums = Sequence<Array<Vector<f32, Const<2>>>>;
+/// A unit's sums: two rows a block of 16 x 8, two channels each.
+pub(super) type Sums = Sequence<Array<Vector<f32, Const<2>>>>;
 
-/// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group; `b` [co] where `biased`. A unit
-/// stores `P` (1 or 2, a divisor of co) channels at a time. kd + kh + kw is at most 32.
+/// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group; `b` [co] where `biased`, `residual`
+/// of y's shape where `added`. A unit stores `P` (1 or 2, a divisor of co) channels at a time. kd + kh + kw is at most 32.
+///
+/// With several `splits` of the sum, each the work of cubes of its own, y holds their parts [splits, n, od, oh, ow, co] as
+/// f32, and the epilogue is left to `finish::finish_parts`.
 #[cube(launch_unchecked)]
-pub fn conv3d_implicit_gemm<F: Float, N: Size, P: Size>(
+pub fn conv3d_implicit_gemm<F: Float, O: Float, N: Size, P: Size>(
     x: &Array<Vector<F, N>>,
     w: &Array<Vector<F, N>>,
     b: &Array<f32>,
-    y: &mut Array<Vector<F, P>>,
+    residual: &Array<Vector<O, P>>,
+    y: &mut Array<Vector<O, P>>,
     g: Geometry,
     rows: usize,
-    biased: u32,
+    splits: usize,
+    epilogue: Epilogue,
     #[comptime] t: Tiles,
     #[comptime] planes: Planes,
     #[comptime] step: Step,
 ) {
     let across = g.co.div_ceil(t.n);
+    let tiles = rows.div_ceil(t.m) * across;
     // Cubes side by side share their rows of A. The same for all units of a cube: past the end none of them waits.
-    if CUBE_POS < rows.div_ceil(t.m) * across {
+    if CUBE_POS < tiles * splits {
         let width = N::value();
-        let first_m = CUBE_POS / across * t.m;
-        let first_n = CUBE_POS % across * t.n;
+        let Share { tile, split, begin, steps } = share(&g, tiles, splits, t);
+        let first_m = tile / across * t.m;
+        let first_n = tile % across * t.n;
         let mut a = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(t.stages * t.m * t.k / width), 16usize);
         let mut bt = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(t.stages * t.n * t.k / width), 16usize);
         let barriers = stage_barriers(t);
-        let mut cursor = cursor(&g, first_m, rows, t, width);
+        let mut cursor = cursor(&g, first_m, rows, begin * t.k, t, width);
 
         let (mi, ni) = comptime!((t.m / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
         let mut sums = Sums::new();
@@ -75,7 +84,6 @@ pub fn conv3d_implicit_gemm<F: Float, N: Size, P: Size>(
             sums.push(block);
         }
 
-        let steps = (g.z.kernel * g.y.kernel * g.x.kernel * g.ci).div_ceil(t.k);
         let ahead = comptime!(t.stages - 1);
         #[unroll]
         for s in 0..ahead {
@@ -101,7 +109,8 @@ pub fn conv3d_implicit_gemm<F: Float, N: Size, P: Size>(
                 }
             }
         }
-        store::<F, P>(y, b, &g, &sums, first_m, first_n, rows, biased, t, planes);
+        let from = split * rows * g.co;
+        store::<O, P>(y, b, residual, &g, &sums, first_m, first_n, rows, from, &epilogue, t, planes);
     }
 }
 
@@ -206,17 +215,20 @@ fn multiply_plain<F: Float, N: Size>(
     }
 }
 
-/// Bias, rounding and the store, straight from the sums' places: four lanes write 8 channels of a voxel side by side.
+/// Epilogue, rounding and the store at element `from` and on, straight from the sums' places: four lanes write 8 channels of
+/// a voxel side by side.
 #[cube]
 fn store<F: Float, P: Size>(
     y: &mut Array<Vector<F, P>>,
     b: &Array<f32>,
+    residual: &Array<Vector<F, P>>,
     g: &Geometry,
     sums: &Sums,
     first_m: usize,
     first_n: usize,
     rows: usize,
-    biased: u32,
+    from: usize,
+    epilogue: &Epilogue,
     #[comptime] t: Tiles,
     #[comptime] planes: Planes,
 ) {
@@ -231,7 +243,7 @@ fn store<F: Float, P: Size>(
             let n = first_n + n0 + j * BLOCK[1] + lane % 4 * 2 + part * pair;
             if n < g.co {
                 let mut bias = Vector::<f32, P>::new(0.0f32);
-                if biased != 0 {
+                if epilogue.biased != 0 {
                     #[unroll]
                     for v in 0..pair {
                         bias[v] = b[n + v];
@@ -249,7 +261,8 @@ fn store<F: Float, P: Size>(
                             for v in 0..pair {
                                 value[v] += block[half][comptime!(part * pair + v)];
                             }
-                            y[(m * g.co + n) / pair] = Vector::cast_from(value);
+                            let at = (from + m * g.co + n) / pair;
+                            y[at] = Vector::cast_from(finished::<F, P>(value, residual, at, epilogue));
                         }
                     }
                 }

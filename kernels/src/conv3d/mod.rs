@@ -2,6 +2,8 @@
 
 pub mod backward;
 pub mod direct;
+pub mod finish;
+pub mod halo;
 pub mod implicit_gemm;
 pub mod register_blocked;
 pub mod staging;

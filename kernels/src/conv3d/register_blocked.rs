@@ -10,7 +10,8 @@
 use cubecl::prelude::*;
 
 use super::Geometry;
-use super::staging::{Tiles, await_stage, commit_stage, cursor, fill_stage, place, stage_barriers};
+use super::finish::{Epilogue, finished};
+use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers};
 
 /// Outputs of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,37 +22,40 @@ pub struct Block {
     pub channels: usize,
 }
 
-/// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group; `b` [co] where `biased`.
-/// kd + kh + kw is at most 32.
+/// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group; `b` [co] where `biased`, `residual`
+/// of y's shape where `added`. kd + kh + kw is at most 32. Several `splits`: as `conv3d_implicit_gemm`.
 #[cube(launch_unchecked)]
-pub fn conv3d_register_blocked<F: Float, N: Size>(
+pub fn conv3d_register_blocked<F: Float, O: Float, N: Size>(
     x: &Array<Vector<F, N>>,
     w: &Array<Vector<F, N>>,
     b: &Array<f32>,
-    y: &mut Array<F>,
+    residual: &Array<Vector<O, Const<1>>>,
+    y: &mut Array<Vector<O, Const<1>>>,
     g: Geometry,
     rows: usize,
-    biased: u32,
+    splits: usize,
+    epilogue: Epilogue,
     #[comptime] t: Tiles,
     #[comptime] block: Block,
 ) {
     let across = g.co.div_ceil(t.n);
+    let tiles = rows.div_ceil(t.m) * across;
     // The same for all units of a cube: past the end none of them waits.
-    if CUBE_POS < rows.div_ceil(t.m) * across {
+    if CUBE_POS < tiles * splits {
         let width = N::value();
-        let first_m = CUBE_POS / across * t.m;
-        let first_n = CUBE_POS % across * t.n;
+        let Share { tile, split, begin, steps } = share(&g, tiles, splits, t);
+        let first_m = tile / across * t.m;
+        let first_n = tile % across * t.n;
         let mut a = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(t.stages * t.m * t.k / width), 16usize);
         let mut bt = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(t.stages * t.n * t.k / width), 16usize);
         let barriers = stage_barriers(t);
-        let mut cursor = cursor(&g, first_m, rows, t, width);
+        let mut cursor = cursor(&g, first_m, rows, begin * t.k, t, width);
 
         let mut sums = Array::<f32>::new(comptime!(block.voxels * block.channels));
         #[unroll]
         for i in 0..comptime!(block.voxels * block.channels) {
             sums[i] = 0.0;
         }
-        let steps = (g.z.kernel * g.y.kernel * g.x.kernel * g.ci).div_ceil(t.k);
         let ahead = comptime!(t.stages - 1);
         #[unroll]
         for s in 0..ahead {
@@ -81,14 +85,16 @@ pub fn conv3d_register_blocked<F: Float, N: Size>(
             let n = first_n + column + j * lanes;
             if n < g.co {
                 let mut bias = 0.0f32;
-                if biased != 0 {
+                if epilogue.biased != 0 {
                     bias = b[n];
                 }
                 #[unroll]
                 for i in 0..block.voxels {
                     let m = first_m + row + i * comptime!(t.m / block.voxels);
                     if m < rows {
-                        y[m * g.co + n] = F::cast_from(sums[comptime!(i * block.channels + j)] + bias);
+                        let at = (split * rows + m) * g.co + n;
+                        let sum = Vector::<f32, Const<1>>::new(sums[comptime!(i * block.channels + j)] + bias);
+                        y[at] = Vector::cast_from(finished::<O, Const<1>>(sum, residual, at, &epilogue));
                     }
                 }
             }

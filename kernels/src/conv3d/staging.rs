@@ -73,6 +73,27 @@ pub fn place(row: usize, k: usize, #[comptime] t: Tiles, #[comptime] width: usiz
     row * comptime!(t.k / width) + moved * comptime!(piece / width) + (k % piece) / width
 }
 
+/// The part of a cube in a product whose sum is split: its tile, counted over m and n, and its share of the steps.
+#[derive(CubeType)]
+pub struct Share {
+    pub tile: usize,
+    pub split: usize,
+    /// First step.
+    pub begin: usize,
+    /// Number of steps.
+    pub steps: usize,
+}
+
+/// The share of this cube among `tiles` tiles; tiles run fastest.
+#[cube]
+pub fn share(g: &Geometry, tiles: usize, splits: usize, #[comptime] t: Tiles) -> Share {
+    let all = (g.z.kernel * g.y.kernel * g.x.kernel * g.ci).div_ceil(t.k);
+    let each = all.div_ceil(splits);
+    let split = CUBE_POS / tiles;
+    let begin = min(split * each, all);
+    Share { tile: CUBE_POS % tiles, split, begin, steps: min(begin + each, all) - begin }
+}
+
 /// What is known of the rows of A that a unit loads, and where in the sum it is.
 #[derive(CubeType)]
 pub struct Cursor {
@@ -84,9 +105,16 @@ pub struct Cursor {
     at: Array<u32>,
 }
 
-/// The cursor of this unit at step 0. All units of the cube must get here.
+/// The cursor of this unit where the sum is at `from_k`. All units of the cube must get here.
 #[cube]
-pub fn cursor(g: &Geometry, first_row: usize, rows: usize, #[comptime] t: Tiles, #[comptime] width: usize) -> Cursor {
+pub fn cursor(
+    g: &Geometry,
+    first_row: usize,
+    rows: usize,
+    from_k: usize,
+    #[comptime] t: Tiles,
+    #[comptime] width: usize,
+) -> Cursor {
     let unit = UNIT_POS as usize;
     let mut row_origins = SharedMemory::<u32>::new(t.m);
     let mut row_inside = SharedMemory::<u32>::new(t.m);
@@ -127,7 +155,7 @@ pub fn cursor(g: &Geometry, first_row: usize, rows: usize, #[comptime] t: Tiles,
         origins[i] = row_origins[r];
         inside[i] = row_inside[r];
     }
-    let k = unit % columns * width;
+    let k = from_k + unit % columns * width;
     let tap = k / g.ci;
     let mut at = Array::<u32>::new(5usize);
     at[0] = (k % g.ci) as u32;
@@ -207,7 +235,7 @@ pub fn fill_stage<F: Float, N: Size>(
 
 /// One vector from global to shared memory, zero where it is not `found`.
 #[cube]
-fn copy<F: Float, N: Size>(
+pub(super) fn copy<F: Float, N: Size>(
     global: &Array<Vector<F, N>>,
     shared: &mut SharedMemory<Vector<F, N>>,
     from: usize,

@@ -9,5 +9,6 @@
 mod moments;
 mod normalize;
 
+pub(crate) use moments::{Moments, merge};
 pub use moments::{merge_moments, partial_moments};
-pub use normalize::{apply_statistics, inverse_sd};
+pub use normalize::{apply_in_place, apply_statistics, inverse_sd};

@@ -9,14 +9,14 @@ const BLOCK: usize = 8;
 /// Count, mean and sum of squared deviations from that mean.
 #[derive(CubeType, Clone, Copy)]
 pub struct Moments {
-    count: f32,
-    mean: f32,
-    m2: f32,
+    pub count: f32,
+    pub mean: f32,
+    pub m2: f32,
 }
 
 /// The moments of both sets together. Two empty sets stay empty.
 #[cube]
-fn merge(a: Moments, b: Moments) -> Moments {
+pub fn merge(a: Moments, b: Moments) -> Moments {
     let count = a.count + b.count;
     let share = b.count / max(count, 1.0);
     let delta = b.mean - a.mean;
@@ -120,10 +120,12 @@ pub fn partial_moments<F: Float>(
     }
 }
 
-/// Second pass: merges the chunks of each group and writes, per group and channel, the mean, 1 / sqrt(biased variance +
-/// eps), and the unbiased variance (0 for a single position).
+/// Second pass: merges the `chunks` of each group and writes, per group and channel, the mean, 1 / sqrt(biased variance +
+/// eps), and the unbiased variance (0 for a single position). A chunk holds `chunk` positions, the last what is left of
+/// `positions`; or, where they are `counted`, what `counts` [groups, chunks] says.
 #[cube(launch_unchecked)]
 pub fn merge_moments(
+    counts: &Array<f32>,
     means: &Array<f32>,
     m2s: &Array<f32>,
     mean_out: &mut Array<f32>,
@@ -133,13 +135,14 @@ pub fn merge_moments(
     positions: usize,
     channels: usize,
     chunk: usize,
+    chunks: usize,
     eps: f32,
+    #[comptime] counted: bool,
     #[comptime] lanes: usize,
     #[comptime] rows: usize,
 ) {
     let unit = UNIT_POS_X as usize;
     let tiles = channels.div_ceil(lanes);
-    let chunks = positions.div_ceil(chunk);
     let channel = CUBE_POS % tiles * lanes + unit % lanes;
     let group = CUBE_POS / tiles;
     let mut end = chunks;
@@ -152,7 +155,8 @@ pub fn merge_moments(
     let mut part = unit / lanes;
     while part < end {
         let at = (group * chunks + part) * channels + channel;
-        let held = f32::cast_from(min(chunk, positions - part * chunk));
+        let held =
+            if counted { counts[group * chunks + part] } else { f32::cast_from(min(chunk, positions - part * chunk)) };
         let merged = merge(Moments { count, mean, m2 }, Moments { count: held, mean: means[at], m2: m2s[at] });
         count = merged.count;
         mean = merged.mean;

@@ -9,7 +9,7 @@ mod weights;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
-use crate::ops::{self, Conv3dParams, Pool3dParams, timeline};
+use crate::ops::{self, Conv3dParams, ConvEpilogue, Pool3dParams, timeline};
 use crate::tensor::{DType, Tensor};
 use weights::Reader;
 
@@ -71,8 +71,8 @@ struct Conv {
 }
 
 impl Conv {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::conv3d(x, &self.weight, self.bias.as_ref(), &self.params)
+    fn forward(&self, x: &Tensor, then: &ConvEpilogue<'_>) -> Result<Tensor> {
+        ops::conv3d_then(x, &self.weight, self.bias.as_ref(), &self.params, then)
     }
 }
 
@@ -84,15 +84,14 @@ struct Block {
 
 impl Block {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let projected = self.projection.as_ref().map(|p| p.forward(x, &ConvEpilogue::NONE)).transpose()?;
+        let residual = projected.as_ref().unwrap_or(x);
         let mut y = x.clone();
         for (i, conv) in self.convs.iter().enumerate() {
-            y = if i > 0 { conv.forward(&ops::relu(&y)?)? } else { conv.forward(&y)? };
+            let last = i + 1 == self.convs.len();
+            y = conv.forward(&y, &ConvEpilogue { residual: last.then_some(residual), ..ConvEpilogue::RELU })?;
         }
-        let skip = match &self.projection {
-            Some(projection) => projection.forward(x)?,
-            None => x.clone(),
-        };
-        ops::relu(&ops::add(&y, &skip)?)
+        Ok(y)
     }
 }
 
@@ -136,10 +135,10 @@ impl ResNet {
             return Err(Error::shape("resnet: images", "[n, 3, 1, h, w]", format!("{:?}", images.shape())));
         }
         let mut x = match &self.fusion {
-            Some(fusion) => fusion.forward(images)?,
+            Some(fusion) => fusion.forward(images, &ConvEpilogue::NONE)?,
             None => images.clone(),
         };
-        x = ops::relu(&self.stem.forward(&x)?)?;
+        x = self.stem.forward(&x, &ConvEpilogue::RELU)?;
         x = ops::max_pool3d(&x, &Pool3dParams { kernel: [1, 3, 3], stride: [1, 2, 2], padding: [0, 1, 1] })?;
         for (i, block) in self.blocks.iter().enumerate() {
             let _span = timeline::stage(&self.device, || format!("block {i}"));

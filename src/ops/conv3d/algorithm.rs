@@ -1,13 +1,15 @@
 //! Which of the convolution kernels runs: a small model of their costs over the shape and the device.
 //!
-//! A kernel's time is taken as the multiplications it does, those of tiles' padding included, over a rate. Tiles are dealt
-//! to the device's multiprocessors in rounds, and a last round that is not full counts as one. What matters is the order
-//! of the candidates, not the numbers.
+//! A cube's time is what takes it longest, in cycles of a multiprocessor: its multiplications, those of tiles' padding
+//! included, or what it fetches from the L2 cache. Cubes are dealt to the multiprocessors in rounds, and a last round that
+//! is not full counts as one. What matters is the order of the candidates, not the numbers.
 
 use std::fmt;
+use std::iter;
 use std::str::FromStr;
 
 use super::Conv3dProblem;
+use super::bricks::{self, HaloTiling};
 use super::tiling::{self, Tiling};
 use crate::error::{Error, Result};
 use crate::ops::trace;
@@ -24,11 +26,13 @@ pub enum Algorithm {
     RegisterBlocked,
     /// The same on tile-matrix instructions; where there are none, their plain twin, which is slow.
     ImplicitGemm,
+    /// On tile-matrix instructions with the inputs of all taps kept in shared memory; stride 1.
+    Halo,
 }
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Naive, Self::Direct, Self::RegisterBlocked, Self::ImplicitGemm];
+    pub const ALL: [Self; 5] = [Self::Naive, Self::Direct, Self::RegisterBlocked, Self::ImplicitGemm, Self::Halo];
 }
 
 impl fmt::Display for Algorithm {
@@ -38,6 +42,7 @@ impl fmt::Display for Algorithm {
             Self::Direct => "direct",
             Self::RegisterBlocked => "register_blocked",
             Self::ImplicitGemm => "implicit_gemm",
+            Self::Halo => "halo",
         })
     }
 }
@@ -47,9 +52,8 @@ impl FromStr for Algorithm {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|a| a.to_string() == text).ok_or_else(|| {
-            Error::Usage(format!(
-                "NEPHRON_CONV: expected naive, direct, register_blocked or implicit_gemm, found '{text}'"
-            ))
+            let names = Self::ALL.map(|a| a.to_string()).join(", ");
+            Error::Usage(format!("NEPHRON_CONV: expected one of {names}, found '{text}'"))
         })
     }
 }
@@ -77,11 +81,12 @@ pub(super) struct Facts {
 
 /// A kernel and the tiles it runs with.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Plan {
+pub(in crate::ops) enum Plan {
     Naive,
     Direct,
     RegisterBlocked(Tiling),
     ImplicitGemm(Tiling),
+    Halo(HaloTiling),
 }
 
 impl Plan {
@@ -91,20 +96,31 @@ impl Plan {
             Self::Direct => Algorithm::Direct,
             Self::RegisterBlocked(_) => Algorithm::RegisterBlocked,
             Self::ImplicitGemm(_) => Algorithm::ImplicitGemm,
+            Self::Halo(_) => Algorithm::Halo,
         }
     }
 }
 
-/// Multiplications a multiprocessor does in the time of one by the direct kernel.
+/// Multiply-adds a cycle of a multiprocessor. On matrix instructions an H100 does 1058 (490 TFLOP/s by `mma.sync`), of
+/// which the kernels' other instructions leave about this much; of 128 ordinary ones likewise.
 fn rate(algorithm: Algorithm, matrix: bool) -> f64 {
     match (algorithm, matrix) {
-        (Algorithm::Naive, _) => 0.5,
-        (Algorithm::Direct, _) => 1.0,
-        (Algorithm::RegisterBlocked, _) => 8.0,
-        (Algorithm::ImplicitGemm, true) => 80.0,
-        (Algorithm::ImplicitGemm, false) => 0.5,
+        (Algorithm::Naive, _) => 5.0,
+        (Algorithm::Direct, _) => 10.0,
+        (Algorithm::RegisterBlocked, _) => 80.0,
+        (Algorithm::ImplicitGemm | Algorithm::Halo, true) => 800.0,
+        (Algorithm::ImplicitGemm | Algorithm::Halo, false) => 4.0,
     }
 }
+
+/// Bytes a cycle from L2 to a multiprocessor, while all of them ask.
+const L2_BYTES: f64 = 24.0;
+
+/// A launch in cycles, about 2 us.
+const LAUNCH_CYCLES: f64 = 3500.0;
+
+/// Elements of all parts together: 64 MiB, what stays in the caches of the GPUs that have few cubes to share out.
+const MOST_PARTS: usize = 1 << 24;
 
 /// m, n and k of the matrix product that a convolution of one group is.
 fn product(problem: &Conv3dProblem) -> [usize; 3] {
@@ -112,30 +128,71 @@ fn product(problem: &Conv3dProblem) -> [usize; 3] {
     [n * od * oh * ow, co, problem.weight_shape()[1..].iter().product()]
 }
 
+/// Cycles, up to a factor that all candidates share.
 fn cost(plan: &Plan, problem: &Conv3dProblem, facts: &Facts) -> f64 {
     let [m, n, k] = product(problem);
-    let rate = rate(plan.algorithm(), facts.matrix) * facts.processors as f64;
-    let (Plan::RegisterBlocked(tiling) | Plan::ImplicitGemm(tiling)) = plan else {
-        return m as f64 * n as f64 * k as f64 / rate;
+    let rate = rate(plan.algorithm(), facts.matrix);
+    let bytes = facts.dtype.size() as f64;
+    // Cubes, multiplications of one, and elements it fetches.
+    let (cubes, multiplications, fetched) = match plan {
+        Plan::Naive | Plan::Direct => return m as f64 * n as f64 * k as f64 / rate / facts.processors as f64,
+        Plan::RegisterBlocked(tiling) | Plan::ImplicitGemm(tiling) => {
+            let (t, splits) = (tiling.tiles, tiling.splits);
+            let k = k.div_ceil(t.k).div_ceil(splits) * t.k;
+            (m.div_ceil(t.m) * n.div_ceil(t.n) * splits, t.m * t.n * k, (t.m + t.n) * k)
+        }
+        Plan::Halo(tiling) => {
+            let t = tiling.bricks;
+            let [images, _, spatial @ ..] = problem.output_shape();
+            let bricks: usize = (0..3).map(|a| spatial[a].div_ceil(t.voxels[a])).product();
+            let ci = problem.weight_shape()[1].next_multiple_of(t.chunk);
+            let taps: usize = t.kernel.iter().product();
+            let halo: usize = t.halo().iter().product();
+            (images * bricks * n.div_ceil(t.n), t.m() * t.n * taps * ci, (halo + taps * t.n) * ci)
+        }
     };
-    let t = tiling.tiles;
-    let cubes = (m.div_ceil(t.m) * n.div_ceil(t.n)).next_multiple_of(facts.processors);
-    cubes as f64 * (t.m * t.n * k.next_multiple_of(t.k)) as f64 / rate
+    let cycles = (multiplications as f64 / rate).max(fetched as f64 * bytes / L2_BYTES);
+    // Parts of sums are f32, written once and read once, by a launch of its own.
+    let parts = match plan {
+        Plan::RegisterBlocked(t) | Plan::ImplicitGemm(t) if t.splits > 1 => {
+            LAUNCH_CYCLES + (t.splits * m * n * 8) as f64 / (L2_BYTES * facts.processors as f64)
+        }
+        _ => 0.0,
+    };
+    cubes.div_ceil(facts.processors) as f64 * cycles + parts
+}
+
+/// Steps of a split at least: what fills a pipeline of stages and leaves a multiple of that.
+const LEAST_STEPS: usize = 8;
+
+/// The ways to cut the sums of `tiling`: not at all, and so that every multiprocessor has one cube, or two.
+fn splits(tiling: Tiling, problem: &Conv3dProblem, facts: &Facts) -> impl Iterator<Item = Tiling> {
+    let [m, n, k] = product(problem);
+    let tiles = m.div_ceil(tiling.tiles.m) * n.div_ceil(tiling.tiles.n);
+    let most = k.div_ceil(tiling.tiles.k) / LEAST_STEPS;
+    let some = [1, 2].map(|a| (a * facts.processors / tiles).min(most)).into_iter().filter(|s| *s > 1);
+    let small = some.filter(move |s| s.saturating_mul(m).saturating_mul(n) < MOST_PARTS);
+    iter::once(tiling).chain(small.map(move |s| tiling.split(k, s)))
+}
+
+/// The error of an algorithm that cannot do a problem.
+pub(super) fn refuse(algorithm: Algorithm, what: &str, expected: &str, found: &dyn fmt::Display) -> Option<Error> {
+    Some(Error::argument(format!("conv3d by {algorithm}: {what}"), expected, found))
 }
 
 /// What an algorithm cannot do with this problem.
 fn obstacle(problem: &Conv3dProblem, facts: &Facts, algorithm: Algorithm) -> Option<Error> {
     let groups = problem.params().groups;
     let taps: usize = problem.weight_shape()[2..].iter().sum();
-    let refuse = |what: &str, expected: &str, found: &dyn fmt::Display| {
-        Some(Error::argument(format!("conv3d by {algorithm}: {what}"), expected, found))
-    };
     match algorithm {
         Algorithm::Naive | Algorithm::Direct => None,
-        _ if groups != 1 => refuse("groups", "1", &groups),
-        _ if taps > 32 => refuse("taps along z, y and x together", "at most 32", &taps),
-        // The twin is for devices without matrix instructions; where there are some, f32 is not among their types.
-        Algorithm::ImplicitGemm if facts.copy_async && !facts.matrix => refuse("dtype", "f16 or bf16", &facts.dtype),
+        _ if groups != 1 => refuse(algorithm, "groups", "1", &groups),
+        // The twins are for devices without matrix instructions; where there are some, f32 is not among their types.
+        Algorithm::ImplicitGemm | Algorithm::Halo if facts.copy_async && !facts.matrix => {
+            refuse(algorithm, "dtype", "f16 or bf16", &facts.dtype)
+        }
+        Algorithm::Halo => bricks::obstacle(problem),
+        _ if taps > 32 => refuse(algorithm, "taps along z, y and x together", "at most 32", &taps),
         _ => None,
     }
 }
@@ -145,9 +202,12 @@ pub(super) fn plan(problem: &Conv3dProblem, facts: &Facts, algorithm: Option<Alg
     if let Some(refused) = algorithm.and_then(|a| obstacle(problem, facts, a)) {
         return Err(refused);
     }
+    let split = |tiling| splits(tiling, problem, facts);
     let tiled = tiling::register_blocked(facts)
+        .flat_map(split)
         .map(Plan::RegisterBlocked)
-        .chain(tiling::implicit_gemm(facts).map(Plan::ImplicitGemm));
+        .chain(tiling::implicit_gemm(facts).flat_map(split).map(Plan::ImplicitGemm))
+        .chain(bricks::tilings(facts, problem).map(Plan::Halo));
     let candidates = [Plan::Naive, Plan::Direct].into_iter().chain(tiled);
     let allowed = candidates
         .filter(|p| algorithm.is_none_or(|a| a == p.algorithm()) && obstacle(problem, facts, p.algorithm()).is_none());
@@ -180,6 +240,7 @@ fn describe(plan: &Plan, problem: &Conv3dProblem, facts: &Facts, refused: Option
     let tiles = match plan {
         Plan::Naive | Plan::Direct => String::new(),
         Plan::RegisterBlocked(t) | Plan::ImplicitGemm(t) => format!(" {t}"),
+        Plan::Halo(t) => format!(" {t}"),
     };
     let (x, w, dtype) = (problem.input_shape(), problem.weight_shape(), facts.dtype);
     format!("conv3d {dtype} {x:?} by {w:?} ({m} x {n} x {k}): {}{tiles}{why}", plan.algorithm())

@@ -1,12 +1,16 @@
 //! Launching convolutions on raw handles.
 
+use std::num::NonZero;
+
 use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
-use nephron_kernels::conv3d::{GeometryLaunch, WindowLaunch, backward, direct, implicit_gemm, register_blocked};
+use nephron_kernels::conv3d::finish::{self, EpilogueLaunch};
+use nephron_kernels::conv3d::{GeometryLaunch, WindowLaunch, direct, implicit_gemm, register_blocked};
 
 use super::Conv3dProblem;
 use super::algorithm::{self, Algorithm, Facts, Plan};
+use super::halo::{self, HaloBuffers, HaloInput};
 use super::tiling::Tiling;
 use crate::error::Result;
 use crate::ops::launch::{array, cube_grid, grid, vector_width, with_float};
@@ -34,7 +38,7 @@ pub(in crate::ops) fn windows<R: Runtime>(
 
 impl Conv3dProblem {
     /// The sizes as the kernels take them; channels are a group's.
-    fn geometry<R: Runtime>(&self) -> GeometryLaunch<R> {
+    pub(super) fn geometry<R: Runtime>(&self) -> GeometryLaunch<R> {
         let p = self.params();
         let steps = [p.stride, p.padding, p.dilation];
         let [z, y, x] = windows(self.input_shape(), self.output_shape(), self.weight_shape(), steps);
@@ -52,21 +56,27 @@ fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &Conv3dPr
         let shape = MmaConfig { a_type: float, b_type: float, cd_type: sum, m: 16, n: 8, k: 16 };
         features.matmul.mma.contains(&shape) && features.matmul.ldmatrix.contains(&float)
     });
+    // Planes as wide as a processor's vectors; no GPU is limited to them.
+    let software = hardware.plane_size_max <= 8;
     Facts {
         matrix: matrix && features.copy_async && hardware.plane_size_min as usize == implicit_gemm::PLANE,
         copy_async: features.copy_async,
-        // Planes as wide as a processor's vectors; no GPU is limited to them.
-        software: hardware.plane_size_max <= 8,
+        software,
         shared_bytes: hardware.max_shared_memory_size,
         units: hardware.max_units_per_cube as usize,
-        processors: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
+        processors: hardware.num_streaming_multiprocessors.map_or_else(|| processors(software), |n| n as usize),
         width: vector_width(client, dtype, problem.weight_shape()[1]),
         dtype,
     }
 }
 
+/// Cubes that run side by side where the runtime does not say: threads of the machine, or what a small GPU has.
+fn processors(software: bool) -> usize {
+    if software { std::thread::available_parallelism().map_or(1, NonZero::get) } else { 16 }
+}
+
 /// Buffers of a convolution: `b` f32 with a value per output channel, the others of the tensors' type.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Conv3dHandles<'a> {
     /// [n, d, h, w, ci].
     pub x: &'a Handle,
@@ -74,12 +84,14 @@ pub struct Conv3dHandles<'a> {
     pub w: &'a Handle,
     /// [co].
     pub b: Option<&'a Handle>,
+    /// [n, od, oh, ow, co], added to the output.
+    pub residual: Option<&'a Handle>,
     /// [n, od, oh, ow, co], written whole.
     pub y: &'a Handle,
 }
 
-/// y = conv3d(x, w) + b over buffers of `dtype` (a float type) that hold the problem's tensors, each of fewer than 2^32
-/// elements; by `algorithm`, or by the one that should be fastest.
+/// y = leaky_relu(conv3d(x, w) + b + residual, slope), where a slope of 1 leaves values as they are, over buffers of `dtype` (a float type) that hold the problem's tensors, each of
+/// fewer than 2^32 elements; by `algorithm`, or by the one that should be fastest.
 ///
 /// # Errors
 /// A problem that the algorithm cannot do; a NEPHRON_CONV that names none.
@@ -87,22 +99,56 @@ pub fn launch_conv3d<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
     buffers: Conv3dHandles<'_>,
+    slope: f32,
     problem: &Conv3dProblem,
     algorithm: Option<Algorithm>,
 ) -> Result<()> {
-    let facts = facts(client, dtype, problem);
-    let plan = match algorithm {
-        None => algorithm::choose(problem, &facts)?,
-        chosen => algorithm::plan(problem, &facts, chosen)?,
-    };
-    let launch = Launch { client, dtype, buffers, problem };
+    launch_planned(client, dtype, buffers, slope, problem, &plan(client, dtype, problem, algorithm)?);
+    Ok(())
+}
+
+/// [`launch_conv3d`] by a plan made for this problem and device.
+pub(in crate::ops) fn launch_planned<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    buffers: Conv3dHandles<'_>,
+    slope: f32,
+    problem: &Conv3dProblem,
+    plan: &Plan,
+) {
+    let width = vector_width(client, dtype, problem.weight_shape()[1]);
+    let launch = Launch { client, dtype, buffers, slope, problem };
     match plan {
         Plan::Naive => launch.direct(1),
         Plan::Direct => launch.direct(channels_a_unit(problem.weight_shape()[0] / problem.params().groups)),
-        Plan::RegisterBlocked(tiling) => launch.register_blocked(&tiling, facts.width),
-        Plan::ImplicitGemm(tiling) => launch.implicit_gemm(&tiling, facts.width),
+        Plan::RegisterBlocked(tiling) => launch.register_blocked(tiling, width),
+        Plan::ImplicitGemm(tiling) => launch.implicit_gemm(tiling, width),
+        Plan::Halo(tiling) => {
+            let Conv3dHandles { x, w, b, y, .. } = buffers;
+            halo::launch(client, dtype, HaloInput::Plain(x), HaloBuffers { w, b, y }, problem, tiling, false);
+        }
     }
-    Ok(())
+    if !matches!(plan, Plan::RegisterBlocked(_) | Plan::ImplicitGemm(_)) && (buffers.residual.is_some() || slope != 1.0)
+    {
+        launch.finish_in_place();
+    }
+}
+
+/// By which kernel a problem is done: by `algorithm`, or by the one that should be fastest.
+///
+/// # Errors
+/// As [`launch_conv3d`].
+pub(in crate::ops) fn plan<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    problem: &Conv3dProblem,
+    algorithm: Option<Algorithm>,
+) -> Result<Plan> {
+    let facts = facts(client, dtype, problem);
+    match algorithm {
+        None => algorithm::choose(problem, &facts),
+        chosen => algorithm::plan(problem, &facts, chosen),
+    }
 }
 
 /// What every kernel is launched with.
@@ -110,6 +156,7 @@ struct Launch<'a, R: Runtime> {
     client: &'a ComputeClient<R>,
     dtype: DType,
     buffers: Conv3dHandles<'a>,
+    slope: f32,
     problem: &'a Conv3dProblem,
 }
 
@@ -122,16 +169,22 @@ impl<R: Runtime> Launch<'_, R> {
         [x, w, if self.buffers.b.is_some() { problem.weight_shape()[0] } else { 1 }, y]
     }
 
-    /// Voxels of the output, and cubes that make `tiling`'s tiles of it.
+    /// Voxels of the output, and cubes that make `tiling`'s tiles and splits of it.
     fn rows_and_cubes(&self, tiling: &Tiling) -> (usize, CubeCount) {
         let [n, co, od, oh, ow] = self.problem.output_shape();
         let rows = n * od * oh * ow;
-        (rows, cube_grid(rows.div_ceil(tiling.tiles.m) * co.div_ceil(tiling.tiles.n)))
+        (rows, cube_grid(rows.div_ceil(tiling.tiles.m) * co.div_ceil(tiling.tiles.n) * tiling.splits))
+    }
+
+    /// The epilogue as the kernels take it; `bias` of them.
+    fn epilogue(&self) -> EpilogueLaunch<R> {
+        let Conv3dHandles { b, residual, .. } = self.buffers;
+        EpilogueLaunch::new(b.is_some().into(), residual.is_some().into(), self.slope)
     }
 
     /// `channels` outputs a unit, a divisor of a group's.
     fn direct(&self, channels: usize) {
-        let Conv3dHandles { x, w, b, y } = self.buffers;
+        let Conv3dHandles { x, w, b, y, .. } = self.buffers;
         let [x_len, w_len, b_len, y_len] = self.lengths();
         let (count, dim) = grid(y_len / channels);
         let bias = bias_or_nothing(self.client, b);
@@ -154,14 +207,16 @@ impl<R: Runtime> Launch<'_, R> {
     }
 
     fn register_blocked(&self, tiling: &Tiling, width: usize) {
-        let Conv3dHandles { x, w, b, y } = self.buffers;
-        let [x_len, w_len, b_len, y_len] = self.lengths();
+        let Conv3dHandles { x, w, b, .. } = self.buffers;
+        let [x_len, w_len, b_len, _] = self.lengths();
         let (rows, count) = self.rows_and_cubes(tiling);
         let bias = bias_or_nothing(self.client, b);
-        // SAFETY: outputs are stored below `rows` and co; inputs are loaded where the tap's bits say that they exist, else
-        // from element 0; the tiling divides its tiles among its units (a test), so shared indices stay in their stage.
-        with_float!(self.dtype, F => unsafe {
-            register_blocked::conv3d_register_blocked::launch_unchecked::<F, R>(
+        let target = self.target(tiling);
+        // SAFETY: outputs are stored below `rows`, co and the splits; inputs are loaded where the tap's bits say that they
+        // exist, else from element 0; the tiling divides its tiles among its units (a test), so shared indices stay in
+        // their stage; the residual is read where it is there, at the element that is stored.
+        with_float!(self.dtype, F => with_float!(target.dtype, O => unsafe {
+            register_blocked::conv3d_register_blocked::launch_unchecked::<F, O, R>(
                 self.client,
                 count,
                 CubeDim::new_1d(tiling.tiles.units as u32),
@@ -169,138 +224,132 @@ impl<R: Runtime> Launch<'_, R> {
                 array(x, x_len),
                 array(w, w_len),
                 array(&bias, b_len),
-                array(y, y_len),
+                array(&target.residual, target.residual_len),
+                array(&target.y, target.len),
                 self.problem.geometry(),
                 rows,
-                b.is_some().into(),
+                tiling.splits,
+                target.epilogue(self),
                 tiling.tiles,
                 tiling.block,
             )
-        });
+        }));
+        self.finish_parts(tiling, &target);
     }
 
     fn implicit_gemm(&self, tiling: &Tiling, width: usize) {
-        let Conv3dHandles { x, w, b, y } = self.buffers;
-        let [x_len, w_len, b_len, y_len] = self.lengths();
+        let Conv3dHandles { x, w, b, .. } = self.buffers;
+        let [x_len, w_len, b_len, _] = self.lengths();
         let (rows, count) = self.rows_and_cubes(tiling);
         let bias = bias_or_nothing(self.client, b);
-        let pair = if self.problem.weight_shape()[0].is_multiple_of(2) { 2 } else { 1 };
+        let target = self.target(tiling);
         // SAFETY: as above; `pair` divides co, so a store never crosses into the next voxel.
-        with_float!(self.dtype, F => unsafe {
-            implicit_gemm::conv3d_implicit_gemm::launch_unchecked::<F, R>(
+        with_float!(self.dtype, F => with_float!(target.dtype, O => unsafe {
+            implicit_gemm::conv3d_implicit_gemm::launch_unchecked::<F, O, R>(
                 self.client,
                 count,
                 CubeDim::new_1d(tiling.tiles.units as u32),
                 width,
-                pair,
+                self.pair(),
                 array(x, x_len),
                 array(w, w_len),
                 array(&bias, b_len),
-                array(y, y_len),
+                array(&target.residual, target.residual_len),
+                array(&target.y, target.len),
                 self.problem.geometry(),
                 rows,
-                b.is_some().into(),
+                tiling.splits,
+                target.epilogue(self),
                 tiling.tiles,
                 tiling.planes,
                 tiling.step,
             )
+        }));
+        self.finish_parts(tiling, &target);
+    }
+
+    /// Channels that a unit stores at a time.
+    fn pair(&self) -> usize {
+        if self.problem.weight_shape()[0].is_multiple_of(2) { 2 } else { 1 }
+    }
+
+    /// What a kernel that may split its sums writes.
+    fn target(&self, tiling: &Tiling) -> Target {
+        let y_len = self.lengths()[3];
+        let nothing = || self.client.empty(size_of::<f32>());
+        if tiling.splits > 1 {
+            let len = tiling.splits * y_len;
+            let y = self.client.empty(len * size_of::<f32>());
+            return Target { dtype: DType::F32, y, len, residual: nothing(), residual_len: 1, parts: true };
+        }
+        let (residual, residual_len) = self.buffers.residual.map_or_else(|| (nothing(), 1), |r| (r.clone(), y_len));
+        Target { dtype: self.dtype, y: self.buffers.y.clone(), len: y_len, residual, residual_len, parts: false }
+    }
+
+    /// The sum of the parts and the epilogue, where sums were split.
+    fn finish_parts(&self, tiling: &Tiling, target: &Target) {
+        if !target.parts {
+            return;
+        }
+        let Conv3dHandles { b, residual, y, .. } = self.buffers;
+        let ([_, _, b_len, y_len], pair) = (self.lengths(), self.pair());
+        let (count, dim) = grid(y_len / pair);
+        let bias = b.cloned().unwrap_or_else(|| self.client.empty(pair * size_of::<f32>()));
+        let rest = residual.cloned().unwrap_or_else(|| self.client.empty(pair * size_of::<f32>()));
+        // SAFETY: a unit writes the vector of its position, below the length of y, and reads it in each of the splits, in
+        // the residual and, by its channel, in the bias, where those are there.
+        with_float!(self.dtype, F => unsafe {
+            finish::finish_parts::launch_unchecked::<F, R>(
+                self.client,
+                count,
+                dim,
+                pair,
+                array(&target.y, target.len),
+                array(&bias, b_len.max(pair)),
+                array(&rest, if residual.is_some() { y_len } else { pair }),
+                array(y, y_len),
+                tiling.splits,
+                self.problem.weight_shape()[0] / pair,
+                self.epilogue(),
+            )
+        });
+    }
+
+    /// Residual and activation over an output that is there.
+    fn finish_in_place(&self) {
+        let Conv3dHandles { residual, y, .. } = self.buffers;
+        let y_len = self.lengths()[3];
+        let width = vector_width(self.client, self.dtype, self.problem.weight_shape()[0]);
+        let (count, dim) = grid(y_len / width);
+        let rest = residual.cloned().unwrap_or_else(|| self.client.empty(width * size_of::<f32>()));
+        // SAFETY: a unit reads and writes the vector of its position, below the length of y and of a residual that is there.
+        with_float!(self.dtype, F => unsafe {
+            finish::finish_in_place::launch_unchecked::<F, R>(
+                self.client,
+                count,
+                dim,
+                width,
+                array(&rest, if residual.is_some() { y_len } else { width }),
+                array(y, y_len),
+                self.epilogue(),
+            )
         });
     }
 }
 
-/// Units that keep any device busy: where a gradient has fewer elements, its sums are cut into splits.
-const BUSY: usize = 1 << 16;
-/// Splits that the second stage adds at most.
-const MAX_SPLITS: usize = 256;
-
-/// Splits of a sum over `terms` rows into `units` units' results. From shapes alone: the same on every device.
-fn splits(units: usize, terms: usize) -> usize {
-    (BUSY / units).clamp(1, MAX_SPLITS).min(terms)
-}
-
-/// dw = the gradient by the weight of sum(dy * conv3d(x, w)), over buffers of `dtype` (a float type) that hold the
-/// problem's tensors, each of fewer than 2^32 elements.
-pub fn launch_conv3d_backward_weight<R: Runtime>(
-    client: &ComputeClient<R>,
+/// Where a kernel that may split its sums stores them: straight into the output, or in parts of f32.
+struct Target {
     dtype: DType,
-    x: &Handle,
-    dy: &Handle,
-    dw: &Handle,
-    problem: &Conv3dProblem,
-) {
-    let [n, co, od, oh, _] = problem.output_shape();
-    let [x_len, w_len, y_len]: [usize; 3] =
-        [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| s.iter().product());
-    let channels = channels_a_unit(co / problem.params().groups);
-    let rows = n * od * oh;
-    let splits = splits(w_len / channels, rows);
-    let parts = client.empty(splits * w_len * size_of::<f32>());
-    let (count, dim) = grid(splits * w_len / channels);
-    // SAFETY: a unit writes its own `channels` elements of `parts`; it reads rows below `rows` and input voxels that its
-    // bounds checks found inside, and the problem's shapes agree with the buffers.
-    with_float!(dtype, F => unsafe {
-        backward::conv3d_weight_parts::launch_unchecked::<F, R>(
-            client,
-            count,
-            dim,
-            array(x, x_len),
-            array(dy, y_len),
-            array(&parts, splits * w_len),
-            problem.geometry(),
-            rows,
-            splits,
-            channels,
-        )
-    });
-    launch_sum_parts(client, dtype, &parts, dw, w_len, splits);
-}
-
-/// db = the gradient by the bias: f32 sums over `dy` of `dtype` (a float type), a value per output channel.
-pub fn launch_conv3d_backward_bias<R: Runtime>(
-    client: &ComputeClient<R>,
-    dtype: DType,
-    dy: &Handle,
-    db: &Handle,
-    problem: &Conv3dProblem,
-) {
-    let [n, co, od, oh, ow] = problem.output_shape();
-    let voxels = n * od * oh * ow;
-    let splits = splits(co, voxels);
-    let parts = client.empty(splits * co * size_of::<f32>());
-    let (count, dim) = grid(splits * co);
-    // SAFETY: a unit writes its own element of `parts` and reads one channel of voxels below `voxels`.
-    with_float!(dtype, F => unsafe {
-        backward::conv3d_bias_parts::launch_unchecked::<F, R>(
-            client,
-            count,
-            dim,
-            array(dy, voxels * co),
-            array(&parts, splits * co),
-            voxels,
-            splits,
-        )
-    });
-    launch_sum_parts(client, DType::F32, &parts, db, co, splits);
-}
-
-fn launch_sum_parts<R: Runtime>(
-    client: &ComputeClient<R>,
-    dtype: DType,
-    parts: &Handle,
-    out: &Handle,
+    y: Handle,
     len: usize,
-    splits: usize,
-) {
-    let (count, dim) = grid(len);
-    // SAFETY: a unit writes the element of its position, below the length of `out`, and reads it in each of the splits.
-    with_float!(dtype, F => unsafe {
-        backward::sum_parts::launch_unchecked::<F, R>(
-            client,
-            count,
-            dim,
-            array(parts, splits * len),
-            array(out, len),
-            splits,
-        )
-    });
+    residual: Handle,
+    residual_len: usize,
+    parts: bool,
+}
+
+impl Target {
+    /// Parts are summed up before anything is done to them.
+    fn epilogue<R: Runtime>(&self, launch: &Launch<'_, R>) -> EpilogueLaunch<R> {
+        if self.parts { EpilogueLaunch::new(0, 0, 1.0) } else { launch.epilogue() }
+    }
 }

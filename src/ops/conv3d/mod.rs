@@ -2,9 +2,15 @@
 
 #[cfg(feature = "gpu")]
 mod algorithm;
+#[cfg(feature = "gpu")]
+mod bricks;
 pub(in crate::ops) mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+#[cfg(feature = "gpu")]
+pub mod gpu_backward;
+#[cfg(feature = "gpu")]
+pub mod halo;
 pub(in crate::ops) mod problem;
 pub mod reference;
 #[cfg(feature = "gpu")]
@@ -12,6 +18,8 @@ mod tiling;
 
 #[cfg(feature = "gpu")]
 pub use algorithm::Algorithm;
+#[cfg(feature = "gpu")]
+pub(in crate::ops) use algorithm::Plan;
 pub use problem::{Conv3dParams, Conv3dProblem};
 
 use super::conv_transpose3d::{ConvTranspose3dProblem, gathered};
@@ -24,6 +32,22 @@ use crate::error::{Error, Result};
 use crate::tensor::DType;
 use crate::tensor::Tensor;
 
+/// What is done to the output of a convolution before it is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue<'a> {
+    /// Of the output's shape and type; added to it.
+    pub residual: Option<&'a Tensor>,
+    /// Of the leaky ReLU behind that: 0 is the ReLU, 1 leaves values as they are.
+    pub slope: f32,
+}
+
+impl Epilogue<'_> {
+    /// Nothing.
+    pub const NONE: Self = Self { residual: None, slope: 1.0 };
+    /// A ReLU.
+    pub const RELU: Self = Self { residual: None, slope: 0.0 };
+}
+
 /// y[n, co, o] = b[co] + sum over ci of its group and taps k of w[co, ci, k] * x[n, ci, o * stride + k * dilation - padding],
 /// zero outside the input: cross-correlation, as PyTorch's `conv3d`.
 ///
@@ -34,21 +58,38 @@ use crate::tensor::Tensor;
 /// Shapes that do not fit (see [`Conv3dProblem::new`]); operands of different types or on different devices; a device
 /// that fails; on a GPU, a NEPHRON_CONV that names no algorithm.
 pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams) -> Result<Tensor> {
+    conv3d_then(x, w, b, params, &Epilogue::NONE)
+}
+
+/// leaky_relu(conv3d(x, w, b) + residual, slope), the sum rounded to the tensors' type once.
+///
+/// # Errors
+/// As [`conv3d`]; a residual of another shape, type or device than the output.
+pub fn conv3d_then(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    params: &Conv3dParams,
+    epilogue: &Epilogue<'_>,
+) -> Result<Tensor> {
     let _span = timeline::op("conv3d", &[x, w]);
-    let problem = checked(x, w, b, params)?;
+    let problem = checked(x, w, b, params, epilogue)?;
     match x.device() {
         Device::Cpu => {
             let bias = b.map(Tensor::host_floats).transpose()?;
             let weights = w.host_derived(|p| cpu::fits(&problem, p), |w| cpu::pack(&problem, w))?;
-            let y = cpu::conv3d(&problem, x.host_floats()?, &weights, bias);
+            let mut y = cpu::conv3d(&problem, x.host_floats()?, &weights, bias);
+            if epilogue.residual.is_some() || epilogue.slope != 1.0 {
+                cpu::finish(&mut y, epilogue.residual.map(Tensor::host_floats).transpose()?, epilogue.slope);
+            }
             Ok(Tensor::host_f32(problem.output_shape(), y))
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(device) => on_gpu(&device, &problem, x, w, b, None),
+        Device::Gpu(device) => on_gpu(&device, &problem, [x, w], b, epilogue, None),
     }
 }
 
-/// [`conv3d`] by one algorithm, whatever the model of their costs says. For tests and measurements.
+/// [`conv3d_then`] by one algorithm, whatever the model of their costs says. For tests and measurements.
 ///
 /// # Errors
 /// As [`conv3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do (groups, or kernels of
@@ -60,19 +101,33 @@ pub fn conv3d_by(
     w: &Tensor,
     b: Option<&Tensor>,
     params: &Conv3dParams,
+    epilogue: &Epilogue<'_>,
 ) -> Result<Tensor> {
-    let problem = checked(x, w, b, params)?;
+    let problem = checked(x, w, b, params, epilogue)?;
     match x.device() {
         Device::Cpu => Err(Error::argument("conv3d by an algorithm: device", "a GPU", "cpu")),
-        Device::Gpu(device) => on_gpu(&device, &problem, x, w, b, Some(algorithm)),
+        Device::Gpu(device) => on_gpu(&device, &problem, [x, w], b, epilogue, Some(algorithm)),
     }
 }
 
-fn checked(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams) -> Result<Conv3dProblem> {
+fn checked(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    params: &Conv3dParams,
+    epilogue: &Epilogue<'_>,
+) -> Result<Conv3dProblem> {
     let problem = Conv3dProblem::new(x.shape(), w.shape(), *params)?;
     expect_operands("conv3d", x, &[("weight", w)])?;
     if let Some(b) = b {
         expect_vector("conv3d: bias", x, b, w.shape()[0])?;
+    }
+    if let Some(residual) = epilogue.residual {
+        expect_operands("conv3d", x, &[("residual", residual)])?;
+        if residual.shape() != problem.output_shape() {
+            let [expected, found] = [problem.output_shape(), residual.shape()].map(|s| format!("{s:?}"));
+            return Err(Error::shape("conv3d: residual", expected, found));
+        }
     }
     Ok(problem)
 }
@@ -81,17 +136,21 @@ fn checked(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams) ->
 fn on_gpu(
     device: &Gpu,
     problem: &Conv3dProblem,
-    x: &Tensor,
-    w: &Tensor,
+    [x, w]: [&Tensor; 2],
     b: Option<&Tensor>,
+    epilogue: &Epilogue<'_>,
     algorithm: Option<Algorithm>,
 ) -> Result<Tensor> {
     problem::expect_indexable("conv3d", &[x.shape(), w.shape(), problem.output_shape()])?;
     let y = Tensor::gpu_alloc(device, problem.output_shape(), x.dtype())?;
     let (input, weight, output) = (x.gpu_handle(device)?, w.gpu_handle(device)?, y.gpu_handle(device)?);
     let bias = b.map(|b| b.gpu_handle(device)).transpose()?;
-    let buffers = gpu::Conv3dHandles { x: &input, w: &weight, b: bias.as_ref(), y: &output };
-    with_client!(device, client => gpu::launch_conv3d(client, x.dtype(), buffers, problem, algorithm))?;
+    let residual = epilogue.residual.map(|r| r.gpu_handle(device)).transpose()?;
+    let (b, residual) = (bias.as_ref(), residual.as_ref());
+    let buffers = gpu::Conv3dHandles { x: &input, w: &weight, b, residual, y: &output };
+    with_client!(device, client => {
+        gpu::launch_conv3d(client, x.dtype(), buffers, epilogue.slope, problem, algorithm)
+    })?;
     Ok(y)
 }
 
@@ -136,8 +195,8 @@ pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParam
             let (input, gradient) = (x.gpu_handle(&device)?, dy.gpu_handle(&device)?);
             let (weight, bias) = (dw.gpu_handle(&device)?, db.gpu_handle(&device)?);
             with_client!(device, client => {
-                gpu::launch_conv3d_backward_weight(client, x.dtype(), &input, &gradient, &weight, &problem);
-                gpu::launch_conv3d_backward_bias(client, x.dtype(), &gradient, &bias, &problem);
+                gpu_backward::launch_conv3d_backward_weight(client, x.dtype(), &input, &gradient, &weight, &problem);
+                gpu_backward::launch_conv3d_backward_bias(client, x.dtype(), &gradient, &bias, &problem);
             });
             Ok(Conv3dGradients { dx, dw, db })
         }

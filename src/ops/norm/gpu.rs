@@ -39,6 +39,19 @@ pub struct Affine {
     pub bias: Option<Handle>,
 }
 
+/// Moments of parts of the groups, [groups, `each`, channels] f32, to be merged in order.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Positions of a part, f32 [groups, `each`]; without it parts are equally large, but for the last.
+    pub counts: Option<Handle>,
+    /// Mean.
+    pub means: Handle,
+    /// Sum of squared deviations from the mean.
+    pub m2s: Handle,
+    /// Parts of a group.
+    pub each: usize,
+}
+
 /// Positions of a chunk. Depends on the problem alone, so the order of every sum does too.
 fn chunk_size(problem: NormProblem, lanes: usize) -> usize {
     let rows = BLOCK as usize / lanes;
@@ -63,39 +76,55 @@ pub fn launch_statistics<R: Runtime>(
     let lanes = channels.next_power_of_two().min(LANES);
     let chunk = chunk_size(problem, lanes);
     let chunks = positions.div_ceil(chunk);
-    let (parts, statistics) = (groups * chunks * channels, groups * channels);
-    let means = client.empty(parts * size_of::<f32>());
-    let m2s = client.empty(parts * size_of::<f32>());
-    let dim = CubeDim::new_1d(BLOCK);
+    let parts = groups * chunks * channels;
+    let [means, m2s] = [(); 2].map(|()| client.empty(parts * size_of::<f32>()));
 
     let count = cube_grid(groups * chunks * channels.div_ceil(lanes));
     // SAFETY: units load x only for a channel, position and group below their counts, whose product is its length, and
     // store only for a channel, chunk and group below theirs.
     with_float!(dtype, F => unsafe {
         norm::partial_moments::launch_unchecked::<F, R>(
-            client, count, dim, array(x, len), array(&means, parts), array(&m2s, parts),
+            client, count, CubeDim::new_1d(BLOCK), array(x, len), array(&means, parts), array(&m2s, parts),
             groups, positions, channels, chunk, lanes, BLOCK as usize / lanes,
         )
     });
+    launch_merge(client, &Parts { counts: None, means, m2s, each: chunks }, out, problem, eps);
+}
 
-    let lanes = lanes.min(MERGE_LANES);
+/// The statistics of [groups, positions, channels] from the moments of its parts.
+pub fn launch_merge<R: Runtime>(
+    client: &ComputeClient<R>,
+    parts: &Parts,
+    out: &Statistics,
+    problem: NormProblem,
+    eps: f32,
+) {
+    let NormProblem { groups, positions, channels } = problem;
+    let (len, statistics) = (groups * parts.each * channels, groups * channels);
+    let lanes = channels.next_power_of_two().min(MERGE_LANES);
     let count = cube_grid(groups * channels.div_ceil(lanes));
-    // SAFETY: as above, over the buffers the first pass filled and the three of [groups, channels].
+    // Without counts their array is not read; any buffer stands in for it.
+    let (counts, counts_len) = parts.counts.as_ref().map_or((&parts.means, len), |c| (c, groups * parts.each));
+    // SAFETY: units load parts only for a channel, part and group below their counts, whose product is their length, and
+    // store only for a channel and group below theirs.
     unsafe {
         norm::merge_moments::launch_unchecked::<R>(
             client,
             count,
-            dim,
-            array(&means, parts),
-            array(&m2s, parts),
+            CubeDim::new_1d(BLOCK),
+            array(counts, counts_len),
+            array(&parts.means, len),
+            array(&parts.m2s, len),
             array(&out.mean, statistics),
             array(&out.inverse_sd, statistics),
             array(&out.variance, statistics),
             groups,
             positions,
             channels,
-            chunk,
+            positions.div_ceil(parts.each),
+            parts.each,
             eps,
+            parts.counts.is_some(),
             lanes,
             BLOCK as usize / lanes,
         );
@@ -144,7 +173,34 @@ pub fn launch_apply<R: Runtime>(
         norm::apply_statistics::launch_unchecked::<F, R>(
             client, count, dim, width, array(x, len), array(mean, groups * channels),
             array(inverse_sd, groups * channels), array(weight, weights), array(bias, biases), array(y, len),
-            positions, channels / width, affine.weight.is_some(), affine.bias.is_some(),
+            positions, channels / width, 1.0, affine.weight.is_some(), affine.bias.is_some(),
+        )
+    });
+}
+
+/// y = leaky_relu((y - mean) * inverse_sd * weight + bias, slope) over y as [`launch_apply`]'s, which nothing else reads.
+pub fn launch_apply_in_place<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    statistics: &Statistics,
+    affine: &Affine,
+    slope: f32,
+    y: &Handle,
+    problem: NormProblem,
+) {
+    let NormProblem { groups, positions, channels } = problem;
+    let len = groups * positions * channels;
+    let width = vector_width(client, DType::F32, channels);
+    let (count, dim) = grid(len / width);
+    let Statistics { mean, inverse_sd, .. } = statistics;
+    let (weight, weights) = affine.weight.as_ref().map_or((mean, groups * channels), |w| (w, channels));
+    let (bias, biases) = affine.bias.as_ref().map_or((mean, groups * channels), |b| (b, channels));
+    // SAFETY: as for `launch_apply`; a unit reads and writes its own vector alone.
+    with_float!(dtype, F => unsafe {
+        norm::apply_in_place::launch_unchecked::<F, R>(
+            client, count, dim, width, array(mean, groups * channels), array(inverse_sd, groups * channels),
+            array(weight, weights), array(bias, biases), array(y, len), positions, channels / width, slope,
+            affine.weight.is_some(), affine.bias.is_some(),
         )
     });
 }

@@ -1,0 +1,248 @@
+//! Convolution of stride 1 as a matrix product whose inputs stay in shared memory for all taps.
+//!
+//! The implicit GEMM gathers every input once a tap: 27 reads from L2 bind it where channels are few. Here a cube takes a
+//! brick of output voxels and keeps the input voxels under all their taps, the brick and its halo, `chunk` channels at a
+//! time. With 4 x 8 x 8 voxels and 3 x 3 x 3 taps that is 6 x 10 x 10 voxels: 2.3 reads an input instead of 27. Over the
+//! halo a tap is a fixed step, so the multiplication needs no tests of bounds and one addition a row of taps.
+//!
+//! Weights come in stages of one tap: `n` rows of `chunk` elements, by cp.async where the device has it, one stage for
+//! each tap along x, two steps ahead. Per tap, chunk of 32 and plane (64 voxels x 32 channels) that is 32 `mma.sync` for
+//! 12 `ldmatrix`, and 2 KiB from L2.
+//!
+//! Rows of the halo and of the weights are `chunk` elements and one piece of 16 bytes apart. Those are odd numbers of
+//! pieces, so eight neighbouring rows of a piece lie in different banks without a permutation, and the address of a tap
+//! is the address of the voxel plus a constant.
+//!
+//! Because an input is stored into the halo once and read 27 times, what is done to it on the way costs little: the
+//! instance norm and leaky ReLU of the layer before ([`Source::Normed`]) are applied there, and padding is zero after
+//! them, as it has to be. The other end of the norm is here too: the moments of the outputs of a brick, as they are
+//! stored, one mean and sum of squared deviations a brick and channel (`norm::merge_moments` merges them in order).
+
+mod finish;
+mod multiply;
+mod stage;
+
+use cubecl::prelude::*;
+
+use super::Geometry;
+use super::implicit_gemm::{BLOCK, Planes, Step, Sums};
+use super::staging::{Tiles, Transfer, await_stage, commit_stage, stage_barriers};
+use finish::{store, store_moments};
+use multiply::{lane_rows, multiply_mma, multiply_plain};
+use stage::{fill, stage_weights};
+
+/// What is known of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// It is as it is.
+    Plain,
+    /// It still waits for its instance norm and leaky ReLU.
+    Normed,
+    /// Its channels lie in two tensors, the first's a multiple of the chunk.
+    Two,
+}
+
+/// What a cube makes and holds. `units` are whole planes, and a multiple of the vectors in a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bricks {
+    /// Output voxels along (z, y, x), powers of two; a multiple of 16 in all.
+    pub voxels: [usize; 3],
+    /// Taps along (z, y, x).
+    pub kernel: [usize; 3],
+    /// Output channels.
+    pub n: usize,
+    /// Input channels at a time, a multiple of 16.
+    pub chunk: usize,
+    /// Units of the cube.
+    pub units: usize,
+    /// Size of an element.
+    pub bytes: usize,
+    /// How weights are staged.
+    pub transfer: Transfer,
+}
+
+impl Bricks {
+    /// Output voxels.
+    pub fn m(&self) -> usize {
+        self.voxels.iter().product()
+    }
+
+    /// Input voxels along (z, y, x).
+    pub fn halo(&self) -> [usize; 3] {
+        [0, 1, 2].map(|a| self.voxels[a] + self.kernel[a] - 1)
+    }
+
+    /// Elements from one row to the next, of the halo and of the weights.
+    pub fn pitch(&self) -> usize {
+        self.chunk + 16 / self.bytes
+    }
+
+    /// Bytes of shared memory.
+    pub fn shared_bytes(&self) -> usize {
+        let rows = self.halo().iter().product::<usize>() + self.kernel[2] * self.n;
+        rows * self.pitch() * self.bytes
+    }
+
+    /// The part that the staging of weights looks at.
+    pub(super) fn stages(&self) -> Tiles {
+        Tiles {
+            m: self.m(),
+            n: self.n,
+            k: self.chunk,
+            stages: self.kernel[2],
+            units: self.units,
+            bytes: self.bytes,
+            transfer: self.transfer,
+        }
+    }
+}
+
+/// The norm that the input waits for: f32 [n, ci] statistics and [ci] scale and shift, which are read where they are there.
+#[derive(CubeType, CubeLaunch)]
+pub struct InputNorm {
+    pub mean: Array<f32>,
+    pub inverse_sd: Array<f32>,
+    pub weight: Array<f32>,
+    pub bias: Array<f32>,
+    pub weighted: u32,
+    pub biased: u32,
+    pub slope: f32,
+}
+
+/// Where the moments of each brick go: counts [bricks], means and sums of squared deviations [bricks, co].
+#[derive(CubeType, CubeLaunch)]
+pub struct OutputMoments {
+    pub counts: Array<f32>,
+    pub means: Array<f32>,
+    pub m2s: Array<f32>,
+}
+
+/// The brick of a cube.
+#[derive(CubeType)]
+pub struct Brick {
+    /// Counted over all images.
+    pub index: usize,
+    pub image: usize,
+    /// First output voxel; with the taps' offsets added, coordinates counted from the first padding voxel.
+    pub z: usize,
+    pub y: usize,
+    pub x: usize,
+}
+
+/// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group, stride and dilation 1; `b` [co]
+/// where `biased`. `second` is read for [`Source::Two`]: x has the first `first` channels, it has the rest. A unit stores
+/// `P` (1 or 2, a divisor of co) channels at a time.
+#[cube(launch_unchecked)]
+pub fn conv3d_halo<F: Float, N: Size, P: Size>(
+    x: &Array<Vector<F, N>>,
+    second: &Array<Vector<F, N>>,
+    w: &Array<Vector<F, N>>,
+    b: &Array<f32>,
+    norm: &InputNorm,
+    y: &mut Array<Vector<F, P>>,
+    moments: &mut OutputMoments,
+    g: Geometry,
+    first: usize,
+    images: usize,
+    biased: u32,
+    #[comptime] t: Bricks,
+    #[comptime] planes: Planes,
+    #[comptime] step: Step,
+    #[comptime] source: Source,
+    #[comptime] with_moments: bool,
+) {
+    let across = g.co.div_ceil(t.n);
+    let (along_z, along_y, along_x) = (
+        g.z.output.div_ceil(comptime!(t.voxels[0])),
+        g.y.output.div_ceil(comptime!(t.voxels[1])),
+        g.x.output.div_ceil(comptime!(t.voxels[2])),
+    );
+    // Cubes side by side share their halo. The same for all units of a cube: past the end none of them waits.
+    if CUBE_POS < images * along_z * along_y * along_x * across {
+        let width = N::value();
+        let stages = comptime!(t.stages());
+        let first_n = CUBE_POS % across * t.n;
+        let index = CUBE_POS / across;
+        let brick = Brick {
+            index,
+            image: index / along_x / along_y / along_z,
+            z: index / along_x / along_y % along_z * comptime!(t.voxels[0]),
+            y: index / along_x % along_y * comptime!(t.voxels[1]),
+            x: index % along_x * comptime!(t.voxels[2]),
+        };
+        let rows = comptime!(t.halo().iter().product::<usize>());
+        let mut halo = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(rows * t.pitch() / width), 16usize);
+        let all_stages = comptime!(t.kernel[2] * t.n * t.pitch() / width);
+        let mut weights = SharedMemory::<Vector<F, N>>::new_aligned(all_stages, 16usize);
+        let barriers = stage_barriers(stages);
+
+        let (mi, ni) = comptime!((t.m() / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
+        let mut sums = Sums::new();
+        #[unroll]
+        for _ in 0..comptime!(mi * ni) {
+            let mut block = Array::<Vector<f32, Const<2>>>::new(2usize);
+            block[0] = Vector::new(0.0f32);
+            block[1] = Vector::new(0.0f32);
+            sums.push(block);
+        }
+        let voxels = lane_rows(t, planes, step);
+
+        let taps = comptime!(t.kernel[0] * t.kernel[1] * t.kernel[2]);
+        let lines = comptime!(t.kernel[0] * t.kernel[1]);
+        let ahead = comptime!(t.kernel[2] - 1);
+        let chunks = g.ci.div_ceil(t.chunk);
+        let steps = chunks * taps;
+        // The step that is staged next.
+        let mut tap = 0usize;
+        let mut channel = 0usize;
+        #[unroll]
+        for s in 0..ahead {
+            stage_weights(w, &mut weights, &g, first_n, tap, channel, s, t);
+            commit_stage(&barriers, s, stages);
+            tap += 1;
+        }
+        for chunk in 0..chunks {
+            sync_cube();
+            let from = chunk * t.chunk;
+            if comptime!(source == Source::Two) {
+                if from < first {
+                    fill(x, &mut halo, norm, &g, &brick, first, from, t, source);
+                } else {
+                    fill(second, &mut halo, norm, &g, &brick, g.ci - first, from - first, t, source);
+                }
+            } else {
+                fill(x, &mut halo, norm, &g, &brick, g.ci, from, t, source);
+            }
+            for line in 0..lines {
+                let above = line / comptime!(t.kernel[1]) * comptime!(t.halo()[1]) + line % comptime!(t.kernel[1]);
+                let from = above * comptime!(t.halo()[2] * t.pitch() / width);
+                #[unroll]
+                for s in 0..comptime!(t.kernel[2]) {
+                    await_stage(&barriers, (chunk * lines + line) as u32, s, stages);
+                    let next = comptime!((s + ahead) % t.kernel[2]);
+                    if (chunk * lines + line) * comptime!(t.kernel[2]) + s + ahead < steps {
+                        if tap == taps {
+                            tap = 0;
+                            channel += t.chunk;
+                        }
+                        stage_weights(w, &mut weights, &g, first_n, tap, channel, next, t);
+                        commit_stage(&barriers, next, stages);
+                        tap += 1;
+                    }
+                    let at = from + comptime!(s * t.pitch() / width);
+                    if comptime!(step == Step::Mma) {
+                        multiply_mma::<F, N>(&halo, &weights, &mut sums, &voxels, at, s, t, planes);
+                    } else {
+                        multiply_plain::<F, N>(&halo, &weights, &mut sums, &voxels, at, s, t, planes);
+                    }
+                }
+            }
+        }
+        store::<F, P>(y, b, &g, &mut sums, &brick, first_n, biased, t, planes);
+        if with_moments {
+            // SAFETY: every unit is past its last read once all have come to the barrier that `store_moments` begins with.
+            unsafe { halo.free() };
+            store_moments(moments, &g, &sums, &brick, first_n, t, planes);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The bricks that the halo kernel may run with on a device, and what it refuses.
+
+use std::fmt;
+
+use nephron_kernels::conv3d::halo::Bricks;
+use nephron_kernels::conv3d::implicit_gemm::{PLANE, Planes, Step};
+
+use super::Conv3dProblem;
+use super::algorithm::{Algorithm, Facts, refuse};
+use super::tiling::transfer;
+use crate::error::Error;
+use crate::tensor::Tensor;
+
+/// A brick and how planes share it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::ops) struct HaloTiling {
+    pub(super) bricks: Bricks,
+    pub(super) planes: Planes,
+    pub(super) step: Step,
+}
+
+impl HaloTiling {
+    /// Can the kernel read these tensors as one input? It takes whole chunks of channels from either of two.
+    pub(in crate::ops) fn reads_two(&self, xs: &[Tensor]) -> bool {
+        matches!(xs, [first, _] if first.shape()[1].is_multiple_of(self.bricks.chunk))
+    }
+}
+
+impl fmt::Display for HaloTiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Bricks { voxels: [z, y, x], n, chunk, units, .. } = self.bricks;
+        write!(f, "{z} x {y} x {x} voxels, {n} channels, {chunk} at a time, {units} units")
+    }
+}
+
+/// What the kernel cannot do with this problem: its weights are staged a tap along x at a time, three stages ahead.
+pub(super) fn obstacle(problem: &Conv3dProblem) -> Option<Error> {
+    let p = problem.params();
+    let [.., kz, ky, kx] = problem.weight_shape();
+    let halo = Algorithm::Halo;
+    if p.stride != [1; 3] {
+        return refuse(halo, "stride", "[1, 1, 1]", &format!("{:?}", p.stride));
+    }
+    if p.dilation != [1; 3] {
+        return refuse(halo, "dilation", "[1, 1, 1]", &format!("{:?}", p.dilation));
+    }
+    if ![kz, ky].iter().all(|k| [1, 3].contains(k)) || kx != 3 {
+        return refuse(halo, "kernel", "1 or 3 along z and y, 3 along x", &format!("{:?}", [kz, ky, kx]));
+    }
+    None
+}
+
+/// The bricks that fit the device, for a kernel that [`obstacle`] lets through.
+pub(super) fn tilings(facts: &Facts, problem: &Conv3dProblem) -> impl Iterator<Item = HaloTiling> {
+    let facts = *facts;
+    let [_, ci, kz, ky, kx] = problem.weight_shape();
+    let flat = problem.output_shape()[2] == 1;
+    // Voxels, channels, and the planes along each. A matrix instruction's operands fill registers, so a plane makes
+    // 64 x 32 outputs; the twin's are few, since its brick has to fit the least of shared memories.
+    let shapes: &[([usize; 3], usize, [usize; 2])] = match (facts.matrix, flat) {
+        (true, false) => &[([4, 8, 8], 64, [4, 2]), ([4, 8, 8], 32, [4, 1])],
+        (true, true) => &[([1, 16, 16], 64, [4, 2]), ([1, 16, 16], 32, [4, 1])],
+        (false, false) => &[([2, 4, 8], 32, [2, 1])],
+        (false, true) => &[([1, 8, 8], 32, [2, 1])],
+    };
+    let step = if facts.matrix { Step::Mma } else { Step::Plain };
+    let chunk = if ci <= 16 || facts.dtype.size() == 4 { 16 } else { 32 };
+    let tiling = move |&(voxels, n, [m_planes, n_planes]): &([usize; 3], usize, [usize; 2])| HaloTiling {
+        bricks: Bricks {
+            voxels,
+            kernel: [kz, ky, kx],
+            n,
+            chunk,
+            units: m_planes * n_planes * PLANE,
+            bytes: facts.dtype.size(),
+            transfer: transfer(&facts),
+        },
+        planes: Planes { m: m_planes, n: n_planes },
+        step,
+    };
+    shapes.iter().map(tiling).filter(move |t| fits(t, &facts))
+}
+
+fn fits(tiling: &HaloTiling, facts: &Facts) -> bool {
+    let t = tiling.bricks;
+    t.units.is_multiple_of(t.chunk / facts.width) && t.shared_bytes() <= facts.shared_bytes && t.units <= facts.units
+}

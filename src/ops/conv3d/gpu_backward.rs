@@ -1,0 +1,107 @@
+//! Launching the gradients of a convolution by weight and bias on raw handles.
+
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use nephron_kernels::conv3d::backward;
+
+use super::Conv3dProblem;
+use super::gpu::channels_a_unit;
+use crate::ops::launch::{array, grid, with_float};
+use crate::tensor::DType;
+
+/// Units that keep any device busy: where a gradient has fewer elements, its sums are cut into splits.
+const BUSY: usize = 1 << 16;
+/// Splits that the second stage adds at most.
+const MAX_SPLITS: usize = 256;
+
+/// Splits of a sum over `terms` rows into `units` units' results. From shapes alone: the same on every device.
+fn splits(units: usize, terms: usize) -> usize {
+    (BUSY / units).clamp(1, MAX_SPLITS).min(terms)
+}
+
+/// dw = the gradient by the weight of sum(dy * conv3d(x, w)), over buffers of `dtype` (a float type) that hold the
+/// problem's tensors, each of fewer than 2^32 elements.
+pub fn launch_conv3d_backward_weight<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    x: &Handle,
+    dy: &Handle,
+    dw: &Handle,
+    problem: &Conv3dProblem,
+) {
+    let [n, co, od, oh, _] = problem.output_shape();
+    let [x_len, w_len, y_len]: [usize; 3] =
+        [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| s.iter().product());
+    let channels = channels_a_unit(co / problem.params().groups);
+    let rows = n * od * oh;
+    let splits = splits(w_len / channels, rows);
+    let parts = client.empty(splits * w_len * size_of::<f32>());
+    let (count, dim) = grid(splits * w_len / channels);
+    // SAFETY: a unit writes its own `channels` elements of `parts`; it reads rows below `rows` and input voxels that its
+    // bounds checks found inside, and the problem's shapes agree with the buffers.
+    with_float!(dtype, F => unsafe {
+        backward::conv3d_weight_parts::launch_unchecked::<F, R>(
+            client,
+            count,
+            dim,
+            array(x, x_len),
+            array(dy, y_len),
+            array(&parts, splits * w_len),
+            problem.geometry(),
+            rows,
+            splits,
+            channels,
+        )
+    });
+    launch_sum_parts(client, dtype, &parts, dw, w_len, splits);
+}
+
+/// db = the gradient by the bias: f32 sums over `dy` of `dtype` (a float type), a value per output channel.
+pub fn launch_conv3d_backward_bias<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    dy: &Handle,
+    db: &Handle,
+    problem: &Conv3dProblem,
+) {
+    let [n, co, od, oh, ow] = problem.output_shape();
+    let voxels = n * od * oh * ow;
+    let splits = splits(co, voxels);
+    let parts = client.empty(splits * co * size_of::<f32>());
+    let (count, dim) = grid(splits * co);
+    // SAFETY: a unit writes its own element of `parts` and reads one channel of voxels below `voxels`.
+    with_float!(dtype, F => unsafe {
+        backward::conv3d_bias_parts::launch_unchecked::<F, R>(
+            client,
+            count,
+            dim,
+            array(dy, voxels * co),
+            array(&parts, splits * co),
+            voxels,
+            splits,
+        )
+    });
+    launch_sum_parts(client, DType::F32, &parts, db, co, splits);
+}
+
+fn launch_sum_parts<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    parts: &Handle,
+    out: &Handle,
+    len: usize,
+    splits: usize,
+) {
+    let (count, dim) = grid(len);
+    // SAFETY: a unit writes the element of its position, below the length of `out`, and reads it in each of the splits.
+    with_float!(dtype, F => unsafe {
+        backward::sum_parts::launch_unchecked::<F, R>(
+            client,
+            count,
+            dim,
+            array(parts, splits * len),
+            array(out, len),
+            splits,
+        )
+    });
+}

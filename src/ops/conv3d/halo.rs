@@ -1,0 +1,151 @@
+//! Launching the halo kernel, alone or between two instance norms.
+
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use nephron_kernels::conv3d::halo::{self, InputNormLaunch, OutputMomentsLaunch, Source};
+
+use super::Conv3dProblem;
+use super::bricks::HaloTiling;
+use super::gpu::bias_or_nothing;
+use crate::ops::launch::{array, cube_grid, vector_width, with_float};
+use crate::ops::norm::gpu::{Affine, Parts, Statistics};
+use crate::tensor::DType;
+
+/// An instance norm and a leaky ReLU that a tensor still waits for.
+#[derive(Debug, Clone)]
+pub struct PendingNorm {
+    /// Of each image and channel.
+    pub statistics: Statistics,
+    /// Of each channel.
+    pub affine: Affine,
+    /// Of the leaky ReLU below 0.
+    pub slope: f32,
+}
+
+/// Where a convolution's input is.
+#[derive(Debug, Clone, Copy)]
+pub enum HaloInput<'a> {
+    /// One tensor [n, d, h, w, ci].
+    Plain(&'a Handle),
+    /// One tensor, and the norm and activation to be applied to it on the way.
+    Normed(&'a Handle, &'a PendingNorm),
+    /// Two tensors, and the number of channels in the first, a multiple of the brick's chunk.
+    Two([&'a Handle; 2], usize),
+}
+
+/// The buffers beside the input: as in [`super::gpu::Conv3dHandles`].
+#[derive(Debug, Clone, Copy)]
+pub struct HaloBuffers<'a> {
+    /// [co, kd, kh, kw, ci].
+    pub w: &'a Handle,
+    /// [co].
+    pub b: Option<&'a Handle>,
+    /// [n, od, oh, ow, co], written whole.
+    pub y: &'a Handle,
+}
+
+/// y = conv3d(input, w) + b by `tiling`, which was planned for this problem and device. With `moments` also the moments of
+/// every brick of y, ready to be merged into the statistics of an instance norm.
+pub(in crate::ops) fn launch<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    input: HaloInput<'_>,
+    buffers: HaloBuffers<'_>,
+    problem: &Conv3dProblem,
+    tiling: &HaloTiling,
+    moments: bool,
+) -> Option<Parts> {
+    let HaloBuffers { w, b, y } = buffers;
+    let ([n, ci, ..], [_, co, spatial @ ..]) = (problem.input_shape(), problem.output_shape());
+    let t = tiling.bricks;
+    let width = vector_width(client, dtype, ci);
+    let pair = if co.is_multiple_of(2) { 2 } else { 1 };
+    let each: usize = (0..3).map(|a| spatial[a].div_ceil(t.voxels[a])).product();
+    let nothing = client.empty(size_of::<f32>());
+    let floats = |len: usize| client.empty(len * size_of::<f32>());
+    let parts = moments.then(|| Parts {
+        counts: Some(floats(n * each)),
+        means: floats(n * each * co),
+        m2s: floats(n * each * co),
+        each,
+    });
+    let [x_len, w_len, y_len]: [usize; 3] =
+        [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| s.iter().product());
+    let (source, [x, second], first) = match input {
+        HaloInput::Plain(x) => (Source::Plain, [x, x], ci),
+        HaloInput::Normed(x, _) => (Source::Normed, [x, x], ci),
+        HaloInput::Two(xs, first) => (Source::Two, xs, first),
+    };
+    let (first_len, second_len) =
+        (x_len / ci * first, if source == Source::Two { x_len / ci * (ci - first) } else { x_len });
+    let bias = bias_or_nothing(client, b);
+    // SAFETY: outputs are stored below the output's extents and co; inputs are loaded from a voxel that is inside the
+    // input and a channel that the tensor has, else from element 0; weights below co and ci, else from element 0; the
+    // norm's parameters below the channels; moments below the number of bricks and co. Absent buffers are not read:
+    // their flags are 0, or compiled in.
+    with_float!(dtype, F => unsafe {
+        let vector = |handle: &Handle, len: usize| array::<R>(handle, len);
+        let norm = match input {
+            HaloInput::Normed(_, pending) => {
+                let Statistics { mean, inverse_sd, .. } = &pending.statistics;
+                let Affine { weight, bias } = &pending.affine;
+                let optional = |p: &Option<Handle>| {
+                    p.as_ref().map_or_else(|| vector(&nothing, 1), |handle| vector(handle, ci))
+                };
+                InputNormLaunch::new(
+                    vector(mean, n * ci),
+                    vector(inverse_sd, n * ci),
+                    optional(weight),
+                    optional(bias),
+                    weight.is_some().into(),
+                    bias.is_some().into(),
+                    pending.slope,
+                )
+            }
+            _ => {
+                let [mean, sd, weight, bias] = [(); 4].map(|()| vector(&nothing, 1));
+                InputNormLaunch::new(mean, sd, weight, bias, 0, 0, 1.0)
+            }
+        };
+        let moments = match &parts {
+            Some(Parts { counts: Some(counts), means, m2s, .. }) => OutputMomentsLaunch::new(
+                vector(counts, n * each),
+                vector(means, n * each * co),
+                vector(m2s, n * each * co),
+            ),
+            // Each its own: a kernel's outputs may not share memory.
+            _ => {
+                let [counts, means, m2s] = [(); 3].map(|()| vector(&floats(1), 1));
+                OutputMomentsLaunch::new(counts, means, m2s)
+            }
+        };
+        halo::conv3d_halo::launch_unchecked::<F, R>(
+            client,
+            cube_grid(n * each * co.div_ceil(t.n)),
+            CubeDim::new_1d(t.units as u32),
+            width,
+            pair,
+            array(x, first_len),
+            array(second, second_len),
+            array(w, w_len),
+            array(&bias, if b.is_some() { co } else { 1 }),
+            norm,
+            array(y, y_len),
+            moments,
+            problem.geometry(),
+            first,
+            n,
+            b.is_some().into(),
+            t,
+            tiling.planes,
+            tiling.step,
+            source,
+            parts.is_some(),
+        )
+    });
+    parts
+}
+
+#[cfg(test)]
+#[path = "halo_tests.rs"]
+mod tests;
