@@ -58,6 +58,10 @@ struct Cli {
     #[cfg(feature = "gpu")]
     #[arg(long, global = true, value_name = "DIR")]
     dump: Option<PathBuf>,
+    /// Time the likely kernels for each convolution on a GPU and keep the fastest, for later runs too
+    #[cfg(feature = "gpu")]
+    #[arg(long, global = true)]
+    tune: bool,
     /// Say more on standard error
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -181,7 +185,10 @@ fn usage(error: &clap::Error) -> Error {
 fn execute(cli: Cli) -> Result<()> {
     set_threads(cli.threads)?;
     #[cfg(feature = "gpu")]
-    crate::ops::say_choices(cli.verbose > 0);
+    {
+        crate::ops::say_choices(cli.verbose > 0);
+        crate::ops::tune_convolutions(cli.tune);
+    }
     if cli.trace.is_some() {
         crate::ops::record_timeline();
     }

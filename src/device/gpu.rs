@@ -196,6 +196,14 @@ impl Gpu {
         &self.0.name
     }
 
+    /// What measurements on this device hold for: its own name, its driver, and this crate's version.
+    pub(crate) fn identity(&self) -> String {
+        let adapters = super::list::report().into_iter().flat_map(|backend| backend.adapters);
+        let own = adapters.into_iter().find(|a| a.device == self.0.name);
+        let hardware = own.map_or_else(|| self.0.name.clone(), |a| format!("{}, {}", a.name, a.driver));
+        format!("{hardware}, nephron {}", env!("CARGO_PKG_VERSION"))
+    }
+
     /// Does nothing run here, so that results mean nothing? (`cuda-compile`, tests only.)
     pub fn compiles_only(&self) -> bool {
         self.0.name == "cuda-compile"

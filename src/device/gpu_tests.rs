@@ -1,28 +1,16 @@
 //! Launches that fail must become errors: CubeCL logs most of them and carries on with stale data.
 
 use super::*;
-use crate::device::{Device, DeviceSpec};
+use crate::device::DeviceSpec;
 
 /// Every GPU backend at hand, with guarded buffers.
 fn gpus() -> Vec<Gpu> {
-    guard_buffers();
-    let specs = [
+    crate::device::test_gpus::gpus(&[
         DeviceSpec::Vulkan(None),
         DeviceSpec::Cuda(None),
         #[cfg(feature = "cuda-compile")]
         DeviceSpec::CudaCompile,
-    ];
-    let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
-    let open = |spec: DeviceSpec| match Device::open(spec) {
-        Ok(Device::Gpu(gpu)) => Some(gpu),
-        Ok(Device::Cpu) => None,
-        Err(error) => {
-            assert!(!required.split(',').any(|r| r == spec.to_string()), "{error}");
-            eprintln!("SKIPPED on {spec}: {error}");
-            None
-        }
-    };
-    specs.into_iter().filter_map(open).collect()
+    ])
 }
 
 fn argument<R: Runtime>(handle: &Handle, len: usize) -> ArrayArg<R> {

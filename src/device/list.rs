@@ -120,6 +120,17 @@ mod cuda_backend {
         BackendReport { backend: "cuda", adapters, missing }
     }
 
+    /// With the newest CUDA that the driver knows.
+    fn driver() -> String {
+        let mut version = 0;
+        // SAFETY: the call writes one integer; the library was found before any adapter is described.
+        let result = unsafe { sys::cuDriverGetVersion(&mut version) };
+        if result != sys::CUresult::CUDA_SUCCESS {
+            return "NVIDIA CUDA".into();
+        }
+        format!("NVIDIA CUDA {}.{}", version / 1000, version % 1000 / 10)
+    }
+
     fn describe(index: usize) -> Option<AdapterReport> {
         use sys::CUdevice_attribute as A;
         let device = result::device::get(index as i32).ok()?;
@@ -131,7 +142,7 @@ mod cuda_backend {
             device: format!("cuda:{index}"),
             name: result::device::get_name(device).unwrap_or_else(|_| "unknown".into()),
             kind: "discrete",
-            driver: "NVIDIA CUDA".into(),
+            driver: driver(),
             details: vec![
                 format!(
                     "compute capability: {}.{}",

@@ -7,6 +7,8 @@ mod faults;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
 mod list;
+#[cfg(all(test, feature = "gpu"))]
+pub(crate) mod test_gpus;
 
 use std::fmt;
 use std::str::FromStr;

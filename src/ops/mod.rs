@@ -34,6 +34,8 @@ pub use conv_block::conv_blocks_by;
 pub use conv_block::{ConvBlockNorm, ConvBlockWeights, conv_block, conv_blocks};
 pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
 #[cfg(feature = "gpu")]
+pub use conv3d::tune::tune_convolutions;
+#[cfg(feature = "gpu")]
 pub use conv3d::{Algorithm as Conv3dAlgorithm, conv3d_by};
 pub use conv3d::{Conv3dGradients, Conv3dParams, Epilogue as ConvEpilogue, conv3d, conv3d_backward, conv3d_then};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};

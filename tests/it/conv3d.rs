@@ -184,25 +184,35 @@ fn the_same_bits_every_time() {
 #[test]
 #[cfg(feature = "cuda-compile")]
 fn matrix_kernels_keep_what_they_promise() {
+    use ops::Conv3dAlgorithm as By;
     for device in devices().iter().filter(|d| crate::support::compiles_only(d)) {
-        for (channels, size) in [(32, 96), (64, 64), (320, 8)] {
+        for (by, channels, size) in [
+            (By::ImplicitGemm, 32, 96),
+            (By::ImplicitGemm, 64, 64),
+            (By::ImplicitGemm, 320, 8),
+            (By::Halo, 32, 64),
+            (By::Halo, 64, 64),
+        ] {
             let x = Tensor::zeros(device, [1, channels, size, size, size], DType::F16).expect("zeros");
             let w = Tensor::zeros(device, [channels, channels, 3, 3, 3], DType::F16).expect("zeros");
             let params = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
-            ops::conv3d_by(ops::Conv3dAlgorithm::ImplicitGemm, &x, &w, None, &params, &ops::ConvEpilogue::NONE)
-                .expect("a launch");
-            device.synchronize().unwrap_or_else(|e| panic!("{channels} channels: {e}"));
+            ops::conv3d_by(by, &x, &w, None, &params, &ops::ConvEpilogue::NONE).expect("a launch");
+            device.synchronize().unwrap_or_else(|e| panic!("{by}, {channels} channels: {e}"));
         }
         let verdicts = nephron_cuda_compile::verdicts().into_iter();
-        let wide: Vec<_> =
-            verdicts.filter(|v| v.kernel.contains("conv3d_implicit_gemm") && v.options.starts_with("n: 8")).collect();
-        assert!(wide.len() >= 4, "two tilings for two GPUs: {wide:#?}");
-        for v in wide {
-            let code = v.resources.code;
-            assert!(v.warps >= 8, "{v:#?}");
-            assert!(code.wide_loads >= 4 && code.loop_multiplications >= 16, "{v:#?}");
-            // What is not a matrix instruction is addresses, copies and waiting: docs/performance.md says how much.
-            assert!(code.loop_instructions <= 14 * code.loop_multiplications, "{v:#?}");
+        // Loads and stores as wide as they come, and whole chunks of channels.
+        let whole = |options: &str| options.starts_with("n: 8, p: 2") && !options.contains("chunk: 16");
+        let wide: Vec<_> = verdicts.filter(|v| whole(&v.options)).collect();
+        // What is not a matrix instruction is addresses, copies and waiting: docs/performance.md says how much.
+        for (kernel, tilings, instructions) in [("conv3d_implicit_gemm", 2, 14), ("conv3d_halo", 2, 5)] {
+            let wide: Vec<_> = wide.iter().filter(|v| v.kernel.contains(kernel)).collect();
+            assert!(wide.len() >= 2 * tilings, "{tilings} tilings of {kernel} for two GPUs: {wide:#?}");
+            for v in wide {
+                let code = v.resources.code;
+                assert!(v.warps >= 8, "{v:#?}");
+                assert!(code.wide_loads >= 4 && code.loop_multiplications >= 16, "{v:#?}");
+                assert!(code.loop_instructions <= instructions * code.loop_multiplications, "{v:#?}");
+            }
         }
     }
 }

@@ -101,6 +101,17 @@ impl Plan {
     }
 }
 
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.algorithm().fmt(f)?;
+        match self {
+            Self::Naive | Self::Direct => Ok(()),
+            Self::RegisterBlocked(t) | Self::ImplicitGemm(t) => write!(f, " {t}"),
+            Self::Halo(t) => write!(f, " {t}"),
+        }
+    }
+}
+
 /// Multiply-adds a cycle of a multiprocessor. On matrix instructions an H100 does 1058 (490 TFLOP/s by `mma.sync`), of
 /// which the kernels' other instructions leave about this much; of 128 ordinary ones likewise.
 fn rate(algorithm: Algorithm, matrix: bool) -> f64 {
@@ -197,11 +208,8 @@ fn obstacle(problem: &Conv3dProblem, facts: &Facts, algorithm: Algorithm) -> Opt
     }
 }
 
-/// The cheapest plan of `algorithm`, or of all.
-pub(super) fn plan(problem: &Conv3dProblem, facts: &Facts, algorithm: Option<Algorithm>) -> Result<Plan> {
-    if let Some(refused) = algorithm.and_then(|a| obstacle(problem, facts, a)) {
-        return Err(refused);
-    }
+/// What could do the problem, the cheapest first.
+pub(super) fn ranked(problem: &Conv3dProblem, facts: &Facts) -> Vec<Plan> {
     let split = |tiling| splits(tiling, problem, facts);
     let tiled = tiling::register_blocked(facts)
         .flat_map(split)
@@ -209,9 +217,17 @@ pub(super) fn plan(problem: &Conv3dProblem, facts: &Facts, algorithm: Option<Alg
         .chain(tiling::implicit_gemm(facts).flat_map(split).map(Plan::ImplicitGemm))
         .chain(bricks::tilings(facts, problem).map(Plan::Halo));
     let candidates = [Plan::Naive, Plan::Direct].into_iter().chain(tiled);
-    let allowed = candidates
-        .filter(|p| algorithm.is_none_or(|a| a == p.algorithm()) && obstacle(problem, facts, p.algorithm()).is_none());
-    let cheapest = allowed.min_by(|a, b| cost(a, problem, facts).total_cmp(&cost(b, problem, facts)));
+    let mut able: Vec<_> = candidates.filter(|p| obstacle(problem, facts, p.algorithm()).is_none()).collect();
+    able.sort_by(|a, b| cost(a, problem, facts).total_cmp(&cost(b, problem, facts)));
+    able
+}
+
+/// The cheapest plan of `algorithm`, or of all.
+pub(super) fn plan(problem: &Conv3dProblem, facts: &Facts, algorithm: Option<Algorithm>) -> Result<Plan> {
+    if let Some(refused) = algorithm.and_then(|a| obstacle(problem, facts, a)) {
+        return Err(refused);
+    }
+    let cheapest = ranked(problem, facts).into_iter().find(|p| algorithm.is_none_or(|a| a == p.algorithm()));
     cheapest.ok_or_else(|| {
         let found = format!("{} bytes and {} units", facts.shared_bytes, facts.units);
         Error::argument("conv3d: what a cube may have on this device", "enough for a tile", found)
@@ -237,13 +253,8 @@ pub(super) fn choose(problem: &Conv3dProblem, facts: &Facts) -> Result<Plan> {
 fn describe(plan: &Plan, problem: &Conv3dProblem, facts: &Facts, refused: Option<&str>) -> String {
     let [m, n, k] = product(problem);
     let why = if refused.is_some() { ", the wish refused" } else { "" };
-    let tiles = match plan {
-        Plan::Naive | Plan::Direct => String::new(),
-        Plan::RegisterBlocked(t) | Plan::ImplicitGemm(t) => format!(" {t}"),
-        Plan::Halo(t) => format!(" {t}"),
-    };
     let (x, w, dtype) = (problem.input_shape(), problem.weight_shape(), facts.dtype);
-    format!("conv3d {dtype} {x:?} by {w:?} ({m} x {n} x {k}): {}{tiles}{why}", plan.algorithm())
+    format!("conv3d {dtype} {x:?} by {w:?} ({m} x {n} x {k}): {plan}{why}")
 }
 
 #[cfg(test)]

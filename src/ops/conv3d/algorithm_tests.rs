@@ -26,11 +26,57 @@ fn chosen(problem: &Conv3dProblem, facts: &Facts) -> Algorithm {
 #[test]
 fn matrix_instructions_are_used_where_they_are() {
     let unet = problem(32, 32, 64, 1);
-    assert_eq!(chosen(&unet, &GPU), Algorithm::ImplicitGemm);
+    assert_eq!(chosen(&unet, &GPU), Algorithm::Halo);
+    let down = Conv3dParams { stride: [2; 3], padding: [1; 3], ..Conv3dParams::default() };
+    let down = Conv3dProblem::new(unet.input_shape(), [64, 32, 3, 3, 3], down).expect("shapes that fit");
+    assert_eq!(chosen(&down, &GPU), Algorithm::ImplicitGemm);
     let without = Facts { matrix: false, copy_async: false, shared_bytes: 32 << 10, processors: 8, width: 4, ..GPU };
     assert_eq!(chosen(&unet, &without), Algorithm::RegisterBlocked);
     assert_eq!(chosen(&problem(32, 32, 64, 2), &GPU), Algorithm::Direct);
     assert_eq!(chosen(&problem(1, 1, 2, 1), &Facts { width: 1, ..GPU }), Algorithm::Direct);
+}
+
+/// 320 channels at 8^3 are 40 tiles for 132 multiprocessors: their sums are split until all of them have work, into pieces
+/// that cover the sum and leave none empty.
+#[test]
+fn sums_are_split_where_tiles_are_few() {
+    let Ok(Plan::ImplicitGemm(tiling)) = plan(&problem(320, 320, 8, 1), &GPU, Some(Algorithm::ImplicitGemm)) else {
+        panic!("no plan");
+    };
+    assert!(tiling.splits > 1, "{tiling}");
+    let Ok(Plan::ImplicitGemm(whole)) = plan(&problem(64, 64, 64, 1), &GPU, Some(Algorithm::ImplicitGemm)) else {
+        panic!("no plan");
+    };
+    assert_eq!(whole.splits, 1, "{whole}");
+    for (k, splits) in [(8640, 3), (8640, 7), (100, 50), (33, 2), (32, 9)] {
+        let tiling = whole.split(k, splits);
+        let steps = k.div_ceil(tiling.tiles.k);
+        let each = steps.div_ceil(tiling.splits);
+        assert!(tiling.splits <= splits && (tiling.splits - 1) * each < steps, "{k} in {splits}: {tiling}");
+    }
+}
+
+#[test]
+fn every_brick_divides_among_its_units() {
+    for (dtype, widths) in [(DType::F16, &[1, 2, 4, 8][..]), (DType::F32, &[1, 2, 4])] {
+        for &width in widths {
+            let gpu = Facts { width, dtype, ..GPU };
+            let least = Facts { matrix: false, copy_async: false, shared_bytes: 32 << 10, units: 256, ..gpu };
+            for problem in [problem(16, 32, 8, 1), problem(64, 64, 8, 1)] {
+                for facts in [gpu, least] {
+                    let all: Vec<_> = bricks::tilings(&facts, &problem).collect();
+                    assert!(!all.is_empty(), "{facts:?}");
+                    for HaloTiling { bricks: t, planes, .. } in all {
+                        assert_eq!(t.units, planes.m * planes.n * 32, "{t:?}");
+                        assert!(t.m().is_multiple_of(16 * planes.m) && t.n.is_multiple_of(16 * planes.n), "{t:?}");
+                        assert!(t.units.is_multiple_of(t.n) && (8 * planes.m).is_multiple_of(t.units / t.n), "{t:?}");
+                        // Rows of the halo and of the weights begin in different banks.
+                        assert_eq!(t.pitch() * t.bytes / 16 % 2, 1, "{t:?}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Conv3dProblem {
 }
 
 /// What the choice of an algorithm needs to know of the device and the problem.
-fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &Conv3dProblem) -> Facts {
+pub(super) fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &Conv3dProblem) -> Facts {
     let (features, hardware) = (client.features(), &client.properties().hardware);
     let matrix = with_float!(dtype, F => {
         let float = F::as_type_native_unchecked().storage_type();

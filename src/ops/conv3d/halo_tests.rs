@@ -4,8 +4,9 @@
 use half::f16;
 
 use super::*;
-use crate::device::gpu::{Gpu, guard_buffers, with_client};
-use crate::device::{Device, DeviceSpec};
+use crate::device::Device;
+use crate::device::gpu::{Gpu, with_client};
+use crate::device::test_gpus::computing_gpus;
 use crate::ops::conv3d::gpu::plan;
 use crate::ops::conv3d::reference::conv3d;
 use crate::ops::conv3d::{Algorithm, Conv3dParams, Plan};
@@ -14,22 +15,6 @@ use crate::ops::norm::gpu::launch_merge;
 use crate::tensor::{Shape, Tensor};
 
 const SLOPE: f64 = 0.5;
-
-/// Every GPU that computes; launches through CUDA's compiler are the business of the integration tests.
-fn gpus() -> Vec<Gpu> {
-    guard_buffers();
-    let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
-    let open = |spec: DeviceSpec| match Device::open(spec) {
-        Ok(Device::Gpu(gpu)) => Some(gpu),
-        Ok(Device::Cpu) => None,
-        Err(error) => {
-            assert!(!required.split(',').any(|r| r == spec.to_string()), "{error}");
-            eprintln!("SKIPPED on {spec}: {error}");
-            None
-        }
-    };
-    [DeviceSpec::Vulkan(None), DeviceSpec::Cuda(None)].into_iter().filter_map(open).collect()
-}
 
 /// Small whole numbers that no tile repeats.
 fn whole(len: usize, factor: usize, range: usize) -> Vec<f32> {
@@ -103,7 +88,7 @@ fn problem(input: Shape, co: usize, kernel: [usize; 3]) -> Conv3dProblem {
 
 #[test]
 fn a_pending_norm_is_applied_inside_and_padding_stays_zero() {
-    for gpu in gpus() {
+    for gpu in computing_gpus() {
         for dtype in [DType::F32, DType::F16].into_iter().filter(|d| Device::Gpu(gpu.clone()).supports(*d)) {
             for (input, co, kernel) in [
                 ([2, 5, 3, 5, 9], 7, [3, 3, 3]),
@@ -133,7 +118,7 @@ fn a_pending_norm_is_applied_inside_and_padding_stays_zero() {
 
 #[test]
 fn two_inputs_are_read_as_one() {
-    for gpu in gpus() {
+    for gpu in computing_gpus() {
         for dtype in [DType::F32, DType::F16].into_iter().filter(|d| Device::Gpu(gpu.clone()).supports(*d)) {
             let (input, first) = ([2, 50, 3, 6, 9], 32);
             let problem = problem(input, 33, [3, 3, 3]);

@@ -15,6 +15,8 @@ pub(in crate::ops) mod problem;
 pub mod reference;
 #[cfg(feature = "gpu")]
 mod tiling;
+#[cfg(feature = "gpu")]
+pub(in crate::ops) mod tune;
 
 #[cfg(feature = "gpu")]
 pub use algorithm::Algorithm;
@@ -148,9 +150,10 @@ fn on_gpu(
     let residual = epilogue.residual.map(|r| r.gpu_handle(device)).transpose()?;
     let (b, residual) = (bias.as_ref(), residual.as_ref());
     let buffers = gpu::Conv3dHandles { x: &input, w: &weight, b, residual, y: &output };
+    let plan = tune::plan(device, x.dtype(), problem, algorithm)?;
     with_client!(device, client => {
-        gpu::launch_conv3d(client, x.dtype(), buffers, epilogue.slope, problem, algorithm)
-    })?;
+        gpu::launch_planned(client, x.dtype(), buffers, epilogue.slope, problem, &plan);
+    });
     Ok(y)
 }
 

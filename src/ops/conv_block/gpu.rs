@@ -5,9 +5,9 @@
 use super::{ConvBlockNorm, ConvBlockWeights};
 use crate::device::gpu::{Gpu, with_client};
 use crate::error::Result;
-use crate::ops::conv3d::gpu::{Conv3dHandles, launch_planned, plan};
+use crate::ops::conv3d::gpu::{Conv3dHandles, launch_planned};
 use crate::ops::conv3d::halo::{self, HaloBuffers, HaloInput, PendingNorm};
-use crate::ops::conv3d::{Algorithm, Conv3dProblem, Plan, problem::expect_indexable};
+use crate::ops::conv3d::{Algorithm, Conv3dProblem, Plan, problem::expect_indexable, tune};
 use crate::ops::norm::NormProblem;
 use crate::ops::norm::gpu::{Affine, Statistics, launch_apply_in_place, launch_merge, launch_statistics};
 use crate::ops::{concat, expect_addressable};
@@ -54,7 +54,7 @@ fn convolve(
     algorithm: Option<Algorithm>,
 ) -> Result<Pending> {
     let dtype = block.w.dtype();
-    let plan = with_client!(device, client => plan(client, dtype, problem, algorithm))?;
+    let plan = tune::plan(device, dtype, problem, algorithm)?;
     let input = match (&plan, input) {
         (Plan::Halo(tiling), Input::Tensors(xs)) if tiling.reads_two(&xs) => Input::Tensors(xs),
         (Plan::Halo(_), Input::Pending(pending)) => Input::Pending(pending),
