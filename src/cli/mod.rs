@@ -62,6 +62,10 @@ struct Cli {
     #[cfg(feature = "gpu")]
     #[arg(long, global = true)]
     tune: bool,
+    /// Let convolutions of f32 round their operands to tf32 where a GPU multiplies those faster
+    #[cfg(feature = "gpu")]
+    #[arg(long, global = true)]
+    tf32: bool,
     /// Say more on standard error
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -188,6 +192,7 @@ fn execute(cli: Cli) -> Result<()> {
     {
         crate::ops::say_choices(cli.verbose > 0);
         crate::ops::tune_convolutions(cli.tune);
+        crate::ops::allow_tf32(cli.tf32);
     }
     if cli.trace.is_some() {
         crate::ops::record_timeline();

@@ -190,8 +190,8 @@ fn matrix_kernels_keep_what_they_promise() {
             (By::ImplicitGemm, 32, 96),
             (By::ImplicitGemm, 64, 64),
             (By::ImplicitGemm, 320, 8),
-            (By::Halo, 32, 64),
-            (By::Halo, 64, 64),
+            (By::Halo, 32, 48),
+            (By::Halo, 64, 48),
         ] {
             let x = Tensor::zeros(device, [1, channels, size, size, size], DType::F16).expect("zeros");
             let w = Tensor::zeros(device, [channels, channels, 3, 3, 3], DType::F16).expect("zeros");
@@ -213,6 +213,35 @@ fn matrix_kernels_keep_what_they_promise() {
                 assert!(code.wide_loads >= 4 && code.loop_multiplications >= 16, "{v:#?}");
                 assert!(code.loop_instructions <= instructions * code.loop_multiplications, "{v:#?}");
             }
+        }
+    }
+}
+
+/// f32 on matrix instructions where that is allowed, through CUDA's compiler; each test is a process of its own.
+#[test]
+#[cfg(feature = "cuda-compile")]
+fn f32_is_rounded_to_tf32_only_where_that_is_allowed() {
+    use ops::Conv3dAlgorithm as By;
+    for device in devices().iter().filter(|d| crate::support::compiles_only(d)) {
+        let x = Tensor::zeros(device, [1, 32, 16, 16, 16], DType::F32).expect("zeros");
+        let w = Tensor::zeros(device, [64, 32, 3, 3, 3], DType::F32).expect("zeros");
+        let params = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
+        let run = |by| ops::conv3d_by(by, &x, &w, None, &params, &ops::ConvEpilogue::NONE);
+        let kernels = [By::ImplicitGemm, By::Halo];
+        for by in kernels {
+            assert_names(&run(by).expect_err("not allowed").to_string(), &["tf32 allowed", "found f32"]);
+        }
+        ops::allow_tf32(true);
+        for by in kernels {
+            run(by).expect("a launch");
+            device.synchronize().unwrap_or_else(|e| panic!("{by}: {e}"));
+        }
+        ops::allow_tf32(false);
+        let tf32: Vec<_> =
+            nephron_cuda_compile::verdicts().into_iter().filter(|v| v.options.contains("Tf32")).collect();
+        assert!(tf32.len() >= 4, "two kernels for two GPUs: {tf32:#?}");
+        for v in tf32 {
+            assert!(v.resources.code.loop_multiplications >= 16 && v.warps >= 8, "{v:#?}");
         }
     }
 }

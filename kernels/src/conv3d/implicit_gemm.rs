@@ -20,6 +20,8 @@ use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage
 pub enum Step {
     /// CUDA's `mma.sync` m16n8k16 (f16 and bf16, f32 sums), operands by `ldmatrix`; sm_80 and later.
     Mma,
+    /// `mma.sync` m16n8k8 over f32 rounded to tf32 (8 bits of exponent, 10 of mantissa), f32 sums; sm_80 and later.
+    Tf32,
     /// Ordinary arithmetic over the same tiles.
     Plain,
 }
@@ -103,6 +105,8 @@ pub fn conv3d_implicit_gemm<F: Float, O: Float, N: Size, P: Size>(
                     }
                     if comptime!(step == Step::Mma) {
                         multiply_mma::<F, N>(&a, &bt, &mut sums, s, t, planes);
+                    } else if comptime!(step == Step::Tf32) {
+                        multiply_tf32::<F, N>(&a, &bt, &mut sums, s, t, planes);
                     } else {
                         multiply_plain::<F, N>(&a, &bt, &mut sums, s, t, planes);
                     }
@@ -165,6 +169,68 @@ fn multiply_mma<F: Float, N: Size>(
                     def.execute_inplace(left.index(i), &right, sums.index_mut(comptime!(i * ni + j * 2 + h)));
                 }
             }
+        }
+    }
+}
+
+/// Sixteen terms for a block from vectors of four: lane l has four terms of rows l / 4 and l / 4 + 8 of A and of column l / 4
+/// of B, where the instruction has it hold terms l % 4 and l % 4 + 4 of eight. Which of the sixteen those are is the same
+/// for A and B, and a sum does not mind their order: two instructions take the first and the last two of the four.
+#[cube]
+pub(super) fn multiply_four_terms<F: Float, N: Size>(
+    low: Vector<F, N>,
+    high: Vector<F, N>,
+    right: &Array<Vector<F, N>>,
+    sums: &mut Sums,
+    #[comptime] i: usize,
+    #[comptime] ni: usize,
+) {
+    let def = cmma::MmaDefinition::<tf32, tf32, f32>::new(16usize, 8usize, 8usize);
+    #[unroll]
+    for e in 0..2usize {
+        let mut left = Array::<Vector<tf32, Const<1>>>::new(4usize);
+        left[0] = Vector::cast_from(Vector::<F, Const<1>>::new(low[2 * e]));
+        left[1] = Vector::cast_from(Vector::<F, Const<1>>::new(high[2 * e]));
+        left[2] = Vector::cast_from(Vector::<F, Const<1>>::new(low[2 * e + 1]));
+        left[3] = Vector::cast_from(Vector::<F, Const<1>>::new(high[2 * e + 1]));
+        #[unroll]
+        for j in 0..ni {
+            let mut column = Array::<Vector<tf32, Const<1>>>::new(2usize);
+            column[0] = Vector::cast_from(Vector::<F, Const<1>>::new(right[j][2 * e]));
+            column[1] = Vector::cast_from(Vector::<F, Const<1>>::new(right[j][2 * e + 1]));
+            def.execute_inplace(&left, &column, sums.index_mut(comptime!(i * ni + j)));
+        }
+    }
+}
+
+/// Vectors of four f32 (`N` is 4).
+#[cube]
+fn multiply_tf32<F: Float, N: Size>(
+    a: &SharedMemory<Vector<F, N>>,
+    b: &SharedMemory<Vector<F, N>>,
+    sums: &mut Sums,
+    #[comptime] stage: usize,
+    #[comptime] t: Tiles,
+    #[comptime] planes: Planes,
+) {
+    let width = N::value();
+    let lane = UNIT_POS as usize % PLANE;
+    let (m0, n0) = plane_start(t, planes);
+    let (mi, ni) = comptime!((t.m / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
+    let (of_a, of_b) = comptime!((stage * t.m * t.k / width, stage * t.n * t.k / width));
+    #[unroll]
+    for part in 0..comptime!(t.k / 16) {
+        let k = lane % 4 * 4 + part * 16;
+        let mut right = Array::<Vector<F, N>>::new(ni);
+        #[unroll]
+        for j in 0..ni {
+            right[j] = b[of_b + place(n0 + lane / 4 + j * BLOCK[1], k, t, width)];
+        }
+        #[unroll]
+        for i in 0..mi {
+            let row = m0 + lane / 4 + i * BLOCK[0];
+            let (low, high) = (a[of_a + place(row, k, t, width)], a[of_a + place(row + 8, k, t, width)]);
+            multiply_four_terms::<F, N>(low, high, &right, sums, i, ni);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Which of the convolution kernels runs: a small model of their costs over the shape and the device.
 //!
 //! A cube's time is what takes it longest, in cycles of a multiprocessor: its multiplications, those of tiles' padding
-//! included, or what it fetches from the L2 cache. Cubes are dealt to the multiprocessors in rounds, and a last round that
+//! included, or what it fetches from the L2 cache; and a little of the other. Cubes are dealt to the multiprocessors in rounds, and a last round that
 //! is not full counts as one. What matters is the order of the candidates, not the numbers.
 
 use std::fmt;
 use std::iter;
 use std::str::FromStr;
+
+use nephron_kernels::conv3d::implicit_gemm::Step;
 
 use super::Conv3dProblem;
 use super::bricks::{self, HaloTiling};
@@ -61,7 +63,7 @@ impl FromStr for Algorithm {
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
-    /// `mma.sync`, `ldmatrix` and cp.async for the problem's type?
+    /// `mma.sync` and cp.async for the problem's type, and `ldmatrix` where it is of 16 bits?
     pub(super) matrix: bool,
     /// cp.async?
     pub(super) copy_async: bool,
@@ -89,6 +91,17 @@ pub(in crate::ops) enum Plan {
     Halo(HaloTiling),
 }
 
+impl Facts {
+    /// What multiplies.
+    pub(super) fn step(&self) -> Step {
+        match (self.matrix, self.dtype) {
+            (false, _) => Step::Plain,
+            (true, DType::F32) => Step::Tf32,
+            (true, _) => Step::Mma,
+        }
+    }
+}
+
 impl Plan {
     fn algorithm(&self) -> Algorithm {
         match self {
@@ -114,18 +127,22 @@ impl fmt::Display for Plan {
 
 /// Multiply-adds a cycle of a multiprocessor. On matrix instructions an H100 does 1058 (490 TFLOP/s by `mma.sync`), of
 /// which the kernels' other instructions leave about this much; of 128 ordinary ones likewise.
-fn rate(algorithm: Algorithm, matrix: bool) -> f64 {
-    match (algorithm, matrix) {
+fn rate(algorithm: Algorithm, facts: &Facts) -> f64 {
+    match (algorithm, facts.matrix) {
         (Algorithm::Naive, _) => 5.0,
         (Algorithm::Direct, _) => 10.0,
         (Algorithm::RegisterBlocked, _) => 80.0,
-        (Algorithm::ImplicitGemm | Algorithm::Halo, true) => 800.0,
+        // Half as many of tf32.
+        (Algorithm::ImplicitGemm | Algorithm::Halo, true) => 1600.0 / facts.dtype.size() as f64,
         (Algorithm::ImplicitGemm | Algorithm::Halo, false) => 4.0,
     }
 }
 
 /// Bytes a cycle from L2 to a multiprocessor, while all of them ask.
 const L2_BYTES: f64 = 24.0;
+
+/// How much of the shorter of the two is not hidden behind the longer.
+const SHOWS: f64 = 0.25;
 
 /// A launch in cycles, about 2 us.
 const LAUNCH_CYCLES: f64 = 3500.0;
@@ -142,7 +159,7 @@ fn product(problem: &Conv3dProblem) -> [usize; 3] {
 /// Cycles, up to a factor that all candidates share.
 fn cost(plan: &Plan, problem: &Conv3dProblem, facts: &Facts) -> f64 {
     let [m, n, k] = product(problem);
-    let rate = rate(plan.algorithm(), facts.matrix);
+    let rate = rate(plan.algorithm(), facts);
     let bytes = facts.dtype.size() as f64;
     // Cubes, multiplications of one, and elements it fetches.
     let (cubes, multiplications, fetched) = match plan {
@@ -162,7 +179,8 @@ fn cost(plan: &Plan, problem: &Conv3dProblem, facts: &Facts) -> f64 {
             (images * bricks * n.div_ceil(t.n), t.m() * t.n * taps * ci, (halo + taps * t.n) * ci)
         }
     };
-    let cycles = (multiplications as f64 / rate).max(fetched as f64 * bytes / L2_BYTES);
+    let (multiply, fetch) = (multiplications as f64 / rate, fetched as f64 * bytes / L2_BYTES);
+    let cycles = multiply.max(fetch) + SHOWS * multiply.min(fetch);
     // Parts of sums are f32, written once and read once, by a launch of its own.
     let parts = match plan {
         Plan::RegisterBlocked(t) | Plan::ImplicitGemm(t) if t.splits > 1 => {
@@ -200,7 +218,8 @@ fn obstacle(problem: &Conv3dProblem, facts: &Facts, algorithm: Algorithm) -> Opt
         _ if groups != 1 => refuse(algorithm, "groups", "1", &groups),
         // The twins are for devices without matrix instructions; where there are some, f32 is not among their types.
         Algorithm::ImplicitGemm | Algorithm::Halo if facts.copy_async && !facts.matrix => {
-            refuse(algorithm, "dtype", "f16 or bf16", &facts.dtype)
+            let expected = "f16, bf16, or f32 in multiples of 4 input channels with tf32 allowed";
+            refuse(algorithm, "dtype", expected, &facts.dtype)
         }
         Algorithm::Halo => bricks::obstacle(problem),
         _ if taps > 32 => refuse(algorithm, "taps along z, y and x together", "at most 32", &taps),

@@ -70,8 +70,8 @@ fn every_brick_divides_among_its_units() {
                         assert_eq!(t.units, planes.m * planes.n * 32, "{t:?}");
                         assert!(t.m().is_multiple_of(16 * planes.m) && t.n.is_multiple_of(16 * planes.n), "{t:?}");
                         assert!(t.units.is_multiple_of(t.n) && (8 * planes.m).is_multiple_of(t.units / t.n), "{t:?}");
-                        // Rows of the halo and of the weights begin in different banks.
-                        assert_eq!(t.pitch() * t.bytes / 16 % 2, 1, "{t:?}");
+                        // Rows of the halo and of the weights begin in different banks, or in one of 64 bytes.
+                        assert!(t.pitch() * t.bytes / 16 % 2 == 1 || t.pitch() * t.bytes == 64, "{t:?}");
                     }
                 }
             }

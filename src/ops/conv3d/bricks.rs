@@ -63,7 +63,7 @@ pub(super) fn tilings(facts: &Facts, problem: &Conv3dProblem) -> impl Iterator<I
         (false, false) => &[([2, 4, 8], 32, [2, 1])],
         (false, true) => &[([1, 8, 8], 32, [2, 1])],
     };
-    let step = if facts.matrix { Step::Mma } else { Step::Plain };
+    let step = facts.step();
     let chunk = if ci <= 16 || facts.dtype.size() == 4 { 16 } else { 32 };
     let tiling = move |&(voxels, n, [m_planes, n_planes]): &([usize; 3], usize, [usize; 2])| HaloTiling {
         bricks: Bricks {

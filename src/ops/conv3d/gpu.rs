@@ -1,6 +1,7 @@
 //! Launching convolutions on raw handles.
 
 use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
@@ -47,15 +48,32 @@ impl Conv3dProblem {
     }
 }
 
+static TF32: AtomicBool = AtomicBool::new(false);
+
+/// From now on convolutions of f32 tensors may round their operands to tf32 (10 bits of mantissa instead of 23) where a GPU
+/// multiplies those much faster; sums stay f32. As PyTorch's `torch.backends.cudnn.allow_tf32`, but off at first.
+pub fn allow_tf32(on: bool) {
+    TF32.store(on, Ordering::Relaxed);
+}
+
+fn tf32_allowed() -> bool {
+    TF32.load(Ordering::Relaxed)
+}
+
 /// What the choice of an algorithm needs to know of the device and the problem.
 pub(super) fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &Conv3dProblem) -> Facts {
     let (features, hardware) = (client.features(), &client.properties().hardware);
-    let matrix = with_float!(dtype, F => {
-        let float = F::as_type_native_unchecked().storage_type();
-        let sum = f32::as_type_native_unchecked().storage_type();
-        let shape = MmaConfig { a_type: float, b_type: float, cd_type: sum, m: 16, n: 8, k: 16 };
-        features.matmul.mma.contains(&shape) && features.matmul.ldmatrix.contains(&float)
-    });
+    let sum = f32::as_type_native_unchecked().storage_type();
+    let multiplies =
+        |a_type, k| features.matmul.mma.contains(&MmaConfig { a_type, b_type: a_type, cd_type: sum, m: 16, n: 8, k });
+    let width = vector_width(client, dtype, problem.weight_shape()[1]);
+    let matrix = match dtype {
+        DType::F32 => tf32_allowed() && width == 4 && multiplies(tf32::as_type_native_unchecked().storage_type(), 8),
+        _ => with_float!(dtype, F => {
+            let float = F::as_type_native_unchecked().storage_type();
+            multiplies(float, 16) && features.matmul.ldmatrix.contains(&float)
+        }),
+    };
     // Planes as wide as a processor's vectors; no GPU is limited to them.
     let software = hardware.plane_size_max <= 8;
     Facts {
@@ -65,7 +83,7 @@ pub(super) fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem
         shared_bytes: hardware.max_shared_memory_size,
         units: hardware.max_units_per_cube as usize,
         processors: hardware.num_streaming_multiprocessors.map_or_else(|| processors(software), |n| n as usize),
-        width: vector_width(client, dtype, problem.weight_shape()[1]),
+        width,
         dtype,
     }
 }

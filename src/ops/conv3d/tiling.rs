@@ -56,10 +56,11 @@ fn fits(tiling: &Tiling, facts: &Facts) -> bool {
 /// Tiles whose blocks are `mma.sync`'s or its plain twin's.
 pub(super) fn implicit_gemm(facts: &Facts) -> impl Iterator<Item = Tiling> {
     let (facts, transfer) = (*facts, transfer(facts));
-    let step = if facts.matrix { Step::Mma } else { Step::Plain };
+    let step = facts.step();
     let stages = if transfer == Transfer::Async { 3 } else { 2 };
-    // m, n, k and the planes along m and n.
-    let shapes = [[128, 64, 32, 2, 2], [128, 32, 32, 4, 1], [64, 64, 32, 2, 2], [64, 32, 16, 2, 2]];
+    // m, n, k and the planes along m and n. A row of k is 64 bytes, or 32.
+    let k = if step == Step::Tf32 { 16 } else { 32 };
+    let shapes = [[128, 64, k, 2, 2], [128, 32, k, 4, 1], [64, 64, k, 2, 2], [64, 32, 16, 2, 2]];
     let tiling = move |[m, n, k, planes_m, planes_n]: [usize; 5]| Tiling {
         tiles: Tiles { m, n, k, stages, units: planes_m * planes_n * PLANE, bytes: facts.dtype.size(), transfer },
         planes: Planes { m: planes_m, n: planes_n },

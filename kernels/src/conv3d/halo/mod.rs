@@ -9,9 +9,10 @@
 //! each tap along x, two steps ahead. Per tap, chunk of 32 and plane (64 voxels x 32 channels) that is 32 `mma.sync` for
 //! 12 `ldmatrix`, and 2 KiB from L2.
 //!
-//! Rows of the halo and of the weights are `chunk` elements and one piece of 16 bytes apart. Those are odd numbers of
-//! pieces, so eight neighbouring rows of a piece lie in different banks without a permutation, and the address of a tap
-//! is the address of the voxel plus a constant.
+//! Rows of 16-bit elements, of the halo and of the weights, are a chunk and one piece of 16 bytes apart. Those are odd
+//! numbers of pieces, so eight neighbouring rows of a piece lie in different banks without a permutation, and the address
+//! of a tap is the address of the voxel plus a constant. Of 32-bit elements two rows of 16 fill a line of 128 bytes, and are
+//! read together: no gap between them.
 //!
 //! Because an input is stored into the halo once and read 27 times, what is done to it on the way costs little: the
 //! instance norm and leaky ReLU of the layer before ([`Source::Normed`]) are applied there, and padding is zero after
@@ -28,7 +29,7 @@ use super::Geometry;
 use super::implicit_gemm::{BLOCK, Planes, Step, Sums};
 use super::staging::{Tiles, Transfer, await_stage, commit_stage, stage_barriers};
 use finish::{store, store_moments};
-use multiply::{lane_rows, multiply_mma, multiply_plain};
+use multiply::{lane_rows, multiply_mma, multiply_plain, multiply_tf32};
 use stage::{fill, stage_weights};
 
 /// What is known of the input.
@@ -74,7 +75,7 @@ impl Bricks {
 
     /// Elements from one row to the next, of the halo and of the weights.
     pub fn pitch(&self) -> usize {
-        self.chunk + 16 / self.bytes
+        self.chunk + if self.bytes == 2 { 8 } else { 0 }
     }
 
     /// Bytes of shared memory.
@@ -232,6 +233,8 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
                     let at = from + comptime!(s * t.pitch() / width);
                     if comptime!(step == Step::Mma) {
                         multiply_mma::<F, N>(&halo, &weights, &mut sums, &voxels, at, s, t, planes);
+                    } else if comptime!(step == Step::Tf32) {
+                        multiply_tf32::<F, N>(&halo, &weights, &mut sums, &voxels, at, s, t, planes);
                     } else {
                         multiply_plain::<F, N>(&halo, &weights, &mut sums, &voxels, at, s, t, planes);
                     }

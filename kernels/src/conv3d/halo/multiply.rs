@@ -3,9 +3,9 @@
 use cubecl::prelude::*;
 
 use super::Bricks;
-use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Step, Sums};
+use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Step, Sums, multiply_four_terms};
 
-/// The first vectors of the halo rows that this lane reads: for [`Step::Mma`] one a block of 16, for the twin two.
+/// The first vectors of the halo rows that this lane reads: for [`Step::Mma`] one a block of 16, else two.
 #[cube]
 pub(super) fn lane_rows(#[comptime] t: Bricks, #[comptime] planes: Planes, #[comptime] step: Step) -> Array<u32> {
     let lane = UNIT_POS as usize % PLANE;
@@ -75,6 +75,40 @@ pub(super) fn multiply_mma<F: Float, N: Size>(
                     def.execute_inplace(left.index(i), &right, sums.index_mut(comptime!(i * ni + j * 2 + h)));
                 }
             }
+        }
+    }
+}
+
+/// Operands as in `implicit_gemm`, vectors of four f32 (`N` is 4).
+#[cube]
+pub(super) fn multiply_tf32<F: Float, N: Size>(
+    halo: &SharedMemory<Vector<F, N>>,
+    weights: &SharedMemory<Vector<F, N>>,
+    sums: &mut Sums,
+    voxels: &Array<u32>,
+    from: usize,
+    #[comptime] stage: usize,
+    #[comptime] t: Bricks,
+    #[comptime] planes: Planes,
+) {
+    let width = N::value();
+    let lane = UNIT_POS as usize % PLANE;
+    let pitch = comptime!(t.pitch() / width);
+    let n0 = UNIT_POS as usize / PLANE % planes.n * comptime!(t.n / planes.n);
+    let (mi, ni) = comptime!((t.m() / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
+    #[unroll]
+    for part in 0..comptime!(t.chunk / 16) {
+        let k = lane % 4 + part * 4;
+        let mut right = Array::<Vector<F, N>>::new(ni);
+        #[unroll]
+        for j in 0..ni {
+            right[j] = weights[(comptime!(stage * t.n + j * BLOCK[1]) + n0 + lane / 4) * pitch + k];
+        }
+        #[unroll]
+        for i in 0..mi {
+            let low = halo[voxels[2 * i] as usize * pitch + from + k];
+            let high = halo[voxels[2 * i + 1] as usize * pitch + from + k];
+            multiply_four_terms::<F, N>(low, high, &right, sums, i, ni);
         }
     }
 }
