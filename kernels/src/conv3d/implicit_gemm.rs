@@ -180,7 +180,7 @@ fn multiply_mma<F: Float, N: Size>(
 pub(super) fn multiply_four_terms<F: Float, N: Size>(
     low: Vector<F, N>,
     high: Vector<F, N>,
-    right: &Array<Vector<F, N>>,
+    right: &Columns,
     sums: &mut Sums,
     #[comptime] i: usize,
     #[comptime] ni: usize,
@@ -189,18 +189,36 @@ pub(super) fn multiply_four_terms<F: Float, N: Size>(
     #[unroll]
     for e in 0..2usize {
         let mut left = Array::<Vector<tf32, Const<1>>>::new(4usize);
-        left[0] = Vector::cast_from(Vector::<F, Const<1>>::new(low[2 * e]));
-        left[1] = Vector::cast_from(Vector::<F, Const<1>>::new(high[2 * e]));
-        left[2] = Vector::cast_from(Vector::<F, Const<1>>::new(low[2 * e + 1]));
-        left[3] = Vector::cast_from(Vector::<F, Const<1>>::new(high[2 * e + 1]));
+        left[0] = rounded::<F>(low[2 * e]);
+        left[1] = rounded::<F>(high[2 * e]);
+        left[2] = rounded::<F>(low[2 * e + 1]);
+        left[3] = rounded::<F>(high[2 * e + 1]);
         #[unroll]
         for j in 0..ni {
-            let mut column = Array::<Vector<tf32, Const<1>>>::new(2usize);
-            column[0] = Vector::cast_from(Vector::<F, Const<1>>::new(right[j][2 * e]));
-            column[1] = Vector::cast_from(Vector::<F, Const<1>>::new(right[j][2 * e + 1]));
-            def.execute_inplace(&left, &column, sums.index_mut(comptime!(i * ni + j)));
+            let column = right.index(comptime!(2 * j + e));
+            def.execute_inplace(&left, column, sums.index_mut(comptime!(i * ni + j)));
         }
     }
+}
+
+/// B's operands for the two instructions of each block.
+pub(super) type Columns = Sequence<Array<Vector<tf32, Const<1>>>>;
+
+/// Adds the four terms of a column to the operands. They are rounded here, once for all rows.
+#[cube]
+pub(super) fn push_column<F: Float, N: Size>(columns: &mut Columns, terms: Vector<F, N>) {
+    #[unroll]
+    for e in 0..2usize {
+        let mut column = Array::<Vector<tf32, Const<1>>>::new(2usize);
+        column[0] = rounded::<F>(terms[2 * e]);
+        column[1] = rounded::<F>(terms[2 * e + 1]);
+        columns.push(column);
+    }
+}
+
+#[cube]
+fn rounded<F: Float>(value: F) -> Vector<tf32, Const<1>> {
+    Vector::cast_from(Vector::<F, Const<1>>::new(value))
 }
 
 /// Vectors of four f32 (`N` is 4).
@@ -221,10 +239,10 @@ fn multiply_tf32<F: Float, N: Size>(
     #[unroll]
     for part in 0..comptime!(t.k / 16) {
         let k = lane % 4 * 4 + part * 16;
-        let mut right = Array::<Vector<F, N>>::new(ni);
+        let mut right = Columns::new();
         #[unroll]
         for j in 0..ni {
-            right[j] = b[of_b + place(n0 + lane / 4 + j * BLOCK[1], k, t, width)];
+            push_column::<F, N>(&mut right, b[of_b + place(n0 + lane / 4 + j * BLOCK[1], k, t, width)]);
         }
         #[unroll]
         for i in 0..mi {
