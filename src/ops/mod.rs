@@ -30,6 +30,8 @@ pub use affine_dice::{AffineDiceOutput, AffineDiceParams, affine_dice};
 pub use arithmetic::{add, concat};
 pub use bspline::bspline_resample3d;
 pub use conv_block::{ConvBlockNorm, conv_block};
+#[cfg(feature = "gpu")]
+pub use conv_transpose3d::{Algorithm as ConvTranspose3dAlgorithm, conv_transpose3d_by};
 pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
 #[cfg(feature = "gpu")]
 pub use conv3d::{Algorithm as Conv3dAlgorithm, conv3d_by};

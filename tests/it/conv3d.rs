@@ -114,6 +114,9 @@ fn by_every_algorithm(
         let no_matrix = x.dtype() == DType::F32 && x.device().name().starts_with("cuda");
         let able = By::ALL.into_iter().filter(|a| params.groups == 1 || *a == By::Direct);
         let able = able.filter(|a| *a != By::ImplicitGemm || !no_matrix);
+        let ([_, ci, ..], [.., kw]) = (x.shape(), w.shape());
+        let stem = ci <= 4 && kw <= 7 && params.stride[2] <= 3 && (kw == 1 || params.dilation[2] == 1);
+        let able = able.filter(|a| *a != By::Stem || stem);
         all.extend(able.map(|a| (a.to_string(), ops::conv3d_by(a, x, w, b, params))));
     }
     all

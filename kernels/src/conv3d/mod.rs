@@ -5,6 +5,7 @@ pub mod direct;
 pub mod implicit_gemm;
 pub mod register_blocked;
 pub mod staging;
+pub mod stem;
 
 use cubecl::prelude::*;
 

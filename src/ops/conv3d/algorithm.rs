@@ -7,8 +7,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Conv3dProblem;
+use nephron_kernels::conv3d::stem::{Brick, RUN};
+
 use super::tiling::{self, Tiling};
+use super::{Conv3dProblem, stem};
 use crate::error::{Error, Result};
 use crate::ops::trace;
 use crate::tensor::DType;
@@ -20,6 +22,8 @@ pub enum Algorithm {
     Naive,
     /// A unit an output, or a few neighbouring channels: any shape.
     Direct,
+    /// Few input channels: a register block of voxels and channels a unit over the input in shared memory.
+    Stem,
     /// A matrix product by ordinary multiplications over shared-memory tiles.
     RegisterBlocked,
     /// The same on tile-matrix instructions; where there are none, their plain twin, which is slow.
@@ -28,7 +32,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Naive, Self::Direct, Self::RegisterBlocked, Self::ImplicitGemm];
+    pub const ALL: [Self; 5] = [Self::Naive, Self::Direct, Self::Stem, Self::RegisterBlocked, Self::ImplicitGemm];
 }
 
 impl fmt::Display for Algorithm {
@@ -36,6 +40,7 @@ impl fmt::Display for Algorithm {
         f.write_str(match self {
             Self::Naive => "naive",
             Self::Direct => "direct",
+            Self::Stem => "stem",
             Self::RegisterBlocked => "register_blocked",
             Self::ImplicitGemm => "implicit_gemm",
         })
@@ -48,7 +53,7 @@ impl FromStr for Algorithm {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|a| a.to_string() == text).ok_or_else(|| {
             Error::Usage(format!(
-                "NEPHRON_CONV: expected naive, direct, register_blocked or implicit_gemm, found '{text}'"
+                "NEPHRON_CONV: expected naive, direct, stem, register_blocked or implicit_gemm, found '{text}'"
             ))
         })
     }
@@ -56,23 +61,23 @@ impl FromStr for Algorithm {
 
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts {
+pub(in crate::ops) struct Facts {
     /// `mma.sync`, `ldmatrix` and cp.async for the problem's type?
-    pub(super) matrix: bool,
+    pub(in crate::ops) matrix: bool,
     /// cp.async?
-    pub(super) copy_async: bool,
+    pub(in crate::ops) copy_async: bool,
     /// A processor that plays a GPU (lavapipe)?
-    pub(super) software: bool,
+    pub(in crate::ops) software: bool,
     /// Bytes of shared memory a cube may have.
-    pub(super) shared_bytes: usize,
+    pub(in crate::ops) shared_bytes: usize,
     /// Units a cube may have.
-    pub(super) units: usize,
+    pub(in crate::ops) units: usize,
     /// Cubes that run side by side, at least.
-    pub(super) processors: usize,
+    pub(in crate::ops) processors: usize,
     /// Elements loaded at once: a divisor of the input channels.
-    pub(super) width: usize,
+    pub(in crate::ops) width: usize,
     /// A tensor's type.
-    pub(super) dtype: DType,
+    pub(in crate::ops) dtype: DType,
 }
 
 /// A kernel and the tiles it runs with.
@@ -80,6 +85,7 @@ pub(super) struct Facts {
 pub(super) enum Plan {
     Naive,
     Direct,
+    Stem(Brick),
     RegisterBlocked(Tiling),
     ImplicitGemm(Tiling),
 }
@@ -89,6 +95,7 @@ impl Plan {
         match self {
             Self::Naive => Algorithm::Naive,
             Self::Direct => Algorithm::Direct,
+            Self::Stem(_) => Algorithm::Stem,
             Self::RegisterBlocked(_) => Algorithm::RegisterBlocked,
             Self::ImplicitGemm(_) => Algorithm::ImplicitGemm,
         }
@@ -96,12 +103,14 @@ impl Plan {
 }
 
 /// Multiplications a multiprocessor does in the time of one by the direct kernel.
-fn rate(algorithm: Algorithm, matrix: bool) -> f64 {
-    match (algorithm, matrix) {
+fn rate(algorithm: Algorithm, facts: &Facts) -> f64 {
+    match (algorithm, facts.matrix) {
         (Algorithm::Naive, _) => 0.5,
         (Algorithm::Direct, _) => 1.0,
+        (Algorithm::Stem, _) => 16.0,
         (Algorithm::RegisterBlocked, _) => 8.0,
-        (Algorithm::ImplicitGemm, true) => 80.0,
+        // With few channels its time goes to gathering elements, a vector at a time.
+        (Algorithm::ImplicitGemm, true) => 10.0 * facts.width.min(8) as f64,
         (Algorithm::ImplicitGemm, false) => 0.5,
     }
 }
@@ -114,7 +123,10 @@ fn product(problem: &Conv3dProblem) -> [usize; 3] {
 
 fn cost(plan: &Plan, problem: &Conv3dProblem, facts: &Facts) -> f64 {
     let [m, n, k] = product(problem);
-    let rate = rate(plan.algorithm(), facts.matrix) * facts.processors as f64;
+    let rate = rate(plan.algorithm(), facts) * facts.processors as f64;
+    if let Plan::Stem(brick) = plan {
+        return stem::multiplications(brick, problem, facts.processors) / rate;
+    }
     let (Plan::RegisterBlocked(tiling) | Plan::ImplicitGemm(tiling)) = plan else {
         return m as f64 * n as f64 * k as f64 / rate;
     };
@@ -133,6 +145,7 @@ fn obstacle(problem: &Conv3dProblem, facts: &Facts, algorithm: Algorithm) -> Opt
     match algorithm {
         Algorithm::Naive | Algorithm::Direct => None,
         _ if groups != 1 => refuse("groups", "1", &groups),
+        Algorithm::Stem => stem::obstacle(problem, facts),
         _ if taps > 32 => refuse("taps along z, y and x together", "at most 32", &taps),
         // The twin is for devices without matrix instructions; where there are some, f32 is not among their types.
         Algorithm::ImplicitGemm if facts.copy_async && !facts.matrix => refuse("dtype", "f16 or bf16", &facts.dtype),
@@ -148,7 +161,8 @@ pub(super) fn plan(problem: &Conv3dProblem, facts: &Facts, algorithm: Option<Alg
     let tiled = tiling::register_blocked(facts)
         .map(Plan::RegisterBlocked)
         .chain(tiling::implicit_gemm(facts).map(Plan::ImplicitGemm));
-    let candidates = [Plan::Naive, Plan::Direct].into_iter().chain(tiled);
+    let stem = stem::brick(problem, facts).map(Plan::Stem);
+    let candidates = [Plan::Naive, Plan::Direct].into_iter().chain(stem).chain(tiled);
     let allowed = candidates
         .filter(|p| algorithm.is_none_or(|a| a == p.algorithm()) && obstacle(problem, facts, p.algorithm()).is_none());
     let cheapest = allowed.min_by(|a, b| cost(a, problem, facts).total_cmp(&cost(b, problem, facts)));
@@ -179,6 +193,7 @@ fn describe(plan: &Plan, problem: &Conv3dProblem, facts: &Facts, refused: Option
     let why = if refused.is_some() { ", the wish refused" } else { "" };
     let tiles = match plan {
         Plan::Naive | Plan::Direct => String::new(),
+        Plan::Stem(b) => format!(" {} x {} x {} by {}, {} units", b.z, b.y, b.x, b.groups * RUN, b.units()),
         Plan::RegisterBlocked(t) | Plan::ImplicitGemm(t) => format!(" {t}"),
     };
     let (x, w, dtype) = (problem.input_shape(), problem.weight_shape(), facts.dtype);

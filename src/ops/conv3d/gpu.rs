@@ -5,9 +5,9 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use nephron_kernels::conv3d::{GeometryLaunch, WindowLaunch, backward, direct, implicit_gemm, register_blocked};
 
-use super::Conv3dProblem;
 use super::algorithm::{self, Algorithm, Facts, Plan};
 use super::tiling::Tiling;
+use super::{Conv3dProblem, stem};
 use crate::error::Result;
 use crate::ops::launch::{array, cube_grid, grid, vector_width, with_float};
 use crate::tensor::{DType, Shape};
@@ -34,7 +34,7 @@ pub(in crate::ops) fn windows<R: Runtime>(
 
 impl Conv3dProblem {
     /// The sizes as the kernels take them; channels are a group's.
-    fn geometry<R: Runtime>(&self) -> GeometryLaunch<R> {
+    pub(super) fn geometry<R: Runtime>(&self) -> GeometryLaunch<R> {
         let p = self.params();
         let steps = [p.stride, p.padding, p.dilation];
         let [z, y, x] = windows(self.input_shape(), self.output_shape(), self.weight_shape(), steps);
@@ -43,8 +43,8 @@ impl Conv3dProblem {
     }
 }
 
-/// What the choice of an algorithm needs to know of the device and the problem.
-fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &Conv3dProblem) -> Facts {
+/// What the choice of an algorithm needs to know of the device, and of a problem of `ci` channels a group.
+pub(in crate::ops) fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, ci: usize) -> Facts {
     let (features, hardware) = (client.features(), &client.properties().hardware);
     let matrix = with_float!(dtype, F => {
         let float = F::as_type_native_unchecked().storage_type();
@@ -60,7 +60,7 @@ fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &Conv3dPr
         shared_bytes: hardware.max_shared_memory_size,
         units: hardware.max_units_per_cube as usize,
         processors: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
-        width: vector_width(client, dtype, problem.weight_shape()[1]),
+        width: vector_width(client, dtype, ci),
         dtype,
     }
 }
@@ -90,7 +90,7 @@ pub fn launch_conv3d<R: Runtime>(
     problem: &Conv3dProblem,
     algorithm: Option<Algorithm>,
 ) -> Result<()> {
-    let facts = facts(client, dtype, problem);
+    let facts = facts(client, dtype, problem.weight_shape()[1]);
     let plan = match algorithm {
         None => algorithm::choose(problem, &facts)?,
         chosen => algorithm::plan(problem, &facts, chosen)?,
@@ -99,6 +99,7 @@ pub fn launch_conv3d<R: Runtime>(
     match plan {
         Plan::Naive => launch.direct(1),
         Plan::Direct => launch.direct(channels_a_unit(problem.weight_shape()[0] / problem.params().groups)),
+        Plan::Stem(brick) => stem::launch(client, dtype, buffers, problem, &brick),
         Plan::RegisterBlocked(tiling) => launch.register_blocked(&tiling, facts.width),
         Plan::ImplicitGemm(tiling) => launch.implicit_gemm(&tiling, facts.width),
     }

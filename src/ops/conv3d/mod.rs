@@ -1,12 +1,14 @@
 //! 3D convolution and its gradients (2D is depth 1).
 
 #[cfg(feature = "gpu")]
-mod algorithm;
+pub(in crate::ops) mod algorithm;
 pub(in crate::ops) mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub(in crate::ops) mod problem;
 pub mod reference;
+#[cfg(feature = "gpu")]
+mod stem;
 #[cfg(feature = "gpu")]
 mod tiling;
 
