@@ -3,6 +3,7 @@
 pub mod backward;
 pub mod direct;
 pub mod implicit_gemm;
+pub mod pointwise;
 pub mod register_blocked;
 pub mod staging;
 pub mod stem;

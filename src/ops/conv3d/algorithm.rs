@@ -10,7 +10,7 @@ use std::str::FromStr;
 use nephron_kernels::conv3d::stem::{Brick, RUN};
 
 use super::tiling::{self, Tiling};
-use super::{Conv3dProblem, stem};
+use super::{Conv3dProblem, pointwise, stem};
 use crate::error::{Error, Result};
 use crate::ops::trace;
 use crate::tensor::DType;
@@ -24,6 +24,8 @@ pub enum Algorithm {
     Direct,
     /// Few input channels: a register block of voxels and channels a unit over the input in shared memory.
     Stem,
+    /// 1x1x1 to few output channels: a unit a voxel.
+    Pointwise,
     /// A matrix product by ordinary multiplications over shared-memory tiles.
     RegisterBlocked,
     /// The same on tile-matrix instructions; where there are none, their plain twin, which is slow.
@@ -32,7 +34,8 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Naive, Self::Direct, Self::Stem, Self::RegisterBlocked, Self::ImplicitGemm];
+    pub const ALL: [Self; 6] =
+        [Self::Naive, Self::Direct, Self::Stem, Self::Pointwise, Self::RegisterBlocked, Self::ImplicitGemm];
 }
 
 impl fmt::Display for Algorithm {
@@ -41,6 +44,7 @@ impl fmt::Display for Algorithm {
             Self::Naive => "naive",
             Self::Direct => "direct",
             Self::Stem => "stem",
+            Self::Pointwise => "pointwise",
             Self::RegisterBlocked => "register_blocked",
             Self::ImplicitGemm => "implicit_gemm",
         })
@@ -53,7 +57,7 @@ impl FromStr for Algorithm {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|a| a.to_string() == text).ok_or_else(|| {
             Error::Usage(format!(
-                "NEPHRON_CONV: expected naive, direct, stem, register_blocked or implicit_gemm, found '{text}'"
+                "NEPHRON_CONV: expected naive, direct, stem, pointwise, register_blocked or implicit_gemm, found '{text}'"
             ))
         })
     }
@@ -86,6 +90,7 @@ pub(super) enum Plan {
     Naive,
     Direct,
     Stem(Brick),
+    Pointwise,
     RegisterBlocked(Tiling),
     ImplicitGemm(Tiling),
 }
@@ -96,6 +101,7 @@ impl Plan {
             Self::Naive => Algorithm::Naive,
             Self::Direct => Algorithm::Direct,
             Self::Stem(_) => Algorithm::Stem,
+            Self::Pointwise => Algorithm::Pointwise,
             Self::RegisterBlocked(_) => Algorithm::RegisterBlocked,
             Self::ImplicitGemm(_) => Algorithm::ImplicitGemm,
         }
@@ -108,6 +114,7 @@ fn rate(algorithm: Algorithm, facts: &Facts) -> f64 {
         (Algorithm::Naive, _) => 0.5,
         (Algorithm::Direct, _) => 1.0,
         (Algorithm::Stem, _) => 16.0,
+        (Algorithm::Pointwise, _) => 24.0,
         (Algorithm::RegisterBlocked, _) => 8.0,
         // With few channels its time goes to gathering elements, a vector at a time.
         (Algorithm::ImplicitGemm, true) => 10.0 * facts.width.min(8) as f64,
@@ -126,6 +133,9 @@ fn cost(plan: &Plan, problem: &Conv3dProblem, facts: &Facts) -> f64 {
     let rate = rate(plan.algorithm(), facts) * facts.processors as f64;
     if let Plan::Stem(brick) = plan {
         return stem::multiplications(brick, problem, facts.processors) / rate;
+    }
+    if let Plan::Pointwise = plan {
+        return pointwise::multiplications(problem, facts.processors) / rate;
     }
     let (Plan::RegisterBlocked(tiling) | Plan::ImplicitGemm(tiling)) = plan else {
         return m as f64 * n as f64 * k as f64 / rate;
@@ -146,6 +156,7 @@ fn obstacle(problem: &Conv3dProblem, facts: &Facts, algorithm: Algorithm) -> Opt
         Algorithm::Naive | Algorithm::Direct => None,
         _ if groups != 1 => refuse("groups", "1", &groups),
         Algorithm::Stem => stem::obstacle(problem, facts),
+        Algorithm::Pointwise => pointwise::obstacle(problem, facts),
         _ if taps > 32 => refuse("taps along z, y and x together", "at most 32", &taps),
         // The twin is for devices without matrix instructions; where there are some, f32 is not among their types.
         Algorithm::ImplicitGemm if facts.copy_async && !facts.matrix => refuse("dtype", "f16 or bf16", &facts.dtype),
@@ -162,7 +173,7 @@ pub(super) fn plan(problem: &Conv3dProblem, facts: &Facts, algorithm: Option<Alg
         .map(Plan::RegisterBlocked)
         .chain(tiling::implicit_gemm(facts).map(Plan::ImplicitGemm));
     let stem = stem::brick(problem, facts).map(Plan::Stem);
-    let candidates = [Plan::Naive, Plan::Direct].into_iter().chain(stem).chain(tiled);
+    let candidates = [Plan::Naive, Plan::Direct, Plan::Pointwise].into_iter().chain(stem).chain(tiled);
     let allowed = candidates
         .filter(|p| algorithm.is_none_or(|a| a == p.algorithm()) && obstacle(problem, facts, p.algorithm()).is_none());
     let cheapest = allowed.min_by(|a, b| cost(a, problem, facts).total_cmp(&cost(b, problem, facts)));
@@ -192,7 +203,7 @@ fn describe(plan: &Plan, problem: &Conv3dProblem, facts: &Facts, refused: Option
     let [m, n, k] = product(problem);
     let why = if refused.is_some() { ", the wish refused" } else { "" };
     let tiles = match plan {
-        Plan::Naive | Plan::Direct => String::new(),
+        Plan::Naive | Plan::Direct | Plan::Pointwise => String::new(),
         Plan::Stem(b) => format!(" {} x {} x {} by {}, {} units", b.z, b.y, b.x, b.groups * RUN, b.units()),
         Plan::RegisterBlocked(t) | Plan::ImplicitGemm(t) => format!(" {t}"),
     };

@@ -7,7 +7,7 @@ use nephron_kernels::conv3d::{GeometryLaunch, WindowLaunch, backward, direct, im
 
 use super::algorithm::{self, Algorithm, Facts, Plan};
 use super::tiling::Tiling;
-use super::{Conv3dProblem, stem};
+use super::{Conv3dProblem, pointwise, stem};
 use crate::error::Result;
 use crate::ops::launch::{array, cube_grid, grid, vector_width, with_float};
 use crate::tensor::{DType, Shape};
@@ -100,6 +100,7 @@ pub fn launch_conv3d<R: Runtime>(
         Plan::Naive => launch.direct(1),
         Plan::Direct => launch.direct(channels_a_unit(problem.weight_shape()[0] / problem.params().groups)),
         Plan::Stem(brick) => stem::launch(client, dtype, buffers, problem, &brick),
+        Plan::Pointwise => pointwise::launch(client, dtype, buffers, problem, facts.width),
         Plan::RegisterBlocked(tiling) => launch.register_blocked(&tiling, facts.width),
         Plan::ImplicitGemm(tiling) => launch.implicit_gemm(&tiling, facts.width),
     }

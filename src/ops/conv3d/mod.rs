@@ -5,6 +5,8 @@ pub(in crate::ops) mod algorithm;
 pub(in crate::ops) mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+#[cfg(feature = "gpu")]
+mod pointwise;
 pub(in crate::ops) mod problem;
 pub mod reference;
 #[cfg(feature = "gpu")]
@@ -53,8 +55,8 @@ pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams)
 /// [`conv3d`] by one algorithm, whatever the model of their costs says. For tests and measurements.
 ///
 /// # Errors
-/// As [`conv3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do (groups, or kernels of
-/// more than 32 taps along their axes together, by any but [`Algorithm::Direct`]).
+/// As [`conv3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do (groups by any but
+/// [`Algorithm::Direct`], for one).
 #[cfg(feature = "gpu")]
 pub fn conv3d_by(
     algorithm: Algorithm,

@@ -99,13 +99,15 @@ pub(super) fn tilings(facts: &Facts, pair: usize) -> impl Iterator<Item = Tiling
     let bytes = facts.dtype.size();
     // cp.async copies 4, 8 or 16 bytes.
     let asynchronous = facts.copy_async && facts.width.min(pair) * bytes >= 4;
-    let (transfer, stages) = if asynchronous { (Transfer::Async, 3) } else { (Transfer::Direct, 2) };
+    let transfer = if asynchronous { Transfer::Async } else { Transfer::Direct };
+    // Ordinary arithmetic takes longer than a copy: one step ahead is enough, and a third costs registers.
+    let stages = if asynchronous && facts.matrix { 3 } else { 2 };
     // m, n, k and the planes along m and n.
     let shapes: &[[usize; 5]] = match (facts.matrix, facts.software) {
-        (true, _) => &[[128, 64, 32, 2, 2], [64, 64, 32, 2, 2], [64, 32, 32, 2, 1]],
+        (true, _) => &[[128, 64, 32, 2, 2], [64, 64, 32, 2, 2], [64, 32, 32, 4, 1]],
         // On a processor every load is a gather, a lane at a time: few, large blocks.
         (_, true) => &[[128, 64, 16, 2, 1], [64, 32, 16, 2, 1]],
-        _ => &[[128, 64, 16, 2, 2], [64, 64, 16, 2, 2], [64, 32, 16, 2, 1]],
+        _ => &[[128, 64, 16, 2, 2], [64, 64, 16, 2, 2]],
     };
     let tiling = move |&[m, n, k, planes_m, planes_n]: &[usize; 5]| Tiling {
         tiles: Tiles { m, n, k, stages, units: planes_m * planes_n * PLANE, bytes, transfer },
