@@ -22,13 +22,15 @@ const fn conv(name: &'static str, channels: [usize; 2], size: usize, kernel: usi
 }
 
 /// The U-Net's layers and the ResNet's.
-pub const CONVS: [Conv; 9] = [
+pub const CONVS: [Conv; 11] = [
     conv("1->32 at 64^3", [1, 32], 64, 3, 1, false),
     conv("32->32 at 64^3", [32, 32], 64, 3, 1, false),
     conv("32->64 stride 2 at 64^3", [32, 64], 64, 3, 2, false),
     conv("64->64 at 32^3", [64, 64], 32, 3, 1, false),
     conv("128->128 at 16^3", [128, 128], 16, 3, 1, false),
     conv("320->320 at 8^3", [320, 320], 8, 3, 1, false),
+    conv("head 32->3 at 64^3", [32, 3], 64, 1, 1, false),
+    conv("ResNet stem 3->64 at 224^2", [3, 64], 224, 7, 2, true),
     conv("ResNet 64->64 at 56^2", [64, 64], 56, 3, 1, true),
     conv("ResNet 256->64 1x1 at 56^2", [256, 64], 56, 1, 1, true),
     conv("ResNet 512->512 at 7^2", [512, 512], 7, 3, 1, true),

@@ -32,6 +32,8 @@ pub use bspline::bspline_resample3d;
 #[cfg(feature = "gpu")]
 pub use conv_block::conv_blocks_by;
 pub use conv_block::{ConvBlockNorm, ConvBlockWeights, conv_block, conv_blocks};
+#[cfg(feature = "gpu")]
+pub use conv_transpose3d::{Algorithm as ConvTranspose3dAlgorithm, conv_transpose3d_by};
 pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
 #[cfg(feature = "gpu")]
 pub use conv3d::{Algorithm as Conv3dAlgorithm, conv3d_by};

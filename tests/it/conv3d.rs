@@ -41,6 +41,13 @@ fn cases() -> Vec<Case> {
         case([1, 17, 2, 3, 5], [19, 17, 1, 1, 1], ONE, NONE, ONE, 1),
         case([1, 3, 4, 6, 7], [2, 3, 2, 4, 2], [2, 1, 2], [1, 2, 0], ONE, 1),
         case([2, 3, 1, 15, 13], [8, 3, 1, 7, 7], [1, 2, 2], [0, 3, 3], ONE, 1),
+        // stems over more than one brick, with channels that fill none
+        case([1, 1, 5, 9, 35], [32, 1, 3, 3, 3], ONE, ONE, ONE, 1),
+        case([2, 2, 6, 7, 19], [44, 2, 3, 3, 3], [1, 2, 1], [1, 0, 1], [2, 1, 1], 1),
+        case([1, 4, 3, 18, 11], [9, 4, 1, 3, 3], [1, 1, 3], [0, 1, 1], ONE, 1),
+        // heads
+        case([1, 32, 5, 9, 7], [3, 32, 1, 1, 1], ONE, NONE, ONE, 1),
+        case([2, 17, 3, 5, 11], [8, 17, 1, 1, 1], ONE, NONE, ONE, 1),
         // more than two registers of outputs; sums longer than L1 holds
         case([1, 16, 2, 5, 8], [67, 16, 3, 3, 3], ONE, ONE, ONE, 1),
         case([1, 150, 1, 4, 5], [20, 150, 1, 3, 3], ONE, [0, 1, 1], ONE, 1),
@@ -121,6 +128,11 @@ fn by_every_algorithm(
             && [1, 3].contains(&ky)
             && kx == 3;
         let able = able.filter(|a| *a != By::Halo || halo);
+        let ([_, ci, ..], [co, ..]) = (x.shape(), w.shape());
+        let stem = ci <= 4 && kx <= 7 && params.stride[2] <= 3 && (kx == 1 || params.dilation[2] == 1);
+        let moves = params.stride != [1; 3] || params.padding != [0; 3];
+        let pointwise = co <= 8 && w.shape()[2..] == [1; 3] && !moves;
+        let able = able.filter(|a| (*a != By::Stem || stem) && (*a != By::Pointwise || pointwise));
         all.extend(able.map(|a| (a.to_string(), ops::conv3d_by(a, x, w, b, params, &ops::ConvEpilogue::NONE))));
     }
     all
@@ -242,6 +254,39 @@ fn f32_is_rounded_to_tf32_only_where_that_is_allowed() {
         assert!(tf32.len() >= 4, "two kernels for two GPUs: {tf32:#?}");
         for v in tf32 {
             assert!(v.resources.code.loop_multiplications >= 16 && v.warps >= 8, "{v:#?}");
+        }
+    }
+}
+
+/// The first and the last layer through CUDA's compiler: a loop of FMAs and little else, loads of 16 bytes, warps.
+#[test]
+#[cfg(feature = "cuda-compile")]
+fn stems_and_heads_keep_what_they_promise() {
+    for device in devices().iter().filter(|d| crate::support::compiles_only(d)) {
+        let run = |x: Shape, w: Shape, padding, by| {
+            let [x, w] = [x, w].map(|shape| Tensor::zeros(device, shape, DType::F16).expect("zeros"));
+            let params = Conv3dParams { padding, ..Conv3dParams::default() };
+            ops::conv3d_by(by, &x, &w, None, &params, &ops::ConvEpilogue::NONE).expect("a launch");
+            device.synchronize().unwrap_or_else(|e| panic!("{by}: {e}"));
+        };
+        run([1, 1, 128, 128, 128], [32, 1, 3, 3, 3], [1; 3], ops::Conv3dAlgorithm::Stem);
+        run([1, 32, 128, 128, 128], [3, 32, 1, 1, 1], [0; 3], ops::Conv3dAlgorithm::Pointwise);
+        let verdicts = nephron_cuda_compile::verdicts();
+        let named = |kernel: &str, options: &str| {
+            let of = |v: &&nephron_cuda_compile::Verdict| v.kernel.contains(kernel) && v.options.contains(options);
+            let found: Vec<_> = verdicts.iter().filter(of).collect();
+            assert!(found.len() >= 2, "{kernel} for two GPUs");
+            found
+        };
+        for v in named("conv3d_stem", "groups: 4, ci: 1, kernel: [3, 3, 3]").iter().filter(|v| v.units == 256) {
+            let code = v.resources.code;
+            assert!(v.warps >= 16 && v.resources.spill_store_bytes == 0, "{v:#?}");
+            // A row of taps is 192 FMAs a unit.
+            assert!(code.loop_multiplications >= 192, "{v:#?}");
+            assert!(100 * code.loop_multiplications >= 90 * code.loop_instructions, "{v:#?}");
+        }
+        for v in named("conv3d_pointwise", "ci: 32, co: 3").iter().filter(|v| v.types.contains("f16")) {
+            assert!(v.warps >= 32 && v.resources.code.wide_loads >= 1, "{v:#?}");
         }
     }
 }

@@ -25,6 +25,11 @@ fn cases() -> Vec<Case> {
         case([1, 4, 2, 3, 5], [4, 6, 2, 2, 2], [2; 3], [0; 3]),
         case([2, 5, 3, 4, 3], [5, 3, 1, 2, 2], [1, 2, 2], [0; 3]),
         case([1, 33, 2, 3, 7], [33, 18, 2, 2, 2], [2; 3], [0; 3]),
+        case([1, 7, 5, 3, 11], [7, 13, 3, 1, 2], [3, 1, 2], [0; 3]),
+        case([1, 19, 3, 5, 7], [19, 8, 1, 1, 1], [1; 3], [0; 3]),
+        // whole tiles and more of them, several steps
+        case([2, 72, 3, 8, 11], [72, 24, 2, 2, 2], [2; 3], [0; 3]),
+        case([1, 40, 2, 9, 8], [40, 36, 1, 2, 2], [1, 2, 2], [0; 3]),
         // kernel over and under the stride: overlap, and outputs that only the bias reaches
         case([1, 3, 3, 5, 4], [3, 4, 3, 3, 3], [2; 3], [1; 3]),
         case([2, 2, 4, 3, 5], [2, 7, 4, 3, 5], [2, 1, 3], [1, 0, 2]),
@@ -58,13 +63,32 @@ fn check(case: &Case, x: &[f32], w: &[f32], b: Option<&[f32]>, compare: impl Fn(
         let bias = b.map(|b| Tensor::vector(device, b).expect("bias"));
         for dtype in float_types(device) {
             let (x, w) = (tensor(device, case.x, dtype, x), tensor(device, case.w, dtype, w));
-            let y =
-                ops::conv_transpose3d(&x, &w, bias.as_ref(), &case.params).unwrap_or_else(|e| panic!("{case:?}: {e}"));
-            assert_eq!(y.shape(), want.shape, "{case:?}");
-            assert_eq!(y.dtype(), dtype, "{case:?}");
-            compare(&format!("conv_transpose3d {case:?}"), &y, &want.value, &want.magnitude);
+            for (name, y) in by_every_algorithm(&x, &w, bias.as_ref(), &case.params) {
+                let y = y.unwrap_or_else(|e| panic!("{name} {case:?}: {e}"));
+                assert_eq!(y.shape(), want.shape, "{case:?}");
+                assert_eq!(y.dtype(), dtype, "{case:?}");
+                compare(&format!("conv_transpose3d by {name} {case:?}"), &y, &want.value, &want.magnitude);
+            }
         }
     }
+}
+
+/// The op as it would be done, and on a GPU by each algorithm that can do it.
+fn by_every_algorithm(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    params: &ConvTranspose3dParams,
+) -> Vec<(String, nephron::Result<Tensor>)> {
+    let mut all = vec![("default".to_owned(), ops::conv_transpose3d(x, w, b, params))];
+    #[cfg(feature = "gpu")]
+    if x.device() != Device::Cpu {
+        use ops::ConvTranspose3dAlgorithm as By;
+        let product = w.shape()[2..] == params.stride && params.padding == [0; 3];
+        let able = By::ALL.into_iter().filter(|a| *a != By::Gemm || product);
+        all.extend(able.map(|a| (a.to_string(), ops::conv_transpose3d_by(a, x, w, b, params))));
+    }
+    all
 }
 
 #[test]
@@ -94,6 +118,32 @@ fn agrees_with_the_reference() {
         check(case, &x, &w, (i % 2 == 0).then_some(&b), |what, got, want, magnitude| {
             assert_close(what, got, want, magnitude, terms);
         });
+    }
+}
+
+/// The U-Net's upsampling through CUDA's compiler: matrix instructions in the inner loop, copies of 16 bytes, and enough
+/// warps to hide what they wait for.
+#[test]
+#[cfg(feature = "cuda-compile")]
+fn the_matrix_product_keeps_what_it_promises() {
+    for device in devices().iter().filter(|d| crate::support::compiles_only(d)) {
+        for (channels, size) in [([64, 32], 64), ([128, 64], 32), ([320, 256], 8), ([320, 320], 4)] {
+            let x = Tensor::zeros(device, [1, channels[0], size, size, size], DType::F16).expect("zeros");
+            let w = Tensor::zeros(device, [channels[0], channels[1], 2, 2, 2], DType::F16).expect("zeros");
+            let params = ConvTranspose3dParams { stride: [2; 3], padding: [0; 3] };
+            ops::conv_transpose3d_by(ops::ConvTranspose3dAlgorithm::Gemm, &x, &w, None, &params).expect("a launch");
+            device.synchronize().unwrap_or_else(|e| panic!("{channels:?}: {e}"));
+        }
+        let verdicts = nephron_cuda_compile::verdicts().into_iter();
+        let wide: Vec<_> = verdicts
+            .filter(|v| v.kernel.contains("conv_transpose3d_gemm") && v.options.starts_with("n: 8, w: 2, s: 8"))
+            .collect();
+        assert!(wide.len() >= 4, "two tilings for two GPUs: {wide:#?}");
+        for v in wide.iter().filter(|v| v.options.contains("Mma")) {
+            let code = v.resources.code;
+            assert!(v.warps >= 8 && v.resources.spill_store_bytes == 0, "{v:#?}");
+            assert!(code.wide_loads >= 4 && code.loop_multiplications >= 16, "{v:#?}");
+        }
     }
 }
 

@@ -38,10 +38,10 @@ pub struct Planes {
 /// Units of a plane.
 pub const PLANE: usize = 32;
 /// Outputs of a block along m and n, and terms a step: the shape of `mma.sync` for 16-bit floats.
-pub(super) const BLOCK: [usize; 3] = [16, 8, 16];
+pub(crate) const BLOCK: [usize; 3] = [16, 8, 16];
 
 /// A unit's sums: two rows a block of 16 x 8, two channels each.
-pub(super) type Sums = Sequence<Array<Vector<f32, Const<2>>>>;
+pub(crate) type Sums = Sequence<Array<Vector<f32, Const<2>>>>;
 
 /// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group; `b` [co] where `biased`, `residual`
 /// of y's shape where `added`. A unit stores `P` (1 or 2, a divisor of co) channels at a time. kd + kh + kw is at most 32.
@@ -120,7 +120,7 @@ pub fn conv3d_implicit_gemm<F: Float, O: Float, N: Size, P: Size>(
 
 /// The first row and column of this unit's plane.
 #[cube]
-fn plane_start(#[comptime] t: Tiles, #[comptime] planes: Planes) -> (usize, usize) {
+pub(crate) fn plane_start(#[comptime] t: Tiles, #[comptime] planes: Planes) -> (usize, usize) {
     let plane = UNIT_POS as usize / PLANE;
     (plane / planes.n * comptime!(t.m / planes.m), plane % planes.n * comptime!(t.n / planes.n))
 }

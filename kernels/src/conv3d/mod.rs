@@ -5,8 +5,10 @@ pub mod direct;
 pub mod finish;
 pub mod halo;
 pub mod implicit_gemm;
+pub mod pointwise;
 pub mod register_blocked;
 pub mod staging;
+pub mod stem;
 
 use cubecl::prelude::*;
 

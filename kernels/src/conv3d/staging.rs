@@ -235,7 +235,7 @@ pub fn fill_stage<F: Float, N: Size>(
 
 /// One vector from global to shared memory, zero where it is not `found`.
 #[cube]
-pub(super) fn copy<F: Float, N: Size>(
+pub(crate) fn copy<F: Float, N: Size>(
     global: &Array<Vector<F, N>>,
     shared: &mut SharedMemory<Vector<F, N>>,
     from: usize,

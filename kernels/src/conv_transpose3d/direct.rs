@@ -7,6 +7,7 @@
 
 use cubecl::prelude::*;
 
+use super::Placement;
 use crate::conv3d::{Geometry, Window, minus_or_zero};
 
 /// The taps to visit for the output at `reach` - padding.
@@ -25,7 +26,8 @@ fn taps(axis: &Window, reach: usize) -> Taps {
     Taps { first: low + minus_or_zero(reach, low) % step, end: min(axis.kernel, reach / axis.dilation + 1), step }
 }
 
-/// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [ci, kd, kh, kw, co / groups]; `b` [co] only where `biased`.
+/// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [ci, kd, kh, kw, co / groups]; `b` [co] only where `biased`;
+/// `outputs` elements in all.
 #[cube(launch_unchecked)]
 pub fn conv_transpose3d_direct<F: Float>(
     x: &Array<F>,
@@ -33,15 +35,18 @@ pub fn conv_transpose3d_direct<F: Float>(
     b: &Array<f32>,
     y: &mut Array<F>,
     g: Geometry,
+    at: Placement,
+    outputs: usize,
     #[comptime] biased: bool,
     #[comptime] channels: usize,
 ) {
-    if ABSOLUTE_POS < y.len() / channels {
+    if ABSOLUTE_POS < outputs / channels {
         let out = ABSOLUTE_POS * channels; // the first of this unit's outputs
         let all_co = g.groups * g.co;
         let co = out % all_co;
         let group = co / g.co;
         let voxel = out / all_co;
+        let target = voxel * at.pitch + at.offset + co;
         let reach_x = voxel % g.x.output + g.x.padding;
         let row = voxel / g.x.output;
         let reach_y = row % g.y.output + g.y.padding;
@@ -94,7 +99,7 @@ pub fn conv_transpose3d_direct<F: Float>(
         }
         #[unroll]
         for j in 0..channels {
-            y[out + j] = F::cast_from(sums[j]);
+            y[target + j] = F::cast_from(sums[j]);
         }
     }
 }

@@ -9,10 +9,11 @@ use std::iter;
 use std::str::FromStr;
 
 use nephron_kernels::conv3d::implicit_gemm::Step;
+use nephron_kernels::conv3d::stem::{Brick, RUN};
 
-use super::Conv3dProblem;
 use super::bricks::{self, HaloTiling};
 use super::tiling::{self, Tiling};
+use super::{Conv3dProblem, pointwise, stem};
 use crate::error::{Error, Result};
 use crate::ops::trace;
 use crate::tensor::DType;
@@ -24,6 +25,10 @@ pub enum Algorithm {
     Naive,
     /// A unit an output, or a few neighbouring channels: any shape.
     Direct,
+    /// Few input channels: a register block of voxels and channels a unit over the input in shared memory.
+    Stem,
+    /// 1x1x1 to few output channels: a unit a voxel.
+    Pointwise,
     /// A matrix product by ordinary multiplications over shared-memory tiles.
     RegisterBlocked,
     /// The same on tile-matrix instructions; where there are none, their plain twin, which is slow.
@@ -34,7 +39,8 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Naive, Self::Direct, Self::RegisterBlocked, Self::ImplicitGemm, Self::Halo];
+    pub const ALL: [Self; 7] =
+        [Self::Naive, Self::Direct, Self::Stem, Self::Pointwise, Self::RegisterBlocked, Self::ImplicitGemm, Self::Halo];
 }
 
 impl fmt::Display for Algorithm {
@@ -42,6 +48,8 @@ impl fmt::Display for Algorithm {
         f.write_str(match self {
             Self::Naive => "naive",
             Self::Direct => "direct",
+            Self::Stem => "stem",
+            Self::Pointwise => "pointwise",
             Self::RegisterBlocked => "register_blocked",
             Self::ImplicitGemm => "implicit_gemm",
             Self::Halo => "halo",
@@ -62,23 +70,23 @@ impl FromStr for Algorithm {
 
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts {
+pub(in crate::ops) struct Facts {
     /// `mma.sync` and cp.async for the problem's type, and `ldmatrix` where it is of 16 bits?
-    pub(super) matrix: bool,
+    pub(in crate::ops) matrix: bool,
     /// cp.async?
-    pub(super) copy_async: bool,
+    pub(in crate::ops) copy_async: bool,
     /// A processor that plays a GPU (lavapipe)?
-    pub(super) software: bool,
+    pub(in crate::ops) software: bool,
     /// Bytes of shared memory a cube may have.
-    pub(super) shared_bytes: usize,
+    pub(in crate::ops) shared_bytes: usize,
     /// Units a cube may have.
-    pub(super) units: usize,
+    pub(in crate::ops) units: usize,
     /// Cubes that run side by side, at least.
-    pub(super) processors: usize,
+    pub(in crate::ops) processors: usize,
     /// Elements loaded at once: a divisor of the input channels.
-    pub(super) width: usize,
+    pub(in crate::ops) width: usize,
     /// A tensor's type.
-    pub(super) dtype: DType,
+    pub(in crate::ops) dtype: DType,
 }
 
 /// A kernel and the tiles it runs with.
@@ -86,14 +94,21 @@ pub(super) struct Facts {
 pub(in crate::ops) enum Plan {
     Naive,
     Direct,
+    Stem(Brick),
+    Pointwise,
     RegisterBlocked(Tiling),
     ImplicitGemm(Tiling),
     Halo(HaloTiling),
 }
 
 impl Facts {
+    /// The same for a kernel that has no step for tf32: f32 is multiplied as it is.
+    pub(in crate::ops) fn without_tf32(self) -> Self {
+        Self { matrix: self.matrix && self.dtype != DType::F32, ..self }
+    }
+
     /// What multiplies.
-    pub(super) fn step(&self) -> Step {
+    pub(in crate::ops) fn step(&self) -> Step {
         match (self.matrix, self.dtype) {
             (false, _) => Step::Plain,
             (true, DType::F32) => Step::Tf32,
@@ -107,6 +122,8 @@ impl Plan {
         match self {
             Self::Naive => Algorithm::Naive,
             Self::Direct => Algorithm::Direct,
+            Self::Stem(_) => Algorithm::Stem,
+            Self::Pointwise => Algorithm::Pointwise,
             Self::RegisterBlocked(_) => Algorithm::RegisterBlocked,
             Self::ImplicitGemm(_) => Algorithm::ImplicitGemm,
             Self::Halo(_) => Algorithm::Halo,
@@ -118,22 +135,27 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.algorithm().fmt(f)?;
         match self {
-            Self::Naive | Self::Direct => Ok(()),
+            Self::Naive | Self::Direct | Self::Pointwise => Ok(()),
+            Self::Stem(b) => write!(f, " {} x {} x {} by {}, {} units", b.z, b.y, b.x, b.groups * RUN, b.units()),
             Self::RegisterBlocked(t) | Self::ImplicitGemm(t) => write!(f, " {t}"),
             Self::Halo(t) => write!(f, " {t}"),
         }
     }
 }
 
-/// Multiply-adds a cycle of a multiprocessor. On matrix instructions an H100 does 1058 (490 TFLOP/s by `mma.sync`), of
-/// which the kernels' other instructions leave about this much; of 128 ordinary ones likewise.
+/// Multiply-adds a cycle of a multiprocessor. On matrix instructions an H100 does 1058 of 16 bits (490 TFLOP/s by
+/// `mma.sync`) and half as many of tf32, of which the kernels' other instructions leave about this much; of 128 ordinary
+/// ones likewise. With few channels in a vector the time goes to gathering them.
 fn rate(algorithm: Algorithm, facts: &Facts) -> f64 {
+    let bytes = facts.dtype.size();
+    let gathered = (facts.width * bytes).min(16) as f64 / 16.0;
     match (algorithm, facts.matrix) {
         (Algorithm::Naive, _) => 5.0,
         (Algorithm::Direct, _) => 10.0,
-        (Algorithm::RegisterBlocked, _) => 80.0,
-        // Half as many of tf32.
-        (Algorithm::ImplicitGemm | Algorithm::Halo, true) => 1600.0 / facts.dtype.size() as f64,
+        (Algorithm::Stem, _) => 110.0,
+        (Algorithm::Pointwise, _) => 120.0,
+        (Algorithm::RegisterBlocked, _) => 40.0 + 40.0 * gathered,
+        (Algorithm::ImplicitGemm | Algorithm::Halo, true) => 1600.0 / bytes as f64 * gathered,
         (Algorithm::ImplicitGemm | Algorithm::Halo, false) => 4.0,
     }
 }
@@ -163,6 +185,12 @@ fn cost(plan: &Plan, problem: &Conv3dProblem, facts: &Facts) -> f64 {
     let bytes = facts.dtype.size() as f64;
     // Cubes, multiplications of one, and elements it fetches.
     let (cubes, multiplications, fetched) = match plan {
+        Plan::Stem(brick) => {
+            return stem::multiplications(brick, problem, facts.processors) / rate / facts.processors as f64;
+        }
+        Plan::Pointwise => {
+            return pointwise::multiplications(problem, facts.processors) / rate / facts.processors as f64;
+        }
         Plan::Naive | Plan::Direct => return m as f64 * n as f64 * k as f64 / rate / facts.processors as f64,
         Plan::RegisterBlocked(tiling) | Plan::ImplicitGemm(tiling) => {
             let (t, splits) = (tiling.tiles, tiling.splits);
@@ -216,6 +244,8 @@ fn obstacle(problem: &Conv3dProblem, facts: &Facts, algorithm: Algorithm) -> Opt
     match algorithm {
         Algorithm::Naive | Algorithm::Direct => None,
         _ if groups != 1 => refuse(algorithm, "groups", "1", &groups),
+        Algorithm::Stem => stem::obstacle(problem, facts),
+        Algorithm::Pointwise => pointwise::obstacle(problem, facts),
         // The twins are for devices without matrix instructions; where there are some, f32 is not among their types.
         Algorithm::ImplicitGemm | Algorithm::Halo if facts.copy_async && !facts.matrix => {
             let expected = "f16, bf16, or f32 in multiples of 4 input channels with tf32 allowed";
@@ -235,7 +265,8 @@ pub(super) fn ranked(problem: &Conv3dProblem, facts: &Facts) -> Vec<Plan> {
         .map(Plan::RegisterBlocked)
         .chain(tiling::implicit_gemm(facts).flat_map(split).map(Plan::ImplicitGemm))
         .chain(bricks::tilings(facts, problem).map(Plan::Halo));
-    let candidates = [Plan::Naive, Plan::Direct].into_iter().chain(tiled);
+    let stem = stem::brick(problem, facts).map(Plan::Stem);
+    let candidates = [Plan::Naive, Plan::Direct, Plan::Pointwise].into_iter().chain(stem).chain(tiled);
     let mut able: Vec<_> = candidates.filter(|p| obstacle(problem, facts, p.algorithm()).is_none()).collect();
     able.sort_by(|a, b| cost(a, problem, facts).total_cmp(&cost(b, problem, facts)));
     able

@@ -80,6 +80,37 @@ fn every_brick_divides_among_its_units() {
 }
 
 #[test]
+fn first_and_last_layers_have_their_own_kernels() {
+    let one = |w| Conv3dProblem::new([1, w, 64, 64, 64], [3, w, 1, 1, 1], Conv3dParams::default()).expect("it fits");
+    let software =
+        Facts { matrix: false, copy_async: false, software: true, shared_bytes: 32 << 10, processors: 2, ..GPU };
+    for facts in [GPU, Facts { dtype: DType::F32, matrix: false, width: 4, ..GPU }, software] {
+        assert_eq!(chosen(&problem(1, 32, 64, 1), &Facts { width: 1, ..facts }), Algorithm::Stem, "{facts:?}");
+        assert_eq!(chosen(&one(32), &facts), Algorithm::Pointwise, "{facts:?}");
+    }
+    // Four channels are vectors of 8 bytes: matrix instructions win.
+    assert_eq!(chosen(&problem(4, 32, 64, 1), &Facts { width: 4, ..GPU }), Algorithm::ImplicitGemm);
+    let refused = |problem: &Conv3dProblem, by| plan(problem, &GPU, Some(by)).expect_err("refused").to_string();
+    let message = refused(&problem(5, 32, 8, 1), Algorithm::Stem);
+    assert!(message.contains("stem: input channels: expected at most 4, found 5"), "{message}");
+    let message = refused(&problem(32, 32, 8, 1), Algorithm::Pointwise);
+    assert!(message.contains("pointwise: output channels: expected at most 8, found 32"), "{message}");
+    let message = refused(&problem(32, 3, 8, 1), Algorithm::Pointwise);
+    assert!(message.contains("kernel: expected [1, 1, 1], found [3, 3, 3]"), "{message}");
+}
+
+#[test]
+fn every_brick_fits_the_device_and_fills_planes_of_large_outputs() {
+    for (ci, co) in [(1, 32), (2, 7), (3, 64), (4, 320)] {
+        for facts in [GPU, Facts { shared_bytes: 32 << 10, units: 128, ..GPU }] {
+            let brick = stem::brick(&problem(ci, co, 40, 1), &facts).expect("a brick");
+            assert!(brick.shared_bytes() <= facts.shared_bytes && brick.units() <= facts.units, "{brick:?}");
+            assert!(brick.units().is_multiple_of(32), "{brick:?}");
+        }
+    }
+}
+
+#[test]
 fn a_wish_that_cannot_be_met_is_refused_with_both_values() {
     let message = plan(&problem(4, 4, 4, 2), &GPU, Some(Algorithm::ImplicitGemm)).expect_err("groups").to_string();
     assert!(message.contains("implicit_gemm: groups: expected 1, found 2"), "{message}");

@@ -9,10 +9,10 @@ use cubecl::server::Handle;
 use nephron_kernels::conv3d::finish::{self, EpilogueLaunch};
 use nephron_kernels::conv3d::{GeometryLaunch, WindowLaunch, direct, implicit_gemm, register_blocked};
 
-use super::Conv3dProblem;
 use super::algorithm::{self, Algorithm, Facts, Plan};
 use super::halo::{self, HaloBuffers, HaloInput};
 use super::tiling::Tiling;
+use super::{Conv3dProblem, pointwise, stem};
 use crate::error::Result;
 use crate::ops::launch::{array, cube_grid, grid, vector_width, with_float};
 use crate::tensor::{DType, Shape};
@@ -60,13 +60,13 @@ fn tf32_allowed() -> bool {
     TF32.load(Ordering::Relaxed)
 }
 
-/// What the choice of an algorithm needs to know of the device and the problem.
-pub(super) fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &Conv3dProblem) -> Facts {
+/// What the choice of an algorithm needs to know of the device, and of a problem of `ci` channels a group.
+pub(in crate::ops) fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, ci: usize) -> Facts {
     let (features, hardware) = (client.features(), &client.properties().hardware);
     let sum = f32::as_type_native_unchecked().storage_type();
     let multiplies =
         |a_type, k| features.matmul.mma.contains(&MmaConfig { a_type, b_type: a_type, cd_type: sum, m: 16, n: 8, k });
-    let width = vector_width(client, dtype, problem.weight_shape()[1]);
+    let width = vector_width(client, dtype, ci);
     let matrix = match dtype {
         DType::F32 => tf32_allowed() && width == 4 && multiplies(tf32::as_type_native_unchecked().storage_type(), 8),
         _ => with_float!(dtype, F => {
@@ -139,6 +139,8 @@ pub(in crate::ops) fn launch_planned<R: Runtime>(
     match plan {
         Plan::Naive => launch.direct(1),
         Plan::Direct => launch.direct(channels_a_unit(problem.weight_shape()[0] / problem.params().groups)),
+        Plan::Stem(brick) => stem::launch(client, dtype, buffers, problem, brick),
+        Plan::Pointwise => pointwise::launch(client, dtype, buffers, problem, width),
         Plan::RegisterBlocked(tiling) => launch.register_blocked(tiling, width),
         Plan::ImplicitGemm(tiling) => launch.implicit_gemm(tiling, width),
         Plan::Halo(tiling) => {
@@ -162,7 +164,7 @@ pub(in crate::ops) fn plan<R: Runtime>(
     problem: &Conv3dProblem,
     algorithm: Option<Algorithm>,
 ) -> Result<Plan> {
-    let facts = facts(client, dtype, problem);
+    let facts = facts(client, dtype, problem.weight_shape()[1]);
     match algorithm {
         None => algorithm::choose(problem, &facts),
         chosen => algorithm::plan(problem, &facts, chosen),

@@ -1,7 +1,7 @@
 //! 3D convolution and its gradients (2D is depth 1).
 
 #[cfg(feature = "gpu")]
-mod algorithm;
+pub(in crate::ops) mod algorithm;
 #[cfg(feature = "gpu")]
 mod bricks;
 pub(in crate::ops) mod cpu;
@@ -11,8 +11,12 @@ pub mod gpu;
 pub mod gpu_backward;
 #[cfg(feature = "gpu")]
 pub mod halo;
+#[cfg(feature = "gpu")]
+mod pointwise;
 pub(in crate::ops) mod problem;
 pub mod reference;
+#[cfg(feature = "gpu")]
+mod stem;
 #[cfg(feature = "gpu")]
 mod tiling;
 #[cfg(feature = "gpu")]
@@ -94,8 +98,8 @@ pub fn conv3d_then(
 /// [`conv3d_then`] by one algorithm, whatever the model of their costs says. For tests and measurements.
 ///
 /// # Errors
-/// As [`conv3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do (groups, or kernels of
-/// more than 32 taps along their axes together, by any but [`Algorithm::Direct`]).
+/// As [`conv3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do (groups by any but
+/// [`Algorithm::Direct`], for one).
 #[cfg(feature = "gpu")]
 pub fn conv3d_by(
     algorithm: Algorithm,

@@ -63,7 +63,7 @@ pub(in crate::ops) fn plan(
 
 /// The plan that `cache` names, else the fastest, which is then written there.
 fn tuned_plan(device: &Gpu, dtype: DType, problem: &Conv3dProblem, cache: Option<&Path>) -> Result<Plan> {
-    let facts = with_client!(device, client => gpu::facts(client, dtype, problem));
+    let facts = with_client!(device, client => gpu::facts(client, dtype, problem.weight_shape()[1]));
     let mut candidates = algorithm::ranked(problem, &facts);
     candidates.truncate(CANDIDATES);
     let (identity, shape) = (device.identity(), shape(problem, dtype));

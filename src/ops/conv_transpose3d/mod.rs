@@ -1,11 +1,15 @@
 //! Transposed 3D convolution.
 
+#[cfg(feature = "gpu")]
+mod algorithm;
 pub(in crate::ops) mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod problem;
 pub mod reference;
 
+#[cfg(feature = "gpu")]
+pub use algorithm::Algorithm;
 pub use problem::{ConvTranspose3dParams, ConvTranspose3dProblem};
 
 use super::conv3d::expect_operands;
@@ -15,7 +19,9 @@ use super::expect_vector;
 use super::timeline;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
+use crate::device::gpu::{Gpu, with_client};
+#[cfg(feature = "gpu")]
+use crate::error::Error;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -27,15 +33,43 @@ use crate::tensor::Tensor;
 ///
 /// # Errors
 /// Shapes that do not fit (see [`ConvTranspose3dProblem::new`]); operands of different types or on different devices; a
-/// device that fails.
+/// device that fails; on a GPU, a NEPHRON_CONV_TRANSPOSE that names no algorithm.
 pub fn conv_transpose3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &ConvTranspose3dParams) -> Result<Tensor> {
     let _span = timeline::op("conv_transpose3d", &[x, w]);
+    gathered(&checked(x, w, b, params)?, x, w, b)
+}
+
+/// [`conv_transpose3d`] by one algorithm. For tests and measurements.
+///
+/// # Errors
+/// As [`conv_transpose3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do.
+#[cfg(feature = "gpu")]
+pub fn conv_transpose3d_by(
+    algorithm: Algorithm,
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    params: &ConvTranspose3dParams,
+) -> Result<Tensor> {
+    let problem = checked(x, w, b, params)?;
+    match x.device() {
+        Device::Cpu => Err(Error::argument("conv_transpose3d by an algorithm: device", "a GPU", "cpu")),
+        Device::Gpu(device) => on_gpu(&device, &problem, x, w, b, Some(algorithm)),
+    }
+}
+
+fn checked(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    params: &ConvTranspose3dParams,
+) -> Result<ConvTranspose3dProblem> {
     let problem = ConvTranspose3dProblem::new(x.shape(), w.shape(), *params)?;
     expect_operands("conv_transpose3d", x, &[("weight", w)])?;
     if let Some(b) = b {
         expect_vector("conv_transpose3d: bias", x, b, w.shape()[1])?;
     }
-    gathered(&problem, x, w, b)
+    Ok(problem)
 }
 
 /// The problem's device-side work, for the op and for the convolution's data gradient; operands are validated.
@@ -53,14 +87,26 @@ pub(in crate::ops) fn gathered(
             Ok(Tensor::host_f32(problem.output_shape(), y))
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(device) => {
-            expect_indexable("conv_transpose3d", &[x.shape(), w.shape(), problem.output_shape()])?;
-            let y = Tensor::gpu_alloc(&device, problem.output_shape(), x.dtype())?;
-            let (input, weight, output) = (x.gpu_handle(&device)?, w.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            let bias = b.map(|b| b.gpu_handle(&device)).transpose()?;
-            with_client!(device, client =>
-                gpu::launch_conv_transpose3d(client, x.dtype(), &input, &weight, bias.as_ref(), &output, problem));
-            Ok(y)
-        }
+        Device::Gpu(device) => on_gpu(&device, problem, x, w, b, None),
     }
+}
+
+#[cfg(feature = "gpu")]
+fn on_gpu(
+    device: &Gpu,
+    problem: &ConvTranspose3dProblem,
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    algorithm: Option<Algorithm>,
+) -> Result<Tensor> {
+    expect_indexable("conv_transpose3d", &[x.shape(), w.shape(), problem.output_shape()])?;
+    let y = Tensor::gpu_alloc(device, problem.output_shape(), x.dtype())?;
+    let (input, weight, output) = (x.gpu_handle(device)?, w.gpu_handle(device)?, y.gpu_handle(device)?);
+    let bias = b.map(|b| b.gpu_handle(device)).transpose()?;
+    let buffers = gpu::ConvTranspose3dHandles { x: &input, w: &weight, b: bias.as_ref(), y: &output };
+    let placement = gpu::Placement::alone(problem);
+    with_client!(device, client =>
+        gpu::launch_conv_transpose3d(client, x.dtype(), buffers, placement, problem, algorithm))?;
+    Ok(y)
 }
