@@ -9,6 +9,7 @@ mod arithmetic;
 mod bad_input;
 mod bench;
 mod bspline;
+mod checkpoint;
 mod cli;
 mod cohort;
 mod conv3d;
