@@ -8,6 +8,7 @@ use super::preprocess::{Prepared, prepare, separate_axis};
 use super::sliding_window::{Mirroring, SlidingWindow};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::io::{SourceFile, hash_files};
 use crate::models::{OrientationRule, UNet, UNetPlan};
 use crate::tensor::DType;
 use crate::volume::{Volume, Voxels};
@@ -125,6 +126,7 @@ impl Segmentation {
 pub struct Segmenter {
     plan: UNetPlan,
     networks: Vec<UNet>,
+    files: Vec<SourceFile>,
 }
 
 impl Segmenter {
@@ -138,11 +140,15 @@ impl Segmenter {
         let folder = if nested.join("plans.json").is_file() { nested } else { folder.to_path_buf() };
         let plan = UNetPlan::read(&folder, configuration)?;
         let dtype = precision.dtype(device);
-        let networks = weight_files(&folder)?
-            .iter()
-            .map(|path| UNet::load(&plan.architecture, path, device, dtype))
-            .collect::<Result<Vec<_>>>()?;
-        Self::new(plan, networks)
+        let files = weight_files(&folder)?;
+        let networks =
+            files.iter().map(|path| UNet::load(&plan.architecture, path, device, dtype)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { files: hash_files(&files)?, ..Self::new(plan, networks)? })
+    }
+
+    /// The files that the weights came from; none for networks that were given.
+    pub fn files(&self) -> &[SourceFile] {
+        &self.files
     }
 
     /// From a plan and networks of its architecture, all on one device with one float type.
@@ -164,7 +170,7 @@ impl Segmenter {
                 return Err(Error::argument("segment: network", place(first), place(network)));
             }
         }
-        Ok(Self { plan, networks })
+        Ok(Self { plan, networks, files: vec![] })
     }
 
     /// The plan.

@@ -42,7 +42,8 @@ pub(super) fn is_bare_pickle(bytes: &[u8]) -> bool {
 pub(super) fn entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
     let damaged = |e| format!("is not a whole zip archive, as torch.save writes: {e}");
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
-    let names: Vec<String> = archive.file_names().map(|n| Ok(n?.into_owned())).collect::<Result<_, _>>().map_err(damaged)?;
+    let names: Vec<String> =
+        archive.file_names().map(|n| Ok(n?.into_owned())).collect::<Result<_, _>>().map_err(damaged)?;
     let root = names.iter().find_map(|name| name.strip_suffix("data.pkl").filter(|r| r.is_empty() || r.ends_with('/')));
     let root = root.ok_or("is a zip archive without data.pkl: no checkpoint of PyTorch")?;
     if names.iter().any(|name| name.strip_prefix(root) == Some("constants.pkl")) {
@@ -58,7 +59,9 @@ pub(super) fn entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
         Some(name) => match &bytes[content(&mut archive, bytes.len(), name)?] {
             b"little" => ByteOrder::Little,
             b"big" => ByteOrder::Big,
-            other => return Err(format!("has the byte order {:?}", String::from_utf8_lossy(&other[..other.len().min(16)]))),
+            other => {
+                return Err(format!("has the byte order {:?}", String::from_utf8_lossy(&other[..other.len().min(16)])));
+            }
         },
     };
     let mut storages: BTreeMap<String, Range<usize>> = BTreeMap::new();
@@ -103,11 +106,16 @@ fn entry(view: &TensorView, storage: Range<usize>, order: ByteOrder) -> Result<E
     let size = view.number.size();
     let bytes = view.elements.checked_mul(size);
     if bytes.is_none_or(|bytes| bytes > storage.len()) {
-        return Err(format!("needs a storage of {} values of {size} bytes, found {} bytes", view.elements, storage.len()));
+        return Err(format!(
+            "needs a storage of {} values of {size} bytes, found {} bytes",
+            view.elements,
+            storage.len()
+        ));
     }
     let count = view.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
     let count = count.filter(|n| *n <= view.elements.max(MOST_REPEATED));
-    let count = count.ok_or_else(|| format!("has the shape {:?} on a storage of {} values", view.shape, view.elements))?;
+    let count =
+        count.ok_or_else(|| format!("has the shape {:?} on a storage of {} values", view.shape, view.elements))?;
     let reach = |at: usize, (&d, &s): (&usize, &usize)| at.checked_add(s.checked_mul(d.saturating_sub(1))?);
     let last = view.shape.iter().zip(&view.strides).try_fold(view.offset, reach);
     if count > 0 && last.is_none_or(|last| last >= view.elements) {
@@ -151,7 +159,10 @@ fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, &TensorView)>, String> {
         [] => Err("holds no tensors by name, expected a state dict".into()),
         several => {
             let names: Vec<_> = several.iter().map(|(name, _)| format!("'{name}'")).collect();
-            Err(format!("holds several dicts of tensors ({}), expected one, or one named 'state_dict'", names.join(", ")))
+            Err(format!(
+                "holds several dicts of tensors ({}), expected one, or one named 'state_dict'",
+                names.join(", ")
+            ))
         }
     }
 }
@@ -159,7 +170,9 @@ fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, &TensorView)>, String> {
 fn tensors<'a>(pickle: &'a Pickle, dict: &'a [(Id, Id)]) -> Vec<(&'a str, &'a TensorView)> {
     dict.iter()
         .filter_map(|(key, value)| match (pickle.get(*key), pickle.get(*value)) {
-            (Value::Text(key), Value::Tensor(view)) if key.len() <= MOST_NAME_BYTES => Some((key.as_str(), view.as_ref())),
+            (Value::Text(key), Value::Tensor(view)) if key.len() <= MOST_NAME_BYTES => {
+                Some((key.as_str(), view.as_ref()))
+            }
             _ => None,
         })
         .collect()

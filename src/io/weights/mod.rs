@@ -163,7 +163,8 @@ fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> 
 
 /// The tensors without the prefixes that all of them share with a wrapper.
 fn unwrapped(mut entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
-    while let Some(prefix) = WRAPPERS.iter().find(|p| !entries.is_empty() && entries.keys().all(|k| k.starts_with(**p))) {
+    while let Some(prefix) = WRAPPERS.iter().find(|p| !entries.is_empty() && entries.keys().all(|k| k.starts_with(**p)))
+    {
         entries = entries.into_iter().map(|(name, entry)| (name[prefix.len()..].to_owned(), entry)).collect();
     }
     entries

@@ -46,7 +46,10 @@ pub(super) fn callable(module: &str, name: &str) -> Option<Callable> {
         ("torch", "device" | "Size") => Callable::Inert,
         ("torch", dtype) if is_dtype(dtype) => Callable::Inert,
         // Python 3 writes `builtins`, protocol 2 the name of Python 2.
-        ("builtins" | "__builtin__", "set" | "frozenset" | "list" | "dict" | "tuple" | "int" | "float" | "bool" | "str")
+        (
+            "builtins" | "__builtin__",
+            "set" | "frozenset" | "list" | "dict" | "tuple" | "int" | "float" | "bool" | "str",
+        )
         | ("builtins" | "__builtin__", "complex" | "bytearray" | "slice")
         | ("_codecs", "encode")
         | ("numpy", "dtype" | "ndarray")

@@ -383,5 +383,9 @@ fn shown(name: &str) -> String {
 
 fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
     let (pairs, rest) = items.as_chunks::<2>();
-    if rest.is_empty() { Ok(pairs.iter().map(|[k, v]| (*k, *v)).collect()) } else { Err("has a key without a value".into()) }
+    if rest.is_empty() {
+        Ok(pairs.iter().map(|[k, v]| (*k, *v)).collect())
+    } else {
+        Err("has a key without a value".into())
+    }
 }
