@@ -14,6 +14,7 @@ use crate::phase::{Phase, Subtype};
 use crate::pipeline::classify::{Classifier, LEAST_PHASES, PhaseImage};
 use crate::pipeline::diagnose::SCHEMA_VERSION;
 use crate::pipeline::findings::{Findings, findings};
+use crate::pipeline::lesions::LEAST_ML;
 use crate::volume::Orientation;
 
 /// Subtype probabilities from phases and their masks (1 kidney, 2 tumour), each pair on one grid.
@@ -116,9 +117,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The lesions for a person, a line each.
+/// Of the lesions that were not classified so many are shown.
+const SHOWN: usize = 3;
+
+/// The lesions for a person, a line each; all that were classified, and the largest of the others.
 pub(super) fn print_findings(findings: &Findings) {
+    let mut left_out = 0;
     for found in &findings.lesions {
+        if found.classification.is_none() && found.lesion.number > SHOWN {
+            left_out += 1;
+            continue;
+        }
         let lesion = &found.lesion;
         let diameter = lesion.phases.iter().map(|p| p.diameter.axial_mm).fold(0.0, f64::max);
         let head = format!("lesion {}: {:.1} ml, {diameter:.0} mm across", lesion.number, lesion.volume_ml);
@@ -130,6 +139,16 @@ pub(super) fn print_findings(findings: &Findings) {
             }
             (None, reason) => say!("{head}: not classified: {}", reason.as_deref().unwrap_or("no reason given")),
         }
+    }
+    if left_out > 0 {
+        say!("{left_out} smaller ones that were not classified are in result.json");
+    }
+    if findings.specks.count > 0 {
+        say!(
+            "specks of less than {LEAST_ML} ml, left out: {}, {:.2} ml",
+            findings.specks.count,
+            findings.specks.volume_ml
+        );
     }
     if let (None, Some(reason)) = (&findings.classification, &findings.not_classified) {
         say!("not classified: {reason}");

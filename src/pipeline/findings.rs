@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::classify::{Classification, Classifier, LEAST_PHASES, PhaseImage, too_few};
-use super::lesions::{self, Lesion, LesionChoice};
+use super::lesions::{self, Lesion, LesionChoice, Specks};
 use super::pictures;
 use crate::error::{Error, Result};
 use crate::phase::Phase;
@@ -27,6 +27,8 @@ pub struct LesionResult {
 pub struct Findings {
     /// The largest first.
     pub lesions: Vec<LesionResult>,
+    /// What is too small to be one.
+    pub specks: Specks,
     /// Which of them the patient's answer is; None when there is no such lesion.
     pub lesion: Option<usize>,
     /// Its answer; None when there is none,
@@ -60,7 +62,8 @@ impl Findings {
 /// A phase twice; as [`lesions::find`] and [`Classifier::classify`]; three phases or more without a classifier.
 pub fn findings(phases: &[PhaseImage], classifier: Option<&Classifier>, choice: LesionChoice) -> Result<Findings> {
     let mut lesions = Vec::new();
-    for lesion in lesions::find(phases)? {
+    let (found, specks) = lesions::find(phases)?;
+    for lesion in found {
         let chosen = match choice {
             LesionChoice::Largest => lesion.number == 1,
             LesionChoice::All => true,
@@ -93,5 +96,5 @@ pub fn findings(phases: &[PhaseImage], classifier: Option<&Classifier>, choice: 
         None if lesions.is_empty() => Some("no tumour was found in any phase: there is nothing to classify".into()),
         None => Some(format!("there is no lesion {number}: {} found", lesions.len())),
     };
-    Ok(Findings { lesion: asked.map(|l| l.lesion.number), lesions, classification, not_classified })
+    Ok(Findings { lesion: asked.map(|l| l.lesion.number), lesions, specks, classification, not_classified })
 }

@@ -1,12 +1,13 @@
 //! Tumours as single lesions, each the same one in every phase.
 //!
 //! In each phase the connected components of label 2 are the candidates. Components of different phases are one lesion when
-//! they share at least a quarter of the smaller one's voxels on the common grid: what the alignment leaves of a lesion's own
-//! movement is far less than that (the paper's tumours overlap with a Dice of 0.85), and what it lays of one lesion onto its
-//! neighbour is too. So a lesion that falls to pieces in one phase is still one, and two that one phase cannot tell apart are
-//! one. What has met nothing in some phase is joined with the nearest that is there, if the distance of their centres is at
-//! most the sum of their radii, those of spheres of their volumes; where the grids differ this rule is the only one. Lesions
-//! are numbered from 1 by their mean volume over all phases, the largest first.
+//! they share at least a quarter of the smaller one's voxels on the common grid: after alignment a lesion overlaps itself far
+//! more (the paper's tumours with a Dice of 0.85), and its neighbours far less. So a lesion that falls to pieces in one phase
+//! is still one, and two that one phase cannot tell apart are one. What has met nothing in some phase is joined with the
+//! nearest that is there, if the distance of their centres is at most the sum of their radii, those of spheres of their
+//! volumes; where the grids differ this rule is the only one. Lesions are numbered from 1 by their mean volume over all
+//! phases, the largest first. Below [`LEAST_ML`] they are specks of the segmentation: counted, not listed, unless there is
+//! nothing else.
 
 use serde::Serialize;
 
@@ -16,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::phase::Phase;
 use crate::volume::components::Sets;
 use crate::volume::{Affine, Component, Diameter, Volume, Voxels, components};
+
+/// Millilitres that a lesion has at least: a ball of 6 mm, of which a CT says nothing.
+pub const LEAST_ML: f64 = 0.1;
 
 /// Which lesions are classified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,6 +91,15 @@ impl Lesion {
     }
 }
 
+/// What is too small to be listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Specks {
+    /// How many.
+    pub count: usize,
+    /// Millilitres of all together, the mean over the phases.
+    pub volume_ml: f64,
+}
+
 /// A component of one phase.
 struct Part {
     /// Place in the list of phases.
@@ -96,11 +109,11 @@ struct Part {
     centre: [f64; 3],
 }
 
-/// The lesions of a patient, the largest first.
+/// The lesions of a patient, the largest first, and what is too small to be one.
 ///
 /// # Errors
 /// A mask that is damaged or not u8.
-pub fn find(phases: &[PhaseImage]) -> Result<Vec<Lesion>> {
+pub fn find(phases: &[PhaseImage]) -> Result<(Vec<Lesion>, Specks)> {
     let mut parts = Vec::new();
     for (phase, p) in phases.iter().enumerate() {
         p.mask.validate()?;
@@ -116,7 +129,9 @@ pub fn find(phases: &[PhaseImage]) -> Result<Vec<Lesion>> {
     // Stable: of equals the first stays the first.
     lesions.sort_by(|a, b| b.volume_ml.total_cmp(&a.volume_ml));
     lesions.iter_mut().zip(1..).for_each(|(lesion, number)| lesion.number = number);
-    Ok(lesions)
+    let listed = lesions.iter().filter(|l| l.number == 1 || l.volume_ml >= LEAST_ML).count();
+    let specks = lesions.split_off(listed);
+    Ok((lesions, Specks { count: specks.len(), volume_ml: specks.iter().map(|l| l.volume_ml).sum() }))
 }
 
 fn voxel_ml(affine: &Affine) -> f64 {

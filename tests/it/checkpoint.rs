@@ -9,7 +9,7 @@ use nephron::volume::{Affine, Volume, Voxels};
 use nephron::{Device, Error};
 use rand::Rng;
 
-use crate::support::checkpoint_file::{archive, write};
+use crate::support::checkpoint_file::{archive, archive_of, state_dict, write};
 use crate::support::{self, rng};
 
 fn golden(name: &str) -> PathBuf {
@@ -24,9 +24,11 @@ fn refusal(bytes: Vec<u8>) -> String {
 
 #[test]
 fn tensors_are_those_of_pytorch() {
+    /// Shape and values by name.
+    type Tensors = HashMap<String, (Vec<usize>, Vec<f64>)>;
     #[derive(serde::Deserialize)]
     struct Golden {
-        files: HashMap<String, HashMap<String, (Vec<usize>, Vec<f64>)>>,
+        files: HashMap<String, Tensors>,
     }
     let text = std::fs::read_to_string(golden("golden.json")).expect("golden values");
     let golden_values: Golden = serde_json::from_str(&text).expect("JSON");
@@ -165,6 +167,37 @@ fn a_large_checkpoint_and_its_wrapper() {
     // Where one name lacks the prefix, it belongs to the names.
     write(&path, &[("module.a", &[100, 1000], &values), ("b", &[], &[2.0])]);
     assert_eq!(Weights::read(&path).expect("read").names().collect::<Vec<_>>(), ["b", "module.a"]);
+}
+
+#[test]
+fn what_else_lies_in_the_archive_counts() {
+    let (pickle, storages) = state_dict(&[("w", &[2], &[1.5, -2.0])]);
+    let pack = |more: &[(&str, &[u8])], storage: &[u8]| {
+        let own = [("data.pkl", pickle.as_slice()), ("data/0", storage)];
+        archive_of(own.iter().chain(more).map(|(name, bytes)| ((*name).to_owned(), *bytes)))
+    };
+    // Big-endian machines say so.
+    let big = [1.5f32, -2.0].map(f32::to_be_bytes).concat();
+    for (order, storage) in [("little", &storages[0]), ("big", &big)] {
+        let read = Weights::from_bytes("w.pth", pack(&[("byteorder", order.as_bytes())], storage)).expect("read");
+        assert_eq!(read.get("w").expect("there").1, [1.5, -2.0], "{order}");
+    }
+    assert!(refusal(pack(&[("byteorder", b"middle")], &storages[0])).contains("\"middle\""));
+    assert!(refusal(pack(&[("constants.pkl", b"")], &storages[0])).contains("TorchScript"));
+    assert!(refusal(archive_of([("other".to_owned(), &b"file"[..])])).contains("without data.pkl"));
+    assert!(
+        refusal(pack(&[], &storages[0][..7])).contains("'w' needs a storage of 2 values of 4 bytes, found 7 bytes")
+    );
+    // Deflated, as a general packer would: method 8 in the header and in the directory.
+    let mut bytes = pack(&[], &storages[0]);
+    for (mark, field) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
+        let at = bytes.windows(4).position(|w| w == mark).expect("a header");
+        bytes[at + field] = 8;
+    }
+    assert!(refusal(bytes).contains("compressed or encrypted"));
+    // The reader can be asked for nothing but what is there.
+    let empty = Weights::from_bytes("w.pth", pack(&[], &storages[0])).expect("read").get("v").expect_err("missing");
+    assert!(empty.to_string().contains("'w'"), "{empty}");
 }
 
 /// nnU-Net's own folder: plans.json, dataset.json, fold_k/checkpoint_final.pth.

@@ -41,10 +41,11 @@ fn patient(folder: &Path) {
         };
         let left = mean_x(2) > w / 2;
         let other: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] == 1 && (i % w < w / 2) == left).collect();
-        let middle = other[other.len() / 2];
+        let mean = |of: &dyn Fn(usize) -> usize| other.iter().map(|&i| of(i)).sum::<usize>() / other.len();
+        let middle = (mean(&|i| i / (h * w)) * h + mean(&|i| i / w % h)) * w + mean(&|i| i % w);
         for dz in 0..2 {
             for dy in 0..3 {
-                labels[middle + dz * h * w + dy * w..][..3].fill(2);
+                labels[middle + (dz * h + dy) * w..][..3].fill(2);
             }
         }
         let volume = Volume { voxels: Voxels::U8(labels.into()), ..image.volume.clone() };
@@ -132,7 +133,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
     for stage in ["segment", "align", "classify", "write", "total"] {
         assert!(found["seconds"][stage].as_f64().is_some_and(|s| s >= 0.0), "{stage}");
     }
-    // The mean over images is over both models: ten would be no different.
+    // The mean over images.
     let images = lesions[0]["classification"]["images"].as_array().expect("images");
     for class in 0..5 {
         let mean = images.iter().map(|i| i["probabilities"][class].as_f64().expect("a number")).sum::<f64>() / 3.0;
@@ -155,6 +156,24 @@ fn every_lesion_is_reported_shown_and_traceable() {
     let second = result(&again);
     assert_eq!(second["classification"]["probabilities"], lesions[1]["classification"]["probabilities"]);
     assert!(again.join(second["classification"]["images"][0]["picture"].as_str().expect("a path")).is_file());
+
+    // An ensemble of ten, seven times the one and three times the other.
+    let mut answer = |weights: &[&str]| {
+        let config = serde_json::json!({"depth": 18, "input_size": 48, "weights": weights});
+        std::fs::write(models.join("classification/config.json"), config.to_string()).expect("written");
+        let (code, text, errors) = run(&[&call[..], &["--json"]].concat());
+        assert_eq!(code, Some(0), "{errors}");
+        let report: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+        assert_eq!(report["classification"]["models"], weights.len());
+        let list = report["classification"]["probabilities"].as_array().expect("five");
+        list.iter().map(|p| p.as_f64().expect("a number")).collect::<Vec<_>>()
+    };
+    let ten: Vec<&str> = (0..10).map(|i| if i % 3 == 1 { "1.pth" } else { "0.pth" }).collect();
+    let [first, second, all] = [&["0.pth"][..], &["1.pth"], &ten].map(&mut answer);
+    for ((a, b), mean) in first.iter().zip(&second).zip(&all) {
+        assert!((0.7 * a + 0.3 * b - mean).abs() < 1e-6, "{a} {b} {mean}");
+    }
+    assert_ne!(first, second);
 
     for (wrong, needle) in [
         (["--thresholds", "0.1,0.2"], "expected 5 numbers"),

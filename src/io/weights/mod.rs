@@ -2,6 +2,7 @@
 //!
 //! Source of the first: <https://github.com/huggingface/safetensors>. Of a checkpoint nothing is executed, see `pickle`.
 
+mod bytes;
 mod checkpoint;
 mod names;
 mod pickle;

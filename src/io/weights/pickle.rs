@@ -9,6 +9,8 @@
 
 use std::collections::HashMap;
 
+pub(super) use super::bytes::Step;
+use super::bytes::{Bytes, shown};
 use super::names::{Callable, callable};
 use crate::io::numbers::Number;
 
@@ -61,9 +63,15 @@ impl Pickle {
     /// # Errors
     /// What is wrong, in words, with the byte it happened at.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let mut machine = Machine { bytes, at: 0, values: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
+        let mut machine = Machine {
+            bytes: Bytes { bytes, at: 0 },
+            values: vec![],
+            stack: vec![],
+            marks: vec![],
+            memo: HashMap::new(),
+        };
         loop {
-            let start = machine.at;
+            let start = machine.bytes.at;
             match machine.step() {
                 Ok(None) => {}
                 Ok(Some(root)) => return Ok(Self { values: machine.values, root }),
@@ -82,8 +90,7 @@ impl Pickle {
 }
 
 pub(super) struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    bytes: Bytes<'a>,
     pub(super) values: Vec<Value>,
     stack: Vec<Id>,
     /// Heights of the stack.
@@ -91,18 +98,16 @@ pub(super) struct Machine<'a> {
     memo: HashMap<u32, Id>,
 }
 
-pub(super) type Step<T> = Result<T, String>;
-
 impl Machine<'_> {
     /// One opcode; the root at STOP.
     fn step(&mut self) -> Step<Option<Id>> {
-        match self.byte()? {
+        match self.bytes.byte()? {
             b'.' => return self.pop().map(Some),
-            0x80 => self.skip(1)?,
-            0x95 => self.skip(8)?,
+            0x80 => self.bytes.skip(1)?,
+            0x95 => self.bytes.skip(8)?,
             b'(' => self.marks.push(self.stack.len()),
             b'0' => self.pop().map(drop)?,
-            b'1' => self.to_mark().map(drop)?,
+            b'1' => self.pop_to_mark().map(drop)?,
             b'2' => {
                 let top = self.pop()?;
                 self.stack.extend([top, top]);
@@ -111,51 +116,51 @@ impl Machine<'_> {
             0x88 => self.push(Value::Integer(1)),
             0x89 => self.push(Value::Integer(0)),
             b'J' => {
-                let word = self.array().map(i32::from_le_bytes)?;
+                let word = self.bytes.array().map(i32::from_le_bytes)?;
                 self.push(Value::Integer(word.into()));
             }
             b'K' => {
-                let word = self.byte()?;
+                let word = self.bytes.byte()?;
                 self.push(Value::Integer(word.into()));
             }
             b'M' => {
-                let word = self.array().map(u16::from_le_bytes)?;
+                let word = self.bytes.array().map(u16::from_le_bytes)?;
                 self.push(Value::Integer(word.into()));
             }
             0x8a => {
-                let length = self.byte()?;
+                let length = self.bytes.byte()?;
                 self.long(length.into())?;
             }
             0x8b => {
-                let length = self.length32()?;
+                let length = self.bytes.length32()?;
                 self.long(length)?;
             }
             b'G' => {
-                self.skip(8)?;
+                self.bytes.skip(8)?;
                 self.push(Value::Inert);
             }
             b'X' => {
-                let length = self.length32()?;
+                let length = self.bytes.length32()?;
                 self.text(length)?;
             }
             0x8c => {
-                let length = self.byte()?;
+                let length = self.bytes.byte()?;
                 self.text(length.into())?;
             }
             0x8d => {
-                let length = self.length64()?;
+                let length = self.bytes.length64()?;
                 self.text(length)?;
             }
             b'U' | b'C' => {
-                let length = self.byte()?;
+                let length = self.bytes.byte()?;
                 self.raw(length.into())?;
             }
             b'T' | b'B' => {
-                let length = self.length32()?;
+                let length = self.bytes.length32()?;
                 self.raw(length)?;
             }
             0x8e | 0x96 => {
-                let length = self.length64()?;
+                let length = self.bytes.length64()?;
                 self.raw(length)?;
             }
             b')' | b']' | 0x8f => self.push(Value::Sequence(vec![])),
@@ -164,11 +169,11 @@ impl Machine<'_> {
             0x86 => self.tuple(2)?,
             0x87 => self.tuple(3)?,
             b't' | b'l' | 0x91 => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(Value::Sequence(items));
             }
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 let pairs = pairs(&items)?;
                 self.push(Value::Dict(pairs));
             }
@@ -177,7 +182,7 @@ impl Machine<'_> {
                 self.append(&[item])?;
             }
             b'e' | 0x90 => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.append(&items)?;
             }
             b's' => {
@@ -185,23 +190,23 @@ impl Machine<'_> {
                 self.set(&[key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.set(&items)?;
             }
             b'h' => {
-                let key = self.byte()?;
+                let key = self.bytes.byte()?;
                 self.recall(key.into())?;
             }
             b'j' => {
-                let key = self.array().map(u32::from_le_bytes)?;
+                let key = self.bytes.array().map(u32::from_le_bytes)?;
                 self.recall(key)?;
             }
             b'q' => {
-                let key = self.byte()?;
+                let key = self.bytes.byte()?;
                 self.remember(key.into())?;
             }
             b'r' => {
-                let key = self.array().map(u32::from_le_bytes)?;
+                let key = self.bytes.array().map(u32::from_le_bytes)?;
                 self.remember(key)?;
             }
             0x94 => {
@@ -209,7 +214,7 @@ impl Machine<'_> {
                 self.remember(key)?;
             }
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.bytes.line()?, self.bytes.line()?);
                 self.global(&module, &name)?;
             }
             0x93 => {
@@ -236,45 +241,6 @@ impl Machine<'_> {
         Ok(None)
     }
 
-    fn byte(&mut self) -> Step<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
-        let bytes = self.take(N)?;
-        bytes.try_into().map_err(|_| "is cut short".into())
-    }
-
-    fn take(&mut self, length: usize) -> Step<&[u8]> {
-        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or_else(|| format!("is cut short: {length} bytes expected"))?;
-        let taken = &self.bytes[self.at..end];
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn skip(&mut self, length: usize) -> Step<()> {
-        self.take(length).map(drop)
-    }
-
-    fn length32(&mut self) -> Step<usize> {
-        let length = self.array().map(u32::from_le_bytes)?;
-        usize::try_from(length).map_err(|_| format!("has a length of {length}"))
-    }
-
-    fn length64(&mut self) -> Step<usize> {
-        let length = self.array().map(u64::from_le_bytes)?;
-        usize::try_from(length).map_err(|_| format!("has a length of {length}"))
-    }
-
-    fn line(&mut self) -> Step<String> {
-        let rest = &self.bytes[self.at..];
-        let length = rest.iter().position(|b| *b == b'\n').ok_or("is cut short inside a name")?;
-        let text = shown(&String::from_utf8_lossy(&rest[..length]));
-        self.at += length + 1;
-        Ok(text)
-    }
-
     pub(super) fn push(&mut self, value: Value) {
         self.stack.push(self.values.len());
         self.values.push(value);
@@ -292,14 +258,14 @@ impl Machine<'_> {
         self.stack.last().copied().ok_or_else(|| "looks at an empty stack".into())
     }
 
-    fn to_mark(&mut self) -> Step<Vec<Id>> {
+    fn pop_to_mark(&mut self) -> Step<Vec<Id>> {
         let height = self.marks.pop().ok_or("lacks a mark")?;
         Ok(self.stack.split_off(height.min(self.stack.len())))
     }
 
     /// A little-endian two's complement integer. One that does not fit 64 bits is no size or offset of anything.
     fn long(&mut self, length: usize) -> Step<()> {
-        let bytes = self.take(length)?;
+        let bytes = self.bytes.take(length)?;
         let value = if length > 8 {
             Value::Inert
         } else {
@@ -313,13 +279,13 @@ impl Machine<'_> {
     }
 
     fn text(&mut self, length: usize) -> Step<()> {
-        let text = String::from_utf8_lossy(self.take(length)?).into_owned();
+        let text = String::from_utf8_lossy(self.bytes.take(length)?).into_owned();
         self.push(Value::Text(text));
         Ok(())
     }
 
     fn raw(&mut self, length: usize) -> Step<()> {
-        self.skip(length)?;
+        self.bytes.skip(length)?;
         self.push(Value::Inert);
         Ok(())
     }
@@ -374,11 +340,6 @@ impl Machine<'_> {
         self.push(Value::Callable(known));
         Ok(())
     }
-}
-
-/// The beginning of a name, fit for one line of a message. No known name is longer.
-fn shown(name: &str) -> String {
-    name.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {

@@ -8,15 +8,17 @@ use zip::{CompressionMethod, ZipWriter};
 
 /// A stored zip archive with `data.pkl` and storages 0, 1, ...
 pub fn archive(pickle: &[u8], storages: &[&[u8]]) -> Vec<u8> {
+    let storages = storages.iter().enumerate().map(|(i, bytes)| (format!("data/{i}"), *bytes));
+    archive_of(std::iter::once(("data.pkl".to_owned(), pickle)).chain(storages))
+}
+
+/// A stored zip archive of any files.
+pub fn archive_of<'a>(files: impl IntoIterator<Item = (String, &'a [u8])>) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-    let mut file = |name: String, bytes: &[u8]| {
-        zip.start_file(name, stored).expect("an entry");
+    for (name, bytes) in files {
+        zip.start_file(format!("archive/{name}"), stored).expect("an entry");
         zip.write_all(bytes).expect("its bytes");
-    };
-    file("archive/data.pkl".into(), pickle);
-    for (i, bytes) in storages.iter().enumerate() {
-        file(format!("archive/data/{i}"), bytes);
     }
     zip.finish().expect("an archive").into_inner()
 }
@@ -35,6 +37,13 @@ fn sizes(values: &[usize]) -> Vec<u8> {
 
 /// Writes f32 tensors in C order as a state dict of protocol 2.
 pub fn write(path: &Path, tensors: &[(&str, &[usize], &[f32])]) {
+    let (pickle, storages) = state_dict(tensors);
+    let storages: Vec<&[u8]> = storages.iter().map(Vec::as_slice).collect();
+    std::fs::write(path, archive(&pickle, &storages)).expect("a checkpoint");
+}
+
+/// The pickle of a state dict, and its storages in little-endian order.
+pub fn state_dict(tensors: &[(&str, &[usize], &[f32])]) -> (Vec<u8>, Vec<Vec<u8>>) {
     let (mut pickle, mut storages) = (b"\x80\x02}".to_vec(), Vec::new());
     for (i, (name, shape, values)) in tensors.iter().enumerate() {
         let strides: Vec<usize> = (0..shape.len()).map(|a| shape[a + 1..].iter().product()).collect();
@@ -48,6 +57,5 @@ pub fn write(path: &Path, tensors: &[(&str, &[usize], &[f32])]) {
         storages.push(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
     }
     pickle.push(b'.');
-    let storages: Vec<&[u8]> = storages.iter().map(Vec::as_slice).collect();
-    std::fs::write(path, archive(&pickle, &storages)).expect("a checkpoint");
+    (pickle, storages)
 }
