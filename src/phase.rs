@@ -35,6 +35,36 @@ impl Phase {
         }
     }
 
+    /// The phase that a file's name speaks of, None when it speaks of none. The name is taken apart where letters end; of the
+    /// parts `arterial` and the like tell a phase wherever they stand, the letters N, A, P and D only at the end.
+    ///
+    /// # Errors
+    /// A name that speaks of two phases.
+    pub fn guess(name: &str) -> Result<Option<Self>, Error> {
+        let lower = name.to_lowercase().replace(['-', '_', ' ', '.'], "-");
+        let lower = lower.replace("non-contrast", "noncontrast").replace("pre-contrast", "precontrast");
+        let parts: Vec<&str> = lower.split(|c: char| !c.is_alphabetic()).filter(|part| !part.is_empty()).collect();
+        let mut found: Vec<Self> = Vec::new();
+        for (i, part) in parts.iter().enumerate() {
+            let phase = match *part {
+                "noncontrast" | "precontrast" | "unenhanced" | "native" | "plain" | "nc" | "ncct" => Self::NonContrast,
+                "arterial" | "artery" | "art" | "corticomedullary" => Self::Arterial,
+                "portal" | "portovenous" | "portalvenous" | "venous" | "ven" | "pv" | "pvp" => Self::Portal,
+                "delayed" | "delay" | "del" | "late" | "excretory" | "urographic" => Self::Delayed,
+                "n" | "a" | "p" | "d" if i + 1 == parts.len() => part.parse()?,
+                _ => continue,
+            };
+            found.push(phase);
+        }
+        found.sort_unstable();
+        found.dedup();
+        match found.as_slice() {
+            [] => Ok(None),
+            [phase] => Ok(Some(*phase)),
+            several => Err(Error::Usage(format!("expected a name of one phase, found {} in {name:?}", names(several)))),
+        }
+    }
+
     /// N, A, P or D.
     pub fn letter(self) -> char {
         match self {

@@ -2,14 +2,19 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde::Serialize;
 
 use super::Context;
+use super::lesion::LesionArgs;
 use crate::error::{Error, Result};
-use crate::io::{nifti, write_atomic};
+use crate::io::{SourceFile, hash_files, nifti, write_atomic};
 use crate::phase::{Phase, Subtype};
-use crate::pipeline::classify::{Classification, Classifier, PhaseImage};
+use crate::pipeline::classify::{Classifier, LEAST_PHASES, PhaseImage};
+use crate::pipeline::diagnose::SCHEMA_VERSION;
+use crate::pipeline::findings::{Findings, findings};
+use crate::pipeline::lesions::LEAST_ML;
 use crate::volume::Orientation;
 
 /// Subtype probabilities from phases and their masks (1 kidney, 2 tumour), each pair on one grid.
@@ -30,20 +35,30 @@ pub struct Args {
     /// Model folder with classification/ (config.json and weights)
     #[arg(long)]
     model: PathBuf,
-    /// Folder for result.json; made if missing
+    #[command(flatten)]
+    what: LesionArgs,
+    /// Folder for result.json and pictures; made if missing
     #[arg(short, long)]
     output: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
 struct Report {
+    schema_version: u32,
+    program: String,
     device: String,
+    files: Vec<SourceFile>,
+    models: Vec<SourceFile>,
     classes: [Subtype; 5],
-    classification: Option<Classification>,
+    #[serde(flatten)]
+    findings: Findings,
+    seconds: f64,
 }
 
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let started = Instant::now();
+    args.what.check()?;
     let pairs = [
         (Phase::NonContrast, &args.non_contrast),
         (Phase::Arterial, &args.arterial),
@@ -51,10 +66,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         (Phase::Delayed, &args.delayed),
     ];
     let given = pairs.iter().filter(|(_, pair)| pair.is_some()).count();
-    if given < 3 {
+    if given < LEAST_PHASES {
         return Err(Error::Usage(format!("classification needs three or four phases, {given} given")));
     }
-    let mut phases = Vec::new();
+    let (mut phases, mut files) = (Vec::new(), Vec::new());
     for (phase, pair) in pairs {
         let Some([image_path, mask_path]) = pair.as_deref() else { continue };
         let (image, mask) = (nifti::read_ct(image_path)?, nifti::read_labels(mask_path)?);
@@ -67,6 +82,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
                 format!("lies on another grid than {}: expected {expected}, found {found}", image_path.display());
             return Err(Error::file(mask_path, reason));
         }
+        files.extend([image_path, mask_path].into_iter().flat_map(nifti::files));
         phases.push(PhaseImage {
             phase,
             image: image.volume.reorient(Orientation::LPS)?,
@@ -74,8 +90,21 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         });
     }
     let device = context.device()?;
-    let classifier = Classifier::read(&args.model.join("classification"), &device)?;
-    let report = Report { device: device.name(), classes: Subtype::ALL, classification: classifier.classify(&phases)? };
+    let classifier = args.what.apply(Classifier::read(&args.model.join("classification"), &device)?)?;
+    let mut found = findings(&phases, Some(&classifier), args.what.lesion)?;
+    if let Some(folder) = &args.output {
+        found.write_pictures(&phases, folder)?;
+    }
+    let report = Report {
+        schema_version: SCHEMA_VERSION,
+        program: format!("nephron {}", env!("CARGO_PKG_VERSION")),
+        device: device.name(),
+        files: hash_files(&files)?,
+        models: classifier.files().to_vec(),
+        classes: Subtype::ALL,
+        findings: found,
+        seconds: started.elapsed().as_secs_f64(),
+    };
     if let Some(folder) = &args.output {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("the folder cannot be made: {e}")))?;
         let text = serde_json::to_string_pretty(&report).map_err(|e| Error::Data(format!("result.json: {e}")))?;
@@ -84,13 +113,44 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&report);
     }
-    match &report.classification {
-        None => say!("no tumour found: nothing to classify"),
-        Some(c) => {
-            for (class, p) in Subtype::ALL.iter().zip(&c.probabilities) {
-                say!("{class:11} {p:.4}{}", if *class == c.decision { "  <- decision" } else { "" });
+    print_findings(&report.findings);
+    Ok(())
+}
+
+/// Of the lesions that were not classified so many are shown.
+const SHOWN: usize = 3;
+
+/// The lesions for a person, a line each; all that were classified, and the largest of the others.
+pub(super) fn print_findings(findings: &Findings) {
+    let mut left_out = 0;
+    for found in &findings.lesions {
+        if found.classification.is_none() && found.lesion.number > SHOWN {
+            left_out += 1;
+            continue;
+        }
+        let lesion = &found.lesion;
+        let diameter = lesion.phases.iter().map(|p| p.diameter.axial_mm).fold(0.0, f64::max);
+        let head = format!("lesion {}: {:.1} ml, {diameter:.0} mm across", lesion.number, lesion.volume_ml);
+        match (&found.classification, &found.not_classified) {
+            (Some(c), _) => {
+                let list: Vec<_> =
+                    Subtype::ALL.iter().zip(&c.probabilities).map(|(class, p)| format!("{class} {p:.3}")).collect();
+                say!("{head}: {} ({})", c.decision, list.join(", "));
             }
+            (None, reason) => say!("{head}: not classified: {}", reason.as_deref().unwrap_or("no reason given")),
         }
     }
-    Ok(())
+    if left_out > 0 {
+        say!("{left_out} smaller ones that were not classified are in result.json");
+    }
+    if findings.specks.count > 0 {
+        say!(
+            "specks of less than {LEAST_ML} ml, left out: {}, {:.2} ml",
+            findings.specks.count,
+            findings.specks.volume_ml
+        );
+    }
+    if let (None, Some(reason)) = (&findings.classification, &findings.not_classified) {
+        say!("not classified: {reason}");
+    }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Context;
-use super::diagnose::{print, read, run_with_progress};
+use super::diagnose::{print, run_with_progress};
+use super::patients::{Patient, read};
 use crate::error::{Error, Result};
 use crate::phantom::{PhantomOptions, generate};
 use crate::phase::{Phase, Subtype};
@@ -47,7 +48,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let patient = generate(&PhantomOptions { seed: args.seed, ..PhantomOptions::default() })?;
     patient.write(&folder)?;
     let files: Vec<_> = patient.phases.iter().map(|p| (p.phase, folder.join(format!("{}.nii.gz", p.phase)))).collect();
-    let inputs = read(&files, false)?;
+    let inputs = read(&Patient { files, output: args.folder.clone(), guessed: false }, false)?;
     let system = demo::system(&args.folder.join("model"), &device)?;
     let result = run_with_progress(&inputs, &system, &DiagnoseOptions::default(), &device, &args.folder, context)?;
 

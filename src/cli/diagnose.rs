@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 
 use super::Context;
+use super::classify::print_findings;
+use super::lesion::LesionArgs;
+use super::patients::{Patient, cohort, guessed, read};
 use crate::error::{Error, Result};
-use crate::io::nifti;
 use crate::phase::Phase;
-use crate::pipeline::classify::Classifier;
+use crate::pipeline::classify::{Classifier, LEAST_PHASES};
 use crate::pipeline::diagnose::{DiagnoseOptions, Diagnosis, PhaseInput, Step, System, diagnose};
 use crate::pipeline::{Mirroring, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
 
-/// The whole pipeline: three or four phases in, masks, aligned phases, subtype probabilities and a report out.
+/// The whole pipeline: two to four phases in, masks, aligned phases and a report out; with three phases or four, subtype
+/// probabilities too.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Portal-venous phase
@@ -31,10 +34,15 @@ pub struct Args {
     /// go into folders of the same names
     #[arg(long, value_name = "DIR", conflicts_with_all = ["portal", "arterial", "delayed", "non_contrast"])]
     cohort: Option<PathBuf>,
+    /// One patient: the phases in DIR, guessed from the names of its .nii and .nii.gz files
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["portal", "arterial", "delayed", "non_contrast", "cohort"])]
+    guess_phases: Option<PathBuf>,
     /// Do not segment: beside each scan NAME.nii.gz lies its mask NAME_mask.nii.gz (1 kidney, 2 tumour)
     #[arg(long, conflicts_with_all = ["tta", "memory_budget"])]
     masks: bool,
-    /// Model folder with segmentation/ (not needed with --masks) and classification/
+    #[command(flatten)]
+    what: LesionArgs,
+    /// Model folder with segmentation/ (not needed with --masks) and classification/ (not needed for two phases)
     #[arg(long)]
     model: PathBuf,
     /// Result folder; made if missing
@@ -52,28 +60,28 @@ fn budget(text: &str) -> Result<u64, String> {
     parse_bytes(text).map_err(|e| e.to_string())
 }
 
-/// A patient's scans and where the results go.
-struct Patient {
-    files: Vec<(Phase, PathBuf)>,
-    output: PathBuf,
-}
-
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
+    args.what.check()?;
     let patients = patients(args)?;
     for patient in &patients {
         let given = patient.files.len();
-        if given < 3 {
+        if given < 2 {
             let of = args.cohort.as_ref().map_or(String::new(), |_| format!(" in {}", patient.output.display()));
-            return Err(Error::Usage(format!("diagnose needs three or four phases, {given} given{of}")));
+            return Err(Error::Usage(format!("diagnose needs two to four phases, {given} given{of}")));
         }
     }
     // A single patient's files are read before models are loaded: what is wrong with them is said at once.
-    let single = if args.cohort.is_none() { Some(read(&patients[0].files, args.masks)?) } else { None };
+    let single = if args.cohort.is_none() { Some(read(&patients[0], args.masks)?) } else { None };
     let device = context.device()?;
     let segmenter =
         if args.masks { None } else { Some(Segmenter::load(&args.model, None, Precision::default(), &device)?) };
-    let classifier = Classifier::read(&args.model.join("classification"), &device)?;
+    // Where nobody has phases enough to be classified, no model of that is needed.
+    let classifier = if patients.iter().any(|p| p.files.len() >= LEAST_PHASES) {
+        Some(args.what.apply(Classifier::read(&args.model.join("classification"), &device)?)?)
+    } else {
+        None
+    };
     let system = System { segmenter, classifier, notes: vec![] };
     let options = DiagnoseOptions {
         segment: SegmentOptions {
@@ -81,6 +89,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             memory_budget: args.memory_budget,
             ..SegmentOptions::default()
         },
+        lesion: args.what.lesion,
         ..DiagnoseOptions::default()
     };
     let one = |patient: &Patient, inputs: Vec<PhaseInput>| {
@@ -97,10 +106,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     // One patient's failure is said and does not cost the others.
     let (mut failed, mut results) = (0, Vec::new());
     for patient in &patients {
-        match read(&patient.files, args.masks).and_then(|inputs| one(patient, inputs)) {
+        match read(patient, args.masks).and_then(|inputs| one(patient, inputs)) {
             Ok(result) if context.json => results.push(result),
             Ok(result) => {
-                let decision = result.classification.as_ref().map_or("no tumour".into(), |c| c.decision.to_string());
+                let found = &result.findings;
+                let reason = || found.not_classified.clone().unwrap_or_else(|| "not classified".into());
+                let decision = found.classification.as_ref().map_or_else(reason, |c| c.decision.to_string());
                 say!("{}: {decision}, {:.1} s", patient.output.display(), result.seconds.total);
             }
             Err(error) => {
@@ -119,57 +130,20 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn patients(args: &Args) -> Result<Vec<Patient>> {
-    let Some(cohort) = &args.cohort else {
-        let files = [
-            (Phase::NonContrast, &args.non_contrast),
-            (Phase::Arterial, &args.arterial),
-            (Phase::Portal, &args.portal),
-            (Phase::Delayed, &args.delayed),
-        ];
-        let files = files.into_iter().filter_map(|(p, f)| f.clone().map(|f| (p, f))).collect();
-        return Ok(vec![Patient { files, output: args.output.clone() }]);
-    };
-    let failed = |e: std::io::Error| Error::file(cohort, format!("cannot be read: {e}"));
-    let mut folders = Vec::new();
-    for entry in std::fs::read_dir(cohort).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() {
-            folders.push(path);
-        }
+    if let Some(folder) = &args.cohort {
+        return cohort(folder, &args.output);
     }
-    folders.sort();
-    let patients: Vec<Patient> = folders
-        .iter()
-        .map(|folder| {
-            let files = Phase::ALL.into_iter().map(|phase| (phase, folder.join(format!("{phase}.nii.gz"))));
-            let output = args.output.join(folder.file_name().unwrap_or_default());
-            Patient { files: files.filter(|(_, path)| path.exists()).collect(), output }
-        })
-        .collect();
-    if patients.is_empty() {
-        return Err(Error::file(cohort, "expected a folder for each patient, found none"));
+    if let Some(folder) = &args.guess_phases {
+        return Ok(vec![guessed(folder, &args.output)?]);
     }
-    Ok(patients)
-}
-
-/// Reads the scans of the phases and, if wanted, the masks beside them.
-pub(super) fn read(files: &[(Phase, PathBuf)], masks: bool) -> Result<Vec<PhaseInput>> {
-    files
-        .iter()
-        .map(|(phase, path)| {
-            let image = nifti::read_ct(path)?;
-            let mask = if masks { Some(nifti::read_labels(mask_beside(path))?.volume.to_labels()?) } else { None };
-            Ok(PhaseInput { phase: *phase, path: path.clone(), image, mask })
-        })
-        .collect()
-}
-
-/// NAME.nii.gz to NAME_mask.nii.gz.
-fn mask_beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.strip_suffix(".gz").unwrap_or(&name);
-    let (stem, _) = stem.rsplit_once('.').unwrap_or((stem, ""));
-    path.with_file_name(format!("{stem}_mask{}", &name[stem.len()..]))
+    let files = [
+        (Phase::NonContrast, &args.non_contrast),
+        (Phase::Arterial, &args.arterial),
+        (Phase::Portal, &args.portal),
+        (Phase::Delayed, &args.delayed),
+    ];
+    let files = files.into_iter().filter_map(|(p, f)| f.clone().map(|f| (p, f))).collect();
+    Ok(vec![Patient { files, output: args.output.clone(), guessed: false }])
 }
 
 /// The pipeline with a bar that follows it.
@@ -217,22 +191,16 @@ pub(super) fn print(result: &Diagnosis, folder: &Path) {
             ),
         }
     }
-    match &result.classification {
-        None => say!("no tumour found: nothing to classify"),
-        Some(c) => {
-            let list: Vec<_> =
-                result.classes.iter().zip(&c.probabilities).map(|(k, p)| format!("{k} {p:.3}")).collect();
-            say!("subtype: {} ({})", c.decision, list.join(", "));
-        }
-    }
+    print_findings(&result.findings);
     let s = &result.seconds;
     say!(
-        "{:.1} s on {} (segment {:.1}, align {:.1}, classify {:.1}); results in {}",
+        "{:.1} s on {} (segment {:.1}, align {:.1}, classify {:.1}, write {:.1}); results in {}",
         s.total,
         result.device,
         s.segment,
         s.align,
         s.classify,
+        s.write,
         folder.display()
     );
 }

@@ -20,7 +20,8 @@ pub struct Args {
     /// NIfTI images (.nii, .nii.gz, .hdr or .img), each segmented on its own
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// Model folder: plans.json, dataset.json and weights.safetensors or fold_*.safetensors, in it or in its segmentation/
+    /// Model folder: plans.json, dataset.json and weights (fold_*/checkpoint_final.pth, or weights or fold_* as
+    /// .safetensors or .pth), in it or in its segmentation/
     #[arg(long)]
     model: PathBuf,
     /// Folder for the masks, <image>_mask.nii.gz; made if missing

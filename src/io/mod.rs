@@ -1,10 +1,13 @@
 //! Reading and writing files: NIfTI, npy, safetensors. Every error names the file and says what is wrong with it; every
 //! file is written under a temporary name and renamed, so a killed run leaves no half file.
 
+mod hash;
 pub mod nifti;
 pub mod npy;
 pub mod numbers;
 pub mod weights;
+
+pub use hash::{SourceFile, hash_files};
 
 use std::fs::{File, Metadata};
 use std::io::{BufWriter, Write};

@@ -28,7 +28,7 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// Weights from a safetensors file, held on `device` as `dtype` (norm weights and biases always f32). Tensors that the
+    /// Weights from a safetensors file or a checkpoint of PyTorch (nnU-Net's own), held on `device` as `dtype` (norm weights and biases always f32). Tensors that the
     /// network does not use are left alone.
     ///
     /// # Errors

@@ -5,58 +5,25 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use image::{GrayImage, Luma};
+use serde::Serialize;
 
-use super::crop::{self, CropBox};
+pub use super::classifier_config::ClassifierConfig;
+use super::crop::{self, CropBox, Margin};
+use super::lesions::Lesion;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
-use crate::models::resnet::{ResNet, ResNetConfig, seeded_weights};
+use crate::io::{SourceFile, hash_files};
+use crate::models::resnet::{FUSION, ResNet, seeded_weights};
 use crate::ops::Intensity;
 use crate::phase::{Phase, Subtype};
 use crate::stats;
 use crate::tensor::DType;
 use crate::volume::Volume;
 
-/// `classification/config.json`. Everything but the weight files has the authors' value by default.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClassifierConfig {
-    /// Depth of the ResNet: 18, 34, 50, 101 or 152.
-    pub depth: usize,
-    /// Is there a 1x1 fusion convolution in front?
-    pub fusion: bool,
-    /// Side of the square image.
-    pub input_size: usize,
-    /// Hounsfield units are clipped to this range,
-    pub clip: [f32; 2],
-    /// less this mean,
-    pub mean: f32,
-    /// over this standard deviation.
-    pub sd: f32,
-    /// Voxels that the tumour's rectangle grows by on each side.
-    pub margin: usize,
-    /// A threshold per class, in class order. Given, the decision is the highest score above its own, else the highest.
-    pub thresholds: Option<Vec<f32>>,
-    /// Weight files beside the configuration; several are an ensemble.
-    pub weights: Vec<PathBuf>,
-}
-
-impl Default for ClassifierConfig {
-    fn default() -> Self {
-        Self {
-            depth: 101,
-            fusion: true,
-            input_size: 224,
-            clip: [-40.0, 347.0],
-            mean: 112.754_57,
-            sd: 97.874_36,
-            margin: 0,
-            thresholds: None,
-            weights: vec![],
-        }
-    }
-}
+/// Fewer phases than this make no image.
+pub const LEAST_PHASES: usize = 3;
 
 /// One phase of a patient with its mask, both in LPS orientation on one grid.
 pub struct PhaseImage {
@@ -75,9 +42,23 @@ pub struct Combination {
     pub phases: [Phase; 3],
     /// In class order.
     pub probabilities: Vec<f32>,
+    /// What the network saw, if it was written: the three phases side by side, and as red, green and blue.
+    pub picture: Option<PathBuf>,
 }
 
-/// The answer for a patient.
+/// Where a phase was cropped.
+#[derive(Debug, Clone, Serialize)]
+pub struct Crop {
+    /// Which phase.
+    pub phase: Phase,
+    /// Slice and rectangle.
+    #[serde(flatten)]
+    pub at: CropBox,
+    /// The slice with the rectangle, if it was written.
+    pub picture: Option<PathBuf>,
+}
+
+/// The answer for a lesion.
 #[derive(Debug, Clone, Serialize)]
 pub struct Classification {
     /// Mean over images and models, in class order.
@@ -87,15 +68,19 @@ pub struct Classification {
     /// What was averaged.
     pub images: Vec<Combination>,
     /// Where each phase was cropped.
-    pub crops: Vec<(Phase, CropBox)>,
+    pub crops: Vec<Crop>,
     /// Models averaged.
     pub models: usize,
+    /// What the networks saw of each phase, black and white being the ends of `clip`.
+    #[serde(skip)]
+    pub seen: Vec<(Phase, GrayImage)>,
 }
 
 /// An ensemble on a device.
 pub struct Classifier {
     config: ClassifierConfig,
     models: Vec<ResNet>,
+    files: Vec<SourceFile>,
     device: Device,
 }
 
@@ -114,13 +99,32 @@ impl Classifier {
         }
         let read = |file: &PathBuf| {
             let path = folder.join(file);
-            ResNet::new(&config.network(), &Weights::read(&path)?, device, DType::F32).map_err(|e| match e {
+            let weights = Weights::read(&path)?;
+            let fusion = config.fusion.unwrap_or_else(|| weights.shape(FUSION).is_some());
+            ResNet::new(&config.network(fusion), &weights, device, DType::F32).map_err(|e| match e {
                 Error::File { .. } => e,
                 other => Error::file(&path, other),
             })
         };
         let models = config.weights.iter().map(read).collect::<Result<_>>()?;
-        Ok(Self { config, models, device: device.clone() })
+        let files: Vec<PathBuf> = config.weights.iter().map(|file| folder.join(file)).collect();
+        Ok(Self { config, models, files: hash_files(&files)?, device: device.clone() })
+    }
+
+    /// The files that the weights came from; none for drawn ones.
+    pub fn files(&self) -> &[SourceFile] {
+        &self.files
+    }
+
+    /// The same networks with thresholds and a margin of the caller's instead of the configuration's, where given.
+    ///
+    /// # Errors
+    /// Thresholds that are not one number from 0 to 1 for each class.
+    pub fn adjusted(mut self, thresholds: Option<Vec<f64>>, margin: Option<Margin>) -> Result<Self> {
+        self.config.thresholds = thresholds.or(self.config.thresholds);
+        self.config.margin = margin.unwrap_or(self.config.margin);
+        self.config.check()?;
+        Ok(self)
     }
 
     /// One network with weights drawn from a seed: its answers mean nothing, its arithmetic is the real one.
@@ -129,19 +133,19 @@ impl Classifier {
     /// A configuration out of range; a device that fails.
     pub fn seeded(config: ClassifierConfig, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
-        let network = config.network();
+        let network = config.network(config.fusion.unwrap_or(true));
         let model = ResNet::new(&network, &seeded_weights(&network, seed)?, device, DType::F32)?;
-        Ok(Self { config, models: vec![model], device: device.clone() })
+        Ok(Self { config, models: vec![model], files: vec![], device: device.clone() })
     }
 
-    /// Probabilities for a patient. None when some phase has no tumour in its mask: there is nothing to classify.
+    /// Probabilities for a lesion that is in every phase.
     ///
     /// # Errors
-    /// Fewer than three phases; a mask and an image of different shapes; a device that fails.
-    pub fn classify(&self, phases: &[PhaseImage]) -> Result<Option<Classification>> {
+    /// Fewer than three phases; a mask and an image of different shapes; a lesion missing in a phase; a device that fails.
+    pub fn classify(&self, phases: &[PhaseImage], lesion: &Lesion) -> Result<Classification> {
         let combinations = combinations(&phases.iter().map(|p| p.phase).collect::<Vec<_>>())?;
-        let mut crops = Vec::new();
-        let mut channels = Vec::new();
+        let (size, intensity) = (self.config.input_size, self.config.intensity());
+        let (mut crops, mut channels, mut seen) = (Vec::new(), Vec::new(), Vec::new());
         for p in phases {
             p.image.validate()?;
             p.mask.validate()?;
@@ -149,12 +153,15 @@ impl Classifier {
                 let (image, mask) = (format!("{:?}", p.image.shape), format!("{:?}", p.mask.shape));
                 return Err(Error::shape(format!("{} mask", p.phase), image, mask));
             }
-            let Some(at) = crop::tumour_box(crop::labels(&p.mask)?, p.mask.shape, self.config.margin) else {
-                return Ok(None);
-            };
-            let size = self.config.input_size;
-            channels.push((p.phase, crop::crop(&p.image, &at, &self.config.intensity(), size, &self.device)?));
-            crops.push((p.phase, at));
+            let margin = self.config.margin.voxels(p.image.spacing());
+            let own = lesion.mask(p.phase, &p.mask);
+            let at = own.map_or(Ok(None), |own| Ok(crop::tumour_box(crop::labels(&own)?, own.shape, margin)))?;
+            let at =
+                at.ok_or_else(|| Error::Data(format!("lesion {} is not in the {} phase", lesion.number, p.phase)))?;
+            let pixels = crop::crop(&p.image, &at, &intensity, size, &self.device)?;
+            seen.push((p.phase, grey(&pixels, size, &intensity)));
+            channels.push((p.phase, pixels));
+            crops.push(Crop { phase: p.phase, at, picture: None });
         }
         let images = combinations.into_iter().map(|c| self.one_image(c, &channels)).collect::<Result<Vec<_>>>()?;
         let probabilities = mean_rows(images.iter().map(|i| i.probabilities.as_slice()));
@@ -162,10 +169,9 @@ impl Classifier {
             let found = format!("{probabilities:?}");
             return Err(Error::Data(format!("the classifier gave {found}, expected probabilities: check its weights")));
         }
-        let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
-        let thresholds = self.config.thresholds.as_deref().map(wide);
-        let decision = Subtype::ALL[stats::decide(&wide(&probabilities), thresholds.as_deref())];
-        Ok(Some(Classification { probabilities, decision, images, crops, models: self.models.len() }))
+        let wide: Vec<f64> = probabilities.iter().map(|v| f64::from(*v)).collect();
+        let decision = Subtype::ALL[stats::decide(&wide, self.config.thresholds.as_deref())];
+        Ok(Classification { probabilities, decision, images, crops, models: self.models.len(), seen })
     }
 
     fn one_image(&self, phases: [Phase; 3], channels: &[(Phase, Vec<f32>)]) -> Result<Combination> {
@@ -180,37 +186,17 @@ impl Classifier {
         for model in &self.models {
             rows.extend(model.probabilities(&image, [1, size, size])?);
         }
-        Ok(Combination { phases, probabilities: mean_rows(rows.iter().map(Vec::as_slice)) })
+        Ok(Combination { phases, probabilities: mean_rows(rows.iter().map(Vec::as_slice)), picture: None })
     }
 }
 
-impl ClassifierConfig {
-    fn network(&self) -> ResNetConfig {
-        ResNetConfig { depth: self.depth, classes: Subtype::ALL.len(), fusion: self.fusion }
-    }
-
-    fn intensity(&self) -> Intensity {
-        Intensity { clip: self.clip, mean: self.mean, sd: self.sd }
-    }
-
-    fn check(&self) -> Result<()> {
-        self.network().blocks()?;
-        if !(32..=4096).contains(&self.input_size) {
-            return Err(Error::argument("input_size", "32 to 4096", self.input_size));
-        }
-        let [low, high] = self.clip;
-        let finite = [low, high, self.mean, self.sd].iter().all(|v| v.is_finite());
-        if !finite || low >= high || self.sd <= 0.0 {
-            let found = format!("clip {:?}, mean {}, sd {}", self.clip, self.mean, self.sd);
-            return Err(Error::argument("intensities", "finite values, clip ascending, sd above 0", found));
-        }
-        match &self.thresholds {
-            Some(t) if t.len() != Subtype::ALL.len() => {
-                Err(Error::argument("thresholds", format!("{} numbers", Subtype::ALL.len()), t.len()))
-            }
-            _ => Ok(()),
-        }
-    }
+/// Network input to grey values.
+fn grey(pixels: &[f32], size: usize, intensity: &Intensity) -> GrayImage {
+    let [low, high] = intensity.clip;
+    GrayImage::from_fn(size as u32, size as u32, |c, r| {
+        let hounsfield = pixels[r as usize * size + c as usize] * intensity.sd + intensity.mean;
+        Luma([((hounsfield - low) / (high - low) * 255.0).round().clamp(0.0, 255.0) as u8])
+    })
 }
 
 /// The images of a set of phases: itself for three, three for all four.
@@ -224,8 +210,12 @@ pub(super) fn combinations(phases: &[Phase]) -> Result<Vec<[Phase; 3]>> {
     match *sorted {
         [a, b, c] => Ok(vec![[a, b, c]]),
         [n, a, p, d] => Ok(vec![[n, a, p], [n, a, d], [n, p, d]]),
-        _ => Err(Error::Usage(format!("classification needs three or four phases, {} given", phases.len()))),
+        _ => Err(Error::Usage(too_few(phases.len()))),
     }
+}
+
+pub(super) fn too_few(given: usize) -> String {
+    format!("classification needs three or four phases, {given} given")
 }
 
 fn mean_rows<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {

@@ -8,6 +8,67 @@ use crate::report::largest_slice;
 use crate::tensor::{DType, Tensor};
 use crate::volume::{Volume, Voxels};
 
+/// How far the tumour's rectangle grows on each side, inside its slice. In a configuration a whole number of voxels, or a text
+/// such as `"5mm"`; millimetres are rounded up to whole voxels along each axis.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "MarginText", into = "MarginText")]
+pub enum Margin {
+    /// Voxels.
+    Voxels(usize),
+    /// Millimetres.
+    Millimetres(f64),
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum MarginText {
+    Voxels(usize),
+    Text(String),
+}
+
+impl TryFrom<MarginText> for Margin {
+    type Error = Error;
+
+    fn try_from(value: MarginText) -> Result<Self> {
+        match value {
+            MarginText::Voxels(voxels) => Ok(Self::Voxels(voxels)),
+            MarginText::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<Margin> for MarginText {
+    fn from(margin: Margin) -> Self {
+        match margin {
+            Margin::Voxels(voxels) => Self::Voxels(voxels),
+            Margin::Millimetres(mm) => Self::Text(format!("{mm}mm")),
+        }
+    }
+}
+
+impl std::str::FromStr for Margin {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let margin = match text.strip_suffix("mm") {
+            Some(mm) => mm.trim().parse().ok().filter(|mm| (0.0..1e4).contains(mm)).map(Self::Millimetres),
+            None => text.parse().ok().map(Self::Voxels),
+        };
+        margin.ok_or_else(|| Error::argument("margin", "voxels, or millimetres such as 5mm", text))
+    }
+}
+
+impl Margin {
+    /// Voxels along (rows, columns) of a volume with `spacing` in mm along (z, y, x).
+    pub fn voxels(self, spacing: [f64; 3]) -> [usize; 2] {
+        match self {
+            Self::Voxels(voxels) => [voxels; 2],
+            // A hair less, so that five voxels of 0.1 mm are 0.5 mm.
+            Self::Millimetres(mm) => [spacing[1], spacing[2]].map(|step| (mm / step - 1e-6).ceil().max(0.0) as usize),
+        }
+    }
+}
+
 /// The label whose extent is cropped.
 pub const TUMOUR: u8 = 2;
 
@@ -24,9 +85,9 @@ pub struct CropBox {
     pub area: usize,
 }
 
-/// The box of the tumour in a mask of `shape` [d, h, w], grown by `margin` voxels inside the slice. None when there is
-/// no tumour.
-pub fn tumour_box(labels: &[u8], shape: [usize; 3], margin: usize) -> Option<CropBox> {
+/// The box of the tumour in a mask of `shape` [d, h, w], grown by `margin` voxels (rows, columns) inside the slice. None when
+/// there is no tumour.
+pub fn tumour_box(labels: &[u8], shape: [usize; 3], margin: [usize; 2]) -> Option<CropBox> {
     let [_, h, w] = shape;
     let (slice, area) = largest_slice(labels, shape, TUMOUR)?;
     let plane = labels.get(slice * h * w..(slice + 1) * h * w)?;
@@ -36,9 +97,10 @@ pub fn tumour_box(labels: &[u8], shape: [usize; 3], margin: usize) -> Option<Cro
         rows = [rows[0].min(row), rows[1].max(row)];
         columns = [columns[0].min(column), columns[1].max(column)];
     }
-    let grow =
-        |[low, high]: [usize; 2], size: usize| [low.saturating_sub(margin), high.saturating_add(margin).min(size - 1)];
-    Some(CropBox { slice, rows: grow(rows, h), columns: grow(columns, w), area })
+    let grow = |[low, high]: [usize; 2], margin: usize, size: usize| {
+        [low.saturating_sub(margin), high.saturating_add(margin).min(size - 1)]
+    };
+    Some(CropBox { slice, rows: grow(rows, margin[0], h), columns: grow(columns, margin[1], w), area })
 }
 
 /// The crop as `size` x `size` normalised values (clip, subtract the mean, divide by the deviation, then resize).

@@ -34,7 +34,7 @@ pub fn system(folder: &Path, device: &Device) -> Result<System> {
     }
     Ok(System {
         segmenter: Some(Segmenter::load(&segmentation, None, Precision::Fastest, device)?),
-        classifier: Classifier::seeded(ClassifierConfig::default(), SEED, device)?,
+        classifier: Some(Classifier::seeded(ClassifierConfig::default(), SEED, device)?),
         notes: vec![
             "The segmentation network was trained on synthetic patients only.".into(),
             "No trained classifier is shipped: the subtype probabilities come from seeded weights and mean nothing."

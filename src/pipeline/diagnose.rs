@@ -7,22 +7,21 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::Serialize;
-
-use super::align::{Alignment, Scan, align};
-use super::classify::{Classification, Classifier, PhaseImage};
+use super::align::{Scan, align};
+use super::classify::{Classifier, LEAST_PHASES, PhaseImage};
+use super::crop::TUMOUR;
+use super::findings::findings;
 use super::labels::LabelMap;
+use super::lesions::LesionChoice;
+pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds};
 use super::{SegmentOptions, Segmenter, Stage, pictures};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::nifti::{self, Image};
-use crate::io::write_atomic;
+use crate::io::{SourceFile, hash_files, write_atomic};
 use crate::phase::{Phase, Subtype};
-use crate::registration::{Registration, RegistrationOptions, transform};
-use crate::volume::{Orientation, Volume, Voxels};
-
-/// The version of `result.json`'s layout.
-pub const SCHEMA_VERSION: u32 = 1;
+use crate::registration::{RegistrationOptions, transform};
+use crate::volume::{Diameter, Orientation, Volume, Voxels, components};
 
 /// One phase to work on.
 pub struct PhaseInput {
@@ -30,6 +29,8 @@ pub struct PhaseInput {
     pub phase: Phase,
     /// Where the scan came from, for the result.
     pub path: PathBuf,
+    /// The files it was read from, and its mask, with their hashes.
+    pub files: Vec<SourceFile>,
     /// CT in Hounsfield units.
     pub image: Image,
     /// 1 kidney, 2 tumour, on the image's grid: then nothing is segmented.
@@ -40,8 +41,8 @@ pub struct PhaseInput {
 pub struct System {
     /// Finds kidneys and tumours; not needed where every phase brings its mask.
     pub segmenter: Option<Segmenter>,
-    /// Tells the subtypes apart.
-    pub classifier: Classifier,
+    /// Tells the subtypes apart; not needed for patients of two phases.
+    pub classifier: Option<Classifier>,
     /// What every result of these models must carry: that they are untrained, or for phantoms only.
     pub notes: Vec<String>,
 }
@@ -53,6 +54,8 @@ pub struct DiagnoseOptions {
     pub segment: SegmentOptions,
     /// Of every phase but the reference.
     pub registration: RegistrationOptions,
+    /// Which lesions are classified.
+    pub lesion: LesionChoice,
 }
 
 /// What is under way.
@@ -66,75 +69,11 @@ pub enum Step {
     Classify,
 }
 
-/// One phase in the result. Paths are relative to the result folder.
-#[derive(Debug, Clone, Serialize)]
-pub struct PhaseResult {
-    /// Which phase.
-    pub phase: Phase,
-    /// The scan.
-    pub input: PathBuf,
-    /// Its mask, on its own grid.
-    pub mask: PathBuf,
-    /// Kidney parenchyma, millilitres.
-    pub kidney_ml: f64,
-    /// Tumour, millilitres.
-    pub tumour_ml: f64,
-    /// The scan on the reference's grid.
-    pub aligned: PathBuf,
-    /// Its mask there.
-    pub aligned_mask: PathBuf,
-    /// How it was moved; none for the reference.
-    pub registration: Option<Registration>,
-    /// The transform as ITK text; none for the reference.
-    pub transform: Option<PathBuf>,
-    /// Overlays, the reference's tumour slice first.
-    pub pictures: Vec<PathBuf>,
-}
-
-/// Seconds by stage.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Seconds {
-    /// Of all phases.
-    pub segment: f64,
-    /// Of all phases but the reference.
-    pub align: f64,
-    /// Crops and network.
-    pub classify: f64,
-    /// Everything, files included.
-    pub total: f64,
-}
-
-/// `result.json`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Diagnosis {
-    /// [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// Name and version.
-    pub program: String,
-    /// Where it ran.
-    pub device: String,
-    /// What a reader must know of the models.
-    pub notes: Vec<String>,
-    /// What was odd but usable.
-    pub warnings: Vec<String>,
-    /// The phase the others were moved onto.
-    pub reference: Phase,
-    /// First and last slice that all phases cover, counted from the feet on the reference's grid.
-    pub slices: [usize; 2],
-    /// In the order given.
-    pub phases: Vec<PhaseResult>,
-    /// Names of the classes, the order of all probabilities.
-    pub classes: [Subtype; 5],
-    /// None when no tumour was found in some phase.
-    pub classification: Option<Classification>,
-    /// Where the time went.
-    pub seconds: Seconds,
-}
-
-/// Runs every stage and writes the result folder, which is made when missing.
+/// Runs every stage and writes the result folder, which is made when missing. Two phases are segmented and aligned; three are
+/// needed to classify, and the result says so.
 ///
 /// # Errors
-/// Fewer than three phases or one twice; whatever a stage fails with, the phase named. No tumour is no error.
+/// Fewer than two phases or one twice; whatever a stage fails with, the phase named. No tumour is no error.
 pub fn diagnose(
     inputs: &[PhaseInput],
     system: &System,
@@ -145,7 +84,13 @@ pub fn diagnose(
 ) -> Result<Diagnosis> {
     let started = Instant::now();
     let phases: Vec<Phase> = inputs.iter().map(|i| i.phase).collect();
-    super::classify::combinations(&phases)?;
+    if phases.len() < 2 {
+        return Err(Error::Usage(format!("diagnose needs two to four phases, {} given", phases.len())));
+    }
+    if phases.len() >= LEAST_PHASES {
+        super::classify::combinations(&phases)?;
+        system.classifier.as_ref().ok_or_else(|| Error::Usage("expected a classification model, found none".into()))?;
+    }
     super::align::reference(&phases)?;
     for input in inputs {
         check_mask(input, system)?;
@@ -183,14 +128,18 @@ pub fn diagnose(
         };
         warnings.extend(noted.iter().map(|w| format!("{} phase: {w}", input.phase)));
         let mask = PathBuf::from(format!("masks/{}_mask.nii.gz", input.phase));
+        let clock = Instant::now();
         nifti::write(folder.join(&mask), &input.image.with_volume(found.clone()))?;
+        seconds.write += clock.elapsed().as_secs_f64();
         scans.push(Scan { phase: input.phase, image: input.image.volume.reorient(lps)?, mask: found.reorient(lps)? });
         results.push(PhaseResult {
             phase: input.phase,
             input: input.path.clone(),
+            files: input.files.clone(),
             mask,
             kidney_ml: millilitres(&found, 1),
-            tumour_ml: millilitres(&found, 2),
+            tumour_ml: millilitres(&found, TUMOUR),
+            tumour_diameter: largest_diameter(&scans[scans.len() - 1].mask),
             aligned: format!("aligned/{}.nii.gz", input.phase).into(),
             aligned_mask: format!("aligned/{}_mask.nii.gz", input.phase).into(),
             registration: None,
@@ -203,6 +152,7 @@ pub fn diagnose(
     let clock = Instant::now();
     let alignment = align(&scans, &options.registration, device)?;
     seconds.align = clock.elapsed().as_secs_f64();
+    let clock = Instant::now();
     for ((result, scan), found) in results.iter_mut().zip(&alignment.scans).zip(&alignment.moves) {
         let reference = inputs.iter().find(|i| i.phase == alignment.reference).unwrap_or(&inputs[0]);
         let own = reference.image.volume.orientation();
@@ -217,29 +167,36 @@ pub fn diagnose(
         }
         result.registration.clone_from(found);
     }
+    seconds.write += clock.elapsed().as_secs_f64();
 
     progress(Step::Classify);
     let clock = Instant::now();
-    let classification = classify(&alignment, &system.classifier)?;
+    let image = |s: &Scan| PhaseImage { phase: s.phase, image: s.image.clone(), mask: s.mask.clone() };
+    let images: Vec<PhaseImage> = alignment.scans.iter().map(image).collect();
+    let mut findings = findings(&images, system.classifier.as_ref(), options.lesion)?;
     seconds.classify = clock.elapsed().as_secs_f64();
-    if classification.is_none() {
-        warnings.push("no tumour was found in some phase: there is nothing to classify".into());
-    }
+    let clock = Instant::now();
+    findings.write_pictures(&images, folder)?;
     for (result, scan) in results.iter_mut().zip(&alignment.scans) {
         result.pictures = pictures::write(scan, &alignment, folder)?;
     }
+    seconds.write += clock.elapsed().as_secs_f64();
     seconds.total = started.elapsed().as_secs_f64();
     let diagnosis = Diagnosis {
         schema_version: SCHEMA_VERSION,
         program: format!("nephron {}", env!("CARGO_PKG_VERSION")),
         device: device.name(),
+        models: Models {
+            segmentation: system.segmenter.as_ref().map(|s| s.files().to_vec()).unwrap_or_default(),
+            classification: system.classifier.as_ref().map(|c| c.files().to_vec()).unwrap_or_default(),
+        },
         notes: system.notes.clone(),
         warnings,
         reference: alignment.reference,
         slices: alignment.slices,
         phases: results,
         classes: Subtype::ALL,
-        classification,
+        findings,
         seconds,
     };
     let page = pictures::page(&diagnosis).html();
@@ -249,13 +206,25 @@ pub fn diagnose(
     Ok(diagnosis)
 }
 
-fn classify(alignment: &Alignment, classifier: &Classifier) -> Result<Option<Classification>> {
-    let images: Vec<PhaseImage> = alignment
-        .scans
-        .iter()
-        .map(|s| PhaseImage { phase: s.phase, image: s.image.clone(), mask: s.mask.clone() })
-        .collect();
-    classifier.classify(&images)
+impl PhaseInput {
+    /// Reads a scan and, if one is given, its mask.
+    ///
+    /// # Errors
+    /// As [`nifti::read_ct`] and [`nifti::read_labels`].
+    pub fn read(phase: Phase, path: &Path, mask: Option<&Path>) -> Result<Self> {
+        let image = nifti::read_ct(path)?;
+        let labels = mask.map(nifti::read_labels).transpose()?.map(|mask| mask.volume);
+        let files: Vec<PathBuf> =
+            nifti::files(path).into_iter().chain(mask.into_iter().flat_map(nifti::files)).collect();
+        Ok(Self { phase, path: path.to_path_buf(), files: hash_files(&files)?, image, mask: labels })
+    }
+}
+
+/// Of a mask in LPS orientation.
+fn largest_diameter(mask: &Volume) -> Diameter {
+    let Voxels::U8(labels) = &mask.voxels else { return Diameter::default() };
+    let largest = components(labels, mask.shape, TUMOUR).into_iter().next();
+    largest.map(|c| c.diameter(mask.shape[1], &mask.affine)).unwrap_or_default()
 }
 
 /// A given mask holds labels on the image's grid; without one there is a model to make it.

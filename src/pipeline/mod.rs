@@ -1,14 +1,18 @@
 //! The stages of the kidney-cancer pipeline.
 
 pub mod align;
+mod classifier_config;
 pub mod classify;
 pub mod crop;
 pub mod demo;
 pub mod diagnose;
 mod export;
+pub mod findings;
 pub mod labels;
+pub mod lesions;
 mod pictures;
 mod preprocess;
+mod result;
 mod segment;
 mod sliding_window;
 mod view;

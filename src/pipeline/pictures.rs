@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use image::{GrayImage, Rgb, RgbImage};
+
 use super::align::{Alignment, Scan};
+use super::classify::{Classification, PhaseImage};
 use super::crop::{TUMOUR, labels};
 use super::diagnose::Diagnosis;
 use crate::error::{Error, Result};
@@ -10,6 +13,8 @@ use crate::io::write_atomic;
 use crate::report::{Page, Section, largest_slice, overlay};
 
 const KIDNEY: u8 = 1;
+/// Pixels between the parts of a picture.
+const GAP: u32 = 4;
 
 /// Overlays of one phase on the slices where the reference has most tumour and most kidney. Paths relative to `folder`.
 pub(super) fn write(scan: &Scan, alignment: &Alignment, folder: &Path) -> Result<Vec<PathBuf>> {
@@ -18,30 +23,96 @@ pub(super) fn write(scan: &Scan, alignment: &Alignment, folder: &Path) -> Result
     for (label, name) in [(TUMOUR, "tumour"), (KIDNEY, "kidney")] {
         let Some((k, _)) = largest_slice(labels(&reference.mask)?, reference.mask.shape, label) else { continue };
         let path = PathBuf::from(format!("pictures/{}_{name}.png", scan.phase));
-        let picture = overlay(&scan.image, &scan.mask, k)?;
-        let mut png = std::io::Cursor::new(Vec::new());
-        picture.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::file(folder.join(&path), e))?;
-        write_atomic(folder.join(&path), |file| std::io::Write::write_all(file, png.get_ref()))?;
+        write_png(&folder.join(&path), &overlay(&scan.image, &scan.mask, k, None)?)?;
         written.push(path);
     }
     Ok(written)
 }
 
+/// What the networks saw of a lesion, and where each phase was cropped. Notes the paths, relative to `folder`.
+pub(super) fn of_lesion(c: &mut Classification, number: usize, phases: &[PhaseImage], folder: &Path) -> Result<()> {
+    let pictures = folder.join("pictures");
+    std::fs::create_dir_all(&pictures)
+        .map_err(|e| Error::file(&pictures, format!("the folder cannot be made: {e}")))?;
+    for image in &mut c.images {
+        let seen = |phase| c.seen.iter().find(|(p, _)| *p == phase).map(|(_, picture)| picture);
+        let [Some(a), Some(b), Some(d)] = image.phases.map(seen) else { continue };
+        let letters: Vec<String> = image.phases.iter().map(|p| p.letter().to_string()).collect();
+        let path = PathBuf::from(format!("pictures/lesion{number}_seen_{}.png", letters.join("-")));
+        write_png(&folder.join(&path), &side_by_side([a, b, d]))?;
+        image.picture = Some(path);
+    }
+    for crop in &mut c.crops {
+        let Some(p) = phases.iter().find(|p| p.phase == crop.phase) else { continue };
+        let path = PathBuf::from(format!("pictures/lesion{number}_{}.png", p.phase));
+        let frame = Some([crop.at.rows, crop.at.columns]);
+        write_png(&folder.join(&path), &overlay(&p.image, &p.mask, crop.at.slice, frame)?)?;
+        crop.picture = Some(path);
+    }
+    Ok(())
+}
+
+/// Three channels, and the image that they are together.
+fn side_by_side(channels: [&GrayImage; 3]) -> RgbImage {
+    let (w, h) = channels[0].dimensions();
+    RgbImage::from_fn(4 * w + 3 * GAP, h, |c, r| {
+        let (part, c) = (c / (w + GAP), c % (w + GAP));
+        if c >= w {
+            return Rgb([255; 3]);
+        }
+        let at = channels.map(|channel| channel.get_pixel(c, r).0[0]);
+        channels.get(part as usize).map_or(Rgb(at), |channel| Rgb([channel.get_pixel(c, r).0[0]; 3]))
+    })
+}
+
+fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
+    let mut png = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::file(path, e))?;
+    write_atomic(path, |file| std::io::Write::write_all(file, png.get_ref()))
+}
+
 /// The report of a diagnosis.
 pub(super) fn page(d: &Diagnosis) -> Page {
     let mut sections = Vec::new();
-    if let Some(c) = &d.classification {
+    for found in &d.findings.lesions {
+        let Some(c) = &found.classification else { continue };
         let bars = d.classes.iter().zip(&c.probabilities).map(|(class, p)| (class.to_string(), *p)).collect();
-        let title = format!("Subtype: {} (mean of {} images, {} models)", c.decision, c.images.len(), c.models);
+        let number = found.lesion.number;
+        let title = format!(
+            "Lesion {number}: {} (mean of {} {}, {} {})",
+            c.decision,
+            c.images.len(),
+            if c.images.len() == 1 { "image" } else { "images" },
+            c.models,
+            if c.models == 1 { "model" } else { "models" }
+        );
         sections.push(Section::Bars { title, bars, chosen: c.decision as usize });
+        let seen = c.images.iter().filter_map(|image| {
+            let caption = image.phases.map(|p| p.to_string()).join(", ");
+            Some((image.picture.as_ref()?.display().to_string(), format!("{caption}, and together")))
+        });
+        let title = format!("Lesion {number} as the network saw it");
+        sections.push(Section::Pictures { title, pictures: seen.collect(), wide: true });
+        let cropped = c.crops.iter().filter_map(|crop| {
+            let caption = format!("{} phase, slice {}", crop.phase, crop.at.slice);
+            Some((crop.picture.as_ref()?.display().to_string(), caption))
+        });
+        let title = format!("Lesion {number}: where it was cropped");
+        sections.push(Section::Pictures { title, pictures: cropped.collect(), wide: false });
     }
+    sections.push(lesion_table(d));
     sections.push(Section::Table {
-        title: "Volumes".into(),
-        head: ["Phase", "Kidney (ml)", "Tumour (ml)"].map(Into::into).to_vec(),
+        title: "Masks".into(),
+        head: ["Phase", "Kidney (ml)", "Tumour (ml)", "Largest tumour, axial (mm)", "in any direction"]
+            .map(Into::into)
+            .to_vec(),
         rows: d
             .phases
             .iter()
-            .map(|p| vec![p.phase.to_string(), format!("{:.1}", p.kidney_ml), format!("{:.1}", p.tumour_ml)])
+            .map(|p| {
+                let figures = [p.kidney_ml, p.tumour_ml, p.tumour_diameter.axial_mm, p.tumour_diameter.any_mm];
+                std::iter::once(p.phase.to_string()).chain(figures.map(|v| format!("{v:.1}"))).collect()
+            })
             .collect(),
     });
     sections.push(alignment_table(d));
@@ -55,14 +126,40 @@ pub(super) fn page(d: &Diagnosis) -> Page {
     }
     for (title, pictures) in [("Slice with most tumour", tumour), ("Slice with most kidney", kidney)] {
         if !pictures.is_empty() {
-            sections.push(Section::Pictures { title: format!("{title}, phases aligned"), pictures });
+            sections.push(Section::Pictures { title: format!("{title}, phases aligned"), pictures, wide: false });
         }
     }
     let notes = std::iter::once("Research software: not a medical device, not for diagnosis.".to_owned())
         .chain(d.notes.iter().cloned())
+        .chain(d.findings.not_classified.iter().map(|reason| format!("Not classified: {reason}.")))
         .chain(d.warnings.iter().cloned())
         .collect();
     Page { title: "Kidney tumour report".into(), notes, sections }
+}
+
+fn lesion_table(d: &Diagnosis) -> Section {
+    let head =
+        ["Lesion", "Mean volume (ml)", "Phase", "Volume (ml)", "Axial diameter (mm)", "in any direction", "Subtype"];
+    let mut rows = Vec::new();
+    for found in &d.findings.lesions {
+        for (i, p) in found.lesion.phases.iter().enumerate() {
+            let answer = match (&found.classification, &found.not_classified) {
+                (Some(c), _) => c.decision.to_string(),
+                (None, reason) => reason.clone().unwrap_or_default(),
+            };
+            let first = [found.lesion.number.to_string(), format!("{:.1}", found.lesion.volume_ml)];
+            let mut row = if i == 0 { first.to_vec() } else { vec![String::new(); 2] };
+            row.push(p.phase.to_string());
+            if p.centre.is_some() {
+                row.extend([p.volume_ml, p.diameter.axial_mm, p.diameter.any_mm].map(|v| format!("{v:.1}")));
+            } else {
+                row.extend(["not found".into(), String::new(), String::new()]);
+            }
+            row.push(if i == 0 { answer } else { String::new() });
+            rows.push(row);
+        }
+    }
+    Section::Table { title: "Lesions, on the common grid".into(), head: head.map(Into::into).to_vec(), rows }
 }
 
 fn alignment_table(d: &Diagnosis) -> Section {

@@ -8,6 +8,7 @@ use super::preprocess::{Prepared, prepare, separate_axis};
 use super::sliding_window::{Mirroring, SlidingWindow};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::io::{SourceFile, hash_files};
 use crate::models::{OrientationRule, UNet, UNetPlan};
 use crate::tensor::DType;
 use crate::volume::{Volume, Voxels};
@@ -125,11 +126,12 @@ impl Segmentation {
 pub struct Segmenter {
     plan: UNetPlan,
     networks: Vec<UNet>,
+    files: Vec<SourceFile>,
 }
 
 impl Segmenter {
-    /// Reads a model folder: plans.json, dataset.json and weights.safetensors or fold_*.safetensors (all of them), in
-    /// `folder` or its folder `segmentation`.
+    /// Reads a model folder: plans.json, dataset.json and weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or
+    /// nnU-Net's own fold_*/checkpoint_final.pth (all folds), in `folder` or its folder `segmentation`.
     ///
     /// # Errors
     /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights.
@@ -138,11 +140,15 @@ impl Segmenter {
         let folder = if nested.join("plans.json").is_file() { nested } else { folder.to_path_buf() };
         let plan = UNetPlan::read(&folder, configuration)?;
         let dtype = precision.dtype(device);
-        let networks = weight_files(&folder)?
-            .iter()
-            .map(|path| UNet::load(&plan.architecture, path, device, dtype))
-            .collect::<Result<Vec<_>>>()?;
-        Self::new(plan, networks)
+        let files = weight_files(&folder)?;
+        let networks =
+            files.iter().map(|path| UNet::load(&plan.architecture, path, device, dtype)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { files: hash_files(&files)?, ..Self::new(plan, networks)? })
+    }
+
+    /// The files that the weights came from; none for networks that were given.
+    pub fn files(&self) -> &[SourceFile] {
+        &self.files
     }
 
     /// From a plan and networks of its architecture, all on one device with one float type.
@@ -164,7 +170,7 @@ impl Segmenter {
                 return Err(Error::argument("segment: network", place(first), place(network)));
             }
         }
-        Ok(Self { plan, networks })
+        Ok(Self { plan, networks, files: vec![] })
     }
 
     /// The plan.
@@ -306,21 +312,26 @@ fn paste<T: Copy + Default>(
     Volume::new(image.shape, own.voxels, image.affine)
 }
 
-/// weights.safetensors, or every fold_*.safetensors in the order of their names.
+/// The weights of a model folder. Of several kinds of files the first that is there counts: weights.safetensors or
+/// weights.pth; every fold_*.safetensors or fold_*.pth; nnU-Net's own fold_*/checkpoint_final.pth; each in the order of
+/// their names.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let single = folder.join("weights.safetensors");
-    if single.is_file() {
+    let single = ["weights.safetensors", "weights.pth"].map(|name| folder.join(name)).into_iter().find(|p| p.is_file());
+    if let Some(single) = single {
         return Ok(vec![single]);
     }
     let entries = std::fs::read_dir(folder).map_err(|e| Error::file(folder, format!("cannot be read: {e}")))?;
-    let is_fold = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("fold_") && name.ends_with(".safetensors")
-    };
+    let is_fold = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().starts_with("fold_");
     let mut folds: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(is_fold).collect();
     folds.sort();
-    if folds.is_empty() {
-        return Err(Error::file(folder, "expected weights.safetensors or fold_*.safetensors, found neither"));
-    }
-    Ok(folds)
+    let ending = |ending: &str| {
+        let has = |path: &&PathBuf| path.extension().is_some_and(|e| e == ending) && path.is_file();
+        folds.iter().filter(has).cloned().collect::<Vec<_>>()
+    };
+    let own = folds.iter().map(|fold| fold.join("checkpoint_final.pth")).filter(|path| path.is_file()).collect();
+    let found = [ending("safetensors"), ending("pth"), own].into_iter().find(|files| !files.is_empty());
+    found.ok_or_else(|| {
+        let wanted = "weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or fold_*/checkpoint_final.pth";
+        Error::file(folder, format!("expected {wanted}, found none"))
+    })
 }

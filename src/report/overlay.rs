@@ -10,6 +10,12 @@ const WINDOW: [f32; 2] = [-160.0, 240.0];
 /// Pictures are enlarged until their longer side has at least this many pixels.
 const LONGER_SIDE: f64 = 640.0;
 
+/// The colour of a frame.
+const FRAME: Rgb<u8> = Rgb([255, 214, 64]);
+
+/// A rectangle of voxels on a slice: first and last row, first and last column.
+pub type Frame = [[usize; 2]; 2];
+
 /// The outline colour of a label: kidney green, tumour red.
 fn colour(label: u8) -> Option<Rgb<u8>> {
     match label {
@@ -20,12 +26,12 @@ fn colour(label: u8) -> Option<Rgb<u8>> {
 }
 
 /// Slice `k` of an image in LPS orientation (rows go to the back, columns to the patient's left, as radiologists look
-/// at it) with the outlines of labels 1 and 2 of `mask`, which lies on the same grid. Pixels are square whatever the
+/// at it) with the outlines of labels 1 and 2 of `mask`, which lies on the same grid, and a frame round a rectangle. Pixels are square whatever the
 /// spacing; the CT is enlarged bilinearly, outlines follow voxel faces.
 ///
 /// # Errors
 /// Mask and image of different shapes; a slice that is not there; a mask that is not u8.
-pub fn overlay(image: &Volume, mask: &Volume, k: usize) -> Result<RgbImage> {
+pub fn overlay(image: &Volume, mask: &Volume, k: usize, frame: Option<Frame>) -> Result<RgbImage> {
     image.validate()?;
     mask.validate()?;
     if image.shape != mask.shape {
@@ -53,7 +59,7 @@ pub fn overlay(image: &Volume, mask: &Volume, k: usize) -> Result<RgbImage> {
         let (y, x) = at(r, c);
         labels[(y.round().max(0.0) as usize).min(h - 1) * w + (x.round().max(0.0) as usize).min(w - 1)]
     };
-    Ok(RgbImage::from_fn(columns, rows, |c, r| {
+    let mut picture = RgbImage::from_fn(columns, rows, |c, r| {
         let own = label(r, c);
         let edge = [(1, 0), (0, 1), (-1, 0), (0, -1)].into_iter().any(|(dr, dc): (i64, i64)| {
             let (r, c) = (i64::from(r) + dr, i64::from(c) + dc);
@@ -66,7 +72,21 @@ pub fn overlay(image: &Volume, mask: &Volume, k: usize) -> Result<RgbImage> {
         let (y, x) = at(r, c);
         let grey = window(bilinear(image, k, y, x));
         Rgb([grey; 3])
-    }))
+    });
+    if let Some([[r0, r1], [c0, c1]]) = frame {
+        // Pixels just outside the voxels' own, where the picture goes on there.
+        let edge = |voxel: usize, voxels: usize, pixels: u32| voxel as i64 * i64::from(pixels) / voxels as i64;
+        let (top, bottom) = (edge(r0, h, rows) - 1, edge(r1 + 1, h, rows));
+        let (left, right) = (edge(c0, w, columns) - 1, edge(c1 + 1, w, columns));
+        let horizontal = (left..=right).flat_map(|c| [(c, top), (c, bottom)]);
+        let vertical = (top..=bottom).flat_map(|r| [(left, r), (right, r)]);
+        for (c, r) in horizontal.chain(vertical) {
+            let c = c.clamp(0, i64::from(columns) - 1) as u32;
+            let r = r.clamp(0, i64::from(rows) - 1) as u32;
+            picture.put_pixel(c, r, FRAME);
+        }
+    }
+    Ok(picture)
 }
 
 /// The axial slice with the most voxels of `label` (the lowest of equals), with that count; None when there are none.

@@ -29,6 +29,8 @@ pub enum Section {
         title: String,
         /// A path and a caption each.
         pictures: Vec<(String, String)>,
+        /// One a line, as wide as the page.
+        wide: bool,
     },
 }
 
@@ -48,7 +50,7 @@ h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}table{border-collapse:co
 th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid #ddd}td{font-variant-numeric:tabular-nums}\
 .note{background:#fff4d6;border-left:4px solid #e0a800;padding:.5rem 1rem;margin:.5rem 0}\
 .bar{background:#9db4c8;height:1rem;display:inline-block;vertical-align:middle;margin-right:.5rem}.chosen{background:#c0392b}\
-figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top}img{max-width:28rem;width:100%;display:block}\
+figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top}img{max-width:28rem;width:100%;display:block}figure.wide{display:block}.wide img{max-width:100%}\
 figcaption{font-size:.9rem;color:#555}";
 
 /// Longest bar, in CSS pixels.
@@ -96,13 +98,14 @@ impl Section {
                 }
                 out.push_str("</table>\n");
             }
-            Self::Pictures { title, pictures } => {
+            Self::Pictures { title, pictures, wide } => {
+                let class = if *wide { " class=\"wide\"" } else { "" };
                 push(out, format_args!("<h2>{}</h2>\n", escape(title)));
                 for (path, caption) in pictures {
                     push(
                         out,
                         format_args!(
-                            "<figure><img src=\"{0}\" alt=\"{1}\"><figcaption>{1}</figcaption></figure>\n",
+                            "<figure{class}><img src=\"{0}\" alt=\"{1}\"><figcaption>{1}</figcaption></figure>\n",
                             escape(path),
                             escape(caption)
                         ),

@@ -1,10 +1,12 @@
 //! Voxels with geometry: spacing, affine, orientation, resampling onto a grid.
 
 mod affine;
+pub(crate) mod components;
 mod grid;
 mod orientation;
 
 pub use affine::Affine;
+pub use components::{Component, Diameter, components};
 pub use grid::Grid;
 pub use orientation::Orientation;
 

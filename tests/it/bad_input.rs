@@ -226,7 +226,7 @@ fn weights_that_are_none() {
     let tensors = |json: &str, data: &[u8]| [&(json.len() as u64).to_le_bytes(), json.as_bytes(), data].concat();
     let cases: [(Vec<u8>, &str); 7] = [
         (vec![], "safetensors"),
-        (b"PK\x03\x04 a zip file of a pickle".to_vec(), "safetensors"),
+        (b"PK\x03\x04 a zip file of a pickle".to_vec(), "zip archive"),
         (u64::MAX.to_le_bytes().to_vec(), "safetensors"),
         (tensors("{\"a\":", &[]), "safetensors"),
         (tensors(r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#, &[0; 8]), "safetensors"),

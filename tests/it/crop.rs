@@ -21,7 +21,7 @@ fn crops_are_those_of_numpy_and_pytorch() {
         let values: Vec<i16> = serde_json::from_value(case["image"].clone()).expect("values");
         let image = Volume::new(shape, Voxels::I16(values.into()), Affine::IDENTITY).expect("an image");
         let margin = case["margin"].as_u64().expect("a margin") as usize;
-        let at = tumour_box(&labels, shape, margin).expect("a tumour");
+        let at = tumour_box(&labels, shape, [margin; 2]).expect("a tumour");
         let found = serde_json::to_value(at).expect("JSON");
         for key in ["slice", "rows", "columns", "area"] {
             assert_eq!(found[key], case[key], "{key}");

@@ -49,11 +49,18 @@ const CONFIG: ResNetConfig = ResNetConfig { depth: 50, classes: 5, fusion: true 
 #[test]
 fn agrees_with_torchvision() {
     for depth in [18, 50, 101] {
-        agrees_at(depth);
+        // A software adapter takes minutes for a ResNet; its ops are tested on their own.
+        agrees_at(depth, DType::F32, 1e-4, |d| !d.name().starts_with("vulkan"));
     }
 }
 
-fn agrees_at(depth: usize) {
+/// f16 rounds to 2^-11 of a value at each of some twenty layers; the bound is the project's own.
+#[test]
+fn agrees_with_torchvision_in_halves() {
+    agrees_at(18, DType::F16, 2e-2, |d| d.supports(DType::F16));
+}
+
+fn agrees_at(depth: usize, dtype: DType, share: f64, on: impl Fn(&Device) -> bool) {
     let golden = golden(depth);
     let config = ResNetConfig { depth, ..CONFIG };
     let weights = weights(&golden);
@@ -61,17 +68,16 @@ fn agrees_at(depth: usize) {
     let (low, high) = want.iter().flatten().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
     let count = want.len();
     let pixels: Vec<f32> = (0..count * 3 * 64 * 64).map(|j| (0.001 * (53 * j % 6283) as f64).sin() as f32).collect();
-    // A software adapter takes minutes for a ResNet; its ops are tested on their own.
-    for device in devices().iter().filter(|d| !d.name().starts_with("vulkan")) {
-        let network = ResNet::new(&config, &weights, device, DType::F32).expect("a network");
-        let images = Tensor::from_ncdhw(device, [count, 3, 1, 64, 64], DType::F32, &pixels).expect("images");
+    for device in devices().iter().filter(|d| on(d)) {
+        let network = ResNet::new(&config, &weights, device, dtype).expect("a network");
+        let images = Tensor::from_ncdhw(device, [count, 3, 1, 64, 64], dtype, &pixels).expect("images");
         let logits = network.forward(&images).expect("logits").to_ndhwc().expect("values");
         if compiles_only(device) {
             continue;
         }
         for (got, want) in logits.iter().zip(want.iter().flatten()) {
             let difference = (f64::from(*got) - want).abs();
-            assert!(difference <= 1e-4 * (high - low), "{got} on {}, torchvision {want}", device.name());
+            assert!(difference <= share * (high - low), "{got} on {}, torchvision {want}", device.name());
         }
     }
 }
@@ -102,6 +108,43 @@ fn wrong_weights_are_refused_by_name() {
     assert!(message.contains("fusion.weight"), "{message}");
     let message = error(&weights, &ResNetConfig { depth: 77, ..CONFIG });
     assert!(message.contains("77"), "{message}");
+}
+
+/// The same weights as a checkpoint, with and without the authors' prefix, and wrapped.
+#[test]
+fn checkpoints_give_the_same_network() {
+    let config = ResNetConfig { depth: 18, ..CONFIG };
+    let drawn = seeded_weights(&config, 3).expect("weights");
+    let folder = tempfile::tempdir().expect("a folder");
+    let images: Vec<f32> = (0..3 * 32 * 32).map(|i| (i % 23) as f32 / 9.0 - 1.0).collect();
+    let answer = |weights: &Weights| {
+        let network = ResNet::new(&config, weights, &Device::Cpu, DType::F32).expect("a network");
+        network.probabilities(&images, [1, 32, 32]).expect("probabilities")
+    };
+    let want = answer(&drawn);
+    for rename in
+        [|name: &str| name.to_owned(), |name: &str| name.replace("resnet.", ""), |name: &str| format!("module.{name}")]
+    {
+        let named: Vec<_> = drawn.names().map(|n| (rename(n), drawn.get(n).expect("a tensor"))).collect();
+        let tensors: Vec<(&str, &[usize], &[f32])> =
+            named.iter().map(|(name, (shape, values))| (name.as_str(), shape.as_slice(), values.as_slice())).collect();
+        let path = folder.path().join("model.pth");
+        support::checkpoint_file::write(&path, &tensors);
+        assert_eq!(answer(&Weights::read(&path).expect("read")), want);
+    }
+}
+
+#[test]
+fn a_deeper_networks_weights_are_not_taken_for_a_shallower_ones() {
+    let deeper = seeded_weights(&ResNetConfig { depth: 34, ..CONFIG }, 3).expect("weights");
+    let refused = |config: ResNetConfig| match ResNet::new(&config, &deeper, &Device::Cpu, DType::F32) {
+        Ok(_) => panic!("it must be refused"),
+        Err(e) => e.to_string(),
+    };
+    let message = refused(ResNetConfig { depth: 18, ..CONFIG });
+    assert!(message.contains("ResNet-18") && message.contains("layer1.2."), "{message}");
+    let message = refused(ResNetConfig { depth: 34, fusion: false, ..CONFIG });
+    assert!(message.contains("fusion.weight"), "{message}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod write;
 
 pub use geometry::{Geometry, GeometrySource, Qform};
 pub use header::Version;
-pub use read::{read, read_ct, read_labels};
+pub use read::{files, read, read_ct, read_labels};
 pub use write::{expect_name, write};
 
 use super::numbers::{ByteOrder, Number};

@@ -73,6 +73,13 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     Ok(Image { volume, header, warnings })
 }
 
+/// The files that [`read`] takes an image from: itself, or header and voxels of a pair.
+pub fn files(path: impl AsRef<Path>) -> Vec<PathBuf> {
+    let header = header_path(path.as_ref());
+    let voxels = voxel_path(&header, path.as_ref()).ok().filter(|voxels| *voxels != header);
+    std::iter::once(header).chain(voxels).collect()
+}
+
 /// Reads an image and refuses voxels that are NaN or infinite.
 ///
 /// # Errors

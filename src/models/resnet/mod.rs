@@ -22,9 +22,13 @@ pub struct ResNetConfig {
     pub depth: usize,
     /// Outputs of the last layer.
     pub classes: usize,
-    /// A 1x1 convolution 3 -> 3 without bias before the first layer, and `resnet.` before every other name.
+    /// A 1x1 convolution 3 -> 3 without bias before the first layer, [`FUSION`].
     pub fusion: bool,
 }
+
+/// The name of the fusion convolution's weight. The authors put `resnet.` before every other name, torchvision nothing; a file
+/// may do either.
+pub const FUSION: &str = "fusion.weight";
 
 /// Channels of a block's 3x3 convolution, by stage.
 const WIDTHS: [usize; 4] = [64, 128, 256, 512];
@@ -109,10 +113,11 @@ impl ResNet {
     /// Puts the weights on the device, batch norms folded, stored as `dtype`.
     ///
     /// # Errors
-    /// A missing parameter or one of another shape (both named); a depth that is not in the family.
+    /// A missing parameter or one of another shape (both named); one that this network would not use, so that a file of a deeper
+    /// one is not taken for it; a depth that is not in the family.
     pub fn new(config: &ResNetConfig, weights: &Weights, device: &Device, dtype: DType) -> Result<Self> {
-        let reader = Reader::new(weights, device, dtype, if config.fusion { "resnet." } else { "" });
-        let fusion = config.fusion.then(|| reader.plain_conv("fusion.weight", [3, 3, 1, 1])).transpose()?;
+        let reader = Reader::new(weights, device, dtype);
+        let fusion = config.fusion.then(|| reader.plain_conv(FUSION, [3, 3, 1, 1])).transpose()?;
         let stem = reader.conv_bn("conv1", "bn1", [64, 3, 7, 7], 2)?;
         let mut blocks = Vec::new();
         let mut channels = 64;
@@ -125,6 +130,7 @@ impl ResNet {
             }
         }
         let head = reader.linear("fc", config.classes, channels)?;
+        reader.nothing_left(config.depth)?;
         Ok(Self { device: device.clone(), dtype, fusion, stem, blocks, head })
     }
 

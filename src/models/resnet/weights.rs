@@ -1,10 +1,13 @@
 //! torchvision's parameter names to folded convolutions, and seeded weights under the same names.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::{BATCH_NORM_EPS, Block, Conv, ResNetConfig, WIDTHS};
+use super::{BATCH_NORM_EPS, Block, Conv, FUSION, ResNetConfig, WIDTHS};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
@@ -17,15 +20,35 @@ pub(super) struct Reader<'a> {
     device: &'a Device,
     dtype: DType,
     prefix: &'static str,
+    used: RefCell<BTreeSet<String>>,
 }
 
+/// The authors' prefix.
+const PREFIX: &str = "resnet.";
+/// What PyTorch counts batches in; inference has no use for it.
+const COUNT: &str = ".num_batches_tracked";
+
 impl<'a> Reader<'a> {
-    pub(super) fn new(weights: &'a Weights, device: &'a Device, dtype: DType, prefix: &'static str) -> Self {
-        Self { weights, device, dtype, prefix }
+    pub(super) fn new(weights: &'a Weights, device: &'a Device, dtype: DType) -> Self {
+        let prefix = if weights.names().any(|name| name.starts_with(PREFIX)) { PREFIX } else { "" };
+        Self { weights, device, dtype, prefix, used: RefCell::default() }
+    }
+
+    /// Refuses weights that were not asked for.
+    pub(super) fn nothing_left(&self, depth: usize) -> Result<()> {
+        let used = self.used.borrow();
+        match self.weights.names().find(|name| !used.contains(*name) && !name.ends_with(COUNT)) {
+            None => Ok(()),
+            Some(name) => {
+                let reason = format!("expected the weights of a ResNet-{depth} alone, found '{name}' too");
+                Err(Error::file(self.weights.path(), reason))
+            }
+        }
     }
 
     fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         let (shape, data) = self.weights.get(name)?;
+        self.used.borrow_mut().insert(name.to_owned());
         if shape != expected {
             let reason = format!("tensor '{name}': expected shape {expected:?}, found {shape:?}");
             return Err(Error::file(self.weights.path(), reason));
@@ -112,11 +135,11 @@ impl<'a> Reader<'a> {
 /// A depth that is not in the family.
 pub fn seeded_weights(config: &ResNetConfig, seed: u64) -> Result<Weights> {
     let mut draw = Draw { rng: ChaCha8Rng::seed_from_u64(seed), weights: Weights::default() };
-    let prefix = if config.fusion { "resnet." } else { "" };
+    let prefix = if config.fusion { PREFIX } else { "" };
     if config.fusion {
         // Close to the identity, as the authors initialise nothing special and training starts near it.
         let identity: [f32; 9] = std::array::from_fn(|i| if i % 4 == 0 { 1.0 } else { 0.0 });
-        draw.weights.insert("fusion.weight", vec![3, 3, 1, 1], &identity)?;
+        draw.weights.insert(FUSION, vec![3, 3, 1, 1], &identity)?;
     }
     draw.conv_bn(&format!("{prefix}conv1"), &format!("{prefix}bn1"), [64, 3, 7, 7], 1.0)?;
     let mut channels = 64;

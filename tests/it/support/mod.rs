@@ -1,6 +1,7 @@
 //! Shared by every op's tests: the devices at hand, seeded inputs, and comparisons that NaN fails.
 #![allow(dead_code)]
 
+pub mod checkpoint_file;
 pub mod nifti_file;
 
 use std::path::PathBuf;

@@ -53,8 +53,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         (Some(scores), truth) => Cohort::read(scores, truth.as_deref())?,
         (None, Some(truth)) => {
             let (table, without) = tables::from_results(&super::results(&args.results)?)?;
-            for case in without {
-                eprintln!("warning: {case}: no tumour was found, left out");
+            for (case, reason) in without {
+                eprintln!("warning: {case}: {reason}; left out");
             }
             Cohort::from_table(&table, Some(truth))?
         }

@@ -66,6 +66,8 @@ impl Table {
 struct Diagnosis {
     classes: Vec<String>,
     classification: Option<Classification>,
+    /// Since version 2 of the schema.
+    not_classified: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -73,8 +75,8 @@ struct Classification {
     probabilities: Vec<f64>,
 }
 
-/// The scores in the results of `diagnose`, and the cases without any: no tumour was found.
-pub(super) fn from_results(files: &[PathBuf]) -> Result<(Table, Vec<String>)> {
+/// The scores in the results of `diagnose`, and the cases without any, with the reason.
+pub(super) fn from_results(files: &[PathBuf]) -> Result<(Table, Vec<(String, String)>)> {
     let (mut head, mut rows, mut without) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
         let text = std::fs::read(file).map_err(|e| Error::file(file, format!("cannot be read: {e}")))?;
@@ -93,7 +95,7 @@ pub(super) fn from_results(files: &[PathBuf]) -> Result<(Table, Vec<String>)> {
                 let scores = found.probabilities.iter().map(f64::to_string);
                 rows.push(std::iter::once(case).chain(scores).collect());
             }
-            None => without.push(case),
+            None => without.push((case, result.not_classified.unwrap_or_else(|| "no tumour was found".into()))),
         }
     }
     let path = files.first().and_then(|f| f.parent()).unwrap_or(Path::new("")).to_path_buf();

@@ -1,6 +1,11 @@
-//! Network weights in safetensors files.
+//! Network weights in safetensors files and PyTorch's checkpoints (.pth, .pt), told apart by their first bytes.
 //!
-//! Source: <https://github.com/huggingface/safetensors>
+//! Source of the first: <https://github.com/huggingface/safetensors>. Of a checkpoint nothing is executed, see `pickle`.
+
+mod bytes;
+mod checkpoint;
+mod names;
+mod pickle;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -15,11 +20,18 @@ use crate::error::{Error, Result};
 
 struct Entry {
     number: Number,
+    order: ByteOrder,
     shape: Vec<usize>,
+    /// In values; None: C order.
+    strides: Option<Vec<usize>>,
+    /// From the first value on.
     bytes: Range<usize>,
 }
 
-/// A safetensors file in memory, or tensors put together by name. Values become f32 when they are asked for.
+/// Prefixes that wrappers put before every name: data-parallel training, and compiled modules.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+
+/// A file of weights in memory, or tensors put together by name. Values become f32 when they are asked for.
 #[derive(Default)]
 pub struct Weights {
     path: PathBuf,
@@ -28,10 +40,13 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads a file of bool, integer, F16, BF16, F32 and F64 tensors.
+    /// Reads a file of bool, integer, F16, BF16, F32 and F64 tensors. Of a checkpoint the state dict is read: the dict itself, or
+    /// its member `network_weights` (nnU-Net), `state_dict`, `model_state_dict`, `model` and the like, or the only member that
+    /// holds tensors. Where every name begins with `module.` or `_orig_mod.`, that is taken off.
     ///
     /// # Errors
-    /// [`Error::File`]: not a safetensors file, cut short, or a tensor of another type.
+    /// [`Error::File`]: neither a safetensors file nor a zip archive of `torch.save`, cut short, damaged, a tensor of another
+    /// type or beyond its storage, a pickle that names anything but tensors, containers and plain values.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (mut file, metadata) = super::open(path)?;
@@ -51,17 +66,14 @@ impl Weights {
     /// As [`Weights::read`].
     pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self> {
         let path = path.as_ref();
-        let file = SafeTensors::deserialize(&bytes)
-            .map_err(|e| Error::file(path, format!("is not a whole safetensors file: {e}")))?;
-        let mut entries = BTreeMap::new();
-        for (name, view) in file.iter() {
-            let number = number(view.dtype()).ok_or_else(|| {
-                Error::file(path, format!("tensor '{name}' has type {}, expected F32, F16, BF16 or F64", view.dtype()))
-            })?;
-            let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
-            let entry = Entry { number, shape: view.shape().to_vec(), bytes: start..start + view.data().len() };
-            entries.insert(name.to_owned(), entry);
-        }
+        let entries = if bytes.starts_with(checkpoint::ZIP) {
+            checkpoint::entries(&bytes)
+        } else if checkpoint::is_bare_pickle(&bytes) {
+            Err("is a file of torch.save before PyTorch 1.6, expected its zip format: load it in PyTorch and save it again".into())
+        } else {
+            safetensors_entries(&bytes)
+        };
+        let entries = unwrapped(entries.map_err(|reason: String| Error::file(path, reason))?);
         Ok(Self { path: path.to_path_buf(), bytes, entries })
     }
 
@@ -74,7 +86,8 @@ impl Weights {
         check_length(&name, &shape, values.len())?;
         let start = self.bytes.len();
         self.bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-        self.entries.insert(name, Entry { number: Number::F32, shape, bytes: start..self.bytes.len() });
+        let bytes = start..self.bytes.len();
+        self.entries.insert(name, Entry { number: Number::F32, order: ByteOrder::Little, shape, strides: None, bytes });
         Ok(())
     }
 
@@ -84,9 +97,7 @@ impl Weights {
     /// [`Error::File`] when there is none of that name; the message gives the nearest one.
     pub fn get(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         let entry = self.entries.get(name).ok_or_else(|| Error::file(&self.path, self.missing(name)))?;
-        let mut values = Vec::with_capacity(entry.bytes.len() / entry.number.size());
-        entry.number.decode(ByteOrder::Little, &self.bytes[entry.bytes.clone()], |v| values.push(v as f32));
-        Ok((entry.shape.clone(), values))
+        Ok((entry.shape.clone(), entry.values(&self.bytes)))
     }
 
     /// The shape of a tensor, if there is one of that name.
@@ -110,6 +121,54 @@ impl Weights {
             None => format!("has no tensor '{name}'; it holds none at all"),
         }
     }
+}
+
+impl Entry {
+    fn values(&self, file: &[u8]) -> Vec<f32> {
+        let (bytes, size) = (&file[self.bytes.clone()], self.number.size());
+        let count: usize = self.shape.iter().product();
+        let mut values = Vec::with_capacity(count);
+        let Some(strides) = &self.strides else {
+            self.number.decode(self.order, bytes, |v| values.push(v as f32));
+            return values;
+        };
+        let mut place = vec![0; self.shape.len()];
+        for _ in 0..count {
+            let at: usize = place.iter().zip(strides).map(|(i, s)| i * s).sum();
+            self.number.decode(self.order, &bytes[at * size..(at + 1) * size], |v| values.push(v as f32));
+            for axis in (0..place.len()).rev() {
+                place[axis] += 1;
+                if place[axis] < self.shape[axis] {
+                    break;
+                }
+                place[axis] = 0;
+            }
+        }
+        values
+    }
+}
+
+fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|e| format!("is neither a whole safetensors file ({e}) nor a checkpoint of PyTorch"))?;
+    let mut entries = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let number = number(view.dtype())
+            .ok_or_else(|| format!("tensor '{name}' has type {}, expected F32, F16, BF16 or F64", view.dtype()))?;
+        let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+        let (shape, bytes) = (view.shape().to_vec(), start..start + view.data().len());
+        entries.insert(name.to_owned(), Entry { number, order: ByteOrder::Little, shape, strides: None, bytes });
+    }
+    Ok(entries)
+}
+
+/// The tensors without the prefixes that all of them share with a wrapper.
+fn unwrapped(mut entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
+    while let Some(prefix) = WRAPPERS.iter().find(|p| !entries.is_empty() && entries.keys().all(|k| k.starts_with(**p)))
+    {
+        entries = entries.into_iter().map(|(name, entry)| (name[prefix.len()..].to_owned(), entry)).collect();
+    }
+    entries
 }
 
 /// Writes f32 tensors: name, shape and values in C order of each.

@@ -1,0 +1,42 @@
+//! What a result was made from: files with their SHA-256 (FIPS 180-4).
+
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Bytes hashed at a time.
+const STEP: usize = 1 << 20;
+
+/// A file and what was in it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct SourceFile {
+    /// As it was called.
+    pub file: PathBuf,
+    /// SHA-256 of its bytes, in lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Hashes files as they lie on disk (a .nii.gz compressed), in their order.
+///
+/// # Errors
+/// [`Error::File`] for one that cannot be read.
+pub fn hash_files(paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
+    paths.par_iter().map(|path| Ok(SourceFile { file: path.clone(), sha256: sha256(path)? })).collect()
+}
+
+fn sha256(path: &Path) -> Result<String> {
+    let (file, _) = super::open(path)?;
+    let mut reader = BufReader::with_capacity(STEP, file);
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; STEP]);
+    loop {
+        let read = reader.read(&mut buffer).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+        if read == 0 {
+            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hash.update(&buffer[..read]);
+    }
+}

@@ -1,0 +1,56 @@
+//! The bytes of a pickle, taken from the front.
+
+/// What is wrong, in words.
+pub(super) type Step<T> = Result<T, String>;
+
+/// Bytes and how many of them are read.
+pub(super) struct Bytes<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
+}
+
+impl Bytes<'_> {
+    pub(super) fn byte(&mut self) -> Step<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
+        let bytes = self.take(N)?;
+        bytes.try_into().map_err(|_| "is cut short".into())
+    }
+
+    pub(super) fn take(&mut self, length: usize) -> Step<&[u8]> {
+        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or_else(|| format!("is cut short: {length} bytes expected"))?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    pub(super) fn skip(&mut self, length: usize) -> Step<()> {
+        self.take(length).map(drop)
+    }
+
+    pub(super) fn length32(&mut self) -> Step<usize> {
+        let length = self.array().map(u32::from_le_bytes)?;
+        usize::try_from(length).map_err(|_| format!("has a length of {length}"))
+    }
+
+    pub(super) fn length64(&mut self) -> Step<usize> {
+        let length = self.array().map(u64::from_le_bytes)?;
+        usize::try_from(length).map_err(|_| format!("has a length of {length}"))
+    }
+
+    pub(super) fn line(&mut self) -> Step<String> {
+        let rest = &self.bytes[self.at..];
+        let length = rest.iter().position(|b| *b == b'\n').ok_or("is cut short inside a name")?;
+        let text = shown(&String::from_utf8_lossy(&rest[..length]));
+        self.at += length + 1;
+        Ok(text)
+    }
+}
+
+/// The beginning of a name, fit for one line of a message. No known name is longer.
+pub(super) fn shown(name: &str) -> String {
+    name.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
+}

@@ -1,0 +1,168 @@
+//! The names a checkpoint's pickle may use, and what calling them means here.
+
+use super::pickle::{Id, Machine, Step, TensorView, Value};
+use crate::io::numbers::Number;
+
+/// A name that is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Callable {
+    /// OrderedDict and defaultdict.
+    Dict,
+    /// `torch._utils._rebuild_tensor_v2`.
+    Tensor,
+    /// `torch._utils._rebuild_parameter`, with a state or without: the tensor that it is given.
+    Parameter,
+    /// The type of a storage: `torch.FloatStorage` and its like.
+    Storage(Number),
+    /// What lies beside the weights and holds none: it is passed over.
+    Inert,
+}
+
+/// More than any of the calls understood here takes, or any tensor has axes. Nothing longer is copied: a value may be named
+/// again at two bytes a time, and a file must not make work or memory that its own size does not bound.
+const MOST: usize = 16;
+/// As [`MOST`], for the characters of a storage's name.
+const MOST_CHARACTERS: usize = 64;
+
+/// What `module.name` means; None for what has no place in a checkpoint.
+pub(super) fn callable(module: &str, name: &str) -> Option<Callable> {
+    Some(match (module, name) {
+        ("collections", "OrderedDict" | "defaultdict") => Callable::Dict,
+        ("torch._utils", "_rebuild_tensor_v2") => Callable::Tensor,
+        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Callable::Parameter,
+        ("torch", storage) if storage.ends_with("Storage") => Callable::Storage(match storage {
+            "FloatStorage" => Number::F32,
+            "DoubleStorage" => Number::F64,
+            "HalfStorage" => Number::F16,
+            "BFloat16Storage" => Number::BF16,
+            "LongStorage" => Number::I64,
+            "IntStorage" => Number::I32,
+            "ShortStorage" => Number::I16,
+            "CharStorage" => Number::I8,
+            "ByteStorage" => Number::U8,
+            "BoolStorage" => Number::Bool,
+            _ => return None,
+        }),
+        ("torch", "device" | "Size") => Callable::Inert,
+        ("torch", dtype) if is_dtype(dtype) => Callable::Inert,
+        // Python 3 writes `builtins`, protocol 2 the name of Python 2.
+        (
+            "builtins" | "__builtin__",
+            "set" | "frozenset" | "list" | "dict" | "tuple" | "int" | "float" | "bool" | "str",
+        )
+        | ("builtins" | "__builtin__", "complex" | "bytearray" | "slice")
+        | ("_codecs", "encode")
+        | ("numpy", "dtype" | "ndarray")
+        | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar" | "_reconstruct")
+        | ("argparse", "Namespace")
+        | ("types", "SimpleNamespace")
+        | ("datetime", "datetime" | "date" | "timedelta")
+        | ("pathlib" | "pathlib._local", "Path" | "PosixPath" | "WindowsPath" | "PurePosixPath" | "PureWindowsPath") => {
+            Callable::Inert
+        }
+        _ => return None,
+    })
+}
+
+fn is_dtype(name: &str) -> bool {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    matches!(stem, "float" | "bfloat" | "half" | "double" | "int" | "uint" | "long" | "short" | "bool")
+}
+
+impl Machine<'_> {
+    /// What `callee(*arguments)` would give, by its description above.
+    pub(super) fn call(&mut self, callee: Id, arguments: Id) -> Step<()> {
+        let Value::Sequence(arguments) = &self.values[arguments] else {
+            return Err("calls something with arguments that are no tuple".into());
+        };
+        let arguments: Vec<Id> = arguments.iter().take(MOST).copied().collect();
+        let made = match &self.values[callee] {
+            // Python gives it nothing (a defaultdict: its factory) and sets the items afterwards.
+            Value::Callable(Callable::Dict) => match arguments.first().map(|id| &self.values[*id]) {
+                None | Some(Value::Callable(_) | Value::Inert) => Value::Dict(vec![]),
+                Some(other) => return Err(format!("makes a dict of {}", describe(other))),
+            },
+            Value::Callable(Callable::Tensor) => self.tensor(&arguments)?,
+            Value::Callable(Callable::Parameter) => match arguments.first().map(|id| &self.values[*id]) {
+                Some(Value::Tensor(view)) => Value::Tensor(view.clone()),
+                _ => return Err("has a parameter that is made of no tensor".into()),
+            },
+            Value::Callable(Callable::Inert) => Value::Inert,
+            other => return Err(format!("calls {}", describe(other))),
+        };
+        self.push(made);
+        Ok(())
+    }
+
+    /// (storage, offset, size, stride, ...).
+    fn tensor(&self, arguments: &[Id]) -> Step<Value> {
+        let [storage, offset, shape, strides, ..] = arguments else {
+            return Err(format!("makes a tensor of {} values, expected 6", arguments.len()));
+        };
+        let Value::Storage { number, key, elements } = &self.values[*storage] else {
+            return Err(format!("makes a tensor of {}, expected a storage", describe(&self.values[*storage])));
+        };
+        let (shape, strides) = (self.sizes(*shape)?, self.sizes(*strides)?);
+        if shape.len() != strides.len() {
+            return Err(format!("has a tensor of {} axes with {} strides", shape.len(), strides.len()));
+        }
+        let offset = self.size(*offset)?;
+        let view = TensorView { number: *number, storage: key.clone(), elements: *elements, offset, shape, strides };
+        Ok(Value::Tensor(Box::new(view)))
+    }
+
+    /// ('storage', type, key, device, elements): the storage's bytes are a file of the archive.
+    pub(super) fn persistent(&mut self) -> Step<()> {
+        let id = self.pop()?;
+        let named = match &self.values[id] {
+            Value::Sequence(parts) => parts.iter().take(MOST).map(|part| &self.values[*part]).collect::<Vec<_>>(),
+            _ => vec![],
+        };
+        let [Value::Text(kind), Value::Callable(Callable::Storage(number)), Value::Text(key), _, elements, ..] =
+            named.as_slice()
+        else {
+            return Err("has a persistent id that is no storage of a known type".into());
+        };
+        let Value::Integer(elements) = elements else { return Err("has a storage without a length".into()) };
+        let elements = usize::try_from(*elements).map_err(|_| format!("has a storage of {elements} values"))?;
+        if kind != "storage" {
+            return Err(format!("has a persistent '{kind}', expected a storage"));
+        }
+        if key.len() > MOST_CHARACTERS {
+            return Err(format!("names a storage by {} bytes, expected at most {MOST_CHARACTERS}", key.len()));
+        }
+        let storage = Value::Storage { number: *number, key: key.clone(), elements };
+        self.push(storage);
+        Ok(())
+    }
+
+    fn sizes(&self, id: Id) -> Step<Vec<usize>> {
+        match &self.values[id] {
+            Value::Sequence(items) if items.len() > MOST => {
+                Err(format!("has a tensor of {} axes, expected at most {MOST}", items.len()))
+            }
+            Value::Sequence(items) => items.iter().map(|item| self.size(*item)).collect(),
+            other => Err(format!("has sizes that are {}", describe(other))),
+        }
+    }
+
+    fn size(&self, id: Id) -> Step<usize> {
+        match &self.values[id] {
+            Value::Integer(size) => usize::try_from(*size).map_err(|_| format!("has a size or stride of {size}")),
+            other => Err(format!("has a size that is {}", describe(other))),
+        }
+    }
+}
+
+fn describe(value: &Value) -> &'static str {
+    match value {
+        Value::Integer(_) => "an integer",
+        Value::Text(_) => "a text",
+        Value::Sequence(_) => "a list or tuple",
+        Value::Dict(_) => "a dict",
+        Value::Callable(_) => "a name that cannot be called",
+        Value::Storage { .. } => "a storage",
+        Value::Tensor(_) => "a tensor",
+        Value::Inert => "something that holds no weights",
+    }
+}

@@ -1,0 +1,255 @@
+//! The whole pipeline's results on given masks: lesions, pictures, hashes, two phases, guessed phases.
+
+use std::path::Path;
+
+use nephron::io::{hash_files, nifti};
+use nephron::models::resnet::{ResNetConfig, seeded_weights};
+use nephron::phantom::{PhantomOptions, generate};
+use nephron::phase::Phase;
+use nephron::volume::{Volume, Voxels};
+use serde_json::Value;
+
+use crate::support::{self, checkpoint_file};
+
+/// Two models as PyTorch's checkpoints: an ensemble of a ResNet-18.
+fn model(folder: &Path) {
+    let folder = folder.join("classification");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for seed in 0..2 {
+        let drawn = seeded_weights(&ResNetConfig { depth: 18, classes: 5, fusion: true }, seed).expect("weights");
+        let values: Vec<_> = drawn.names().map(|name| (name, drawn.get(name).expect("a tensor"))).collect();
+        let tensors: Vec<(&str, &[usize], &[f32])> =
+            values.iter().map(|(name, (shape, data))| (*name, shape.as_slice(), data.as_slice())).collect();
+        checkpoint_file::write(&folder.join(format!("{seed}.pth")), &tensors);
+    }
+    let config = r#"{"depth": 18, "input_size": 48, "weights": ["0.pth", "1.pth"]}"#;
+    std::fs::write(folder.join("config.json"), config).expect("written");
+}
+
+/// A phantom with its masks beside it; a second, small tumour in the kidney that has none.
+fn patient(folder: &Path) {
+    let options = PhantomOptions { seed: 4, spacing: [4.0, 4.0, 6.0], ..PhantomOptions::default() };
+    generate(&options).expect("a patient").write(folder).expect("written");
+    for phase in Phase::ALL {
+        let path = folder.join(format!("{phase}_mask.nii.gz"));
+        let image = nifti::read_labels(&path).expect("a mask");
+        let Voxels::U8(labels) = &image.volume.voxels else { panic!("labels") };
+        let (mut labels, [_, h, w]) = (labels.to_vec(), image.volume.shape);
+        let mean_x = |label: u8| {
+            let xs: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] == label).map(|i| i % w).collect();
+            xs.iter().sum::<usize>() / xs.len()
+        };
+        let left = mean_x(2) > w / 2;
+        let other: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] == 1 && (i % w < w / 2) == left).collect();
+        let mean = |of: &dyn Fn(usize) -> usize| other.iter().map(|&i| of(i)).sum::<usize>() / other.len();
+        let middle = (mean(&|i| i / (h * w)) * h + mean(&|i| i / w % h)) * w + mean(&|i| i % w);
+        for dz in 0..2 {
+            for dy in 0..3 {
+                labels[middle + (dz * h + dy) * w..][..3].fill(2);
+            }
+        }
+        let volume = Volume { voxels: Voxels::U8(labels.into()), ..image.volume.clone() };
+        nifti::write(&path, &image.with_volume(volume)).expect("written");
+    }
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = support::nephron().args(arguments).args(["--device", "cpu"]).output().expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn result(folder: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join("result.json")).expect("a result")).expect("JSON")
+}
+
+#[test]
+fn hashes_are_those_of_the_standard() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [abc, long] = ["abc", "long"].map(|name| folder.path().join(name));
+    std::fs::write(&abc, "abc").expect("written");
+    std::fs::write(&long, vec![b'a'; 1_000_000]).expect("written");
+    let hashed = hash_files(&[abc, long]).expect("hashed");
+    // FIPS 180-4's examples.
+    assert_eq!(hashed[0].sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(hashed[1].sha256, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    assert!(hash_files(&[folder.path().join("none")]).expect_err("missing").to_string().contains("none"));
+}
+
+#[test]
+fn every_lesion_is_reported_shown_and_traceable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (patients, models, out) = (folder.path().join("p"), folder.path().join("m"), folder.path().join("out"));
+    patient(&patients);
+    model(&models);
+    let at = |name: &str| patients.join(format!("{name}.nii.gz")).display().to_string();
+    let [p, a, d, n] = ["portal", "arterial", "delayed", "non-contrast"].map(at);
+    let (m, o) = (models.display().to_string(), out.display().to_string());
+    let scans = ["--portal", &p, "--arterial", &a, "--delayed", &d, "--non-contrast", &n];
+    let base =
+        [&["diagnose", "--masks", "--model", &m, "-o", &o, "--lesion", "all", "--margin", "4mm"], &scans[..]].concat();
+    let (code, text, errors) = run(&[&base[..], &["--thresholds", "0.07,0.34,0.44,0.24,0.38"]].concat());
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(text.contains("lesion 1:") && text.contains("lesion 2:"), "{text}");
+    let found = result(&out);
+    assert_eq!(found["schema_version"], 2);
+    let lesions = found["lesions"].as_array().expect("lesions");
+    assert_eq!(lesions.len(), 2);
+    let volume = |i: usize| lesions[i]["volume_ml"].as_f64().expect("a volume");
+    // The second has 18 voxels of 96 mm3 in each mask.
+    assert!(volume(0) > volume(1) && (0.8..3.0).contains(&volume(1)), "{} {}", volume(0), volume(1));
+    for lesion in lesions {
+        let classification = &lesion["classification"];
+        assert_eq!(classification["images"].as_array().expect("images").len(), 3);
+        assert_eq!((&classification["models"], lesion["phases"].as_array().map(Vec::len)), (&2.into(), Some(4)));
+        let sum: f64 = classification["probabilities"].as_array().expect("five").iter().filter_map(Value::as_f64).sum();
+        assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+        for picture in ["images", "crops"].iter().flat_map(|list| classification[list].as_array().expect("a list")) {
+            let file = out.join(picture["picture"].as_str().expect("a path"));
+            let size = image::image_dimensions(&file).expect("a picture");
+            assert!(size.0 >= 4 * 48 && size.1 >= 48, "{size:?}");
+        }
+        for phase in lesion["phases"].as_array().expect("phases") {
+            let [axial, any] = ["axial_mm", "any_mm"].map(|key| phase[key].as_f64().expect("a diameter"));
+            assert!(axial > 5.0 && any >= axial, "{phase}");
+        }
+    }
+    assert_eq!(found["classification"], lesions[0]["classification"]);
+    let page = std::fs::read_to_string(out.join("report.html")).expect("a report");
+    assert!(page.contains("pictures/lesion1_seen_N-A-P.png") && page.contains("pictures/lesion2_delayed.png"));
+    // Files and weights are named with their hashes.
+    let weights = found["models"]["classification"].as_array().expect("weights");
+    let expected =
+        hash_files(&[models.join("classification/0.pth"), models.join("classification/1.pth")]).expect("hashed");
+    assert_eq!(*weights, serde_json::to_value(expected).expect("JSON").as_array().expect("two").clone());
+    for phase in found["phases"].as_array().expect("phases") {
+        let files = phase["files"].as_array().expect("files");
+        assert!(
+            files.len() == 2 && files.iter().all(|f| f["sha256"].as_str().is_some_and(|h| h.len() == 64)),
+            "{phase}"
+        );
+        assert!(phase["tumour_diameter"]["axial_mm"].as_f64().expect("a diameter") > 10.0);
+    }
+    for stage in ["segment", "align", "classify", "write", "total"] {
+        assert!(found["seconds"][stage].as_f64().is_some_and(|s| s >= 0.0), "{stage}");
+    }
+    // The mean over images.
+    let images = lesions[0]["classification"]["images"].as_array().expect("images");
+    for class in 0..5 {
+        let mean = images.iter().map(|i| i["probabilities"][class].as_f64().expect("a number")).sum::<f64>() / 3.0;
+        let all = lesions[0]["classification"]["probabilities"][class].as_f64().expect("a number");
+        assert!((mean - all).abs() < 1e-6);
+    }
+
+    // `classify` on the aligned phases finds the same.
+    let aligned =
+        |phase: &str| ["", "_mask"].map(|end| out.join(format!("aligned/{phase}{end}.nii.gz")).display().to_string());
+    let pairs = ["portal", "arterial", "delayed", "non-contrast"].map(aligned);
+    let again = folder.path().join("again");
+    let o = again.display().to_string();
+    let mut call = vec!["classify", "--model", &m, "-o", &o, "--lesion", "2", "--margin", "4mm"];
+    for (flag, pair) in ["--portal", "--arterial", "--delayed", "--non-contrast"].iter().zip(&pairs) {
+        call.extend([*flag, pair[0].as_str(), pair[1].as_str()]);
+    }
+    let (code, _, errors) = run(&call);
+    assert_eq!(code, Some(0), "{errors}");
+    let second = result(&again);
+    assert_eq!(second["classification"]["probabilities"], lesions[1]["classification"]["probabilities"]);
+    assert!(again.join(second["classification"]["images"][0]["picture"].as_str().expect("a path")).is_file());
+
+    // An ensemble of ten, seven times the one and three times the other.
+    let mut answer = |weights: &[&str]| {
+        let config = serde_json::json!({"depth": 18, "input_size": 48, "weights": weights});
+        std::fs::write(models.join("classification/config.json"), config.to_string()).expect("written");
+        let (code, text, errors) = run(&[&call[..], &["--json"]].concat());
+        assert_eq!(code, Some(0), "{errors}");
+        let report: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+        assert_eq!(report["classification"]["models"], weights.len());
+        let list = report["classification"]["probabilities"].as_array().expect("five");
+        list.iter().map(|p| p.as_f64().expect("a number")).collect::<Vec<_>>()
+    };
+    let ten: Vec<&str> = (0..10).map(|i| if i % 3 == 1 { "1.pth" } else { "0.pth" }).collect();
+    let [first, second, all] = [&["0.pth"][..], &["1.pth"], &ten].map(&mut answer);
+    for ((a, b), mean) in first.iter().zip(&second).zip(&all) {
+        assert!((0.7 * a + 0.3 * b - mean).abs() < 1e-6, "{a} {b} {mean}");
+    }
+    assert_ne!(first, second);
+
+    for (wrong, needle) in [
+        (["--thresholds", "0.1,0.2"], "expected 5 numbers"),
+        (["--margin", "wide"], "millimetres such as 5mm"),
+        (["--lesion", "0"], "a number from 1"),
+    ] {
+        let base = [&["diagnose", "--masks", "--model", &m, "-o", &o], &scans[..]].concat();
+        let (code, _, errors) = run(&[&base[..], &wrong].concat());
+        assert!(code == Some(2) && errors.contains(needle) && errors.lines().count() == 1, "{code:?} {errors}");
+    }
+}
+
+#[test]
+fn two_phases_are_aligned_and_not_classified_and_phases_are_guessed_when_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (patients, out) = (folder.path().join("p"), folder.path().join("out"));
+    patient(&patients);
+    let named = folder.path().join("named");
+    std::fs::create_dir(&named).expect("a folder");
+    for (phase, name) in [(Phase::NonContrast, "CT-7_native"), (Phase::Portal, "CT-9 portal-venous")] {
+        for end in ["", "_mask"] {
+            let from = patients.join(format!("{phase}{end}.nii.gz"));
+            std::fs::copy(from, named.join(format!("{name}{end}.nii.gz"))).expect("copied");
+        }
+    }
+    std::fs::write(named.join("topogram.nii.gz"), "").expect("written");
+    let text = |path: &Path| path.display().to_string();
+    let (no_model, named_text, o) = (text(folder.path()), text(&named), text(&out));
+    let base = ["diagnose", "--masks", "--model", &no_model, "-o", &o];
+    // No classification model is needed for two.
+    let (code, said, errors) = run(&[&base[..], &["--guess-phases", &named_text]].concat());
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(said.contains("classification needs three or four phases, 2 given"), "{said}");
+    assert!(errors.contains("topogram.nii.gz: its name tells no phase"), "{errors}");
+    let found = result(&out);
+    assert!(
+        found["classification"].is_null() && found["not_classified"].as_str().is_some_and(|r| r.contains("2 given"))
+    );
+    assert_eq!(found["reference"], "portal");
+    let phases = found["phases"].as_array().expect("phases");
+    assert_eq!(phases.iter().map(|p| p["phase"].as_str()).collect::<Vec<_>>(), [Some("non-contrast"), Some("portal")]);
+    assert!(phases[0]["registration"]["aligned"]["kidney"]["hard"].as_f64().expect("Dice") > 0.7);
+    assert!(found["lesions"].as_array().is_some_and(|l| !l.is_empty()));
+    let warnings = found["warnings"].to_string();
+    assert!(warnings.contains("guessed from the name") && warnings.contains("CT-7_native"), "{warnings}");
+    assert!(out.join("aligned/non-contrast.nii.gz").is_file() && out.join("report.html").is_file());
+    // Three phases and no model of the classification: refused, naming it.
+    let scan = |phase: &str| text(&patients.join(format!("{phase}.nii.gz")));
+    let [p, a, d] = ["portal", "arterial", "delayed"].map(scan);
+    let (code, _, errors) = run(&[&base[..], &["--portal", &p, "--arterial", &a, "--delayed", &d]].concat());
+    assert!(code == Some(1) && errors.contains("config.json"), "{errors}");
+    let (code, _, errors) = run(&[&base[..], &["--portal", &p]].concat());
+    assert!(code == Some(2) && errors.contains("two to four phases, 1 given"), "{errors}");
+    // Two files of one phase.
+    std::fs::copy(&p, named.join("CT-11 pv.nii.gz")).expect("copied");
+    let (code, _, errors) = run(&[&base[..], &["--guess-phases", &named_text]].concat());
+    assert!(code == Some(2) && errors.contains("one portal phase, found two"), "{errors}");
+}
+
+#[test]
+fn phases_are_guessed_from_whole_words() {
+    for (name, want) in [
+        ("patient7_arterial", Some(Phase::Arterial)),
+        ("12 ART 1.0", Some(Phase::Arterial)),
+        ("case-N", Some(Phase::NonContrast)),
+        ("Non-Contrast_5mm", Some(Phase::NonContrast)),
+        ("non contrast", Some(Phase::NonContrast)),
+        ("abdomen_portal_venous", Some(Phase::Portal)),
+        ("ct_d", Some(Phase::Delayed)),
+        ("heart", None),
+        ("a_scan", None),
+        ("nephrographic", None),
+        ("", None),
+    ] {
+        assert_eq!(Phase::guess(name).expect(name), want, "{name}");
+    }
+    let message = Phase::guess("late_arterial").expect_err("two").to_string();
+    assert!(message.contains("arterial, delayed"), "{message}");
+}

@@ -1,0 +1,185 @@
+//! Lesions over the phases, and what is classified of them.
+
+use nephron::Device;
+use nephron::phase::Phase::{self, Arterial, Delayed, NonContrast, Portal};
+use nephron::pipeline::classify::{Classifier, ClassifierConfig, PhaseImage};
+use nephron::pipeline::crop::Margin;
+use nephron::pipeline::findings::{Findings, findings};
+use nephron::pipeline::lesions::{Lesion, LesionChoice, find};
+use nephron::volume::{Affine, Volume, Voxels};
+
+const SHAPE: [usize; 3] = [12, 40, 40];
+
+/// Millimetres: 1 x 1 x 3, and moved by `x` along the first axis.
+fn affine(x: f64) -> Affine {
+    Affine([[-1.0, 0.0, 0.0, x], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]])
+}
+
+/// A phase with boxes of tumour: first voxel and size of each, (z, y, x).
+fn phase(phase: Phase, boxes: &[([usize; 3], [usize; 3])]) -> PhaseImage {
+    let [d, h, w] = SHAPE;
+    let mut labels = vec![0u8; d * h * w];
+    for ([z, y, x], [dz, dy, dx]) in boxes {
+        for k in *z..z + dz {
+            for j in *y..y + dy {
+                labels[(k * h + j) * w + x..(k * h + j) * w + x + dx].fill(2);
+            }
+        }
+    }
+    let values: Vec<i16> = (0..d * h * w).map(|i| (i * 31 % 400) as i16 - 50).collect();
+    PhaseImage {
+        phase,
+        image: Volume::new(SHAPE, Voxels::I16(values.into()), affine(0.0)).expect("an image"),
+        mask: Volume::new(SHAPE, Voxels::U8(labels.into()), affine(0.0)).expect("a mask"),
+    }
+}
+
+fn volumes(lesion: &Lesion) -> Vec<f64> {
+    // 3 mm3 a voxel.
+    lesion.phases.iter().map(|p| (p.volume_ml * 1000.0 / 3.0).round()).collect()
+}
+
+#[test]
+fn the_same_lesion_is_found_in_every_phase() {
+    let large = |z, y, x| ([z, y, x], [4, 10, 10]);
+    let small = |z, y, x| ([z, y, x], [2, 5, 5]);
+    // The small one is the larger of the two in the last phase's list, and neither lies at the same place twice.
+    let phases = [
+        phase(NonContrast, &[large(2, 5, 5), small(8, 30, 30)]),
+        phase(Arterial, &[small(8, 31, 29), large(2, 6, 4)]),
+        phase(Portal, &[large(3, 4, 6), small(8, 30, 31)]),
+        phase(Delayed, &[small(9, 30, 30), large(2, 5, 7)]),
+    ];
+    let lesions = find(&phases).expect("lesions").0;
+    assert_eq!(lesions.iter().map(|l| l.number).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(volumes(&lesions[0]), [400.0; 4]);
+    assert_eq!(volumes(&lesions[1]), [50.0; 4]);
+    assert!((lesions[0].volume_ml - 1.2).abs() < 1e-9);
+    // The box of 10 x 10 x 12 mm from corner to corner.
+    let diameter = lesions[0].phases[2].diameter;
+    assert!((diameter.axial_mm - 200f64.sqrt()).abs() < 1e-9 && (diameter.any_mm - 344f64.sqrt()).abs() < 1e-9);
+    let centre = lesions[0].phases[0].centre.expect("found");
+    assert_eq!(centre, [-9.5, -9.5, 10.5]);
+}
+
+#[test]
+fn pieces_are_joined_and_strangers_are_not() {
+    // In pieces in one phase; and a neighbour that the alignment lays onto it with one row.
+    let phases = [
+        phase(Arterial, &[([2, 5, 5], [4, 10, 10]), ([2, 16, 5], [4, 6, 10])]),
+        phase(Portal, &[([2, 5, 5], [4, 4, 10]), ([2, 11, 5], [4, 4, 10]), ([2, 16, 5], [4, 6, 10])]),
+        phase(Delayed, &[([2, 5, 5], [4, 10, 10]), ([2, 17, 5], [4, 6, 10])]),
+    ];
+    let lesions = find(&phases).expect("lesions").0;
+    assert_eq!(lesions.iter().map(volumes).collect::<Vec<_>>(), [[400.0, 320.0, 400.0], [240.0; 3]]);
+    // One that no phase shows where another does: near enough, it is the same; far away, another.
+    for (x, count) in [(12, 1), (30, 2)] {
+        let phases = [phase(Portal, &[([2, 5, 5], [2, 6, 6])]), phase(Delayed, &[([2, 5, x], [2, 6, 6])])];
+        let lesions = find(&phases).expect("lesions").0;
+        assert_eq!(lesions.len(), count, "{x}");
+        assert_eq!(lesions[0].missing().len(), usize::from(count == 2));
+    }
+    // On other grids only the distance in millimetres counts.
+    let mut moved = phase(Delayed, &[([2, 5, 20], [2, 6, 6])]);
+    (moved.image.affine, moved.mask.affine) = (affine(15.0), affine(15.0));
+    let here = phase(Portal, &[([2, 5, 5], [2, 6, 6])]);
+    assert_eq!(find(&[here, moved]).expect("lesions").0.len(), 1);
+}
+
+#[test]
+fn specks_are_counted_and_not_listed() {
+    // 3 mm3 a voxel: 33 of them are 0.099 ml.
+    let (speck, lesion) = (([9, 1, 1], [1, 3, 11]), ([2, 5, 5], [2, 6, 6]));
+    let phases = [phase(Portal, &[lesion, speck]), phase(Delayed, &[speck, lesion])];
+    let (lesions, specks) = find(&phases).expect("lesions");
+    assert_eq!((lesions.len(), specks.count), (1, 1));
+    assert!((specks.volume_ml - 0.099).abs() < 1e-9, "{}", specks.volume_ml);
+    let (alone, specks) = find(&[phase(Portal, &[speck]), phase(Delayed, &[speck])]).expect("lesions");
+    assert_eq!((alone.len(), specks.count), (1, 0), "where there is nothing else it is the tumour");
+}
+
+fn classifier() -> Classifier {
+    let config = ClassifierConfig { depth: 18, input_size: 32, ..ClassifierConfig::default() };
+    Classifier::seeded(config, 5, &Device::Cpu).expect("a classifier")
+}
+
+fn answered(findings: &Findings) -> Vec<bool> {
+    findings.lesions.iter().map(|l| l.classification.is_some()).collect()
+}
+
+#[test]
+fn the_chosen_lesions_are_classified() {
+    let boxes = [([2, 5, 5], [4, 10, 10]), ([8, 30, 30], [2, 5, 5])];
+    let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &boxes));
+    let model = classifier();
+    let ask = |choice| findings(&phases, Some(&model), choice).expect("findings");
+    let largest = ask(LesionChoice::Largest);
+    assert_eq!((answered(&largest), largest.lesion), (vec![true, false], Some(1)));
+    let all = ask(LesionChoice::All);
+    assert_eq!((answered(&all), all.lesion), (vec![true, true], Some(1)));
+    let second = ask(LesionChoice::Number(2));
+    assert_eq!((answered(&second), second.lesion), (vec![false, true], Some(2)));
+    let answer = |f: &Findings| f.classification.as_ref().expect("an answer").probabilities.clone();
+    assert_eq!(answer(&largest), answer(&all));
+    let own = all.lesions[1].classification.as_ref().expect("an answer");
+    assert_eq!(answer(&second), own.probabilities);
+    // Each is cropped by itself.
+    let at = |f: &Findings| f.classification.as_ref().expect("an answer").crops[0].at;
+    assert_eq!((at(&largest).rows, at(&largest).columns, at(&largest).area), ([5, 14], [5, 14], 100));
+    assert_eq!((at(&second).slice, at(&second).rows, at(&second).area), (8, [30, 34], 25));
+    let third = ask(LesionChoice::Number(3));
+    assert!(third.classification.is_none() && third.lesion.is_none());
+    assert!(third.not_classified.expect("a reason").contains("no lesion 3: 2 found"));
+}
+
+#[test]
+fn what_cannot_be_classified_is_said() {
+    let model = classifier();
+    let tumour = [([2, 5, 5], [4, 10, 10])];
+    let reason = |phases: &[PhaseImage], model: Option<&Classifier>| {
+        let found = findings(phases, model, LesionChoice::default()).expect("a finding");
+        assert!(found.classification.is_none());
+        found.not_classified.expect("a reason")
+    };
+    let two = [Portal, Delayed].map(|p| phase(p, &tumour));
+    assert_eq!(reason(&two, None), "classification needs three or four phases, 2 given");
+    let none = [Arterial, Portal, Delayed].map(|p| phase(p, &[]));
+    assert!(reason(&none, Some(&model)).contains("no tumour was found"));
+    let one_without = [phase(Arterial, &tumour), phase(Portal, &[]), phase(Delayed, &tumour)];
+    assert!(reason(&one_without, Some(&model)).contains("not found in the portal phase"));
+}
+
+#[test]
+fn margins_and_thresholds_override_the_configuration() {
+    let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &[([2, 5, 1], [4, 10, 10])]));
+    let ask = |thresholds: Option<Vec<f64>>, margin: Option<&str>| {
+        let margin = margin.map(|text| text.parse().expect("a margin"));
+        let model = classifier().adjusted(thresholds, margin).expect("adjusted");
+        let found = findings(&phases, Some(&model), LesionChoice::Largest).expect("findings");
+        found.classification.expect("an answer")
+    };
+    let plain = ask(None, None);
+    // The image's edge stops the margin; 1 mm a voxel in the slice.
+    for (margin, rows, columns) in [("3", [2, 17], [0, 13]), ("2.5mm", [2, 17], [0, 13]), ("0", [5, 14], [1, 10])] {
+        let at = ask(None, Some(margin)).crops[0].at;
+        assert_eq!((at.rows, at.columns), (rows, columns), "{margin}");
+    }
+    // Only the least likely class is above its threshold.
+    let least = (0..5).min_by(|a, b| plain.probabilities[*a].total_cmp(&plain.probabilities[*b])).expect("a class");
+    let thresholds = (0..5).map(|i| if i == least { 0.0 } else { 1.0 }).collect();
+    let turned = ask(Some(thresholds), None);
+    assert_eq!((turned.decision as usize, turned.probabilities), (least, plain.probabilities));
+    for wrong in [vec![0.1; 4], vec![0.1, 0.2, 1.5, 0.1, 0.1], vec![f64::NAN; 5]] {
+        assert!(classifier().adjusted(Some(wrong), None).is_err());
+    }
+    for wrong in ["", "-1", "5cm", "mm", "NaNmm", "1.5"] {
+        assert!(wrong.parse::<Margin>().is_err(), "{wrong}");
+    }
+    for wrong in ["", "0", "-1", "smallest"] {
+        assert!(wrong.parse::<LesionChoice>().is_err(), "{wrong}");
+    }
+    let config: ClassifierConfig = serde_json::from_str(r#"{"margin": "5mm"}"#).expect("a configuration");
+    assert_eq!(config.margin.voxels([5.0, 0.7, 2.5]), [8, 2]);
+    let config: ClassifierConfig = serde_json::from_str(r#"{"margin": 4, "fusion": false}"#).expect("a configuration");
+    assert_eq!((config.margin, config.fusion), (Margin::Voxels(4), Some(false)));
+}
