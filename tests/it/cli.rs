@@ -125,7 +125,7 @@ fn the_choice_of_a_convolution_is_said_and_can_be_overridden() {
         }
         let (code, text) = run("fast");
         assert!(
-            code == Some(2) && text.contains("NEPHRON_CONV: expected naive, direct") && text.contains("'fast'"),
+            code == Some(2) && text.contains("NEPHRON_CONV: expected one of naive, direct") && text.contains("'fast'"),
             "{text}"
         );
     }
