@@ -5,6 +5,7 @@ mod support;
 
 mod activation;
 mod affine_dice;
+mod channels;
 mod arithmetic;
 mod bad_input;
 mod bench;
