@@ -1,7 +1,7 @@
 //! Criterion benches of the shapes that the tests check: `cargo bench --bench ops`. NEPHRON_DEVICE names the device.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nephron::ops::{self, AffineDiceParams, Conv3dParams, Interpolation, Outside, PaddingMode, ResampleParams};
+use nephron::ops::{self, AffineDiceParams, Conv3dParams, Interpolation, Outside, ResampleParams};
 use nephron::{DType, Device, Tensor, shapes};
 
 fn device() -> Device {

@@ -1,7 +1,7 @@
 //! affine_dice: loss, Dice and d loss / d theta.
 
 use nephron::ops::affine_dice::{Matrix, reference};
-use nephron::ops::{AffineDiceOutput, AffineDiceParams, Channels, PaddingMode, affine_dice};
+use nephron::ops::{AffineDiceOutput, AffineDiceParams, PaddingMode, affine_dice};
 use nephron::{DType, Device, Tensor};
 use rand::Rng;
 

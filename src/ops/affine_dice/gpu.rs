@@ -21,6 +21,12 @@ const MAX_STATS_CUBES: usize = 256;
 /// Voxels a unit of those looks at before there are more cubes.
 const STATS_CHAIN: usize = 64;
 
+/// Channels of the kernel that sweeps `channels`: the next even number. For 26 and 78 sums NVRTC aims at a cube more a
+/// multiprocessor than there are registers for, and spills.
+pub(super) fn swept(channels: usize) -> usize {
+    channels.next_multiple_of(2)
+}
+
 /// The buffers of a sweep of some pairs of masks, at most 65535.
 #[derive(Debug, Clone, Copy)]
 pub struct SweepProblem<'a> {
@@ -28,7 +34,7 @@ pub struct SweepProblem<'a> {
     pub pairs: usize,
     /// Records of the pair that makes most.
     pub records: usize,
-    /// Channels, 1 to 4.
+    /// Channels, 2 or 4.
     pub channels: usize,
     /// What lies outside the moving masks.
     pub padding: PaddingMode,
@@ -71,6 +77,7 @@ pub fn launch_affine_dice_sums<R: Runtime>(client: &ComputeClient<R>, problem: &
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) device: Gpu,
+    /// As swept.
     pub(super) channels: usize,
     pub(super) padding: PaddingMode,
     /// Of the fixed grid, (x, y, z).
@@ -119,7 +126,7 @@ pub(super) fn prepare(
     let (cells, cell_counts) = cells(device, &moving, moving_size, &bounds, channels.count())?;
     let prepared = Prepared {
         device: device.clone(),
-        channels: channels.count(),
+        channels: swept(channels.count()),
         padding,
         size,
         fixed,

@@ -168,6 +168,7 @@ impl AffineDice {
             (Backend::Gpu(prepared), Some(bounds)) => gpu::sums(prepared, &into_cells(matrix, bounds))?,
             _ => vec![ChannelSums::default(); self.channels],
         };
+        sums.truncate(self.channels);
         for (sums, count) in sums.iter_mut().zip(self.fixed.counts) {
             sums.g = count;
         }

@@ -8,7 +8,7 @@ use cubecl::server::Handle;
 use nephron_kernels::affine_dice::{self as kernels, CHANNELS, CONSTANTS, LAYOUT, MAP, STATE, SUMS};
 use nephron_kernels::common::cube_sum::UNITS;
 
-use super::gpu::{Prepared, SweepProblem, from_middle, launch_affine_dice_sums, layout, map};
+use super::gpu::{Prepared, SweepProblem, from_middle, launch_affine_dice_sums, layout, map, swept};
 use super::{AffineDice, Backend, Bounds, CHECK_EVERY, Chain, Minimum, Objective, Parameters, Reason, into_cells};
 use crate::device::Gpu;
 use crate::device::gpu::with_client;
@@ -100,6 +100,7 @@ pub fn minimise(tasks: &[Task<'_>]) -> Result<Vec<Minimum>> {
         return Err(Error::argument("affine_dice: channels, padding and motion of pairs", expected, found));
     }
     let (channels, padding, motion) = kind(first);
+    let channels = swept(channels);
     let device = &prepared.device;
     let upload = |values: &[f32]| device.upload(bytemuck::cast_slice(values));
     let records = pairs.iter().map(|(p, _)| p.records()).max().unwrap_or(1);
