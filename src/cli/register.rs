@@ -9,7 +9,9 @@ use super::Context;
 use crate::error::{Error, Result};
 use crate::io::{nifti, write_atomic};
 use crate::ops::{Interpolation, PaddingMode};
-use crate::registration::{self, Channels, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform};
+use crate::registration::{
+    self, Channels, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform,
+};
 
 /// Align a moving mask, and images with it, to a fixed mask.
 ///

@@ -28,7 +28,8 @@ impl Loss {
     /// As `register`.
     pub fn new(fixed: &Volume, moving: &Volume, device: &Device, options: &RegistrationOptions) -> Result<Self> {
         options.validate()?;
-        let (fixed, moving) = (Mask::new("fixed", fixed, &options.channels)?, Mask::new("moving", moving, &options.channels)?);
+        let (fixed, moving) =
+            (Mask::new("fixed", fixed, &options.channels)?, Mask::new("moving", moving, &options.channels)?);
         let start = match options.start {
             Start::CentreOfMass => fixed.onto(&moving),
             Start::Identity => Affine::IDENTITY,

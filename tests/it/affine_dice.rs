@@ -88,7 +88,13 @@ fn oracle(
     reference::affine_dice(fixed, moving, theta, params)
 }
 
-pub(crate) fn assert_agrees(what: &str, device: &Device, got: &AffineDiceOutput, want: &reference::Reference, k: usize) {
+pub(crate) fn assert_agrees(
+    what: &str,
+    device: &Device,
+    got: &AffineDiceOutput,
+    want: &reference::Reference,
+    k: usize,
+) {
     if compiles_only(device) {
         return;
     }

@@ -1,15 +1,16 @@
 //! affine_dice on any sets of labels, and registrations that are many at once.
 
+use nephron::io::nifti;
 use nephron::ops::affine_dice::{MAX_CHANNELS, reference};
 use nephron::ops::{AffineDiceParams, Channels, PaddingMode};
-use nephron::registration::{Outcome, RegistrationOptions, Registration, Transformation, register, register_all};
+use nephron::registration::{Outcome, Registration, RegistrationOptions, Transformation, register, register_all};
 use nephron::volume::{Affine, Volume, Voxels};
 use nephron::{Device, Error};
 use rand::Rng;
 
 use crate::affine_dice::{IDENTITY, K, TURN, assert_agrees, away_from_faces, run};
 use crate::registration::{grid, kidneys, motion, scan, worst_error};
-use crate::support::{compiles_only, devices, rng};
+use crate::support::{self, compiles_only, devices, rng};
 
 /// One to four, nested, apart, overlapping, with labels that nothing has.
 const SETS: [&str; 7] = ["2", "7,255", "1/2", "2,3/3,7", "3/1,2/1,2,3", "1/2/7/1,2,3,7,255", "2/1,2/99/255"];
@@ -181,7 +182,12 @@ fn many_pairs_end_as_each_does_alone() {
                     assert!(message.contains("moving mask") && message.contains("found none"), "{message}");
                 } else if !compiles_only(device) {
                     let alone = register(fixed, moving, device, &options).expect("registration");
-                    assert_eq!(bare(found.expect("registration")), bare(alone), "{} {transformation} {i}", device.name());
+                    assert_eq!(
+                        bare(found.expect("registration")),
+                        bare(alone),
+                        "{} {transformation} {i}",
+                        device.name()
+                    );
                 }
             }
         }
@@ -209,7 +215,13 @@ fn devices_iterate_as_the_host_does() {
             let found = register(&fixed, &moving, device, &options).expect("registration");
             assert_eq!((found.iterations, found.outcome), (20, Outcome::Stopped), "{}", device.name());
             // f32 parts the paths where a voxel crosses a face between cells; steps are of 0.01.
-            assert!((found.loss - host.loss).abs() < 2e-3, "{} {transformation}: {} {}", device.name(), found.loss, host.loss);
+            assert!(
+                (found.loss - host.loss).abs() < 2e-3,
+                "{} {transformation}: {} {}",
+                device.name(),
+                found.loss,
+                host.loss
+            );
             let apart = worst_error(&fixed, &found.transform, &host.transform);
             assert!(apart < 1.0, "{} {transformation}: {apart} mm apart", device.name());
         }
@@ -222,11 +234,47 @@ fn what_diverges_is_said() {
     let plan = grid([20, 24, 32], [6.0, 6.0, 8.0]);
     let fixed = scan(&plan, &Affine::IDENTITY, kidneys);
     let moving = scan(&plan, &motion(5.0, 1.0, [9.0, 0.0, 3.0]).inverse().expect("a motion"), kidneys);
-    let options = RegistrationOptions { learning_rate: 1.0, transformation: Transformation::Translation, ..Default::default() };
+    let options =
+        RegistrationOptions { learning_rate: 1.0, transformation: Transformation::Translation, ..Default::default() };
     for device in devices().iter().filter(|d| !compiles_only(d)) {
         let found = register(&fixed, &moving, device, &options).expect("registration");
         assert!(found.outcome == Outcome::Diverged && !found.converged, "{}: {found:?}", device.name());
         assert!(found.warnings.iter().any(|w| w.contains("diverged") && w.contains("below 1")), "{:?}", found.warnings);
         assert!(found.aligned.kidney.soft >= found.centre_of_mass.kidney.soft - 1e-6, "{found:?}");
     }
+}
+
+/// The command's own sets of labels, and the op's.
+#[test]
+fn the_commands_take_sets_of_labels() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let plan = grid([20, 24, 32], [6.0, 6.0, 8.0]);
+    let organs = |p: [f64; 3]| [0, 9, 4][usize::from(kidneys(p))];
+    let fixed = scan(&plan, &Affine::IDENTITY, organs);
+    let moving = scan(&plan, &motion(4.0, 1.0, [9.0, 0.0, 3.0]).inverse().expect("a motion"), organs);
+    for (name, volume) in [("fixed.nii.gz", &fixed), ("moving.nii.gz", &moving)] {
+        nifti::write(path(name), &nifti::Image::new(volume.clone())).expect("a file");
+    }
+    let run = |arguments: &[&str]| {
+        let output = support::nephron().args(["--device", "cpu"]).args(arguments).output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (a, b, out) = (path("fixed.nii.gz"), path("moving.nii.gz"), path("out"));
+    let register = ["register", "--json", "--fixed", &a, "--moving", &b, "-o", &out, "--channels"];
+    let (code, out, err) = run(&[&register[..], &["4/4,9"]].concat());
+    assert_eq!(code, Some(0), "{err}");
+    let result: serde_json::Value = serde_json::from_str(out.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(result["channels"][1]["labels"], serde_json::json!([4, 9]));
+    assert_eq!(result["outcome"], "converged");
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let mean = (0..2).map(|c| number(&result["channels"][c]["dice"]) / 2.0).sum::<f64>();
+    assert!((mean + number(&result["loss"])).abs() < 1e-12, "{result}");
+    let kidney = |when: &str| number(&result[when]["kidney"]["soft"]);
+    assert!(kidney("identity") < kidney("centre_of_mass") && kidney("centre_of_mass") < kidney("aligned"), "{result}");
+    let (code, _, err) = run(&[&register[..], &["4/0"]].concat());
+    assert!(code == Some(2) && err.contains("1 to 255"), "{code:?} {err}");
+    let (code, _, err) = run(&[&register[..], &["1/2"]].concat());
+    assert!(code == Some(1) && err.contains("channels 1/2"), "{code:?} {err}");
 }

@@ -5,11 +5,11 @@ mod support;
 
 mod activation;
 mod affine_dice;
-mod channels;
 mod arithmetic;
 mod bad_input;
 mod bench;
 mod bspline;
+mod channels;
 mod cli;
 mod cohort;
 mod conv3d;

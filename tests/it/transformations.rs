@@ -151,6 +151,17 @@ fn transforms_are_read_back() {
     }
 }
 
+/// Half as large is found, and said to be odd.
+#[test]
+fn a_change_of_volume_is_said() {
+    let fixed = scan(&grid([40, 44, 64], [3.0, 3.0, 4.0]), &Affine::IDENTITY, kidneys);
+    let moving = scan(&grid([40, 44, 64], [3.0, 3.0, 4.0]), &motion(0.0, 1.0 / 0.7, [0.0; 3]), kidneys);
+    let found = register(&fixed, &moving, &Device::Cpu, &RegistrationOptions::default()).expect("registration");
+    let volume = found.transform.determinant();
+    assert!((volume - 0.343).abs() < 0.05, "{volume}");
+    assert!(found.warnings.iter().any(|w| w.contains("changes volumes by a factor of 0.3")), "{:?}", found.warnings);
+}
+
 /// Each label for itself: shares add up, no label appears between two others, and on its own grid a mask stays as it is.
 #[test]
 fn soft_masks_keep_their_labels() {

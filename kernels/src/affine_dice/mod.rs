@@ -17,8 +17,8 @@ mod sweep;
 
 pub use cells::{copy_words, mask_cells, mask_members, mask_stats};
 pub use step::{
-    AT_BEST, AT_BEST_LOSS, AT_DECAY, AT_DICE, AT_FIRST, AT_ITERATIONS, AT_LAST, AT_STATUS, CONSTANTS, CONVERGED, NOT_FINITE,
-    STATE, STOPPED, affine_dice_step,
+    AT_BEST, AT_BEST_LOSS, AT_DECAY, AT_DICE, AT_FIRST, AT_ITERATIONS, AT_LAST, AT_STATUS, CONSTANTS, CONVERGED,
+    NOT_FINITE, STATE, STOPPED, affine_dice_step,
 };
 pub use sweep::affine_dice_sums;
 

@@ -61,9 +61,8 @@ impl Chain {
                 if k == 3 { by_matrix[i][3] } else { (0..4).map(|c| by_matrix[i][c] * self.pre[k][c]).sum() }
             })
         });
-        let by_map = std::array::from_fn(|r| {
-            std::array::from_fn(|k| (0..3).map(|i| self.post[i][r] * inner[i][k]).sum())
-        });
+        let by_map =
+            std::array::from_fn(|r| std::array::from_fn(|k| (0..3).map(|i| self.post[i][r] * inner[i][k]).sum()));
         self.parameters.gradient(parameters, &by_map)
     }
 }

@@ -47,7 +47,9 @@ impl Channels {
 
     /// The labels of channel `channel`, ascending; none where there is no such channel.
     pub fn labels(&self, channel: usize) -> Vec<u8> {
-        (1..=255).filter(|&label| channel < self.count && self.members[usize::from(label)] >> channel & 1 == 1).collect()
+        (1..=255)
+            .filter(|&label| channel < self.count && self.members[usize::from(label)] >> channel & 1 == 1)
+            .collect()
     }
 
     /// Bit c says whether channel c has the label.
@@ -82,9 +84,8 @@ impl Default for Channels {
 
 impl fmt::Display for Channels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sets: Vec<String> = (0..self.count)
-            .map(|c| self.labels(c).iter().map(u8::to_string).collect::<Vec<_>>().join(","))
-            .collect();
+        let sets: Vec<String> =
+            (0..self.count).map(|c| self.labels(c).iter().map(u8::to_string).collect::<Vec<_>>().join(",")).collect();
         f.write_str(&sets.join("/"))
     }
 }
@@ -100,9 +101,10 @@ impl FromStr for Channels {
 
     fn from_str(text: &str) -> Result<Self> {
         let labels = |set: &str| set.split(',').map(|label| label.trim().parse::<u8>()).collect::<Result<Vec<_>, _>>();
-        let sets: Vec<Vec<u8>> = text.split('/').map(labels).collect::<Result<_, _>>().map_err(|_| {
-            Error::Usage(format!("channels: expected sets of labels such as 2/1,2, found '{text}'"))
-        })?;
+        let sets: Vec<Vec<u8>> =
+            text.split('/').map(labels).collect::<Result<_, _>>().map_err(|_| {
+                Error::Usage(format!("channels: expected sets of labels such as 2/1,2, found '{text}'"))
+            })?;
         Self::new(&sets.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 }

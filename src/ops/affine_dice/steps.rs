@@ -130,8 +130,7 @@ pub fn minimise(tasks: &[Task<'_>]) -> Result<Vec<Minimum>> {
         layout: &table,
         maps: &maps,
     };
-    let problem =
-        StepProblem { sweep, constants: &constants, state: &state, lowest: &lowest, ring, motion };
+    let problem = StepProblem { sweep, constants: &constants, state: &state, lowest: &lowest, ring, motion };
     let mut launched = 0;
     loop {
         let count = STRIDE.min(most - launched);
@@ -154,8 +153,7 @@ fn together(device: &Gpu, pairs: &[(&Prepared, &Bounds)]) -> Result<((Handle, us
         let [fixed, cells] = only.words();
         return Ok(((only.fixed.clone(), fixed), (only.cells.clone(), cells), only.layout.clone()));
     }
-    let total: [usize; 2] =
-        pairs.iter().fold([0; 2], |sum, (p, _)| std::array::from_fn(|i| sum[i] + p.words()[i]));
+    let total: [usize; 2] = pairs.iter().fold([0; 2], |sum, (p, _)| std::array::from_fn(|i| sum[i] + p.words()[i]));
     let (fixed, cells) = (device.alloc(total[0] * 4)?, device.alloc(total[1] * 4)?);
     let mut at = [0usize; 2];
     let mut table = Vec::new();
@@ -189,7 +187,8 @@ fn row(task: &Task<'_>, chain: &Chain) -> [f32; CONSTANTS] {
         Parameters::Matrix => (12, 0.0),
         Parameters::Motion { count, reach } => (count, reach),
     };
-    let channels = |values: &[f64]| -> [f64; CHANNELS] { std::array::from_fn(|c| values.get(c).copied().unwrap_or(0.0)) };
+    let channels =
+        |values: &[f64]| -> [f64; CHANNELS] { std::array::from_fn(|c| values.get(c).copied().unwrap_or(0.0)) };
     let (g, weights) = (task.masks.fixed.counts, channels(weights));
     let last = [
         *smooth,
@@ -200,7 +199,8 @@ fn row(task: &Task<'_>, chain: &Chain) -> [f32; CONSTANTS] {
         count as f64,
         reach,
     ];
-    let values = chain.pre.as_flattened().iter().chain(chain.post.as_flattened()).chain(&g).chain(&weights).chain(&last);
+    let values =
+        chain.pre.as_flattened().iter().chain(chain.post.as_flattened()).chain(&g).chain(&weights).chain(&last);
     let mut row = [0.0; CONSTANTS];
     row.iter_mut().zip(values).for_each(|(out, v)| *out = *v as f32);
     row

@@ -121,7 +121,8 @@ impl Doubles for Zmm {
             let zero = _mm512_setzero_si512();
             // Neighbours mostly land in one row of cells, in a stretch that one load takes in.
             let first = _mm_cvtsi128_si64(_mm512_castsi512_si128(at));
-            let place = _mm512_add_epi64(_mm512_sub_epi64(at, _mm512_set1_epi64(first)), _mm512_set1_epi64(STRETCH / 2));
+            let place =
+                _mm512_add_epi64(_mm512_sub_epi64(at, _mm512_set1_epi64(first)), _mm512_set1_epi64(STRETCH / 2));
             if _mm512_mask_cmpge_epu64_mask(mask, place, _mm512_set1_epi64(STRETCH)) == 0 {
                 let words = codes.offset(WORDS as isize * (first - STRETCH / 2) as isize).cast::<i32>();
                 return if WORDS == 2 {

@@ -73,9 +73,9 @@ impl Cells {
             .map(|brick| {
                 let (xs, ys, zs) = (along(brick % bx, nx), along(brick / bx % by, ny), along(brick / bx / by, nz));
                 let first = &codes[words * ((zs.start * ny + ys.start) * nx + xs.start)..][..words];
-                let same = zs
-                    .flat_map(|z| ys.clone().map(move |y| (z * ny + y) * nx))
-                    .all(|row| codes[words * (row + xs.start)..words * (row + xs.end)].chunks(words).all(|c| c == first));
+                let same = zs.flat_map(|z| ys.clone().map(move |y| (z * ny + y) * nx)).all(|row| {
+                    codes[words * (row + xs.start)..words * (row + xs.end)].chunks(words).all(|c| c == first)
+                });
                 let corners = first.iter().flat_map(|word| word.to_le_bytes());
                 if same { constant(corners.take(channels)) } else { MIXED }
             })

@@ -102,13 +102,8 @@ impl<D: Doubles> Chunk<D> {
         let count = sweep.cells.counts.map(|n| n as f64);
         // SAFETY: the caller's promise.
         unsafe {
-            let [start, step, low, high, count] = [
-                splat_each(line.start),
-                splat_each(line.step),
-                splat_each(low),
-                splat_each(high),
-                splat_each(count),
-            ];
+            let [start, step, low, high, count] =
+                [splat_each(line.start), splat_each(line.step), splat_each(low), splat_each(high), splat_each(count)];
             let (zero, none) = (D::splat(0.0), D::first(0));
             let track = Track { start, step, low, high, count, zero };
             let group =
@@ -276,10 +271,5 @@ unsafe fn add<D: Doubles, const HELD: bool, const CHANNEL: usize>(groups: &[Grou
             (wz, wzx) = (wz.add_where(fixed, by_z), wzx.add_product_where(fixed, by_z, group.x));
         }
     }
-    Sums {
-        p,
-        intersection,
-        all: [[ax, axx], [ay, ayx], [az, azx]],
-        within: [[wx, wxx], [wy, wyx], [wz, wzx]],
-    }
+    Sums { p, intersection, all: [[ax, axx], [ay, ayx], [az, azx]], within: [[wx, wxx], [wy, wyx], [wz, wzx]] }
 }

@@ -12,7 +12,7 @@ pub(super) const LANES: usize = 8;
 /// Eight lanes of f64.
 ///
 /// # Safety
-/// Methods may use the instruction set of their type: call them only from a body that [`run`] started.
+/// Methods may use the instruction set of their type: call them only from a body that [`Isa::run`] started.
 pub(super) trait Doubles: Copy {
     /// Lanes that are meant.
     type Mask: Copy;
@@ -69,32 +69,58 @@ pub(super) trait Body {
     unsafe fn run<D: Doubles>(self);
 }
 
-/// Runs `body` with the widest instructions there are.
-pub(super) fn run(body: impl Body) {
+/// An instruction set this machine was found to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Isa(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
     #[cfg(target_arch = "x86_64")]
-    {
-        let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        let wide = [
-            is_x86_feature_detected!("avx512f"),
-            is_x86_feature_detected!("avx512dq"),
-            is_x86_feature_detected!("avx512bw"),
-            is_x86_feature_detected!("avx512vl"),
-        ];
-        if fma && wide == [true; 4] {
-            // SAFETY: the machine was asked for what the function needs.
-            return unsafe { with_avx512(body) };
-        }
-        if fma {
-            // SAFETY: as above.
-            return unsafe { with_avx2(body) };
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl Isa {
+    /// Every instruction set of this machine, widest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        #[cfg(target_arch = "x86_64")]
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl");
+        [
+            #[cfg(target_arch = "x86_64")]
+            (avx512 && avx2, Kind::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            (avx2, Kind::Avx2),
+            (true, Kind::Portable),
+        ]
+        .into_iter()
+        .filter_map(|(present, kind)| present.then_some(Self(kind)))
+    }
+
+    /// Runs `body` with this instruction set.
+    pub fn run(self, body: impl Body) {
+        // SAFETY: an `Isa` only comes from `available`, which asked the machine. Without it, plain arithmetic, where a
+        // multiplication with an addition is one instruction on every AArch64.
+        unsafe {
+            match self.0 {
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx512 => with_avx512(body),
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx2 => with_avx2(body),
+                Kind::Portable => body.run::<super::portable::Lanes<{ cfg!(target_arch = "aarch64") }>>(),
+            }
         }
     }
-    // SAFETY: plain arithmetic; `mul_add` is one instruction on every AArch64.
-    unsafe { body.run::<super::portable::Lanes<{ cfg!(target_arch = "aarch64") }>>() }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,bmi2")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
 unsafe fn with_avx512(body: impl Body) {
     // SAFETY: the caller checked for the instructions.
     unsafe { body.run::<super::avx512::Zmm>() }
