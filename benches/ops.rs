@@ -1,7 +1,7 @@
 //! Criterion benches of the shapes that the tests check: `cargo bench --bench ops`. NEPHRON_DEVICE names the device.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nephron::ops::{self, AffineDiceParams, Conv3dParams, Interpolation, Outside, PaddingMode, ResampleParams};
+use nephron::ops::{self, AffineDiceParams, Conv3dParams, Interpolation, Outside, ResampleParams};
 use nephron::{DType, Device, Tensor, shapes};
 
 fn device() -> Device {
@@ -65,7 +65,7 @@ fn affine_dice(c: &mut Criterion) {
     let fixed = Tensor::from_u8(&device, shape, labels(0)).expect("labels");
     let moving = Tensor::from_u8(&device, shape, labels(7)).expect("labels");
     let theta = [[1.02, 0.01, 0.0, 0.03], [-0.01, 0.98, 0.02, 0.0], [0.0, 0.01, 1.01, -0.05]];
-    let params = AffineDiceParams { align_corners: true, smooth: 1.0, padding: PaddingMode::Border };
+    let params = AffineDiceParams::default();
     group.bench_function("dense labels 64x128x128", |b| {
         b.iter(|| ops::affine_dice(&fixed, &moving, &theta, &params).expect("a result").loss)
     });

@@ -9,7 +9,9 @@ use super::Context;
 use crate::error::{Error, Result};
 use crate::io::{nifti, write_atomic};
 use crate::ops::{Interpolation, PaddingMode};
-use crate::registration::{self, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform};
+use crate::registration::{
+    self, Channels, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform,
+};
 
 /// Align a moving mask, and images with it, to a fixed mask.
 ///
@@ -33,6 +35,9 @@ pub struct Args {
     /// The maps to look among: affine, similarity, rigid or translation
     #[arg(long, value_name = "KIND", default_value_t = Transformation::Affine)]
     transformation: Transformation,
+    /// The sets of labels to lay on one another, between slashes; by default tumour, and kidney with tumour
+    #[arg(long, value_name = "SETS", default_value_t = Channels::default())]
+    channels: Channels,
     /// Where to begin: centre-of-mass, identity, or a transform file (.tfm or .json)
     #[arg(long, value_name = "START", default_value = "centre-of-mass")]
     start: String,
@@ -120,6 +125,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let outputs = outputs(args)?;
     let options = RegistrationOptions {
         transformation: args.transformation,
+        channels: args.channels,
         start: start(&args.start)?,
         space: args.space,
         padding: args.padding,

@@ -28,20 +28,27 @@ pub struct Args {
     /// Whose grid the results are on
     #[arg(long, value_name = "REF")]
     like: PathBuf,
-    /// How to sample: linear, cubic, or nearest for masks
-    #[arg(long, value_name = "KIND", default_value = "linear", value_parser = parse_interpolation)]
-    interp: Interpolation,
+    /// How to sample: linear or cubic for images; nearest for masks, or soft: each label trilinearly, then the largest
+    #[arg(long, value_name = "KIND", default_value = "linear", value_parser = parse_sampling)]
+    interp: Sampling,
     /// Folder for the results, made where it is missing; they keep their names
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }
 
-fn parse_interpolation(text: &str) -> Result<Interpolation, String> {
+#[derive(Debug, Clone, Copy)]
+enum Sampling {
+    Values(Interpolation),
+    Soft,
+}
+
+fn parse_sampling(text: &str) -> Result<Sampling, String> {
     match text {
-        "linear" => Ok(Interpolation::Linear),
-        "cubic" => Ok(Interpolation::Cubic),
-        "nearest" => Ok(Interpolation::Nearest),
-        _ => Err("expected linear, cubic or nearest".into()),
+        "linear" => Ok(Sampling::Values(Interpolation::Linear)),
+        "cubic" => Ok(Sampling::Values(Interpolation::Cubic)),
+        "nearest" => Ok(Sampling::Values(Interpolation::Nearest)),
+        "soft" => Ok(Sampling::Soft),
+        _ => Err("expected linear, cubic, nearest or soft".into()),
     }
 }
 
@@ -70,7 +77,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         for warning in &image.warnings {
             eprintln!("warning: {}: {warning}", path.display());
         }
-        let moved = transform::warp(&image.volume, &chain, &grid, args.interp, &device)?;
+        let moved = match args.interp {
+            Sampling::Values(interpolation) => transform::warp(&image.volume, &chain, &grid, interpolation, &device)?,
+            Sampling::Soft => transform::warp_soft(&image.volume, &chain, &grid, &device)
+                .and_then(|soft| soft.largest())
+                .map_err(|e| Error::file(path, e))?,
+        };
         nifti::write(output, &reference.with_volume(moved))?;
         if !context.json {
             say!("{}", output.display());

@@ -26,7 +26,7 @@ mod trace;
 pub mod warp;
 
 pub use activation::{leaky_relu, relu};
-pub use affine_dice::{AffineDiceOutput, AffineDiceParams, affine_dice};
+pub use affine_dice::{AffineDiceOutput, AffineDiceParams, Channels, affine_dice};
 pub use arithmetic::{add, concat};
 pub use bspline::bspline_resample3d;
 #[cfg(feature = "gpu")]

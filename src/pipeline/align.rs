@@ -64,6 +64,10 @@ pub fn align(scans: &[Scan], options: &RegistrationOptions, device: &Device) -> 
     let reference = reference(&phases)?;
     let fixed = scans.iter().find(|s| s.phase == reference).ok_or_else(|| Error::Data("no reference phase".into()))?;
     let grid = fixed.image.grid();
+    // All in one launch.
+    let others: Vec<&Scan> = scans.iter().filter(|scan| scan.phase != reference).collect();
+    let pairs: Vec<[&Volume; 2]> = others.iter().map(|scan| [&fixed.mask, &scan.mask]).collect();
+    let mut found = registration::register_all(&pairs, device, options)?.into_iter();
     let (mut moved, mut moves) = (Vec::new(), Vec::new());
     let mut slices = [0, grid.shape[0].saturating_sub(1)];
     for scan in scans {
@@ -72,8 +76,8 @@ pub fn align(scans: &[Scan], options: &RegistrationOptions, device: &Device) -> 
             moves.push(None);
             continue;
         }
-        let found = registration::register(&fixed.mask, &scan.mask, device, options)
-            .map_err(|e| Error::Data(format!("{} phase: {e}", scan.phase)))?;
+        let found = found.next().unwrap_or_else(|| Err(Error::Data("expected a registration, found none".into())));
+        let found = found.map_err(|e| Error::Data(format!("{} phase: {e}", scan.phase)))?;
         let covered = covered_slices(&grid, &scan.image.grid(), &found.transform)?;
         slices = [slices[0].max(covered[0]), slices[1].min(covered[1])];
         moved.push(on_grid(scan, &grid, &found.transform, device)?);

@@ -1,124 +1,109 @@
 //! The iterations: Adam on the loss until it stops falling.
 
+use rayon::prelude::*;
+
 use super::adam::Adam;
 use super::model::Model;
 use crate::error::{Error, Result};
-use crate::ops::affine_dice::AffineDice;
+use crate::ops::affine_dice::{AffineDice, CHECK_EVERY, Minimum, Objective, Reason};
 
-/// Iterations between two looks at the loss. On a GPU nothing comes back in between.
-const STRIDE: usize = 10;
-
-/// What is minimised, and how.
+/// A pair of masks and what is looked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Objective {
-    pub smooth: f64,
-    /// Of the channels {2} and {1, 2}.
-    pub weights: [f64; 2],
-    pub learning_rate: f64,
-    pub max_iterations: usize,
-    pub window: usize,
-    pub tolerance: f64,
+pub(super) struct Task<'a> {
+    pub masks: &'a AffineDice,
+    pub model: &'a Model,
+    pub objective: &'a Objective,
 }
 
-/// Where the iterations ended.
-#[derive(Debug, Clone)]
-pub(super) struct Minimum {
-    /// The parameters of the lowest loss met.
-    pub parameters: Vec<f64>,
-    pub loss: f64,
-    pub iterations: usize,
-    pub converged: bool,
+/// Minimises each task's loss from its model's start until its lowest value has not fallen by `tolerance` within the last
+/// `window` iterations, or `max_iterations`. Tasks do not touch one another: each ends as it would alone.
+pub(super) fn minimise(tasks: &[Task<'_>]) -> Vec<Result<Minimum>> {
+    let mut results: Vec<Option<Result<Minimum>>> = tasks.iter().map(|_| None).collect();
+    on_gpu(tasks, &mut results);
+    let host = |(task, result): (&Task<'_>, Option<Result<Minimum>>)| {
+        result.unwrap_or_else(|| on_host(task)).and_then(|minimum| finite(task, minimum))
+    };
+    tasks.par_iter().zip(results).map(host).collect()
 }
 
-/// Minimises the loss from the model's start until its lowest value has not fallen by `tolerance` within the last `window`
-/// iterations, or `max_iterations`.
-pub(super) fn minimise(masks: &AffineDice, model: &Model, objective: &Objective) -> Result<Minimum> {
-    let mut iterate = Iterate::new(masks, model, objective)?;
-    // The lowest loss up to each iteration.
-    let mut lowest: Vec<f64> = Vec::new();
-    let mut minimum = Minimum { parameters: model.start(), loss: f64::INFINITY, iterations: 0, converged: false };
-    while minimum.iterations < objective.max_iterations && !minimum.converged {
-        let (losses, best) = iterate.run(STRIDE.min(objective.max_iterations - minimum.iterations))?;
-        for loss in losses {
-            if !loss.is_finite() {
-                return Err(Error::Data(format!(
-                    "registration: the loss is {loss} at iteration {} with learning rate {}; expected finite numbers",
-                    lowest.len(),
-                    objective.learning_rate
-                )));
+/// Fills in the results of tasks whose masks are on a GPU: all in one launch.
+#[cfg(feature = "gpu")]
+fn on_gpu(tasks: &[Task<'_>], results: &mut [Option<Result<Minimum>>]) {
+    use crate::ops::affine_dice::steps;
+    let there: Vec<usize> = (0..tasks.len()).filter(|&i| steps::on_gpu(tasks[i].masks)).collect();
+    let own = |i: usize| {
+        let Task { masks, model, objective } = tasks[i];
+        steps::Task { masks, chain: &model.chain, start: &model.start, objective }
+    };
+    let together: Vec<steps::Task<'_>> = there.iter().map(|&i| own(i)).collect();
+    match steps::minimise(&together) {
+        Ok(minima) => there.iter().zip(minima).for_each(|(&i, minimum)| results[i] = Some(Ok(minimum))),
+        // One by one, so that each has an answer or an error of its own.
+        Err(_) if there.len() > 1 => {
+            for &i in &there {
+                results[i] = Some(steps::minimise(&[own(i)]).and_then(|mut minima| minima.pop().ok_or_else(nothing)));
             }
-            minimum.loss = minimum.loss.min(loss);
-            lowest.push(minimum.loss);
         }
-        minimum.parameters = best;
-        minimum.iterations = lowest.len();
-        minimum.converged = lowest.len() > objective.window
-            && lowest[lowest.len() - 1 - objective.window] - minimum.loss < objective.tolerance;
+        Err(e) => there.iter().zip(Some(e)).for_each(|(&i, e)| results[i] = Some(Err(e))),
+    }
+}
+
+#[cfg(feature = "gpu")]
+fn nothing() -> Error {
+    Error::Data("registration: expected a result from the device, found none".into())
+}
+
+#[cfg(not(feature = "gpu"))]
+fn on_gpu(_: &[Task<'_>], _: &mut [Option<Result<Minimum>>]) {}
+
+fn finite(task: &Task<'_>, minimum: Minimum) -> Result<Minimum> {
+    if minimum.reason == Reason::NotFinite {
+        return Err(Error::Data(format!(
+            "registration: the loss is {} at iteration {} with learning rate {}; expected finite numbers",
+            minimum.ends[1], minimum.iterations, task.objective.learning_rate
+        )));
     }
     Ok(minimum)
 }
 
-/// Adam where the masks are.
-enum Iterate<'a> {
-    Host(Host<'a>),
-    #[cfg(feature = "gpu")]
-    Gpu(Box<crate::ops::affine_dice::steps::AdamSteps<'a>>),
-}
-
-struct Host<'a> {
-    masks: &'a AffineDice,
-    model: &'a Model,
-    objective: Objective,
-    adam: Adam,
-    parameters: Vec<f64>,
-    best: (f64, Vec<f64>),
-}
-
-impl<'a> Iterate<'a> {
-    fn new(masks: &'a AffineDice, model: &'a Model, objective: &Objective) -> Result<Self> {
-        // The device's own loop knows theta; motions go through the host, which makes a matrix of them.
-        #[cfg(feature = "gpu")]
-        if let Model::Affine { frame, start } = model {
-            use crate::ops::affine_dice::steps;
-            let Objective { smooth, weights, learning_rate, .. } = *objective;
-            let own = steps::Objective { smooth, weights, learning_rate };
-            if let Some(steps) = steps::AdamSteps::new(masks, frame, start, &own)? {
-                return Ok(Self::Gpu(Box::new(steps)));
-            }
+fn on_host(task: &Task<'_>) -> Result<Minimum> {
+    let Task { masks, model, objective } = task;
+    let mut adam = Adam::new(objective.learning_rate, model.start.len());
+    let mut parameters = model.start.clone();
+    // The lowest loss up to each iteration.
+    let mut lowest: Vec<f64> = Vec::new();
+    let mut minimum = Minimum {
+        parameters: parameters.clone(),
+        loss: f64::INFINITY,
+        dice: vec![0.0; objective.weights.len()],
+        ends: [f64::INFINITY; 2],
+        iterations: 0,
+        reason: Reason::Stopped,
+    };
+    while minimum.iterations < objective.max_iterations {
+        let sums = masks.sums(&model.chain.matrix(&parameters))?;
+        let value = sums.value(objective.smooth, &objective.weights);
+        minimum.iterations += 1;
+        minimum.ends = if lowest.is_empty() { [value.loss; 2] } else { [minimum.ends[0], value.loss] };
+        if !value.loss.is_finite() {
+            minimum.reason = Reason::NotFinite;
+            break;
         }
-        Ok(Self::Host(Host {
-            masks,
-            model,
-            objective: *objective,
-            adam: Adam::new(objective.learning_rate, model.start().len()),
-            parameters: model.start(),
-            best: (f64::INFINITY, model.start()),
-        }))
-    }
-
-    /// The losses before each of `count` steps, and the parameters of the lowest loss so far.
-    fn run(&mut self, count: usize) -> Result<(Vec<f64>, Vec<f64>)> {
-        match self {
-            Self::Host(host) => host.run(count),
-            #[cfg(feature = "gpu")]
-            Self::Gpu(steps) => steps.run(count).map(|(losses, best)| (losses, best.as_flattened().to_vec())),
+        let gradient = model.chain.gradient(&parameters, &value.by_matrix);
+        if value.loss < minimum.loss {
+            (minimum.loss, minimum.dice) = (value.loss, value.dice);
+            minimum.parameters.clone_from(&parameters);
+        }
+        lowest.push(minimum.loss);
+        adam.step(&mut parameters, &gradient);
+        let asked = lowest.len().is_multiple_of(CHECK_EVERY) || lowest.len() == objective.max_iterations;
+        if asked
+            && lowest.len() > objective.window
+            && lowest[lowest.len() - 1 - objective.window] - minimum.loss < objective.tolerance
+        {
+            minimum.reason = Reason::Converged;
+            break;
         }
     }
-}
-
-impl Host<'_> {
-    fn run(&mut self, count: usize) -> Result<(Vec<f64>, Vec<f64>)> {
-        let mut losses = Vec::with_capacity(count);
-        for _ in 0..count {
-            let sums = self.masks.sums(&self.model.matrix(&self.parameters))?;
-            let value = sums.value(self.objective.smooth, self.objective.weights);
-            losses.push(value.loss);
-            if value.loss < self.best.0 {
-                self.best = (value.loss, self.parameters.clone());
-            }
-            let gradient = self.model.gradient(&self.parameters, &value.by_matrix);
-            self.adam.step(&mut self.parameters, &gradient);
-        }
-        Ok((losses, self.best.1.clone()))
-    }
+    Ok(minimum)
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ops::affine_dice::AffineDice;
 use crate::volume::{Affine, Volume};
 
-/// Minus the mean soft Dice of the tumour and of kidney and tumour together, of two masks under a map.
+/// Minus the mean soft Dice of the channels (by default the tumour, and kidney and tumour together) of two masks under a map.
 #[derive(Debug)]
 pub struct Loss {
     masks: AffineDice,
@@ -17,6 +17,7 @@ pub struct Loss {
     fixed: Mask,
     moving: Mask,
     smooth: f64,
+    weights: Vec<f64>,
 }
 
 impl Loss {
@@ -27,7 +28,8 @@ impl Loss {
     /// As `register`.
     pub fn new(fixed: &Volume, moving: &Volume, device: &Device, options: &RegistrationOptions) -> Result<Self> {
         options.validate()?;
-        let (fixed, moving) = (Mask::new("fixed", fixed)?, Mask::new("moving", moving)?);
+        let (fixed, moving) =
+            (Mask::new("fixed", fixed, &options.channels)?, Mask::new("moving", moving, &options.channels)?);
         let start = match options.start {
             Start::CentreOfMass => fixed.onto(&moving),
             Start::Identity => Affine::IDENTITY,
@@ -35,14 +37,15 @@ impl Loss {
         };
         let grids = [&fixed.grid, &moving.grid];
         let model = Model::new(options.transformation, grids, &start, fixed.centre(), options.align_corners)?;
-        let masks = AffineDice::new(&fixed.tensor(device)?, &moving.tensor(device)?, options.padding)?;
-        Ok(Self { masks, model, fixed, moving, smooth: options.smooth })
+        let masks =
+            AffineDice::new(&fixed.tensor(device)?, &moving.tensor(device)?, options.padding, &options.channels)?;
+        Ok(Self { masks, model, fixed, moving, smooth: options.smooth, weights: options.channels.mean() })
     }
 
     /// The parameters of the start: 12 of theta, row by row; or of a motion, all 0: shift (in half the fixed grid's longest
     /// edge), angles about x, y and z (radians), logarithm of the scale.
     pub fn start(&self) -> Vec<f64> {
-        self.model.start()
+        self.model.start.clone()
     }
 
     /// The loss and its derivative by each parameter.
@@ -53,8 +56,8 @@ impl Loss {
     /// # Panics
     /// With fewer parameters than [`Self::start`] has.
     pub fn value_and_gradient(&self, parameters: &[f64]) -> Result<(f64, Vec<f64>)> {
-        let value = self.masks.sums(&self.model.matrix(parameters))?.value(self.smooth, [0.5; 2]);
-        Ok((value.loss, self.model.gradient(parameters, &value.by_matrix)))
+        let value = self.masks.sums(&self.model.chain.matrix(parameters))?.value(self.smooth, &self.weights);
+        Ok((value.loss, self.model.chain.gradient(parameters, &value.by_matrix)))
     }
 
     /// The map that parameters mean: point of the fixed scan to point of the moving scan, RAS millimetres.
@@ -62,6 +65,6 @@ impl Loss {
     /// # Errors
     /// A fixed grid whose affine is singular.
     pub fn transform(&self, parameters: &[f64]) -> Result<Affine> {
-        world_map(&self.fixed.grid, &self.moving.grid, &self.model.matrix(parameters))
+        world_map(&self.fixed.grid, &self.moving.grid, &self.model.chain.matrix(parameters))
     }
 }

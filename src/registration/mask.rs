@@ -5,60 +5,81 @@ use rayon::prelude::*;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::Interpolation;
+use crate::ops::affine_dice::{Channels, MAX_CHANNELS};
 use crate::tensor::Tensor;
 use crate::volume::{Affine, Grid, Volume, Voxels};
 
-/// Labels 1 (kidney) and 2 (tumour) on a grid; any other counts as background.
+/// Labels on a grid; those in no channel count as background.
 #[derive(Debug, Clone)]
 pub(super) struct Mask {
     pub grid: Grid,
     labels: std::sync::Arc<Vec<u8>>,
-    /// Voxels of {2} and of {1, 2}.
-    pub counts: [usize; 2],
-    /// The centre of mass of {1, 2}, index (x, y, z).
+    pub channels: Channels,
+    /// Voxels of each channel.
+    pub counts: [usize; MAX_CHANNELS],
+    /// Of all channels together.
+    pub total: usize,
+    /// Of label 2, where a channel has it.
+    pub tumour: usize,
+    /// The centre of mass of all channels together, index (x, y, z).
     centre: [f64; 3],
 }
 
-/// Voxels of {2}, of {1, 2}, and the sums of x, y, z over the latter. Whole numbers, so the order of adding is of no account.
-type Census = [u64; 5];
+/// Voxels of each channel, of all, of label 2, and the sums of x, y, z over all. Whole numbers, so the order of adding is of
+/// no account.
+type Census = [u64; MAX_CHANNELS + 5];
 
 impl Mask {
-    /// Refuses a mask without kidney and tumour; `which` names it.
-    pub fn new(which: &str, volume: &Volume) -> Result<Self> {
+    /// Refuses a mask without any of the channels' labels; `which` names it.
+    pub fn new(which: &str, volume: &Volume, channels: &Channels) -> Result<Self> {
         volume.validate()?;
         let volume = volume.to_labels().map_err(|e| Error::Data(format!("{which} mask: {e}")))?;
         let Voxels::U8(labels) = &volume.voxels else {
             return Err(Error::argument(format!("{which} mask: dtype"), "u8", volume.voxels.dtype()));
         };
-        let mask = Self::from_labels(volume.grid(), labels.clone());
-        if mask.counts[1] == 0 {
+        let mask = Self::from_labels(volume.grid(), labels.clone(), channels);
+        if mask.total == 0 {
             let highest = labels.iter().max().copied().unwrap_or(0);
+            let expected = if *channels == Channels::default() {
+                "label 1 (kidney) or 2 (tumour)".to_owned()
+            } else {
+                format!("the channels {channels}")
+            };
             return Err(Error::Data(format!(
-                "{which} mask: expected voxels of label 1 (kidney) or 2 (tumour), found none; the highest label is {highest}"
+                "{which} mask: expected voxels of {expected}, found none; the highest label is {highest}"
             )));
         }
         Ok(mask)
     }
 
-    fn from_labels(grid: Grid, labels: std::sync::Arc<Vec<u8>>) -> Self {
+    fn from_labels(grid: Grid, labels: std::sync::Arc<Vec<u8>>, channels: &Channels) -> Self {
+        const ALL: usize = MAX_CHANNELS;
         let [_, h, w] = grid.shape;
-        let [tumour, both, x, y, z] = labels
+        let census = labels
             .par_chunks(w)
             .enumerate()
             .map(|(row, labels)| {
-                let mut census: Census = [0; 5];
-                for (x, &label) in labels.iter().enumerate().filter(|(_, l)| matches!(l, 1 | 2)) {
-                    census[0] += u64::from(label == 2);
-                    census[1] += 1;
-                    census[2] += x as u64;
+                let mut census: Census = [0; MAX_CHANNELS + 5];
+                for (x, &label) in labels.iter().enumerate() {
+                    let members = channels.members(label);
+                    if members != 0 {
+                        for (channel, count) in census[..MAX_CHANNELS].iter_mut().enumerate() {
+                            *count += u64::from(members >> channel & 1);
+                        }
+                        census[ALL] += 1;
+                        census[ALL + 1] += u64::from(label == 2);
+                        census[ALL + 2] += x as u64;
+                    }
                 }
-                census[3] = census[1] * (row % h) as u64;
-                census[4] = census[1] * (row / h) as u64;
+                census[ALL + 3] = census[ALL] * (row % h) as u64;
+                census[ALL + 4] = census[ALL] * (row / h) as u64;
                 census
             })
-            .reduce(|| [0; 5], |a, b| std::array::from_fn(|i| a[i] + b[i]));
-        let centre = [x, y, z].map(|sum| sum as f64 / both.max(1) as f64);
-        Self { grid, labels, counts: [tumour as usize, both as usize], centre }
+            .reduce(|| [0; MAX_CHANNELS + 5], |a, b| std::array::from_fn(|i| a[i] + b[i]));
+        let total = census[ALL] as usize;
+        let centre = std::array::from_fn(|k| census[ALL + 2 + k] as f64 / total.max(1) as f64);
+        let counts = std::array::from_fn(|c| census[c] as usize);
+        Self { grid, labels, channels: *channels, counts, total, tumour: census[ALL + 1] as usize, centre }
     }
 
     /// The centre of mass of everything labelled, RAS millimetres.
@@ -88,8 +109,8 @@ impl Mask {
         let Voxels::U8(labels) = volume.resample_to(&grid, Interpolation::Nearest, &Device::Cpu)?.voxels else {
             return Ok(self.clone());
         };
-        let mask = Self::from_labels(grid, labels);
-        Ok(if mask.counts[1] > 0 { mask } else { self.clone() })
+        let mask = Self::from_labels(grid, labels, &self.channels);
+        Ok(if mask.total > 0 { mask } else { self.clone() })
     }
 
     fn volume(&self) -> Volume {

@@ -1,8 +1,9 @@
 //! Affine registration driven by masks (Uhm et al., npj Precision Oncology 5:54, 2021).
 //!
 //! A free 3 x 4 matrix theta maps normalised coordinates of the fixed grid to those of the moving grid. It starts at the
-//! difference of the centres of mass and is improved by Adam on minus the mean soft Dice of the tumour and of kidney and
-//! tumour together, the moving mask warped trilinearly ([`affine_dice`](crate::ops::affine_dice())).
+//! difference of the centres of mass and is improved by Adam on minus the mean soft Dice of channels, each a set of labels
+//! (by default the tumour, and kidney and tumour together), the moving mask warped trilinearly
+//! ([`affine_dice`](crate::ops::affine_dice())).
 //!
 //! The two masks may differ in shape, spacing and orientation: their affines are part of the map from index to index, so
 //! nothing is resampled onto a common grid, and "no motion" means the same millimetre, not the same voxel ([`Space`] has
@@ -11,6 +12,7 @@
 
 mod adam;
 mod affine;
+mod case;
 mod descent;
 mod loss;
 mod mask;
@@ -19,6 +21,7 @@ mod options;
 mod overlap;
 pub mod transform;
 
+pub use crate::ops::affine_dice::Channels;
 pub use adam::Adam;
 pub use loss::Loss;
 pub use model::Transformation;
@@ -27,22 +30,19 @@ pub use overlap::{Dice, Overlap};
 
 use std::time::Instant;
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::affine_dice::{AffineDice, Matrix};
+use crate::ops::affine_dice::Matrix;
 use crate::volume::{Affine, Volume};
-use affine::{frame, index_map, parameters, world_map};
-use descent::{Minimum, Objective};
-use mask::Mask;
-use model::Model;
-use overlap::Comparison;
+use case::Case;
 
-/// The learning rate on the full grid, relative to that on the thinned one: the map is a fraction of a voxel off there.
-const FINE_RATE: f64 = 0.1;
-/// And the window at most.
-const FINE_WINDOW: usize = 20;
+/// Pairs in one launch at most.
+const MAX_PAIRS: usize = 256;
+/// And bytes on the device for their masks.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// A found map and how good it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,28 +64,55 @@ pub struct Registration {
     pub aligned: Overlap,
     /// The lowest loss.
     pub loss: f64,
+    /// The channels of the loss at its lowest.
+    pub channels: Vec<Channel>,
     /// Iterations taken.
     pub iterations: usize,
-    /// Did the loss stop falling, or did the iterations end?
+    /// Did the loss stop falling, and at its lowest?
     pub converged: bool,
-    /// Wall-clock seconds, all told.
+    /// Why the iterations ended.
+    pub outcome: Outcome,
+    /// Wall-clock seconds, all told; of a batch those of the batch.
     pub seconds: f64,
     /// One line for each thing that is odd but usable.
     pub warnings: Vec<String>,
+}
+
+/// A channel of the loss.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Channel {
+    /// Its labels.
+    pub labels: Vec<u8>,
+    /// Its share in the loss: 0 where a mask has none of its labels.
+    pub weight: f64,
+    /// Its soft Dice at the lowest loss, the smoothing term included.
+    pub dice: f64,
+}
+
+/// How iterations end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The loss stopped falling.
+    Converged,
+    /// It was still falling after as many iterations as allowed.
+    Stopped,
+    /// It ended far above its lowest: the steps are too long, or lost the masks.
+    Diverged,
 }
 
 fn rows<S: serde::Serializer>(affine: &Affine, serializer: S) -> Result<S::Ok, S::Error> {
     affine.0.serialize(serializer)
 }
 
-/// Finds the affine map that lays `moving` on `fixed`: masks with label 1 (kidney) and 2 (tumour), every other value
-/// background, each on its own grid.
+/// Finds the affine map that lays `moving` on `fixed`: masks with label 1 (kidney) and 2 (tumour) or whatever labels the
+/// channels name, every other value background, each on its own grid.
 ///
-/// Where one of the masks has no tumour, the tumour's channel is left out and a warning says so.
+/// A channel that one of the masks has nothing of is left out and a warning says so.
 ///
 /// # Errors
-/// A volume that is not sound, or holds something other than labels; a mask without kidney and tumour; masks that do
-/// not meet at the start; a map that turns space inside out; options out of range; a loss that is not finite; a device
+/// A volume that is not sound, or holds something other than labels; a mask without any label of the channels; masks that
+/// do not meet at the start; a map that turns space inside out; options out of range; a loss that is not finite; a device
 /// that fails.
 pub fn register(
     fixed: &Volume,
@@ -93,152 +120,53 @@ pub fn register(
     device: &Device,
     options: &RegistrationOptions,
 ) -> Result<Registration> {
-    let clock = Instant::now();
+    let found = register_all(&[[fixed, moving]], device, options)?.pop();
+    found.unwrap_or_else(|| Err(Error::Data("registration: expected a result, found none".into())))
+}
+
+/// [`register`] of many pairs [fixed, moving], in their order. On a GPU their sweeps are one launch and their steps another;
+/// on the CPU pairs run side by side. Each pair ends with the same bits as alone, and fails alone.
+///
+/// # Errors
+/// Options out of range. What is wrong with a pair is said in its place.
+pub fn register_all(
+    pairs: &[[&Volume; 2]],
+    device: &Device,
+    options: &RegistrationOptions,
+) -> Result<Vec<Result<Registration>>> {
     options.validate()?;
-    let (mut fixed, mut moving) = (Mask::new("fixed", fixed)?, Mask::new("moving", moving)?);
-    let own = [fixed.grid, moving.grid];
-    if options.space == Space::Grid {
-        let frame = frame(&fixed.grid, &moving.grid, options.align_corners);
-        fixed.grid.affine = affine::affine(&frame.input);
-        moving.grid.affine = affine::affine(&frame.output).inverse()?;
+    if *device == Device::Cpu {
+        let alone = |pair: &[&Volume; 2]| batch(std::slice::from_ref(pair), device, options);
+        return Ok(pairs.par_iter().flat_map_iter(alone).collect());
     }
-    let mut found = between(&fixed, &moving, device, options)?;
-    if options.space == Space::Grid {
-        let matrix = index_map(&fixed.grid, &moving.grid, &found.transform)?;
-        found.transform = world_map(&own[0], &own[1], &matrix)?;
-    }
-    found.seconds = clock.elapsed().as_secs_f64();
-    Ok(found)
-}
-
-/// [`register`] in the space of the masks' grids.
-fn between(fixed: &Mask, moving: &Mask, device: &Device, options: &RegistrationOptions) -> Result<Registration> {
-    let mut warnings = Vec::new();
-    let centred = fixed.onto(moving);
-    let (start, at_start) = match options.start {
-        Start::CentreOfMass => {
-            let (from, to) = (fixed.centre(), moving.centre());
-            (centred, format!("with their centres of mass ({from:.1?} and {to:.1?} mm) on one another"))
-        }
-        Start::Identity => (Affine::IDENTITY, "as the scans lie".to_owned()),
-        Start::Given(transform) => (transform, "under the given transform".to_owned()),
+    let room = MAX_BYTES.min(device.max_buffer_bytes() / 2);
+    // Members of the fixed mask, labels, members and cells of the moving mask, and once more where pairs are put together.
+    let bytes = |[fixed, moving]: &[&Volume; 2]| {
+        let [fixed, moving] = [fixed, moving].map(|v| v.shape.iter().product::<usize>() as u64);
+        3 * fixed + 8 * moving
     };
-
-    let coarse = |mask: &Mask| options.resolution.map_or_else(|| Ok(mask.clone()), |mm| mask.coarse(mm));
-    let (small_fixed, small_moving) = (coarse(fixed)?, coarse(moving)?);
-    let weights = if small_fixed.counts[0] > 0 && small_moving.counts[0] > 0 {
-        [0.5, 0.5]
-    } else {
-        warnings.push(no_tumour(fixed, moving));
-        [0.0, 1.0]
-    };
-    let objective = Objective {
-        smooth: options.smooth,
-        weights,
-        learning_rate: options.learning_rate,
-        max_iterations: options.max_iterations,
-        window: options.window,
-        tolerance: options.tolerance,
-    };
-    let pair = Pair::new(&small_fixed, &small_moving, device, options)?;
-    let comparison = Comparison::new(fixed, moving)?;
-    // Border padding draws a mask that touches its grid's edge out to infinity: voxels must meet too.
-    if pair.intersection(&start)? <= 0.0 || comparison.under(&start)?.kidney.hard <= 0.0 {
-        return Err(Error::Data(format!(
-            "registration: the masks do not meet {at_start}; expected masks of the same organs"
-        )));
-    }
-    let (mut transform, mut minimum) = pair.improve(&start, &objective)?;
-    let thinned = [(fixed, &small_fixed), (moving, &small_moving)].iter().any(|(all, small)| all.grid != small.grid);
-    if thinned && minimum.converged && minimum.iterations < options.max_iterations {
-        let refined = Objective {
-            learning_rate: options.learning_rate * FINE_RATE,
-            max_iterations: options.max_iterations - minimum.iterations,
-            window: options.window.min(FINE_WINDOW),
-            ..objective
+    let mut results = Vec::with_capacity(pairs.len());
+    let mut rest = pairs;
+    while !rest.is_empty() {
+        let mut used = 0;
+        let fits = |pair: &&[&Volume; 2]| {
+            used += bytes(pair);
+            used <= room
         };
-        let coarse_iterations = minimum.iterations;
-        let pair = Pair::new(fixed, moving, device, options)?;
-        (transform, minimum) = pair.improve(&transform, &refined)?;
-        minimum.iterations += coarse_iterations;
+        let count = rest.iter().take(MAX_PAIRS).take_while(fits).count().max(1);
+        let (now, later) = rest.split_at(count);
+        results.extend(batch(now, device, options));
+        rest = later;
     }
-
-    if !minimum.converged {
-        warnings.push(format!(
-            "the loss was still falling by {:e} or more every {} iterations after {}",
-            options.tolerance, options.window, minimum.iterations
-        ));
-    }
-    let volume = transform.determinant();
-    if volume <= 0.0 && start.determinant() > 0.0 {
-        return Err(Error::Data(format!(
-            "registration: the map found turns space inside out (determinant {volume:.3}); expected one above 0: the masks \
-             are too unlike, or the learning rate of {} is too high",
-            options.learning_rate
-        )));
-    }
-    if !(0.5..2.0).contains(&volume.abs()) {
-        warnings.push(format!("the map changes volumes by a factor of {volume:.2}, expected 0.5 to 2"));
-    }
-    let theta = parameters(
-        &frame(&fixed.grid, &moving.grid, options.align_corners),
-        &index_map(&fixed.grid, &moving.grid, &transform)?,
-    )?;
-    Ok(Registration {
-        transformation: options.transformation,
-        theta,
-        align_corners: options.align_corners,
-        transform,
-        identity: comparison.under(&Affine::IDENTITY)?,
-        centre_of_mass: comparison.under(&centred)?,
-        aligned: comparison.under(&transform)?,
-        loss: minimum.loss,
-        iterations: minimum.iterations,
-        converged: minimum.converged,
-        seconds: 0.0,
-        warnings,
-    })
+    Ok(results)
 }
 
-/// Two masks on a device, at one resolution.
-struct Pair<'a> {
-    fixed: &'a Mask,
-    moving: &'a Mask,
-    masks: AffineDice,
-    options: &'a RegistrationOptions,
-}
-
-impl<'a> Pair<'a> {
-    /// On `device`, or on the CPU where a buffer of it could not hold these masks or their cells' codes.
-    fn new(fixed: &'a Mask, moving: &'a Mask, device: &Device, options: &'a RegistrationOptions) -> Result<Self> {
-        let voxels = fixed.labels().len().max(2 * moving.labels().len()) as u64;
-        let device = if voxels < device.max_buffer_bytes() / 2 { device } else { &Device::Cpu };
-        let masks = AffineDice::new(&fixed.tensor(device)?, &moving.tensor(device)?, options.padding)?;
-        Ok(Self { fixed, moving, masks, options })
-    }
-
-    /// Sum of p g of kidney and tumour together.
-    fn intersection(&self, world: &Affine) -> Result<f64> {
-        let matrix = index_map(&self.fixed.grid, &self.moving.grid, world)?;
-        Ok(self.masks.sums(&matrix)?.0[1].intersection)
-    }
-
-    /// The map of the patient's space that the iterations make of `world`.
-    fn improve(&self, world: &Affine, objective: &Objective) -> Result<(Affine, Minimum)> {
-        let (fixed, moving) = (&self.fixed.grid, &self.moving.grid);
-        let RegistrationOptions { transformation, align_corners, .. } = *self.options;
-        let model = Model::new(transformation, [fixed, moving], world, self.fixed.centre(), align_corners)?;
-        let minimum = descent::minimise(&self.masks, &model, objective)?;
-        Ok((world_map(fixed, moving, &model.matrix(&minimum.parameters))?, minimum))
-    }
-}
-
-fn no_tumour(fixed: &Mask, moving: &Mask) -> String {
-    let who = match (fixed.counts[0] > 0, moving.counts[0] > 0) {
-        (false, false) => "neither mask has",
-        (false, true) => "the fixed mask does not have",
-        (true, false) => "the moving mask does not have",
-        (true, true) => "at this resolution a mask does not have",
-    };
-    format!("{who} a tumour (label 2): aligned by kidney and tumour together alone")
+fn batch(pairs: &[[&Volume; 2]], device: &Device, options: &RegistrationOptions) -> Vec<Result<Registration>> {
+    let clock = Instant::now();
+    let mut cases: Vec<Result<Case>> = pairs.iter().map(|[fixed, moving]| Case::new(fixed, moving, options)).collect();
+    case::descend(&mut cases, device, options, false);
+    case::descend(&mut cases, device, options, true);
+    let seconds = clock.elapsed().as_secs_f64();
+    let finish = |case: Result<Case>| Ok(Registration { seconds, ..case?.finish(options)? });
+    cases.into_par_iter().map(finish).collect()
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::affine::{frame, index_map, parameters};
 use crate::error::{Error, Result};
-use crate::ops::affine_dice::{Frame, Matrix};
+use crate::ops::affine_dice::{Chain, Parameters};
 use crate::volume::{Affine, Grid};
 
 /// A family of maps of space.
@@ -61,32 +61,17 @@ impl FromStr for Transformation {
     }
 }
 
-/// Parameters, the index maps they mean, and derivatives by them.
+/// Parameters, the index maps they mean, and where they begin.
 #[derive(Debug, Clone)]
-pub(super) enum Model {
-    /// theta, see [`Frame`].
-    Affine { frame: Frame, start: Matrix },
-    /// Motions in the patient's space on top of a start.
-    Motion(Motion),
-}
-
-/// world(p) = s R (start(p) - pivot) + pivot + reach t, with R = Rz Ry Rx. Parameters: t, the angles about x, y and z in
-/// radians, ln s; a family with fewer has the first of them. A unit of each moves the organs about as far.
-#[derive(Debug, Clone)]
-pub(super) struct Motion {
-    count: usize,
-    start: Affine,
-    pivot: [f64; 3],
-    /// Millimetres.
-    reach: f64,
-    fixed: Affine,
-    /// Millimetres to index of the moving grid.
-    to_moving: Affine,
+pub(super) struct Model {
+    pub chain: Chain,
+    pub start: Vec<f64>,
 }
 
 impl Model {
-    /// From `start`, a map of the patient's space; motions turn about where it takes `centre`.
-    pub(super) fn new(
+    /// From `start`, a map of the patient's space; motions turn about where it takes `centre`: world(p) =
+    /// s R (start(p) - pivot) + pivot + reach t. A unit of each of their parameters moves the organs about as far.
+    pub fn new(
         kind: Transformation,
         [fixed, moving]: [&Grid; 2],
         start: &Affine,
@@ -96,120 +81,20 @@ impl Model {
         if kind == Transformation::Affine {
             let frame = frame(fixed, moving, align_corners);
             let start = parameters(&frame, &index_map(fixed, moving, start)?)?;
-            return Ok(Self::Affine { frame, start });
+            return Ok(Self { chain: Chain::from(&frame), start: start.as_flattened().to_vec() });
         }
         let (spacing, [d, h, w]) = (fixed.affine.spacing(), fixed.shape);
         // As normalised coordinates: a unit is half the grid.
         let reach = [w, h, d].iter().zip(spacing).map(|(n, s)| *n as f64 * s / 2.0).fold(1.0, f64::max);
-        Ok(Self::Motion(Motion {
-            count: kind.parameters(),
-            start: *start,
-            pivot: start.apply(centre),
-            reach,
-            fixed: fixed.affine,
-            to_moving: moving.affine.inverse()?,
-        }))
-    }
-
-    pub(super) fn start(&self) -> Vec<f64> {
-        match self {
-            Self::Affine { start, .. } => start.as_flattened().to_vec(),
-            Self::Motion(motion) => vec![0.0; motion.count],
+        let pivot = start.apply(centre);
+        let (mut pre, mut post) = (start.after(&fixed.affine).0, moving.affine.inverse()?);
+        let onto_pivot = post.apply(pivot);
+        for r in 0..3 {
+            pre[r][3] -= pivot[r];
+            post.0[r][3] = onto_pivot[r];
         }
-    }
-
-    /// The index map.
-    pub(super) fn matrix(&self, parameters: &[f64]) -> Matrix {
-        match self {
-            Self::Affine { frame, .. } => frame.matrix(&rows(parameters)),
-            Self::Motion(motion) => {
-                motion.to_moving.after(&motion.world(parameters).after(&motion.start).after(&motion.fixed)).0
-            }
-        }
-    }
-
-    /// d / d parameters from d / d matrix.
-    pub(super) fn gradient(&self, parameters: &[f64], by_matrix: &Matrix) -> Vec<f64> {
-        match self {
-            Self::Affine { frame, .. } => frame.gradient(by_matrix).as_flattened().to_vec(),
-            Self::Motion(motion) => motion.gradient(parameters, by_matrix),
-        }
-    }
-}
-
-/// Twelve numbers as a matrix.
-pub(super) fn rows(values: &[f64]) -> Matrix {
-    std::array::from_fn(|r| std::array::from_fn(|c| values[4 * r + c]))
-}
-
-type Linear = [[f64; 3]; 3];
-
-fn product(a: &Linear, b: &Linear) -> Linear {
-    std::array::from_fn(|r| std::array::from_fn(|c| (0..3).map(|k| a[r][k] * b[k][c]).sum()))
-}
-
-/// A turn about axis `k`, and its derivative by the angle.
-fn turn(k: usize, angle: f64) -> [Linear; 2] {
-    let (sin, cos) = angle.sin_cos();
-    let (i, j) = ((k + 1) % 3, (k + 2) % 3);
-    let (mut turn, mut slope) = ([[0.0; 3]; 3], [[0.0; 3]; 3]);
-    turn[k][k] = 1.0;
-    (turn[i][i], turn[i][j], turn[j][i], turn[j][j]) = (cos, -sin, sin, cos);
-    (slope[i][i], slope[i][j], slope[j][i], slope[j][j]) = (-sin, -cos, cos, -sin);
-    [turn, slope]
-}
-
-impl Motion {
-    fn at(&self, parameters: &[f64], i: usize) -> f64 {
-        if i < self.count { parameters[i] } else { 0.0 }
-    }
-
-    /// s R and, where `by` names one of the parameters, its derivative instead.
-    fn linear(&self, parameters: &[f64], by: Option<usize>) -> Linear {
-        let scale = self.at(parameters, 6).exp();
-        let part = |k: usize| turn(k, self.at(parameters, 3 + k))[usize::from(by == Some(3 + k))];
-        product(&product(&part(2), &part(1)), &part(0)).map(|row| row.map(|v| v * scale))
-    }
-
-    /// The motion itself, without the start.
-    fn world(&self, parameters: &[f64]) -> Affine {
-        let linear = self.linear(parameters, None);
-        Affine(std::array::from_fn(|r| {
-            let [a, b, c] = linear[r];
-            let turned: f64 = (0..3).map(|k| linear[r][k] * self.pivot[k]).sum();
-            [a, b, c, self.pivot[r] - turned + self.reach * self.at(parameters, r)]
-        }))
-    }
-
-    fn gradient(&self, parameters: &[f64], by_matrix: &Matrix) -> Vec<f64> {
-        // A derivative has no constant part of its own: the last row of its 4 x 4 matrix is 0.
-        let before = self.start.after(&self.fixed);
-        let by = |slope: Linear, shift: [f64; 3]| -> f64 {
-            let moved: Matrix = std::array::from_fn(|r| {
-                std::array::from_fn(|c| {
-                    let constant = if c == 3 { shift[r] } else { 0.0 };
-                    (0..3).map(|k| slope[r][k] * before.0[k][c]).sum::<f64>() + constant
-                })
-            });
-            let mut sum = 0.0;
-            for r in 0..3 {
-                for c in 0..4 {
-                    let entry: f64 = (0..3).map(|k| self.to_moving.0[r][k] * moved[k][c]).sum();
-                    sum += by_matrix[r][c] * entry;
-                }
-            }
-            sum
-        };
-        (0..self.count)
-            .map(|i| {
-                if i < 3 {
-                    return by([[0.0; 3]; 3], std::array::from_fn(|r| if r == i { self.reach } else { 0.0 }));
-                }
-                // d s R / d ln s is s R.
-                let slope = self.linear(parameters, if i < 6 { Some(i) } else { None });
-                by(slope, std::array::from_fn(|r| -(0..3).map(|k| slope[r][k] * self.pivot[k]).sum::<f64>()))
-            })
-            .collect()
+        let parameters = Parameters::Motion { count: kind.parameters(), reach };
+        Ok(Self { chain: Chain { pre, post: post.0, parameters }, start: vec![0.0; kind.parameters()] })
     }
 }
 
@@ -230,21 +115,21 @@ mod tests {
         let weights = Affine([[0.3, -0.7, 0.2, 0.9], [0.5, 0.4, -0.6, -0.1], [-0.2, 0.8, 0.6, 0.35]]).0;
         for kind in Transformation::ALL {
             let model = Model::new(kind, [&fixed, &moving], &start, [1.0, 2.0, 3.0], true).expect("a model");
-            let mut at = model.start();
+            let mut at = model.start.clone();
             assert_eq!(at.len(), kind.parameters());
             if kind != Transformation::Affine {
                 // The start is the start.
                 let want = index_map(&fixed, &moving, &start).expect("a map");
-                let got = model.matrix(&at);
+                let got = model.chain.matrix(&at);
                 let apart = got.as_flattened().iter().zip(want.as_flattened()).map(|(a, b)| (a - b).abs());
                 assert!(apart.fold(0.0, f64::max) < 1e-9, "{kind}");
             }
             at.iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * (i as f64 - 2.0));
             let value = |at: &[f64]| -> f64 {
-                let matrix = model.matrix(at);
+                let matrix = model.chain.matrix(at);
                 matrix.as_flattened().iter().zip(weights.as_flattened()).map(|(m, w)| m * w).sum()
             };
-            let gradient = model.gradient(&at, &weights);
+            let gradient = model.chain.gradient(&at, &weights);
             for i in 0..at.len() {
                 let along = |step: f64| {
                     let mut at = at.clone();

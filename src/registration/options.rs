@@ -3,7 +3,7 @@
 use super::Transformation;
 use crate::error::{Error, Result};
 use crate::ops::PaddingMode;
-use crate::ops::affine_dice::check_smooth;
+use crate::ops::affine_dice::{Channels, check_smooth};
 use crate::volume::Affine;
 
 /// Where the iterations begin.
@@ -33,6 +33,8 @@ pub enum Space {
 pub struct RegistrationOptions {
     /// Which maps are looked for.
     pub transformation: Transformation,
+    /// The sets of labels that are laid on one another.
+    pub channels: Channels,
     /// Where to begin.
     pub start: Start,
     /// In which coordinates.
@@ -55,10 +57,14 @@ pub struct RegistrationOptions {
     pub resolution: Option<f64>,
 }
 
+/// Iterations at most.
+const MOST: usize = 1_000_000;
+
 impl Default for RegistrationOptions {
     fn default() -> Self {
         Self {
             transformation: Transformation::Affine,
+            channels: Channels::default(),
             start: Start::CentreOfMass,
             space: Space::World,
             padding: PaddingMode::Border,
@@ -113,6 +119,10 @@ impl RegistrationOptions {
         for (what, value) in [("max_iterations", self.max_iterations), ("window", self.window)] {
             if value == 0 {
                 return Err(Error::argument(format!("registration: {what}"), "1 or more", value));
+            }
+            // A GPU counts them in f32 and keeps a loss for each of the window.
+            if value > MOST {
+                return Err(Error::argument(format!("registration: {what}"), format!("at most {MOST}"), value));
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use super::mask::Mask;
 use crate::device::Device;
 use crate::error::Result;
 use crate::ops::PaddingMode;
-use crate::ops::affine_dice::{AffineDice, Matrix};
+use crate::ops::affine_dice::{AffineDice, Channels, Matrix};
 use crate::volume::Affine;
 
 /// Dice = 2 |A and B| / (|A| + |B|) of one label.
@@ -20,12 +20,12 @@ pub struct Dice {
     pub hard: f64,
 }
 
-/// Dice of both channels.
+/// Dice of what was aligned, whatever its channels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Overlap {
-    /// Kidney and tumour together, labels 1 and 2.
+    /// All labels of all channels together: by default kidney and tumour, labels 1 and 2.
     pub kidney: Dice,
-    /// Label 2; none where a mask has no tumour.
+    /// Label 2; none where a mask has no tumour, or no channel that label.
     pub tumour: Option<Dice>,
 }
 
@@ -38,17 +38,20 @@ pub(super) struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     pub fn new(fixed: &'a Mask, moving: &'a Mask) -> Result<Self> {
-        let soft = AffineDice::new(&fixed.tensor(&Device::Cpu)?, &moving.tensor(&Device::Cpu)?, PaddingMode::Border)?;
+        let all: Vec<u8> = (1..=255).filter(|&label| fixed.channels.contains(label)).collect();
+        let channels = Channels::new(&[&[2], &all])?;
+        let [a, b] = [fixed, moving].map(|mask| mask.tensor(&Device::Cpu));
+        let soft = AffineDice::new(&a?, &b?, PaddingMode::Border, &channels)?;
         Ok(Self { fixed, moving, soft })
     }
 
     /// Dice with the moving mask at `world` (fixed point to moving point).
     pub fn under(&self, world: &Affine) -> Result<Overlap> {
         let matrix = index_map(&self.fixed.grid, &self.moving.grid, world)?;
-        let soft = self.soft.sums(&matrix)?.value(0.0, [0.5; 2]).dice;
+        let soft = self.soft.sums(&matrix)?.value(0.0, &[0.5; 2]).dice;
         let hard = self.hard(&matrix)?;
         let of = |channel: usize| Dice { soft: soft[channel], hard: hard[channel] };
-        let tumours = self.fixed.counts[0] > 0 && self.moving.counts[0] > 0;
+        let tumours = self.fixed.tumour > 0 && self.moving.tumour > 0;
         Ok(Overlap { kidney: of(1), tumour: tumours.then(|| of(0)) })
     }
 
@@ -56,7 +59,8 @@ impl<'a> Comparison<'a> {
         let [w, h, _] = size(&self.fixed.grid);
         let map = Affine(*matrix);
         let [xs, ys, zs] = self.reach(&map)?;
-        // |A and B| and |B| of both channels.
+        // |A and B| and |B| of label 2 and of all.
+        let channels = &self.fixed.channels;
         let [i0, i1, p0, p1] = zs
             .into_par_iter()
             .map(|z| {
@@ -64,10 +68,10 @@ impl<'a> Comparison<'a> {
                 for y in ys.clone() {
                     for x in xs.clone() {
                         let moving = self.moving.nearest(map.apply([x as f64, y as f64, z as f64]));
-                        if matches!(moving, 1 | 2) {
+                        if channels.contains(moving) {
                             let fixed = self.fixed.labels()[(z * h + y) * w + x];
                             counts[0] += u64::from(moving == 2 && fixed == 2);
-                            counts[1] += u64::from(matches!(fixed, 1 | 2));
+                            counts[1] += u64::from(channels.contains(fixed));
                             counts[2] += u64::from(moving == 2);
                             counts[3] += 1;
                         }
@@ -80,7 +84,7 @@ impl<'a> Comparison<'a> {
             let total = p as f64 + g as f64;
             if total > 0.0 { 2.0 * both as f64 / total } else { 1.0 }
         };
-        Ok([dice(i0, p0, self.fixed.counts[0]), dice(i1, p1, self.fixed.counts[1])])
+        Ok([dice(i0, p0, self.fixed.tumour), dice(i1, p1, self.fixed.total)])
     }
 
     /// The box of fixed voxels, (x, y, z), that can land on the moving grid.

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Registration;
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::io::write_atomic;
 use crate::ops::Interpolation;
 use crate::ops::affine_dice::Matrix;
-use crate::volume::{Affine, Grid, Volume};
+use crate::volume::{Affine, Grid, Volume, Voxels};
 
 /// `moving` on the fixed grid: out(p) = moving(transform(p)), p in RAS millimetres, whatever its own grid is.
 /// Outside its field of view labels are 0 and images their own minimum, see [`Volume::resample_to`].
@@ -28,6 +29,60 @@ pub fn warp(
     // The moving scan where the transform lays it in the fixed scan's space.
     let affine = transform.inverse()?.after(&moving.affine);
     Volume { affine, ..moving.clone() }.resample_to(fixed, interpolation, device)
+}
+
+/// A mask between grids, each label for itself.
+#[derive(Debug, Clone)]
+pub struct SoftMask {
+    /// The labels there are besides 0, ascending.
+    pub labels: Vec<u8>,
+    /// Of each label its share in every voxel of the fixed grid, 0 to 1, f32. What they leave is background.
+    pub shares: Vec<Volume>,
+    grid: Grid,
+}
+
+impl SoftMask {
+    /// The label with the largest share at each voxel; of equal ones the lowest, background first.
+    ///
+    /// # Errors
+    /// As [`Volume::new`].
+    pub fn largest(&self) -> Result<Volume> {
+        let shares: Vec<Vec<f32>> = self.shares.iter().map(|share| share.voxels.to_f32()).collect();
+        let label = |i: usize| {
+            let mut best = (1.0 - shares.iter().map(|share| share[i]).sum::<f32>(), 0);
+            for (share, &label) in shares.iter().zip(&self.labels) {
+                if share[i] > best.0 {
+                    best = (share[i], label);
+                }
+            }
+            best.1
+        };
+        let labels: Vec<u8> = (0..self.grid.shape.iter().product()).into_par_iter().map(label).collect();
+        Volume::new(self.grid.shape, Voxels::U8(labels.into()), self.grid.affine)
+    }
+}
+
+/// As [`warp`] of a mask, but each label's own mask of 0 and 1 trilinearly: the surface keeps what lies between voxels, and no
+/// label appears between two others.
+///
+/// # Errors
+/// A volume that holds something other than labels, and as [`warp`].
+pub fn warp_soft(moving: &Volume, transform: &Affine, fixed: &Grid, device: &Device) -> Result<SoftMask> {
+    let moving = moving.to_labels()?;
+    let Voxels::U8(voxels) = &moving.voxels else {
+        return Err(Error::argument("mask: dtype", "u8", moving.voxels.dtype()));
+    };
+    let mut there = [false; 256];
+    voxels.iter().for_each(|&label| there[usize::from(label)] = true);
+    let labels: Vec<u8> = (1..=255).filter(|&label| there[usize::from(label)]).collect();
+    let share = |&label: &u8| {
+        // As labels, so that there is nothing outside.
+        let own: Vec<u8> = voxels.par_iter().map(|&l| u8::from(l == label)).collect();
+        let own = Volume { voxels: Voxels::U8(own.into()), ..moving.clone() };
+        warp(&own, transform, fixed, Interpolation::Linear, device)
+    };
+    let shares = labels.iter().map(share).collect::<Result<_>>()?;
+    Ok(SoftMask { labels, shares, grid: *fixed })
 }
 
 /// The transform as ITK text (`.tfm`): an `AffineTransform_double_3_3` from points of the fixed scan to points of the

@@ -9,6 +9,7 @@ mod arithmetic;
 mod bad_input;
 mod bench;
 mod bspline;
+mod channels;
 mod checkpoint;
 mod cli;
 mod cohort;

@@ -151,6 +151,52 @@ fn transforms_are_read_back() {
     }
 }
 
+/// Half as large is found, and said to be odd.
+#[test]
+fn a_change_of_volume_is_said() {
+    let fixed = scan(&grid([40, 44, 64], [3.0, 3.0, 4.0]), &Affine::IDENTITY, kidneys);
+    let moving = scan(&grid([40, 44, 64], [3.0, 3.0, 4.0]), &motion(0.0, 1.0 / 0.7, [0.0; 3]), kidneys);
+    let found = register(&fixed, &moving, &Device::Cpu, &RegistrationOptions::default()).expect("registration");
+    let volume = found.transform.determinant();
+    assert!((volume - 0.343).abs() < 0.05, "{volume}");
+    assert!(found.warnings.iter().any(|w| w.contains("changes volumes by a factor of 0.3")), "{:?}", found.warnings);
+}
+
+/// Each label for itself: shares add up, no label appears between two others, and on its own grid a mask stays as it is.
+#[test]
+fn soft_masks_keep_their_labels() {
+    let plan = grid([12, 14, 16], [8.0, 8.0, 8.0]);
+    // Label 2 right beside background, and 7 beside both.
+    let mask = scan(&plan, &Affine::IDENTITY, |p| match () {
+        () if p[0].abs() < 30.0 && p[1].abs() < 30.0 => 2,
+        () if p[2] > 20.0 => 7,
+        () => 0,
+    });
+    let soft = transform::warp_soft(&mask, &Affine::IDENTITY, &plan, &Device::Cpu).expect("warp");
+    assert_eq!(soft.labels, [2, 7]);
+    assert!(soft.largest().expect("a mask").voxels == mask.voxels);
+
+    // A quarter of a voxel along x: where x fell from 2 to 0, it has a share of 3/4 on one side and 1/4 on the other.
+    let shift = Affine([[1.0, 0.0, 0.0, 2.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
+    for device in support::devices().iter().filter(|d| !support::compiles_only(d)) {
+        let soft = transform::warp_soft(&mask, &shift, &plan, device).expect("warp");
+        let shares: Vec<Vec<f32>> = soft.shares.iter().map(|s| s.voxels.to_f32()).collect();
+        let mut between = [0usize; 2];
+        for (i, (a, b)) in shares[0].iter().zip(&shares[1]).enumerate() {
+            assert!(*a >= 0.0 && *b >= 0.0 && a + b <= 1.0 + 1e-6, "{i}: {a} {b}");
+            let part = |v: f32, want: f32| usize::from((v - want).abs() < 1e-6);
+            between = [between[0] + part(*a, 0.75), between[1] + part(*a, 0.25)];
+        }
+        assert!(between[0] > 0 && between[0] == between[1], "{}: {between:?}", device.name());
+        let Voxels::U8(labels) = soft.largest().expect("a mask").voxels else { panic!("a mask") };
+        assert!(labels.iter().all(|l| matches!(l, 0 | 2 | 7)));
+        assert!(labels.contains(&2) && labels.contains(&7));
+    }
+    let odd = Volume::new([1, 1, 2], Voxels::F32(vec![0.5, 1.0].into()), Affine::IDENTITY).expect("a volume");
+    let message = transform::warp_soft(&odd, &shift, &plan, &Device::Cpu).expect_err("refused").to_string();
+    assert!(message.contains("0.5"), "{message}");
+}
+
 /// `register`, then `warp` by its transform, there and back, then `evaluate` over the results.
 #[test]
 fn the_commands_work_on_one_another() {

@@ -1,26 +1,49 @@
-//! The registration loss and its gradient in one sweep over the fixed grid.
+//! The registration loss and its gradient in one sweep over the fixed grid, for any number of pairs of masks at once.
 //!
-//! Two channels: the tumour (label 2) and everything (labels 1 and 2). A *cell* is the cube between eight neighbouring
-//! voxels of the moving mask; its code has a bit a corner, the tumour's in the low byte, everything's in the high one.
-//! Corner k lies at (x, y, z) + (k & 1, k >> 1 & 1, k >> 2). With the codes made once, a sample costs one load instead
-//! of eight, and codes 0 (nothing) and all ones (no gradient) are told apart from the surface, where the work is.
+//! Up to four channels, each a set of labels. Beforehand a mask's labels become *members*: bit c of a byte a voxel says
+//! whether channel c has it. A *cell* is the cube between eight neighbouring voxels of the moving mask; its code has a byte
+//! a channel and in it a bit a corner: corner k lies at (x, y, z) + (k & 1, k >> 1 & 1, k >> 2). For one or two channels
+//! two codes share a word, for three or four a code has one. With the codes made once, a sample costs one load for all
+//! channels, and codes 0 (nothing) and all ones (no gradient) are told apart from the surface, where the work is.
 //! Cells are kept for the bounding box of the labels and one voxel around it: outside it nothing contributes.
+//!
+//! Pairs share buffers: pair p of a launch is row p of the grid of cubes, and a row of [`LAYOUT`] words says where its
+//! members and cells begin. Nothing of a pair's arithmetic depends on the others.
 
 mod cells;
+mod motion;
 mod step;
 mod sweep;
 
-pub use cells::{mask_cells, mask_stats};
-pub use step::{AT_BEST, AT_BEST_LOSS, AT_DECAY, AT_HISTORY, affine_dice_step};
+pub use cells::{copy_words, mask_cells, mask_members, mask_stats};
+pub use step::{
+    AT_BEST, AT_BEST_LOSS, AT_DECAY, AT_DICE, AT_FIRST, AT_ITERATIONS, AT_LAST, AT_STATUS, CONSTANTS, CONVERGED,
+    NOT_FINITE, STATE, STOPPED, affine_dice_step,
+};
 pub use sweep::affine_dice_sums;
 
-/// Values of a record of [`mask_stats`]: voxels of label 2, of labels 1 and 2; least x, y, z and least of
-/// `u32::MAX` - x, - y, - z of labels 1 and 2.
-pub const STATS: usize = 8;
+/// Channels at most.
+pub const CHANNELS: usize = 4;
+
+/// Values of a record of [`mask_stats`]: voxels of each of the four channels; least x, y, z and least of
+/// `u32::MAX` - x, - y, - z of all of them.
+pub const STATS: usize = CHANNELS + 6;
 
 /// Values a channel has in a record of [`affine_dice_sums`]: I, P, then 12 sums of gradient x position over all voxels,
 /// then the same over the fixed mask.
 pub const SUMS: usize = 26;
+
+/// Words that describe a pair: width, height, depth of the fixed mask; cells along x, y, z; the words at which its members
+/// and its cells begin; records that its sweep makes.
+pub const LAYOUT: usize = 9;
+
+/// Values of a pair's map: the matrix (12), the least and greatest position that can contribute (6), the least and greatest
+/// position that border padding clamps to (6), and 1 while its iterations run, else 0.
+pub const MAP: usize = 25;
+/// Where the limits start.
+pub const AT_LIMITS: usize = 12;
+/// Where it says whether the pair runs.
+pub const AT_RUNNING: usize = 24;
 
 /// A brick of the fixed grid: a voxel a unit.
 pub const BRICK: [usize; 3] = [8, 8, 4];

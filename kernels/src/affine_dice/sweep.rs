@@ -1,39 +1,46 @@
 //! The sweep: bricks of 8 x 8 x 4 voxels of the fixed grid, one voxel a unit. A cube strides over the bricks, passes
-//! over those that land outside the moving mask's box after 3 dot products, keeps 2 x 26 sums a unit in registers and
+//! over those that land outside the moving mask's box after 3 dot products, keeps 26 sums a channel and unit in registers and
 //! adds them up in shared memory once, at its end. Per voxel in the box: 9 multiply-adds, one load of a cell code; on
-//! the mask's surface (about one in ten) 60 more operations a channel and one load of the fixed label. No float atomics.
+//! the mask's surface (about one in ten) 60 more operations a channel and one load of the fixed voxel's members. No float atomics.
 
 use cubecl::prelude::*;
 
-use super::{BRICK, SUMS};
+use super::{AT_LIMITS, AT_RUNNING, BRICK, LAYOUT, MAP, SUMS};
 use crate::common::cube_sum::cube_sums;
 use crate::common::packed::load_u8;
 
-/// Sums of p g, p, and d p / d position (x) [x, y, z, 1], for p each channel of the moving mask at
-/// `matrix` [x, y, z, 1] (in cells) and g of the fixed mask; record `CUBE_POS` of `partials` holds 2 x [`SUMS`] values.
-/// x, y, z count from the middle of the fixed grid, where they are exact in f32.
-///
-/// `limits`, three values each: the least and greatest position that can contribute, the least and greatest position
-/// that border padding clamps to.
+/// Sums of p g, p, and d p / d position (x) [x, y, z, 1], for p each of `channels` channels of the moving mask at
+/// `matrix` [x, y, z, 1] (in cells) and g of the fixed mask; x, y, z count from the middle of the fixed grid, where they
+/// are exact in f32. Row y of the grid of cubes sweeps pair y of `layout` and `maps`; cube (x, y) writes `channels` times
+/// [`SUMS`] values to record y `CUBE_COUNT_X` + x of `partials`: 0 where the pair has fewer records, or does not run.
 #[cube(launch_unchecked)]
 pub fn affine_dice_sums(
     fixed: &Array<u32>,
     cells: &Array<u32>,
-    matrix: &Array<f32>,
-    limits: &Array<f32>,
+    layout: &Array<u32>,
+    maps: &Array<f32>,
     partials: &mut Array<f32>,
-    width: usize,
-    height: usize,
-    depth: usize,
-    cells_x: usize,
-    cells_y: usize,
-    cells_z: usize,
+    #[comptime] channels: usize,
     #[comptime] border: bool,
 ) {
     let unit = UNIT_POS_X as usize;
-    let mut sums = Array::<f32>::new(2 * SUMS);
+    let pair = CUBE_POS_Y as usize;
+    let cube = CUBE_POS_X as usize;
+    let row = pair * LAYOUT;
+    let width = layout[row] as usize;
+    let height = layout[row + 1] as usize;
+    let depth = layout[row + 2] as usize;
+    let cells_x = layout[row + 3] as usize;
+    let cells_y = layout[row + 4] as usize;
+    let cells_z = layout[row + 5] as usize;
+    let fixed_at = layout[row + 6] as usize;
+    let cells_at = layout[row + 7] as usize;
+    let records = layout[row + 8] as usize;
+    let matrix = pair * MAP;
+    let limits = matrix + AT_LIMITS;
+    let mut sums = Array::<f32>::new(channels * SUMS);
     #[unroll]
-    for k in 0..2 * SUMS {
+    for k in 0..channels * SUMS {
         sums[k] = 0.0;
     }
     let bricks_x = width.div_ceil(BRICK[0]);
@@ -42,8 +49,12 @@ pub fn affine_dice_sums(
     let middle_x = (width as f32 - 1.0) * 0.5;
     let middle_y = (height as f32 - 1.0) * 0.5;
     let middle_z = (depth as f32 - 1.0) * 0.5;
-    let mut brick = CUBE_POS;
-    while brick < bricks {
+    let mut last = bricks;
+    if cube >= records || maps[matrix + AT_RUNNING] == 0.0 {
+        last = 0;
+    }
+    let mut brick = cube;
+    while brick < last {
         let first_x = brick % bricks_x * BRICK[0];
         let first_y = brick / bricks_x % bricks_y * BRICK[1];
         let first_z = brick / bricks_x / bricks_y * BRICK[2];
@@ -56,16 +67,16 @@ pub fn affine_dice_sums(
         let mut hit = true;
         #[unroll]
         for r in 0..3usize {
-            let centre = position(matrix, r, centre_x, centre_y, centre_z);
+            let centre = position(maps, matrix + 4 * r, centre_x, centre_y, centre_z);
             // Half a cell more than the brick's reach: rounding must not lose a voxel.
-            let reach = (BRICK[0] as f32 - 1.0) * 0.5 * f32::abs(matrix[4 * r])
-                + (BRICK[1] as f32 - 1.0) * 0.5 * f32::abs(matrix[4 * r + 1])
-                + (BRICK[2] as f32 - 1.0) * 0.5 * f32::abs(matrix[4 * r + 2])
+            let reach = (BRICK[0] as f32 - 1.0) * 0.5 * f32::abs(maps[matrix + 4 * r])
+                + (BRICK[1] as f32 - 1.0) * 0.5 * f32::abs(maps[matrix + 4 * r + 1])
+                + (BRICK[2] as f32 - 1.0) * 0.5 * f32::abs(maps[matrix + 4 * r + 2])
                 + 0.5;
-            if centre + reach < limits[r] {
+            if centre + reach < maps[limits + r] {
                 hit = false;
             }
-            if centre - reach > limits[3 + r] {
+            if centre - reach > maps[limits + 3 + r] {
                 hit = false;
             }
         }
@@ -73,19 +84,19 @@ pub fn affine_dice_sums(
             let px = x as f32 - middle_x;
             let py = y as f32 - middle_y;
             let pz = z as f32 - middle_z;
-            let mut ux = position(matrix, 0, px, py, pz);
-            let mut uy = position(matrix, 1, px, py, pz);
-            let mut uz = position(matrix, 2, px, py, pz);
+            let mut ux = position(maps, matrix, px, py, pz);
+            let mut uy = position(maps, matrix + 4, px, py, pz);
+            let mut uz = position(maps, matrix + 8, px, py, pz);
             let mut free_x = 1.0f32;
             let mut free_y = 1.0f32;
             let mut free_z = 1.0f32;
             if border {
-                free_x = free(ux, limits[6], limits[9]);
-                free_y = free(uy, limits[7], limits[10]);
-                free_z = free(uz, limits[8], limits[11]);
-                ux = clamp(ux, limits[6], limits[9]);
-                uy = clamp(uy, limits[7], limits[10]);
-                uz = clamp(uz, limits[8], limits[11]);
+                free_x = free(ux, maps[limits + 6], maps[limits + 9]);
+                free_y = free(uy, maps[limits + 7], maps[limits + 10]);
+                free_z = free(uz, maps[limits + 8], maps[limits + 11]);
+                ux = clamp(ux, maps[limits + 6], maps[limits + 9]);
+                uy = clamp(uy, maps[limits + 7], maps[limits + 10]);
+                uz = clamp(uz, maps[limits + 8], maps[limits + 11]);
             }
             let in_x = ux >= 0.0 && ux < cells_x as f32;
             let in_y = uy >= 0.0 && uy < cells_y as f32;
@@ -95,19 +106,18 @@ pub fn affine_dice_sums(
                 let iy = uy as u32;
                 let iz = uz as u32;
                 let cell = (iz as usize * cells_y + iy as usize) * cells_x + ix as usize;
-                let code = (cells[cell / 2] >> ((cell % 2) as u32 * 16)) & 65535;
+                let mut code = cells[cells_at + cell / comptime!(if channels > 2 { 1usize } else { 2usize })];
+                if comptime!(channels <= 2) {
+                    code = (code >> ((cell % 2) as u32 * 16)) & 65535;
+                }
                 if code != 0 {
                     let fx = ux - ix as f32;
                     let fy = uy - iy as f32;
                     let fz = uz - iz as f32;
-                    let label = load_u8(fixed, (z * height + y) * width + x);
+                    let member = load_u8(fixed, 4 * fixed_at + (z * height + y) * width + x);
                     #[unroll]
-                    for channel in 0..2usize {
-                        // Label 2 is in both channels, label 1 in the second.
-                        let mut g = select(label == 2, 1.0f32, 0.0);
-                        if comptime!(channel == 1) {
-                            g = select(label == 1, 1.0, g);
-                        }
+                    for channel in 0..channels {
+                        let g = corner(member, comptime!(channel as u32));
                         let bits = (code >> comptime!(channel as u32 * 8)) & 255;
                         if bits != 0 {
                             let a00 = corner(bits, 0u32);
@@ -142,15 +152,16 @@ pub fn affine_dice_sums(
                 }
             }
         }
-        brick += CUBE_COUNT;
+        brick += records;
     }
-    cube_sums(&sums, partials, CUBE_POS * 2 * SUMS, 2 * SUMS);
+    let record = pair * CUBE_COUNT_X as usize + cube;
+    cube_sums(&sums, partials, record * comptime!(channels * SUMS), comptime!(channels * SUMS));
 }
 
-/// Row `r` of the matrix applied to (x, y, z, 1).
+/// The row of a matrix that begins at `row`, applied to (x, y, z, 1).
 #[cube]
-fn position(matrix: &Array<f32>, r: usize, x: f32, y: f32, z: f32) -> f32 {
-    matrix[4 * r] * x + matrix[4 * r + 1] * y + matrix[4 * r + 2] * z + matrix[4 * r + 3]
+fn position(maps: &Array<f32>, row: usize, x: f32, y: f32, z: f32) -> f32 {
+    maps[row] * x + maps[row + 1] * y + maps[row + 2] * z + maps[row + 3]
 }
 
 /// 1 where border padding leaves a position alone, 0 where it clamps it, and at the limits, as PyTorch.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::ops::Channels;
 
 /// The attributes of one call. Each getter notes that its name was asked for.
 pub(super) struct Attributes {
@@ -36,6 +37,11 @@ impl Attributes {
             None => Ok(default),
             Some(text) => text.trim().parse().map_err(|_| unreadable(name, std::any::type_name::<T>(), text)),
         }
+    }
+
+    /// Sets of labels `2/1,2`, or the default ones.
+    pub(super) fn channels(&self, name: &'static str) -> Result<Channels> {
+        self.text(name).map_or_else(|| Ok(Channels::default()), str::parse)
     }
 
     /// `N` numbers `a,b,c`; a single one stands for all.

@@ -215,6 +215,7 @@ fn prepare_affine_dice(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
         align_corners: a.value("align_corners", true)?,
         smooth: a.value("smooth", 1.0)?,
         padding: padding(a, PaddingMode::Border)?,
+        channels: a.channels("channels")?,
     };
     // Coordinates, eight weights, two channels' values and gradients, and their sums: about 150 operations a voxel.
     let (flops, bytes) = (150.0 * fixed.len() as f64, (fixed.bytes() + moving.bytes()) as f64);

@@ -2,11 +2,11 @@
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
-use nephron_kernels::affine_dice::{self as kernels, BRICK, STATS, SUMS};
+use nephron_kernels::affine_dice::{self as kernels, BRICK, CHANNELS, LAYOUT, MAP, STATS, SUMS};
 use nephron_kernels::common::cube_sum::UNITS;
 
 use super::geometry::Limits;
-use super::{AffineDiceSums, Bounds, ChannelSums, Matrix, Stats};
+use super::{Bounds, ChannelSums, Channels, Matrix, Stats};
 use crate::device::Gpu;
 use crate::device::gpu::with_client;
 use crate::error::Result;
@@ -14,102 +14,165 @@ use crate::ops::grid_sample::PaddingMode;
 use crate::ops::launch::{array, grid};
 use crate::tensor::{DType, Tensor};
 
-/// Cubes of a sweep at most: two for each multiprocessor of the largest GPUs, and few records to add up.
+/// Cubes that sweep a pair at most: two for each multiprocessor of the largest GPUs, and few records to add up.
 const MAX_CUBES: usize = 528;
 /// Cubes that look for labels at most.
 const MAX_STATS_CUBES: usize = 256;
 /// Voxels a unit of those looks at before there are more cubes.
 const STATS_CHAIN: usize = 64;
 
-/// The buffers of a sweep and their sizes, (x, y, z).
+/// Channels of the kernel that sweeps `channels`: the next even number. For 26 and 78 sums NVRTC aims at a cube more a
+/// multiprocessor than there are registers for, and spills.
+pub(super) fn swept(channels: usize) -> usize {
+    channels.next_multiple_of(2)
+}
+
+/// The buffers of a sweep of some pairs of masks, at most 65535.
 #[derive(Debug, Clone, Copy)]
 pub struct SweepProblem<'a> {
-    /// Labels of the fixed mask, u8 in words.
-    pub fixed: &'a Handle,
-    /// Its size.
-    pub size: [usize; 3],
-    /// Codes of the moving mask's cells, two a word.
-    pub cells: &'a Handle,
-    /// Cells along each axis.
-    pub cell_counts: [usize; 3],
-    /// 12 values: reach and clamp limits.
-    pub limits: &'a Handle,
-    /// What lies outside the moving mask.
+    /// How many.
+    pub pairs: usize,
+    /// Records of the pair that makes most.
+    pub records: usize,
+    /// Channels, 2 or 4.
+    pub channels: usize,
+    /// What lies outside the moving masks.
     pub padding: PaddingMode,
+    /// Which channels the fixed voxels are in, a byte a voxel.
+    pub fixed: &'a Handle,
+    /// Its words.
+    pub fixed_words: usize,
+    /// Codes of the moving masks' cells.
+    pub cells: &'a Handle,
+    /// Its words.
+    pub cells_words: usize,
+    /// A row of words a pair, as the kernels document them.
+    pub layout: &'a Handle,
+    /// A row of values a pair: the matrix (positions in cells from the middle of the fixed grid) and its limits.
+    pub maps: &'a Handle,
 }
 
-impl SweepProblem<'_> {
-    /// Records of 2 x 26 values that [`launch_affine_dice_sums`] writes. Depends on the problem alone.
-    pub fn records(&self) -> usize {
-        (0..3).map(|k| self.size[k].div_ceil(BRICK[k])).product::<usize>().min(MAX_CUBES)
-    }
-}
-
-/// One sweep: `matrix` (12 values, positions in cells from the middle of the fixed grid) to `partials`.
-pub fn launch_affine_dice_sums<R: Runtime>(
-    client: &ComputeClient<R>,
-    problem: &SweepProblem<'_>,
-    matrix: &Handle,
-    partials: &Handle,
-) {
-    let [w, h, d] = problem.size;
-    let [nx, ny, nz] = problem.cell_counts;
-    let records = problem.records();
-    let cells = (nx * ny * nz).div_ceil(2);
-    // SAFETY: labels are read at voxels inside the fixed grid, codes at positions checked against the cells' counts;
+/// One sweep to `partials`: `pairs` x `records` records of `channels` x 26 values.
+pub fn launch_affine_dice_sums<R: Runtime>(client: &ComputeClient<R>, problem: &SweepProblem<'_>, partials: &Handle) {
+    let SweepProblem { pairs, records, channels, .. } = *problem;
+    // SAFETY: members are read at voxels inside a pair's fixed grid, codes at positions checked against its cells' counts;
     // each cube writes its own record.
     unsafe {
         kernels::affine_dice_sums::launch_unchecked::<R>(
             client,
-            CubeCount::Static(records as u32, 1, 1),
+            CubeCount::Static(records as u32, pairs as u32, 1),
             CubeDim::new_1d(UNITS),
-            array(problem.fixed, (w * h * d).div_ceil(4)),
-            array(problem.cells, cells),
-            array(matrix, 12),
-            array(problem.limits, 12),
-            array(partials, records * 2 * SUMS),
-            w,
-            h,
-            d,
-            nx,
-            ny,
-            nz,
+            array(problem.fixed, problem.fixed_words),
+            array(problem.cells, problem.cells_words),
+            array(problem.layout, pairs * LAYOUT),
+            array(problem.maps, pairs * MAP),
+            array(partials, pairs * records * channels * SUMS),
+            channels,
             problem.padding == PaddingMode::Border,
         );
     }
 }
 
-/// A mask on the device, prepared.
+/// A pair of masks on the device, prepared.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) device: Gpu,
-    fixed: Handle,
-    cells: Handle,
-    cell_counts: [usize; 3],
-    limits: Handle,
+    /// As swept.
+    pub(super) channels: usize,
+    pub(super) padding: PaddingMode,
+    /// Of the fixed grid, (x, y, z).
+    pub(super) size: [usize; 3],
+    pub(super) fixed: Handle,
+    pub(super) cells: Handle,
+    pub(super) cell_counts: [usize; 3],
+    pub(super) layout: Handle,
+    pub(super) limits: Limits,
 }
 
-/// Counts and bounds of a label map: partial records, finished here.
-pub(super) fn stats(device: &Gpu, labels: &Tensor, [w, h, d]: [usize; 3]) -> Result<Stats> {
+/// A pair's row of the layout; its members and cells begin at words `at`.
+pub(super) fn layout(size: [usize; 3], cells: [usize; 3], at: [usize; 2]) -> [u32; LAYOUT] {
+    let [w, h, d] = size;
+    let [x, y, z] = cells;
+    // Counts and places below 2^31, see `check_mask`.
+    [w, h, d, x, y, z, at[0], at[1], records(size)].map(|v| v as u32)
+}
+
+/// Depends on the pair alone, so that its sums do not depend on what else is swept.
+fn records(size: [usize; 3]) -> usize {
+    (0..3).map(|k| size[k].div_ceil(BRICK[k])).product::<usize>().min(MAX_CUBES)
+}
+
+/// A pair's row of the maps, running.
+pub(super) fn map(matrix: &Matrix, limits: &Limits) -> [f32; MAP] {
+    let limits = [limits.reach, limits.clamp];
+    let values = matrix.as_flattened().iter().chain(limits.as_flattened().as_flattened()).chain(&[1.0]);
+    let mut row = [0.0; MAP];
+    row.iter_mut().zip(values).for_each(|(out, v)| *out = *v as f32);
+    row
+}
+
+/// Counts and bounds of both masks, and, where there is something to sweep, the pair on the device.
+pub(super) fn prepare(
+    device: &Gpu,
+    [(fixed, size), (moving, moving_size)]: [(&Tensor, [usize; 3]); 2],
+    padding: PaddingMode,
+    channels: &Channels,
+) -> Result<([Stats; 2], Option<Prepared>)> {
+    let table = device.upload(channels.table())?;
+    let fixed = members(device, fixed, &table)?;
+    let moving = members(device, moving, &table)?;
+    let stats = [stats(device, &fixed, size)?, stats(device, &moving, moving_size)?];
+    let Some(bounds) = stats[1].bounds else { return Ok((stats, None)) };
+    let (cells, cell_counts) = cells(device, &moving, moving_size, &bounds, channels.count())?;
+    let prepared = Prepared {
+        device: device.clone(),
+        channels: swept(channels.count()),
+        padding,
+        size,
+        fixed,
+        cells,
+        cell_counts,
+        layout: device.upload(bytemuck::cast_slice(&layout(size, cell_counts, [0, 0])))?,
+        limits: Limits::new(&bounds, moving_size, padding),
+    };
+    Ok((stats, Some(prepared)))
+}
+
+/// Which channels each voxel is in.
+fn members(device: &Gpu, labels: &Tensor, table: &Handle) -> Result<Handle> {
+    let words = labels.len().div_ceil(4);
+    let (input, output) = (labels.gpu_handle(device)?, device.alloc(words * 4)?);
+    let (cubes, dim) = grid(words);
+    // SAFETY: each unit reads and writes the word of its own position below `words`; the table has a byte for any label.
+    with_client!(device, client => unsafe {
+        kernels::mask_members::launch_unchecked(
+            client, cubes, dim, array(&input, words), array(table, 64), array(&output, words),
+        )
+    });
+    Ok(output)
+}
+
+/// Counts and bounds of members: partial records, finished here.
+fn stats(device: &Gpu, members: &Handle, [w, h, d]: [usize; 3]) -> Result<Stats> {
     let voxels = w * h * d;
     let cubes = voxels.div_ceil(UNITS as usize * STATS_CHAIN).clamp(1, MAX_STATS_CUBES);
-    let (input, records) = (labels.gpu_handle(device)?, device.alloc(cubes * STATS * 4)?);
-    // SAFETY: labels are read below `voxels`; each cube writes its own record.
+    let records = device.alloc(cubes * STATS * 4)?;
+    // SAFETY: members are read below `voxels`; each cube writes its own record.
     with_client!(device, client => unsafe {
         kernels::mask_stats::launch_unchecked(
             client, CubeCount::Static(cubes as u32, 1, 1), CubeDim::new_1d(UNITS),
-            array(&input, voxels.div_ceil(4)), array(&records, cubes * STATS), voxels, w, h,
+            array(members, voxels.div_ceil(4)), array(&records, cubes * STATS), voxels, w, h,
         )
     });
     let words: Vec<u32> = bytemuck::pod_collect_to_vec(&device.read(&records, cubes * STATS * 4)?);
     let mut stats = Stats::default();
     for record in words.chunks_exact(STATS) {
-        stats.counts[0] += f64::from(record[0]);
-        stats.counts[1] += f64::from(record[1]);
+        let (counts, bounds) = record.split_at(CHANNELS);
+        stats.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += f64::from(*count));
         // On a device that only compiles the words mean nothing; a box that is none is left out.
-        let low: [usize; 3] = std::array::from_fn(|k| record[2 + k] as usize);
-        let high: [usize; 3] = std::array::from_fn(|k| (u32::MAX - record[5 + k]) as usize);
-        if record[1] > 0 && (0..3).all(|k| low[k] <= high[k] && high[k] < [w, h, d][k]) {
+        let low: [usize; 3] = std::array::from_fn(|k| bounds[k] as usize);
+        let high: [usize; 3] = std::array::from_fn(|k| (u32::MAX - bounds[3 + k]) as usize);
+        if counts.iter().any(|c| *c > 0) && (0..3).all(|k| low[k] <= high[k] && high[k] < [w, h, d][k]) {
             let bounds = Bounds { low, high };
             stats.bounds = Some(stats.bounds.map_or(bounds, |other| other.union(bounds)));
         }
@@ -120,56 +183,69 @@ pub(super) fn stats(device: &Gpu, labels: &Tensor, [w, h, d]: [usize; 3]) -> Res
     Ok(stats)
 }
 
-/// Cell codes and limits on the device.
-pub(super) fn prepare(
+/// Codes of the cells in a box of members, and how many there are along each axis.
+fn cells(
     device: &Gpu,
-    fixed: &Tensor,
-    moving: &Tensor,
+    members: &Handle,
     [w, h, d]: [usize; 3],
     bounds: &Bounds,
-    limits: &Limits,
-) -> Result<Prepared> {
-    let cell_counts @ [nx, ny, nz] = bounds.cells();
-    let count = nx * ny * nz;
-    let words = count.div_ceil(2);
-    let (labels, cells) = (moving.gpu_handle(device)?, device.alloc(words * 4)?);
+    channels: usize,
+) -> Result<(Handle, [usize; 3])> {
+    let counts @ [nx, ny, _] = bounds.cells();
+    let words = cell_words(counts, channels);
+    let cells = device.alloc(words * 4)?;
     let (cubes, dim) = grid(words);
     let [low_x, low_y, low_z] = bounds.low;
-    // SAFETY: each unit writes the word of its own position below `words`; labels are read inside the moving grid.
+    // SAFETY: each unit writes the word of its own position below `words`; members are read inside the moving grid.
     with_client!(device, client => unsafe {
         kernels::mask_cells::launch_unchecked(
-            client, cubes, dim, array(&labels, (w * h * d).div_ceil(4)), array(&cells, words),
-            count, nx, ny, low_x, low_y, low_z, w, h, d,
+            client, cubes, dim, array(members, (w * h * d).div_ceil(4)), array(&cells, words),
+            counts.iter().product(), nx, ny, low_x, low_y, low_z, w, h, d, channels > 2,
         )
     });
-    let flat: Vec<f32> = [limits.reach, limits.clamp].as_flattened().as_flattened().iter().map(|v| *v as f32).collect();
-    let limits = device.upload(bytemuck::cast_slice(&flat))?;
-    Ok(Prepared { device: device.clone(), fixed: fixed.gpu_handle(device)?, cells, cell_counts, limits })
+    Ok((cells, counts))
+}
+
+fn cell_words(counts: [usize; 3], channels: usize) -> usize {
+    counts.iter().product::<usize>().div_ceil(if channels > 2 { 1 } else { 2 })
 }
 
 impl Prepared {
-    pub(super) fn problem(&self, size: [usize; 3], padding: PaddingMode) -> SweepProblem<'_> {
-        let Self { fixed, cells, cell_counts, limits, .. } = self;
-        SweepProblem { fixed, size, cells, cell_counts: *cell_counts, limits, padding }
+    /// Words of members and of cells.
+    pub(super) fn words(&self) -> [usize; 2] {
+        [self.size.iter().product::<usize>().div_ceil(4), cell_words(self.cell_counts, self.channels)]
+    }
+
+    /// Records that a sweep makes.
+    pub(super) fn records(&self) -> usize {
+        records(self.size)
     }
 }
 
 /// One sweep; its records are added up here, in f64.
-pub(super) fn sums(
-    prepared: &Prepared,
-    size: [usize; 3],
-    padding: PaddingMode,
-    matrix: &Matrix,
-) -> Result<AffineDiceSums> {
-    let device = &prepared.device;
-    let problem = prepared.problem(size, padding);
-    let records = problem.records();
-    let matrix = device.upload(bytemuck::cast_slice(&to_f32(&from_middle(matrix, size))))?;
-    let partials = Tensor::gpu_alloc(device, [1, 1, 1, records, 2 * SUMS], DType::F32)?;
+pub(super) fn sums(prepared: &Prepared, matrix: &Matrix) -> Result<Vec<ChannelSums>> {
+    let Prepared { device, channels, size, padding, fixed, cells, layout, limits, .. } = prepared;
+    let (channels, size, [fixed_words, cells_words]) = (*channels, *size, prepared.words());
+    let records = prepared.records();
+    let maps = device.upload(bytemuck::cast_slice(&map(&from_middle(matrix, size), limits)))?;
+    let partials = Tensor::gpu_alloc(device, [1, 1, 1, records, channels * SUMS], DType::F32)?;
     let out = partials.gpu_handle(device)?;
-    with_client!(device, client => launch_affine_dice_sums(client, &problem, &matrix, &out));
-    let mut total = [0.0f64; 2 * SUMS];
-    for record in partials.to_ndhwc()?.chunks_exact(2 * SUMS) {
+    let padding = *padding;
+    let problem = SweepProblem {
+        pairs: 1,
+        records,
+        channels,
+        padding,
+        fixed,
+        fixed_words,
+        cells,
+        cells_words,
+        layout,
+        maps: &maps,
+    };
+    with_client!(device, client => launch_affine_dice_sums(client, &problem, &out));
+    let mut total = vec![0.0f64; channels * SUMS];
+    for record in partials.to_ndhwc()?.chunks_exact(channels * SUMS) {
         for (total, value) in total.iter_mut().zip(record) {
             *total += f64::from(*value);
         }
@@ -184,7 +260,7 @@ pub(super) fn sums(
         };
         ChannelSums { intersection: values[0], p: values[1], g: 0.0, all: matrix(2), within: matrix(14) }
     };
-    Ok(AffineDiceSums([channel(&total[..SUMS]), channel(&total[SUMS..])]))
+    Ok(total.chunks_exact(SUMS).map(channel).collect())
 }
 
 /// The map with its input counted from the middle of the grid, where voxels have exact coordinates.
@@ -192,10 +268,6 @@ pub(super) fn from_middle(matrix: &Matrix, size: [usize; 3]) -> Matrix {
     matrix.map(|m| [m[0], m[1], m[2], m[3] + (0..3).map(|k| m[k] * middle(size[k])).sum::<f64>()])
 }
 
-pub(super) fn middle(size: usize) -> f64 {
+fn middle(size: usize) -> f64 {
     (size as f64 - 1.0) / 2.0
-}
-
-pub(super) fn to_f32(matrix: &Matrix) -> [f32; 12] {
-    std::array::from_fn(|i| matrix[i / 4][i % 4] as f32)
 }

@@ -4,16 +4,22 @@
 //! d Dice / d theta = 2 / D sum g grad p (x) [x, 1] - (2 I + s) / D^2 sum grad p (x) [x, 1].
 //! Both sums are gathered together with I and P, so there is no warped mask, no sampling grid and no second pass.
 
+mod chain;
+mod channels;
 mod cpu;
 mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+mod objective;
 pub mod reference;
 #[cfg(feature = "gpu")]
 pub mod steps;
 mod sums;
 
+pub use chain::{Chain, Parameters};
+pub use channels::{Channels, MAX_CHANNELS};
 pub use geometry::{Bounds, Diagonal, Frame, Matrix};
+pub use objective::{CHECK_EVERY, Minimum, Objective, Reason};
 pub use sums::{AffineDiceSums, AffineDiceValue, ChannelSums};
 
 use super::expect_same_device;
@@ -33,30 +39,33 @@ pub struct AffineDiceParams {
     pub smooth: f64,
     /// What the moving mask is outside its grid.
     pub padding: PaddingMode,
+    /// Which labels make up the channels.
+    pub channels: Channels,
 }
 
 impl Default for AffineDiceParams {
-    /// The paper's: corners aligned, s = 1, border.
+    /// The paper's: corners aligned, s = 1, border, {2} and {1, 2}.
     fn default() -> Self {
-        Self { align_corners: true, smooth: 1.0, padding: PaddingMode::Border }
+        Self { align_corners: true, smooth: 1.0, padding: PaddingMode::Border, channels: Channels::default() }
     }
 }
 
 /// What [`affine_dice`] returns.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AffineDiceOutput {
     /// Minus the mean of `dice`.
     pub loss: f64,
     /// d loss / d theta.
     pub dtheta: Matrix,
-    /// (2 I + s) / (P + G + s) of the channels {2} and {1, 2}.
-    pub dice: [f64; 2],
+    /// (2 I + s) / (P + G + s) of each channel.
+    pub dice: Vec<f64>,
 }
 
-/// loss = - mean over the channels {2} (tumour) and {1, 2} (kidney and tumour) of (2 I + s) / (P + G + s), with g the
-/// channel of `fixed` as 0 and 1, and p that of `moving` sampled trilinearly at theta [x, y, z, 1]; and d loss / d theta.
+/// loss = - mean over the channels of (2 I + s) / (P + G + s), with g the channel of `fixed` as 0 and 1, and p that of
+/// `moving` sampled trilinearly at theta [x, y, z, 1]; and d loss / d theta. Channels are sets of labels, by default {2}
+/// (tumour) and {1, 2} (kidney and tumour).
 ///
-/// fixed u8 [1, 1, d, h, w] and moving u8 [1, 1, D, H, W]; labels other than 1 and 2 are background. theta maps
+/// fixed u8 [1, 1, d, h, w] and moving u8 [1, 1, D, H, W]; labels in no channel are background. theta maps
 /// normalised coordinates of the fixed grid to those of the moving grid, rows and columns in (x, y, z) order:
 /// `grid_sample(moving, affine_grid(theta))` of PyTorch. With border padding the gradient is 0 along an axis where the
 /// position was clamped, as there. Where both masks of a channel are empty and s = 0, its Dice counts as 1.
@@ -76,9 +85,9 @@ pub fn affine_dice(
         return Err(Error::argument("affine_dice: theta", "finite numbers", format!("{theta:?}")));
     }
     check_smooth("affine_dice: smooth", params.smooth)?;
-    let masks = AffineDice::new(fixed, moving, params.padding)?;
+    let masks = AffineDice::new(fixed, moving, params.padding, &params.channels)?;
     let frame = Frame::normalised(masks.fixed_size, masks.moving_size, params.align_corners);
-    let value = masks.sums(&frame.matrix(theta))?.value(params.smooth, [0.5, 0.5]);
+    let value = masks.sums(&frame.matrix(theta))?.value(params.smooth, &params.channels.mean());
     Ok(AffineDiceOutput { loss: value.loss, dtheta: frame.gradient(&value.by_matrix), dice: value.dice })
 }
 
@@ -98,6 +107,7 @@ pub struct AffineDice {
     pub(crate) fixed_size: [usize; 3],
     pub(crate) moving_size: [usize; 3],
     padding: PaddingMode,
+    channels: usize,
     fixed: Stats,
     moving: Stats,
     backend: Backend,
@@ -105,50 +115,45 @@ pub struct AffineDice {
 
 #[derive(Debug)]
 enum Backend {
-    /// The fixed mask and the moving mask's cells.
-    Cpu(Tensor, cpu::Cells),
+    /// Which channels the fixed voxels are in, and the moving mask's cells.
+    Cpu(Vec<u8>, cpu::Cells),
     #[cfg(feature = "gpu")]
     Gpu(gpu::Prepared),
-    /// No moving label: nothing to sweep.
+    /// Nothing in the moving mask: nothing to sweep.
     Empty,
 }
 
-/// Voxels of the channels {2} and {1, 2}, and the box around the second.
+/// Voxels of each channel, and the box around all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Stats {
-    counts: [f64; 2],
+    counts: [f64; MAX_CHANNELS],
     bounds: Option<Bounds>,
 }
 
 impl AffineDice {
     /// Counts, bounds and cell codes of the masks. Shapes and errors as for [`affine_dice`].
-    pub fn new(fixed: &Tensor, moving: &Tensor, padding: PaddingMode) -> Result<Self> {
+    pub fn new(fixed: &Tensor, moving: &Tensor, padding: PaddingMode, channels: &Channels) -> Result<Self> {
         let fixed_size = check_mask("affine_dice: fixed", fixed)?;
         let moving_size = check_mask("affine_dice: moving", moving)?;
         expect_same_device("affine_dice: moving", fixed, moving)?;
-        match fixed.device() {
+        let count = channels.count();
+        let (stats, backend) = match fixed.device() {
             Device::Cpu => {
-                let labels = moving.host_labels()?;
-                let stats = [cpu::stats(fixed.host_labels()?, fixed_size), cpu::stats(labels, moving_size)];
-                let backend = match &stats[1].bounds {
-                    Some(bounds) => Backend::Cpu(fixed.clone(), cpu::Cells::new(labels, moving_size, bounds)),
-                    None => Backend::Empty,
-                };
-                Ok(Self { fixed_size, moving_size, padding, fixed: stats[0], moving: stats[1], backend })
+                let members = |mask: &Tensor| Ok::<_, Error>(cpu::members(mask.host_labels()?, channels));
+                let (fixed, moving) = (members(fixed)?, members(moving)?);
+                let stats = [cpu::stats(&fixed, fixed_size), cpu::stats(&moving, moving_size)];
+                let cells = stats[1].bounds.map(|bounds| cpu::Cells::new(&moving, moving_size, &bounds, count));
+                (stats, cells.map_or(Backend::Empty, |cells| Backend::Cpu(fixed, cells)))
             }
             #[cfg(feature = "gpu")]
             Device::Gpu(device) => {
-                let stats = [gpu::stats(&device, fixed, fixed_size)?, gpu::stats(&device, moving, moving_size)?];
-                let backend = match &stats[1].bounds {
-                    Some(bounds) => {
-                        let limits = Limits::new(bounds, moving_size, padding);
-                        Backend::Gpu(gpu::prepare(&device, fixed, moving, moving_size, bounds, &limits)?)
-                    }
-                    None => Backend::Empty,
-                };
-                Ok(Self { fixed_size, moving_size, padding, fixed: stats[0], moving: stats[1], backend })
+                let (stats, prepared) =
+                    gpu::prepare(&device, [(fixed, fixed_size), (moving, moving_size)], padding, channels)?;
+                (stats, prepared.map_or(Backend::Empty, Backend::Gpu))
             }
-        }
+        };
+        let [fixed, moving] = stats;
+        Ok(Self { fixed_size, moving_size, padding, channels: count, fixed, moving, backend })
     }
 
     /// The sums for an index map from the fixed to the moving grid, finite numbers, (x, y, z) order.
@@ -156,23 +161,23 @@ impl AffineDice {
         let mut sums = match (&self.backend, &self.moving.bounds) {
             (Backend::Cpu(fixed, cells), Some(bounds)) => {
                 let limits = Limits::new(bounds, self.moving_size, self.padding);
-                let matrix = into_cells(matrix, bounds);
-                let sweep = cpu::Sweep { fixed: fixed.host_labels()?, size: self.fixed_size, cells, limits };
-                match self.padding {
-                    PaddingMode::Border => sweep.run::<true>(&matrix),
-                    PaddingMode::Zeros => sweep.run::<false>(&matrix),
-                }
+                let sweep = cpu::Sweep { fixed, size: self.fixed_size, cells, limits };
+                sweep.run(self.channels, self.padding, &into_cells(matrix, bounds))
             }
             #[cfg(feature = "gpu")]
-            (Backend::Gpu(prepared), Some(bounds)) => {
-                gpu::sums(prepared, self.fixed_size, self.padding, &into_cells(matrix, bounds))?
-            }
-            _ => AffineDiceSums::default(),
+            (Backend::Gpu(prepared), Some(bounds)) => gpu::sums(prepared, &into_cells(matrix, bounds))?,
+            _ => vec![ChannelSums::default(); self.channels],
         };
-        for (sums, count) in sums.0.iter_mut().zip(self.fixed.counts) {
+        sums.truncate(self.channels);
+        for (sums, count) in sums.iter_mut().zip(self.fixed.counts) {
             sums.g = count;
         }
-        Ok(sums)
+        Ok(AffineDiceSums(sums))
+    }
+
+    /// Voxels of each channel in the fixed and in the moving mask.
+    pub fn counts(&self) -> [&[f64]; 2] {
+        [&self.fixed.counts[..self.channels], &self.moving.counts[..self.channels]]
     }
 }
 

@@ -1,7 +1,8 @@
 //! The registration loss in f64, as PyTorch computes it: a base grid, theta, `grid_sample`, soft Dice, and its gradient
 //! by the chain rule; with the magnitudes that error bounds need.
 
-use super::Matrix;
+use super::{AffineDiceParams, Matrix};
+use crate::ops::grid_sample::PaddingMode;
 
 /// The loss, its gradient and how far f32 may be from them. A magnitude m says that inputs, positions and sums off by a
 /// relative e move the value by at most e m, to first order and away from the faces of cells.
@@ -15,27 +16,28 @@ pub struct Reference {
     pub dtheta: Matrix,
     /// Its magnitudes.
     pub dtheta_magnitude: Matrix,
-    /// Dice of the channels {2} and {1, 2}.
-    pub dice: [f64; 2],
+    /// Dice of each channel.
+    pub dice: Vec<f64>,
     /// The least distance of any sampled coordinate to a whole number: gradients jump there.
     pub face_distance: f64,
 }
 
-/// Sizes are [d, h, w]; `border` or zeros.
+/// Sizes are [d, h, w].
 pub fn affine_dice(
     fixed: (&[u8], [usize; 3]),
     moving: (&[u8], [usize; 3]),
     theta: &Matrix,
-    align_corners: bool,
-    smooth: f64,
-    border: bool,
+    params: &AffineDiceParams,
 ) -> Reference {
+    let &AffineDiceParams { align_corners, smooth, ref channels, .. } = params;
+    let border = params.padding == PaddingMode::Border;
+    let sets: Vec<Vec<u8>> = (0..channels.count()).map(|c| channels.labels(c)).collect();
     let (fixed, [d, h, w]) = fixed;
     let (moving, moving_shape) = moving;
     // (x, y, z), as grids are.
     let size = [moving_shape[2], moving_shape[1], moving_shape[0]];
     let mut face_distance = f64::INFINITY;
-    let mut channels = [Channel::default(), Channel::default()];
+    let mut channels: Vec<Channel> = sets.iter().map(|_| Channel::default()).collect();
     for z in 0..d {
         for y in 0..h {
             for x in 0..w {
@@ -61,8 +63,8 @@ pub fn affine_dice(
                     }
                 }
                 let label = fixed[(z * h + y) * w + x];
-                for (c, channel) in channels.iter_mut().enumerate() {
-                    let inside = |label: u8| label == 2 || (c == 1 && label == 1);
+                for (set, channel) in sets.iter().zip(&mut channels) {
+                    let inside = |label: u8| set.contains(&label);
                     let sample = Sample::at(position, |corner| {
                         let ok = (0..3).all(|r| corner[r] >= 0 && (corner[r] as usize) < size[r]);
                         ok && inside(
@@ -162,13 +164,14 @@ impl Channel {
     }
 }
 
-fn finish(channels: &[Channel; 2], smooth: f64, face_distance: f64) -> Reference {
+fn finish(channels: &[Channel], smooth: f64, face_distance: f64) -> Reference {
+    let count = channels.len() as f64;
     let mut out = Reference {
         loss: 0.0,
         loss_magnitude: 0.0,
         dtheta: [[0.0; 4]; 3],
         dtheta_magnitude: [[0.0; 4]; 3],
-        dice: [1.0; 2],
+        dice: vec![1.0; channels.len()],
         face_distance,
     };
     for (channel, dice) in channels.iter().zip(&mut out.dice) {
@@ -177,19 +180,19 @@ fn finish(channels: &[Channel; 2], smooth: f64, face_distance: f64) -> Reference
             *dice = (2.0 * channel.i + smooth) / below;
             let spread = (channel.p_magnitude + channel.g + smooth) / below;
             let dice_magnitude = (2.0 * channel.i_magnitude + smooth) / below + *dice * spread;
-            out.loss_magnitude += (*dice + dice_magnitude) / 2.0;
+            out.loss_magnitude += (*dice + dice_magnitude) / count;
             for r in 0..3 {
                 for k in 0..4 {
                     let (all, within) = (channel.all[r][k], channel.within[r][k]);
-                    out.dtheta[r][k] -= (2.0 * within - *dice * all) / below / 2.0;
+                    out.dtheta[r][k] -= (2.0 * within - *dice * all) / below / count;
                     let first = 2.0 * (channel.within_magnitude[r][k] + within.abs() * spread);
                     let second =
                         *dice * (channel.all_magnitude[r][k] + all.abs() * spread) + dice_magnitude * all.abs();
-                    out.dtheta_magnitude[r][k] += (first + second) / below / 2.0;
+                    out.dtheta_magnitude[r][k] += (first + second) / below / count;
                 }
             }
         }
-        out.loss -= *dice / 2.0;
+        out.loss -= *dice / count;
     }
     out
 }

@@ -30,25 +30,25 @@ impl ChannelSums {
     }
 }
 
-/// The sums of the channels {2} and {1, 2}.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct AffineDiceSums(pub [ChannelSums; 2]);
+/// The sums of every channel.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AffineDiceSums(pub Vec<ChannelSums>);
 
 /// The loss at a map.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AffineDiceValue {
     /// Minus the weighted sum of `dice`.
     pub loss: f64,
     /// d loss / d index map.
     pub by_matrix: Matrix,
-    /// (2 I + s) / (P + G + s) of the channels {2} and {1, 2}.
-    pub dice: [f64; 2],
+    /// (2 I + s) / (P + G + s) of each channel.
+    pub dice: Vec<f64>,
 }
 
 impl AffineDiceSums {
-    /// loss = - sum of `weights` times Dice with the smoothing term `smooth`.
-    pub fn value(&self, smooth: f64, weights: [f64; 2]) -> AffineDiceValue {
-        let mut value = AffineDiceValue { loss: 0.0, by_matrix: [[0.0; 4]; 3], dice: [1.0; 2] };
+    /// loss = - sum of `weights`, one a channel, times Dice with the smoothing term `smooth`.
+    pub fn value(&self, smooth: f64, weights: &[f64]) -> AffineDiceValue {
+        let mut value = AffineDiceValue { loss: 0.0, by_matrix: [[0.0; 4]; 3], dice: vec![1.0; self.0.len()] };
         for ((sums, weight), dice) in self.0.iter().zip(weights).zip(&mut value.dice) {
             let below = sums.p + sums.g + smooth;
             if below > 0.0 {

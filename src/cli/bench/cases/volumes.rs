@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::ops::affine_dice::{AffineDice, Frame, reference as dice_reference};
 use crate::ops::resample::reference as resample_reference;
-use crate::ops::{self, AffineDiceParams, Interpolation, Outside, PaddingMode, ResampleParams};
+use crate::ops::{self, AffineDiceParams, Interpolation, Outside, ResampleParams};
 use crate::tensor::Tensor;
 
 pub(super) const CT: &str = "CT 200x512x512 i16 to 1.5x1.5x3 mm";
@@ -22,7 +22,7 @@ fn labels(len: usize, offset: usize) -> Vec<u8> {
 }
 
 pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
-    let params = AffineDiceParams { align_corners: true, smooth: 1.0, padding: PaddingMode::Border };
+    let params = AffineDiceParams::default();
     let maps = move |device: &Device, [d, h, w]: [usize; 3]| -> Result<[Tensor; 2]> {
         let map = |offset| Tensor::from_u8(device, [1, 1, d, h, w], labels(d * h * w, offset));
         Ok([map(0)?, map(7)?])
@@ -30,11 +30,11 @@ pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
     let [fixed, moving] = maps(device, size)?;
     let voxels = fixed.len() as f64;
     // What an iteration takes: the masks are prepared once for all of them.
-    let masks = AffineDice::new(&fixed, &moving, params.padding)?;
+    let masks = AffineDice::new(&fixed, &moving, params.padding, &params.channels)?;
     let [d, h, w] = size;
     let frame = Frame::normalised([w, h, d], [w, h, d], params.align_corners);
     let step = move || -> Result<()> {
-        let value = masks.sums(&frame.matrix(&THETA))?.value(params.smooth, [0.5; 2]);
+        let value = masks.sums(&frame.matrix(&THETA))?.value(params.smooth, &[0.5; 2]);
         std::hint::black_box(frame.gradient(&value.by_matrix));
         Ok(())
     };
@@ -45,7 +45,7 @@ pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
         let got = ops::affine_dice(&fixed, &moving, &THETA, &params)?;
         let len = small.iter().product();
         let (fixed, moving) = (labels(len, 0), labels(len, 7));
-        let want = dice_reference::affine_dice((&fixed, small), (&moving, small), &THETA, true, 1.0, true);
+        let want = dice_reference::affine_dice((&fixed, small), (&moving, small), &THETA, &params);
         let unit = 16.0 * f64::from(f32::EPSILON);
         expect_within("affine_dice: loss", got.loss, want.loss, unit * want.loss_magnitude)?;
         for r in 0..3 {

@@ -2,30 +2,36 @@
 
 use rayon::prelude::*;
 
-use crate::ops::affine_dice::{Bounds, Stats};
+use super::doubles::MARGIN;
+use crate::ops::affine_dice::{Bounds, Channels, MAX_CHANNELS, Stats};
 
 /// Cells along each edge of a brick.
 pub(super) const BRICK: usize = 8;
-/// The brick's cells differ, or have surface. No cell's code: what is tumour is labelled.
-pub(super) const MIXED: u16 = 0x00ff;
+/// The brick's cells differ, or have surface.
+pub(super) const MIXED: u8 = 0xff;
 
-/// Counts and bounds of a label map.
-pub(in crate::ops::affine_dice) fn stats(labels: &[u8], [w, h, _]: [usize; 3]) -> Stats {
-    labels
+/// Of each voxel, which channels it is in: bit c for channel c.
+pub(in crate::ops::affine_dice) fn members(labels: &[u8], channels: &Channels) -> Vec<u8> {
+    let table = channels.table();
+    labels.par_iter().with_min_len(1 << 14).map(|&label| table[usize::from(label)]).collect()
+}
+
+/// Counts and bounds of a map of [`members`].
+pub(in crate::ops::affine_dice) fn stats(members: &[u8], [w, h, _]: [usize; 3]) -> Stats {
+    members
         .par_chunks(w)
         .enumerate()
-        .filter_map(|(row, labels)| {
-            let both = labels.iter().filter(|&&l| l == 1 || l == 2).count();
-            let tumour = labels.iter().filter(|&&l| l == 2).count();
-            let first = labels.iter().position(|&l| l == 1 || l == 2)?;
-            let last = labels.iter().rposition(|&l| l == 1 || l == 2)?;
+        .filter_map(|(row, members)| {
+            let first = members.iter().position(|&m| m != 0)?;
+            let last = members.iter().rposition(|&m| m != 0)?;
+            let count = |channel| members[first..=last].iter().filter(|&&m| m >> channel & 1 == 1).count() as f64;
             let (y, z) = (row % h, row / h);
             let bounds = Bounds { low: [first, y, z], high: [last, y, z] };
-            Some(Stats { counts: [tumour as f64, both as f64], bounds: Some(bounds) })
+            Some(Stats { counts: std::array::from_fn(count), bounds: Some(bounds) })
         })
         // Counts are whole numbers and bounds are least and greatest, so the order of reduction is of no account.
         .reduce(Stats::default, |a, b| Stats {
-            counts: [a.counts[0] + b.counts[0], a.counts[1] + b.counts[1]],
+            counts: std::array::from_fn(|c| a.counts[c] + b.counts[c]),
             bounds: match (a.bounds, b.bounds) {
                 (Some(a), Some(b)) => Some(a.union(b)),
                 (a, b) => a.or(b),
@@ -33,21 +39,32 @@ pub(in crate::ops::affine_dice) fn stats(labels: &[u8], [w, h, _]: [usize; 3]) -
         })
 }
 
+/// The bits that `channels` channels have in a code.
+#[inline(always)]
+pub(super) const fn code_bits(channels: usize) -> u32 {
+    u32::MAX >> (8 * (MAX_CHANNELS - channels))
+}
+
 /// The moving mask as the sweep sees it.
 #[derive(Debug)]
 pub(in crate::ops::affine_dice) struct Cells {
-    /// A code a cell, see [`codes`].
-    pub codes: Vec<u16>,
-    /// Of each brick the code of all its cells, if that is 0 or says inside or outside of both channels; or [`MIXED`].
-    pub bricks: Vec<u16>,
+    /// [`MARGIN`] codes that mean nothing, then a code a cell, x fastest, and again the margin; a code is in a word for up to two channels and two for more: bit k of byte c says whether corner
+    /// (k & 1, k >> 1 & 1, k >> 2) is in channel c. Cells are those of [`Bounds::cells`].
+    codes: Vec<u16>,
+    words: usize,
+    /// Of each brick which channels it is inside of, bit c, if all its cells are inside or outside; or [`MIXED`].
+    pub bricks: Vec<u8>,
     /// Cells and bricks along each axis.
     pub counts: [usize; 3],
     pub brick_counts: [usize; 3],
 }
 
 impl Cells {
-    pub fn new(labels: &[u8], size: [usize; 3], bounds: &Bounds) -> Self {
-        let codes = codes(labels, size, bounds);
+    /// Of a map of [`members`] of `channels` channels.
+    pub fn new(members: &[u8], size: [usize; 3], bounds: &Bounds, channels: usize) -> Self {
+        let all = codes(members, size, bounds, channels);
+        let words = channels.div_ceil(2);
+        let codes = &all[words * MARGIN..];
         let counts @ [nx, ny, nz] = bounds.cells();
         let brick_counts @ [bx, by, bz] = counts.map(|n| n.div_ceil(BRICK));
         let along = |brick: usize, n: usize| brick * BRICK..((brick + 1) * BRICK).min(n);
@@ -55,23 +72,43 @@ impl Cells {
             .into_par_iter()
             .map(|brick| {
                 let (xs, ys, zs) = (along(brick % bx, nx), along(brick / bx % by, ny), along(brick / bx / by, nz));
-                let first = codes[(zs.start * ny + ys.start) * nx + xs.start];
-                let same = zs
-                    .flat_map(|z| ys.clone().map(move |y| (z * ny + y) * nx))
-                    .all(|row| codes[row + xs.start..row + xs.end].iter().all(|code| *code == first));
-                if same && matches!(first, 0 | 0xff00 | 0xffff) { first } else { MIXED }
+                let first = &codes[words * ((zs.start * ny + ys.start) * nx + xs.start)..][..words];
+                let same = zs.flat_map(|z| ys.clone().map(move |y| (z * ny + y) * nx)).all(|row| {
+                    codes[words * (row + xs.start)..words * (row + xs.end)].chunks(words).all(|c| c == first)
+                });
+                let corners = first.iter().flat_map(|word| word.to_le_bytes());
+                if same { constant(corners.take(channels)) } else { MIXED }
             })
             .collect();
-        Self { codes, bricks, counts, brick_counts }
+        Self { codes: all, words, bricks, counts, brick_counts }
+    }
+
+    /// The first code; before it and behind the last lie [`MARGIN`] more.
+    pub fn codes(&self) -> *const u16 {
+        self.codes[self.words * MARGIN..].as_ptr()
     }
 }
 
-/// A code a cell: bit k of the low byte says whether the corner (k & 1, k >> 1 & 1, k >> 2) is tumour, bit k of the high
-/// byte whether it is labelled at all. Cells are those of [`Bounds::cells`], x fastest.
-fn codes(labels: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds) -> Vec<u16> {
+/// Which channels all corners are in, where each channel has all of them or none.
+fn constant(corners: impl Iterator<Item = u8>) -> u8 {
+    let mut inside = 0;
+    for (channel, corners) in corners.enumerate() {
+        match corners {
+            0 => {}
+            0xff => inside |= 1 << channel,
+            _ => return MIXED,
+        }
+    }
+    inside
+}
+
+fn codes(members: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds, channels: usize) -> Vec<u16> {
+    let words = channels.div_ceil(2);
     let [nx, ny, nz] = bounds.cells();
-    let mut cells = vec![0u16; nx * ny * nz];
-    cells.par_chunks_mut(nx).enumerate().for_each(|(row, cells)| {
+    let mut cells = vec![0u16; words * (nx * ny * nz + 2 * MARGIN)];
+    // A voxel's bit in each of its word's bytes.
+    let spread = |bits: u8| u16::from(bits & 1) | u16::from(bits >> 1 & 1) << 8;
+    cells[words * MARGIN..][..words * nx * ny * nz].par_chunks_mut(words * nx).enumerate().for_each(|(row, cells)| {
         let (y, z) = (row % ny + bounds.low[1], row / ny + bounds.low[2]);
         for line in 0..4 {
             // Counted from 1, so that the voxel before the first needs no sign.
@@ -79,13 +116,14 @@ fn codes(labels: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds) -> Vec<u16> {
             if y == 0 || z == 0 || y > h || z > d {
                 continue;
             }
-            let labels = &labels[((z - 1) * h + y - 1) * w..][..w];
-            let code = |label: u8| u16::from(label == 2) | u16::from(label == 1 || label == 2) << 8;
-            for (i, &label) in labels[bounds.low[0]..=bounds.high[0]].iter().enumerate() {
-                let code = code(label) << (2 * line);
-                // Voxel i of the box is the second corner of cell i and the first of cell i + 1.
-                cells[i] |= code << 1;
-                cells[i + 1] |= code;
+            let members = &members[((z - 1) * h + y - 1) * w..][..w];
+            for (i, &bits) in members[bounds.low[0]..=bounds.high[0]].iter().enumerate() {
+                for word in 0..words {
+                    let code = spread(bits >> (2 * word)) << (2 * line);
+                    // Voxel i of the box is the second corner of cell i and the first of cell i + 1.
+                    cells[words * i + word] |= code << 1;
+                    cells[words * (i + 1) + word] |= code;
+                }
             }
         }
     });

@@ -1,24 +1,30 @@
 //! The sweep on the CPU. Bricks of cells that are all empty or all inside are crossed in one go, the rest
-//! [`LANES`](chunk::LANES) voxels at once. Blocks of rows run in parallel and are added in their own order, so that the number of
-//! threads does not change a bit.
+//! [`LANES`](doubles::LANES) voxels at once. Blocks of rows run in parallel and are added in their own order, so that the
+//! number of threads does not change a bit.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod cells;
 mod chunk;
+mod doubles;
+mod portable;
 
 use rayon::prelude::*;
 
 use super::geometry::Limits;
-use super::{AffineDiceSums, Matrix};
-use crate::ops::conv3d::cpu::lanes::{Isa, Lanes, Vectorised};
+use super::{ChannelSums, Matrix};
+use crate::ops::grid_sample::PaddingMode;
 use cells::{BRICK, MIXED};
-pub(super) use cells::{Cells, stats};
-use chunk::{ChannelSums, Chunk, LANES};
+pub(super) use cells::{Cells, members, stats};
+use chunk::{Chunk, Sums};
+use doubles::{Body, Doubles, Isa, LANES};
 
 /// Rows a task.
 const ROWS: usize = 16;
 
 /// What a sweep reads; its matrix maps to cells.
 pub(super) struct Sweep<'a> {
+    /// Which channels each voxel of the fixed mask is in.
     pub fixed: &'a [u8],
     /// (x, y, z).
     pub size: [usize; 3],
@@ -27,16 +33,16 @@ pub(super) struct Sweep<'a> {
 }
 
 /// Rows that one task sweeps.
-struct Block<'a, const BORDER: bool> {
+struct Block<'a, const BORDER: bool, const K: usize> {
     sweep: &'a Sweep<'a>,
     matrix: &'a Matrix,
     rows: std::ops::Range<usize>,
-    sums: &'a mut Option<AffineDiceSums>,
+    sums: &'a mut Option<[ChannelSums; K]>,
 }
 
-impl<const BORDER: bool> Vectorised for Block<'_, BORDER> {
+impl<const BORDER: bool, const K: usize> Body for Block<'_, BORDER, K> {
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
+    unsafe fn run<D: Doubles>(self) {
         let Self { sweep, matrix, rows, sums } = self;
         let [width, height, _] = sweep.size;
         for row in rows {
@@ -44,39 +50,57 @@ impl<const BORDER: bool> Vectorised for Block<'_, BORDER> {
             let start = matrix.map(|m| m[1] * y as f64 + m[2] * z as f64 + m[3]);
             let range = sweep.range(matrix, start);
             if !range.is_empty() {
-                let line = Line { start, step: matrix.map(|m| m[0]), labels: &sweep.fixed[row * width..][..width] };
-                sweep.row::<V, BORDER>(&line, range, [y as f64, z as f64], sums.get_or_insert_default());
+                let line = Line { start, step: matrix.map(|m| m[0]), members: &sweep.fixed[row * width..][..width] };
+                let sums = sums.get_or_insert([ChannelSums::default(); K]);
+                // SAFETY: the caller's promise.
+                unsafe { sweep.row::<D, BORDER, K>(&line, range, [y as f64, z as f64], sums) };
             }
         }
     }
 }
 
-/// A row of the fixed grid: where its voxels land, and their labels.
+/// A row of the fixed grid: where its voxels land, and which channels they are in.
 struct Line<'a> {
     /// Position of voxel 0, in cells.
     start: [f64; 3],
     /// From voxel to voxel.
     step: [f64; 3],
-    labels: &'a [u8],
+    members: &'a [u8],
 }
 
 impl Sweep<'_> {
-    /// The sums except G.
-    pub(super) fn run<const BORDER: bool>(&self, matrix: &Matrix) -> AffineDiceSums {
+    /// The sums of `channels` channels, except G.
+    pub(super) fn run(&self, channels: usize, padding: PaddingMode, matrix: &Matrix) -> Vec<ChannelSums> {
+        match padding {
+            PaddingMode::Border => self.padded::<true>(channels, matrix),
+            PaddingMode::Zeros => self.padded::<false>(channels, matrix),
+        }
+    }
+
+    fn padded<const BORDER: bool>(&self, channels: usize, matrix: &Matrix) -> Vec<ChannelSums> {
+        let Some(isa) = Isa::available().next() else { return Vec::new() };
+        match channels {
+            1 => self.sums::<BORDER, 1>(isa, matrix).into(),
+            2 => self.sums::<BORDER, 2>(isa, matrix).into(),
+            3 => self.sums::<BORDER, 3>(isa, matrix).into(),
+            _ => self.sums::<BORDER, 4>(isa, matrix).into(),
+        }
+    }
+
+    fn sums<const BORDER: bool, const K: usize>(&self, isa: Isa, matrix: &Matrix) -> [ChannelSums; K] {
         let [_, h, d] = self.size;
-        let isa = Isa::widest();
         let blocks: Vec<_> = (0..(h * d).div_ceil(ROWS))
             .into_par_iter()
             .map(|block| {
                 let mut sums = None;
                 let rows = block * ROWS..((block + 1) * ROWS).min(h * d);
-                isa.run(Block::<BORDER> { sweep: self, matrix, rows, sums: &mut sums });
+                isa.run(Block::<BORDER, K> { sweep: self, matrix, rows, sums: &mut sums });
                 sums
             })
             .collect();
-        let mut total = AffineDiceSums::default();
+        let mut total = [ChannelSums::default(); K];
         for block in blocks.iter().flatten() {
-            for (total, block) in total.0.iter_mut().zip(&block.0) {
+            for (total, block) in total.iter_mut().zip(block) {
                 total.add(block);
             }
         }
@@ -102,48 +126,87 @@ impl Sweep<'_> {
         if low < high { low as usize..high as usize } else { 0..0 }
     }
 
+    /// Those of them that surely lie inside the cells, and where border padding does not hold them.
+    fn sure<const BORDER: bool>(&self, line: &Line<'_>, range: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let (mut first, mut last) = (range.start as f64, range.end as f64 - 1.0);
+        let mut limits = [[0.0; 2]; 3];
+        for (r, limits) in limits.iter_mut().enumerate() {
+            *limits = [0.0, self.cells.counts[r] as f64];
+            if BORDER {
+                let [low, high] = self.limits.clamp;
+                *limits = [limits[0].max(low[r]), limits[1].min(high[r])];
+            }
+            let (start, step) = (line.start[r], line.step[r]);
+            if step != 0.0 {
+                let ends = limits.map(|u| (u - start) / step);
+                // A voxel less on either side, for rounding.
+                first = first.max(ends[0].min(ends[1]) + 1.0);
+                last = last.min(ends[0].max(ends[1]) - 1.0);
+            }
+        }
+        // Positions rise or fall along the row, rounded or not, fused or not: what holds at both ends holds between them.
+        let holds = |x: f64| {
+            (0..3).all(|r| {
+                let (start, step, [low, high]) = (line.start[r], line.step[r], limits[r]);
+                [step * x + start, step.mul_add(x, start)].iter().all(|u| *u > low && *u < high)
+            })
+        };
+        let (first, last) = (first.ceil(), last.floor());
+        if first <= last && holds(first) && holds(last) { first as usize..last as usize + 1 } else { 0..0 }
+    }
+
+    /// # Safety
+    /// As all of `D`.
     #[inline(always)]
-    fn row<V: Lanes, const BORDER: bool>(
+    unsafe fn row<D: Doubles, const BORDER: bool, const K: usize>(
         &self,
         line: &Line<'_>,
         range: std::ops::Range<usize>,
         [y, z]: [f64; 2],
-        sums: &mut AffineDiceSums,
+        sums: &mut [ChannelSums; K],
     ) {
-        let mut constant = [[0usize; 2]; 2];
-        let mut chunk = Chunk::new();
-        let mut row = [ChannelSums::zero(); 2];
+        // Voxels crossed in one go, all of them and those of the fixed mask.
+        let mut constant = [[0usize; 2]; K];
+        // SAFETY: the caller's promise, here and below.
+        let (mut chunk, mut row) = unsafe { (Chunk::<D>::new(self, line), [Sums::<D>::zero(); K]) };
+        let sure = self.sure::<BORDER>(line, &range);
         let mut next = range.start;
+        // Looking a brick up takes a third of the time of landing there, so only where the last cells were all the same.
+        let mut hopeful = true;
         while next < range.end {
             let x = next;
-            if let Some((code, steps)) = self.uniform::<BORDER>(line, x) {
+            if hopeful && let Some((inside, steps)) = self.uniform::<BORDER>(line, x) {
                 next = (x + 1).saturating_add(steps).min(range.end);
                 for (channel, constant) in constant.iter_mut().enumerate() {
-                    if code >> (8 * channel) & 0xff != 0 {
-                        let inside = |label: &&u8| **label == 2 || (channel == 1 && **label == 1);
+                    if inside >> channel & 1 == 1 {
                         constant[0] += next - x;
-                        constant[1] += line.labels[x..next].iter().filter(inside).count();
+                        constant[1] += line.members[x..next].iter().filter(|&&m| m >> channel & 1 == 1).count();
                     }
                 }
                 continue;
             }
             next = (x + LANES).min(range.end);
-            chunk.land::<V, BORDER>(self, line, x..next);
+            hopeful = if sure.start <= x && x + LANES <= sure.end {
+                unsafe { chunk.land::<BORDER, true, K>(self, line, x..next) }
+            } else {
+                unsafe { chunk.land::<BORDER, false, K>(self, line, x..next) }
+            };
             if chunk.is_full() {
-                chunk.add_to::<V>(&mut row);
+                unsafe { chunk.add_to(&mut row) };
             }
         }
-        chunk.add_to::<V>(&mut row);
-        for ((sum, row), constant) in sums.0.iter_mut().zip(&row).zip(constant) {
+        unsafe { chunk.add_to(&mut row) };
+        for ((sum, row), constant) in sums.iter_mut().zip(&row).zip(constant) {
             sum.p += constant[0] as f64;
             sum.intersection += constant[1] as f64;
-            row.finish([y, z], sum);
+            unsafe { row.finish([y, z], sum) };
         }
     }
 
-    /// Where voxel `x` lies in a brick of cells of one code: that code, and how many more voxels surely do.
+    /// Where voxel `x` lies in a brick of cells that are all inside or outside of each channel: which channels, and how many
+    /// more voxels surely do.
     #[inline(always)]
-    fn uniform<const BORDER: bool>(&self, line: &Line<'_>, x: usize) -> Option<(u16, usize)> {
+    fn uniform<const BORDER: bool>(&self, line: &Line<'_>, x: usize) -> Option<(u8, usize)> {
         let [bx, by, _] = self.cells.brick_counts;
         let [low, high] = self.limits.clamp;
         let u: [f64; 3] = std::array::from_fn(|r| line.start[r] + line.step[r] * x as f64);
@@ -168,4 +231,67 @@ fn further(u: [f64; 3], step: [f64; 3], brick: [usize; 3]) -> usize {
     }
     // A little less, so that rounding takes no step too many.
     (steps - 1e-6) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::affine_dice::Bounds;
+
+    /// Maps that keep neighbours in a row of cells, take them apart, turn around, and leave the grid. No position is on a face
+    /// of a cell, where rounding decides the slope.
+    const MATRICES: [Matrix; 4] = [
+        [[1.0213, 0.0117, 0.0003, -0.3171], [-0.0419, 0.9787, 0.0231, 0.7193], [0.0007, 0.0313, 1.0139, 0.2111]],
+        [[0.4127, 0.7019, -0.3221, 2.1333], [0.5171, -0.6133, 0.4271, 9.3177], [0.3019, 0.2293, 0.9241, -1.7337]],
+        [[-1.1093, 0.0211, 0.0001, 33.4219], [0.0133, -0.9173, 0.1021, 12.3391], [0.0009, 0.1103, 1.0027, 0.1357]],
+        [[5.3119, 0.1013, 0.0017, -40.2331], [0.2111, 1.3127, 0.0019, -2.0171], [0.0023, 0.0011, 0.2173, 3.3129]],
+    ];
+
+    fn sweep<const BORDER: bool, const K: usize>(isa: Isa, matrix: &Matrix) -> [ChannelSums; K] {
+        // Noise in one half, one channel throughout in a quarter, nothing in the rest.
+        let mask = |[w, h, d]: [usize; 3], salt: usize| -> Vec<u8> {
+            let member = |i: usize| {
+                let noise = (i + salt).wrapping_mul(2_654_435_761) >> 7 & 0xf;
+                if i < w * h * d / 2 { noise as u8 } else { u8::from(i < w * h * d * 3 / 4) }
+            };
+            (0..w * h * d).map(|i| member(i) & (0xf >> (4 - K))).collect()
+        };
+        let (size, moving_size) = ([37, 14, 25], [35, 13, 27]);
+        let (fixed, moving) = (mask(size, 1), mask(moving_size, 77));
+        let bounds: Bounds = stats(&moving, moving_size).bounds.expect("something in it");
+        let cells = Cells::new(&moving, moving_size, &bounds, K);
+        let padding = if BORDER { PaddingMode::Border } else { PaddingMode::Zeros };
+        let limits = Limits::new(&bounds, moving_size, padding);
+        Sweep { fixed: &fixed, size, cells: &cells, limits }.sums::<BORDER, K>(isa, matrix)
+    }
+
+    fn agree<const BORDER: bool, const K: usize>() {
+        for matrix in &MATRICES {
+            let plain = Isa::available().last().expect("plain code runs anywhere");
+            let want: [ChannelSums; K] = sweep::<BORDER, K>(plain, matrix);
+            assert!(want.iter().any(|sums| sums.p > 10.0), "{want:?}");
+            for isa in Isa::available() {
+                let got: [ChannelSums; K] = sweep::<BORDER, K>(isa, matrix);
+                for (got, want) in got.iter().zip(&want) {
+                    let values = |s: &ChannelSums| {
+                        let sums = s.all.as_flattened().iter().chain(s.within.as_flattened());
+                        [s.p, s.intersection].into_iter().chain(sums.copied()).collect::<Vec<f64>>()
+                    };
+                    for (a, b) in values(got).iter().zip(values(want)) {
+                        // 13000 voxels at up to 37: terms of 5e5 in all, of which f64 keeps 1e-10.
+                        assert!((a - b).abs() < 1e-9, "{isa:?} {K} {BORDER} {matrix:?}: {a} {b}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_sums_alike() {
+        agree::<true, 1>();
+        agree::<true, 2>();
+        agree::<false, 2>();
+        agree::<true, 3>();
+        agree::<false, 4>();
+    }
 }

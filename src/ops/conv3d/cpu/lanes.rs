@@ -10,8 +10,6 @@
 pub(in crate::ops) trait Lanes: Copy {
     /// Floats a register holds.
     const COUNT: usize;
-    /// Does a multiplication with an addition take one instruction, and rounding down another? Otherwise they are calls.
-    const FUSED: bool;
 
     /// `*p` in every lane. `p` points at a float.
     unsafe fn splat(p: *const f32) -> Self;
@@ -114,7 +112,6 @@ impl Isa {
 
 impl Lanes for [f32; 4] {
     const COUNT: usize = 4;
-    const FUSED: bool = cfg!(target_arch = "aarch64");
 
     #[inline(always)]
     unsafe fn splat(p: *const f32) -> Self {
@@ -167,7 +164,6 @@ mod x86 {
 
     impl Lanes for Ymm {
         const COUNT: usize = 8;
-        const FUSED: bool = true;
 
         #[inline(always)]
         unsafe fn splat(p: *const f32) -> Self {
@@ -196,7 +192,6 @@ mod x86 {
 
     impl Lanes for Zmm {
         const COUNT: usize = 16;
-        const FUSED: bool = true;
 
         #[inline(always)]
         unsafe fn splat(p: *const f32) -> Self {

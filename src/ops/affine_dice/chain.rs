@@ -1,0 +1,132 @@
+//! Parameters, the index maps they mean, and derivatives by them.
+
+use super::{Diagonal, Frame, Matrix};
+
+/// The index map `post` [A | b] `pre`, with [A | b] made of parameters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Chain {
+    /// From the fixed grid.
+    pub pre: Matrix,
+    /// To the moving grid.
+    pub post: Matrix,
+    /// Between the two.
+    pub parameters: Parameters,
+}
+
+/// What [A | b] is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Parameters {
+    /// Its 12 entries, row by row.
+    Matrix,
+    /// A = s Rz Ry Rx and b = `reach` t. Parameters: t, the angles about x, y and z in radians, ln s; the first `count` of
+    /// them, the others are 0.
+    Motion {
+        /// 3, 6 or 7.
+        count: usize,
+        /// How long a shift of 1 is.
+        reach: f64,
+    },
+}
+
+impl From<&Frame> for Chain {
+    fn from(frame: &Frame) -> Self {
+        let matrix = |diagonal: &Diagonal| -> Matrix {
+            std::array::from_fn(|r| {
+                let mut row = [0.0, 0.0, 0.0, diagonal.offset[r]];
+                row[r] = diagonal.scale[r];
+                row
+            })
+        };
+        Self { pre: matrix(&frame.input), post: matrix(&frame.output), parameters: Parameters::Matrix }
+    }
+}
+
+impl Chain {
+    /// The index map that parameters mean.
+    ///
+    /// # Panics
+    /// With fewer parameters than there are.
+    pub fn matrix(&self, parameters: &[f64]) -> Matrix {
+        after(&self.post, &after(&self.parameters.map(parameters), &self.pre))
+    }
+
+    /// d / d parameters from d / d index map.
+    ///
+    /// # Panics
+    /// With fewer parameters than there are.
+    pub fn gradient(&self, parameters: &[f64], by_matrix: &Matrix) -> Vec<f64> {
+        // Through `pre`, then through `post`.
+        let inner: Matrix = std::array::from_fn(|i| {
+            std::array::from_fn(|k| {
+                if k == 3 { by_matrix[i][3] } else { (0..4).map(|c| by_matrix[i][c] * self.pre[k][c]).sum() }
+            })
+        });
+        let by_map =
+            std::array::from_fn(|r| std::array::from_fn(|k| (0..3).map(|i| self.post[i][r] * inner[i][k]).sum()));
+        self.parameters.gradient(parameters, &by_map)
+    }
+}
+
+impl Parameters {
+    /// [A | b].
+    fn map(&self, parameters: &[f64]) -> Matrix {
+        match self {
+            Self::Matrix => std::array::from_fn(|r| std::array::from_fn(|c| parameters[4 * r + c])),
+            Self::Motion { count, reach } => {
+                let motion = Motion::new(&parameters[..*count]);
+                std::array::from_fn(|r| {
+                    let [a, b, c] = motion.linear[r];
+                    [a, b, c, reach * parameters[r]]
+                })
+            }
+        }
+    }
+
+    /// d / d parameters from d / d [A | b].
+    fn gradient(&self, parameters: &[f64], by_map: &Matrix) -> Vec<f64> {
+        let &Self::Motion { count, reach } = self else { return by_map.as_flattened().to_vec() };
+        let Motion { linear, axes } = Motion::new(&parameters[..count]);
+        // Columns of A crossed with the derivatives by them.
+        let torque: [f64; 3] = std::array::from_fn(|r| {
+            let (i, j) = ((r + 1) % 3, (r + 2) % 3);
+            (0..3).map(|k| linear[i][k] * by_map[j][k] - linear[j][k] * by_map[i][k]).sum()
+        });
+        let by_parameter = |p: usize| match p {
+            0..=2 => reach * by_map[p][3],
+            3..=5 => (0..3).map(|r| axes[p - 3][r] * torque[r]).sum(),
+            _ => (0..9).map(|i| linear[i / 3][i % 3] * by_map[i / 3][i % 3]).sum(),
+        };
+        (0..count).map(by_parameter).collect()
+    }
+}
+
+/// s R, and the axes about which the angles about x, y and z turn it: d A / d angle is the axis crossed with A's columns.
+struct Motion {
+    linear: [[f64; 3]; 3],
+    axes: [[f64; 3]; 3],
+}
+
+impl Motion {
+    fn new(parameters: &[f64]) -> Self {
+        let at = |i: usize| parameters.get(i).copied().unwrap_or(0.0);
+        let [(sx, cx), (sy, cy), (sz, cz)] = [3, 4, 5].map(|i| at(i).sin_cos());
+        let scale = at(6).exp();
+        let turn = [
+            [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
+            [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
+            [-sy, cy * sx, cy * cx],
+        ];
+        let axes = [turn.map(|row| row[0]), [-sz, cz, 0.0], [0.0, 0.0, 1.0]];
+        Self { linear: turn.map(|row| row.map(|v| v * scale)), axes }
+    }
+}
+
+/// x -> a(b(x)).
+fn after(a: &Matrix, b: &Matrix) -> Matrix {
+    std::array::from_fn(|r| {
+        std::array::from_fn(|c| {
+            let constant = if c == 3 { a[r][3] } else { 0.0 };
+            (0..3).map(|k| a[r][k] * b[k][c]).sum::<f64>() + constant
+        })
+    })
+}
