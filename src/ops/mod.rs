@@ -39,7 +39,7 @@ pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
 pub use conv3d::{Algorithm as Conv3dAlgorithm, conv3d_by};
 pub use conv3d::{Conv3dGradients, Conv3dParams, Epilogue as ConvEpilogue, conv3d, conv3d_backward, conv3d_then};
 #[cfg(feature = "gpu")]
-pub use conv3d::{gpu::allow_tf32, tune::tune_convolutions};
+pub use conv3d::{facts::allow_tf32, tune::tune_convolutions};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
 pub use interpolate::{Interpolate, interpolate3d};

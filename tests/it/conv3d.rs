@@ -8,17 +8,17 @@ use rand::Rng;
 use crate::support::{assert_close, assert_exact, devices, f64s, float_types, integers, rng, tensor, uniform};
 
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    x: Shape,
-    w: Shape,
-    params: Conv3dParams,
+pub struct Case {
+    pub x: Shape,
+    pub w: Shape,
+    pub params: Conv3dParams,
 }
 
-fn case(x: Shape, w: Shape, stride: [usize; 3], padding: [usize; 3], dilation: [usize; 3], groups: usize) -> Case {
+pub fn case(x: Shape, w: Shape, stride: [usize; 3], padding: [usize; 3], dilation: [usize; 3], groups: usize) -> Case {
     Case { x, w, params: Conv3dParams { stride, padding, dilation, groups } }
 }
 
-fn cases() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
     const ONE: [usize; 3] = [1; 3];
     const NONE: [usize; 3] = [0; 3];
     let chosen = vec![
@@ -64,7 +64,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Shapes nobody chose. Kernels always fit the padded input.
-fn drawn(rng: &mut impl Rng) -> Case {
+pub fn drawn(rng: &mut impl Rng) -> Case {
     let groups = rng.random_range(1..4);
     let (ci, co) = (rng.random_range(1..7), groups * rng.random_range(1..7));
     let mut case =
@@ -80,12 +80,12 @@ fn drawn(rng: &mut impl Rng) -> Case {
     case
 }
 
-fn len(shape: Shape) -> usize {
+pub fn len(shape: Shape) -> usize {
     shape.iter().product()
 }
 
 /// Roundings of a sum of `terms` products, with a bias and a second stage.
-fn roundings(terms: usize) -> usize {
+pub fn roundings(terms: usize) -> usize {
     terms + 2
 }
 
@@ -148,7 +148,7 @@ fn holds(dtype: DType, largest: f64) -> bool {
         }
 }
 
-fn compare_exact(what: &str, got: &Tensor, want: &Sums) {
+pub fn compare_exact(what: &str, got: &Tensor, want: &Sums) {
     if holds(got.dtype(), want.magnitude.iter().fold(0.0, |a, b| b.max(a))) {
         assert_exact(what, got, &want.value);
     }
@@ -191,106 +191,6 @@ fn the_same_bits_every_time() {
     }
 }
 
-/// The layers of design's table through CUDA's compiler: matrix instructions in the inner loop, copies of 16 bytes, and
-/// enough warps to hide what they wait for.
-#[test]
-#[cfg(feature = "cuda-compile")]
-fn matrix_kernels_keep_what_they_promise() {
-    use ops::Conv3dAlgorithm as By;
-    for device in devices().iter().filter(|d| crate::support::compiles_only(d)) {
-        for (by, channels, size) in [
-            (By::ImplicitGemm, 32, 96),
-            (By::ImplicitGemm, 64, 64),
-            (By::ImplicitGemm, 320, 8),
-            (By::Halo, 32, 48),
-            (By::Halo, 64, 48),
-        ] {
-            let x = Tensor::zeros(device, [1, channels, size, size, size], DType::F16).expect("zeros");
-            let w = Tensor::zeros(device, [channels, channels, 3, 3, 3], DType::F16).expect("zeros");
-            let params = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
-            ops::conv3d_by(by, &x, &w, None, &params, &ops::ConvEpilogue::NONE).expect("a launch");
-            device.synchronize().unwrap_or_else(|e| panic!("{by}, {channels} channels: {e}"));
-        }
-        let verdicts = nephron_cuda_compile::verdicts().into_iter();
-        // Loads and stores as wide as they come, and whole chunks of channels.
-        let whole = |options: &str| options.starts_with("n: 8, p: 2") && !options.contains("chunk: 16");
-        let wide: Vec<_> = verdicts.filter(|v| whole(&v.options)).collect();
-        // What is not a matrix instruction is addresses, copies and waiting: docs/performance.md says how much.
-        for (kernel, tilings, instructions) in [("conv3d_implicit_gemm", 2, 14), ("conv3d_halo", 2, 5)] {
-            let wide: Vec<_> = wide.iter().filter(|v| v.kernel.contains(kernel)).collect();
-            assert!(wide.len() >= 2 * tilings, "{tilings} tilings of {kernel} for two GPUs: {wide:#?}");
-            for v in wide {
-                let code = v.resources.code;
-                assert!(v.warps >= 8, "{v:#?}");
-                assert!(code.wide_loads >= 4 && code.loop_multiplications >= 16, "{v:#?}");
-                assert!(code.loop_instructions <= instructions * code.loop_multiplications, "{v:#?}");
-            }
-        }
-    }
-}
-
-/// f32 on matrix instructions where that is allowed, through CUDA's compiler; each test is a process of its own.
-#[test]
-#[cfg(feature = "cuda-compile")]
-fn f32_is_rounded_to_tf32_only_where_that_is_allowed() {
-    use ops::Conv3dAlgorithm as By;
-    for device in devices().iter().filter(|d| crate::support::compiles_only(d)) {
-        let x = Tensor::zeros(device, [1, 32, 16, 16, 16], DType::F32).expect("zeros");
-        let w = Tensor::zeros(device, [64, 32, 3, 3, 3], DType::F32).expect("zeros");
-        let params = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
-        let run = |by| ops::conv3d_by(by, &x, &w, None, &params, &ops::ConvEpilogue::NONE);
-        let kernels = [By::ImplicitGemm, By::Halo];
-        for by in kernels {
-            assert_names(&run(by).expect_err("not allowed").to_string(), &["tf32 allowed", "found f32"]);
-        }
-        ops::allow_tf32(true);
-        for by in kernels {
-            run(by).expect("a launch");
-            device.synchronize().unwrap_or_else(|e| panic!("{by}: {e}"));
-        }
-        ops::allow_tf32(false);
-        let tf32: Vec<_> =
-            nephron_cuda_compile::verdicts().into_iter().filter(|v| v.options.contains("Tf32")).collect();
-        assert!(tf32.len() >= 4, "two kernels for two GPUs: {tf32:#?}");
-        for v in tf32 {
-            assert!(v.resources.code.loop_multiplications >= 16 && v.warps >= 8, "{v:#?}");
-        }
-    }
-}
-
-/// The first and the last layer through CUDA's compiler: a loop of FMAs and little else, loads of 16 bytes, warps.
-#[test]
-#[cfg(feature = "cuda-compile")]
-fn stems_and_heads_keep_what_they_promise() {
-    for device in devices().iter().filter(|d| crate::support::compiles_only(d)) {
-        let run = |x: Shape, w: Shape, padding, by| {
-            let [x, w] = [x, w].map(|shape| Tensor::zeros(device, shape, DType::F16).expect("zeros"));
-            let params = Conv3dParams { padding, ..Conv3dParams::default() };
-            ops::conv3d_by(by, &x, &w, None, &params, &ops::ConvEpilogue::NONE).expect("a launch");
-            device.synchronize().unwrap_or_else(|e| panic!("{by}: {e}"));
-        };
-        run([1, 1, 128, 128, 128], [32, 1, 3, 3, 3], [1; 3], ops::Conv3dAlgorithm::Stem);
-        run([1, 32, 128, 128, 128], [3, 32, 1, 1, 1], [0; 3], ops::Conv3dAlgorithm::Pointwise);
-        let verdicts = nephron_cuda_compile::verdicts();
-        let named = |kernel: &str, options: &str| {
-            let of = |v: &&nephron_cuda_compile::Verdict| v.kernel.contains(kernel) && v.options.contains(options);
-            let found: Vec<_> = verdicts.iter().filter(of).collect();
-            assert!(found.len() >= 2, "{kernel} for two GPUs");
-            found
-        };
-        for v in named("conv3d_stem", "groups: 4, ci: 1, kernel: [3, 3, 3]").iter().filter(|v| v.units == 256) {
-            let code = v.resources.code;
-            assert!(v.warps >= 16 && v.resources.spill_store_bytes == 0, "{v:#?}");
-            // A row of taps is 192 FMAs a unit.
-            assert!(code.loop_multiplications >= 192, "{v:#?}");
-            assert!(100 * code.loop_multiplications >= 90 * code.loop_instructions, "{v:#?}");
-        }
-        for v in named("conv3d_pointwise", "ci: 32, co: 3").iter().filter(|v| v.types.contains("f16")) {
-            assert!(v.warps >= 32 && v.resources.code.wide_loads >= 1, "{v:#?}");
-        }
-    }
-}
-
 #[test]
 #[cfg(feature = "gpu")]
 fn an_algorithm_that_cannot_is_refused_with_both_values() {
@@ -312,7 +212,7 @@ fn refusal(x: Shape, w: Shape, params: Conv3dParams) -> String {
     ops::conv3d(&zeros(x), &zeros(w), None, &params).expect_err("must be refused").to_string()
 }
 
-fn assert_names(message: &str, parts: &[&str]) {
+pub fn assert_names(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "'{part}' is missing: {message}");
     }
@@ -378,100 +278,4 @@ fn mixed_operands_are_refused() {
             assert_names(&message, &["weight", "f16", "f32"]);
         }
     }
-}
-
-fn check_backward(case: &Case, data: [&[f32]; 3], compare: impl Fn(&str, &Tensor, &Sums)) {
-    let [x, w, dy] = data.map(f64s);
-    let want = reference::conv3d_backward(&x, case.x, &w, case.w, &dy, &case.params);
-    let ys = reference::conv3d(&x, case.x, &w, case.w, None, &case.params).shape;
-    for device in devices() {
-        for dtype in float_types(device) {
-            let [x, w, dy] = [(case.x, data[0]), (case.w, data[1]), (ys, data[2])]
-                .map(|(shape, data)| tensor(device, shape, dtype, data));
-            let got = ops::conv3d_backward(&x, &w, &dy, &case.params).unwrap_or_else(|e| panic!("{case:?}: {e}"));
-            for (name, got, want) in [("dx", &got.dx, &want.dx), ("dw", &got.dw, &want.dw), ("db", &got.db, &want.db)] {
-                assert_eq!(got.shape(), want.shape, "{name} of {case:?}");
-                compare(&format!("conv3d_backward {name} {case:?}"), got, want);
-            }
-        }
-    }
-}
-
-/// Random data of a case's dy.
-fn output_len(case: &Case) -> usize {
-    let (x, w) = (vec![0.0; len(case.x)], vec![0.0; len(case.w)]);
-    len(reference::conv3d(&x, case.x, &w, case.w, None, &case.params).shape)
-}
-
-#[test]
-fn gradients_of_whole_numbers_are_exact() {
-    let mut rng = rng();
-    for case in cases() {
-        let lens = [len(case.x), len(case.w), output_len(&case)];
-        let [x, w, dy] = lens.map(|n| integers(&mut rng, n, 2));
-        check_backward(&case, [&x, &w, &dy], compare_exact);
-    }
-}
-
-#[test]
-fn gradients_agree_with_the_reference() {
-    let mut rng = rng();
-    let mut all = cases();
-    // Enough rows for several splits.
-    all.push(case([1, 3, 9, 40, 33], [5, 3, 1, 1, 3], [1; 3], [0; 3], [1; 3], 1));
-    all.extend((0..8).map(|_| drawn(&mut rng)));
-    for case in &all {
-        let lens = [len(case.x), len(case.w), output_len(case)];
-        let [x, w, dy] = lens.map(|n| uniform(&mut rng, n));
-        // The longest of the three sums.
-        let terms = (lens[2] / case.w[0]).max(case.w[0] * case.w[2..].iter().product::<usize>());
-        check_backward(case, [&x, &w, &dy], |what, got, want| {
-            assert_close(what, got, &want.value, &want.magnitude, roundings(terms) + 256);
-        });
-    }
-}
-
-/// The convolution is linear in each operand, so central differences are exact but for rounding.
-#[test]
-fn the_reference_gradients_are_central_differences() {
-    let mut rng = rng();
-    for case in cases().iter().filter(|c| len(c.x) * output_len(c) < 20_000) {
-        let lens = [len(case.x), len(case.w), output_len(case)];
-        let [x, w, dy] = lens.map(|n| f64s(&uniform(&mut rng, n)));
-        let b = vec![0.0; case.w[0]];
-        let loss = |x: &[f64], w: &[f64], b: &[f64]| {
-            let y = reference::conv3d(x, case.x, w, case.w, Some(b), &case.params).value;
-            y.iter().zip(&dy).map(|(y, dy)| y * dy).sum::<f64>()
-        };
-        let difference = |data: &[f64], i: usize, loss: &dyn Fn(&[f64]) -> f64| {
-            let at = |step: f64| {
-                let mut moved = data.to_vec();
-                moved[i] += step;
-                loss(&moved)
-            };
-            (at(0.5) - at(-0.5)) / 1.0
-        };
-        let g = reference::conv3d_backward(&x, case.x, &w, case.w, &dy, &case.params);
-        let wanted = |name: &str, data: &[f64], got: &Sums, loss: &dyn Fn(&[f64]) -> f64| {
-            for i in 0..data.len() {
-                let want = difference(data, i, loss);
-                assert!((got.value[i] - want).abs() <= 1e-10 * (1.0 + want.abs()), "{name}[{i}] of {case:?}");
-            }
-        };
-        wanted("dx", &x, &g.dx, &|x| loss(x, &w, &b));
-        wanted("dw", &w, &g.dw, &|w| loss(&x, w, &b));
-        wanted("db", &b, &g.db, &|b| loss(&x, &w, b));
-    }
-}
-
-#[test]
-fn a_gradient_of_another_shape_is_refused() {
-    let zeros = |shape| Tensor::zeros(&Device::Cpu, shape, DType::F32).expect("zeros");
-    let (x, w) = (zeros([1, 2, 4, 4, 4]), zeros([3, 2, 3, 3, 3]));
-    let refused = |dy: &Tensor| {
-        ops::conv3d_backward(&x, &w, dy, &Conv3dParams::default()).expect_err("must be refused").to_string()
-    };
-    assert_names(&refused(&zeros([1, 3, 2, 2, 3])), &["dy", "[1, 3, 2, 2, 2]", "[1, 3, 2, 2, 3]"]);
-    let labels = Tensor::zeros(&Device::Cpu, [1, 3, 2, 2, 2], DType::U8).expect("labels");
-    assert_names(&refused(&labels), &["dy", "f32", "u8"]);
 }

@@ -15,6 +15,9 @@ mod cli;
 mod cohort;
 mod components;
 mod conv3d;
+mod conv3d_backward;
+#[cfg(feature = "cuda-compile")]
+mod conv3d_compiled;
 mod conv_block;
 mod conv_epilogue;
 mod conv_transpose3d;

@@ -8,15 +8,14 @@ use std::fmt;
 use std::iter;
 use std::str::FromStr;
 
-use nephron_kernels::conv3d::implicit_gemm::Step;
 use nephron_kernels::conv3d::stem::{Brick, RUN};
 
 use super::bricks::{self, HaloTiling};
+use super::facts::Facts;
 use super::tiling::{self, Tiling};
 use super::{Conv3dProblem, pointwise, stem};
 use crate::error::{Error, Result};
 use crate::ops::trace;
-use crate::tensor::DType;
 
 /// The ways to convolve on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,27 +67,6 @@ impl FromStr for Algorithm {
     }
 }
 
-/// What the choice depends on.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::ops) struct Facts {
-    /// `mma.sync` and cp.async for the problem's type, and `ldmatrix` where it is of 16 bits?
-    pub(in crate::ops) matrix: bool,
-    /// cp.async?
-    pub(in crate::ops) copy_async: bool,
-    /// A processor that plays a GPU (lavapipe)?
-    pub(in crate::ops) software: bool,
-    /// Bytes of shared memory a cube may have.
-    pub(in crate::ops) shared_bytes: usize,
-    /// Units a cube may have.
-    pub(in crate::ops) units: usize,
-    /// Cubes that run side by side, at least.
-    pub(in crate::ops) processors: usize,
-    /// Elements loaded at once: a divisor of the input channels.
-    pub(in crate::ops) width: usize,
-    /// A tensor's type.
-    pub(in crate::ops) dtype: DType,
-}
-
 /// A kernel and the tiles it runs with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::ops) enum Plan {
@@ -99,22 +77,6 @@ pub(in crate::ops) enum Plan {
     RegisterBlocked(Tiling),
     ImplicitGemm(Tiling),
     Halo(HaloTiling),
-}
-
-impl Facts {
-    /// The same for a kernel that has no step for tf32: f32 is multiplied as it is.
-    pub(in crate::ops) fn without_tf32(self) -> Self {
-        Self { matrix: self.matrix && self.dtype != DType::F32, ..self }
-    }
-
-    /// What multiplies.
-    pub(in crate::ops) fn step(&self) -> Step {
-        match (self.matrix, self.dtype) {
-            (false, _) => Step::Plain,
-            (true, DType::F32) => Step::Tf32,
-            (true, _) => Step::Mma,
-        }
-    }
 }
 
 impl Plan {

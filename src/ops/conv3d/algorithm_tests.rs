@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ops::Conv3dParams;
+use crate::tensor::DType;
 
 const GPU: Facts = Facts {
     matrix: true,

@@ -6,7 +6,8 @@ use nephron_kernels::conv3d::halo::Bricks;
 use nephron_kernels::conv3d::implicit_gemm::{PLANE, Planes, Step};
 
 use super::Conv3dProblem;
-use super::algorithm::{Algorithm, Facts, refuse};
+use super::algorithm::{Algorithm, refuse};
+use super::facts::Facts;
 use super::tiling::transfer;
 use crate::error::Error;
 use crate::tensor::Tensor;

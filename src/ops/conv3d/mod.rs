@@ -1,16 +1,20 @@
 //! 3D convolution and its gradients (2D is depth 1).
 
 #[cfg(feature = "gpu")]
-pub(in crate::ops) mod algorithm;
+mod algorithm;
 #[cfg(feature = "gpu")]
 mod bricks;
 pub(in crate::ops) mod cpu;
+#[cfg(feature = "gpu")]
+pub(in crate::ops) mod facts;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 #[cfg(feature = "gpu")]
 pub mod gpu_backward;
 #[cfg(feature = "gpu")]
 pub mod halo;
+#[cfg(feature = "gpu")]
+mod matrix_product;
 #[cfg(feature = "gpu")]
 mod pointwise;
 pub(in crate::ops) mod problem;

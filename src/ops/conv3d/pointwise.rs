@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 use nephron_kernels::conv3d::pointwise;
 
 use super::Conv3dProblem;
-use super::algorithm::Facts;
+use super::facts::Facts;
 use super::gpu::{Conv3dHandles, bias_or_nothing};
 use crate::error::Error;
 use crate::ops::launch::{BLOCK, array, grid, with_float};

@@ -6,7 +6,7 @@ use nephron_kernels::conv3d::implicit_gemm::{PLANE, Planes, Step};
 use nephron_kernels::conv3d::register_blocked::Block;
 use nephron_kernels::conv3d::staging::{Tiles, Transfer};
 
-use super::algorithm::Facts;
+use super::facts::Facts;
 
 /// Tiles and how units share them; each kernel reads its own half.
 #[derive(Debug, Clone, Copy, PartialEq)]

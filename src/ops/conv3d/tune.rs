@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Conv3dProblem;
 use super::algorithm::{self, Algorithm, Plan};
+use super::facts::facts;
 use super::gpu::{self, Conv3dHandles};
 use crate::device::gpu::{Gpu, with_client};
 use crate::error::Result;
@@ -63,7 +64,7 @@ pub(in crate::ops) fn plan(
 
 /// The plan that `cache` names, else the fastest, which is then written there.
 fn tuned_plan(device: &Gpu, dtype: DType, problem: &Conv3dProblem, cache: Option<&Path>) -> Result<Plan> {
-    let facts = with_client!(device, client => gpu::facts(client, dtype, problem.weight_shape()[1]));
+    let facts = with_client!(device, client => facts(client, dtype, problem.weight_shape()[1]));
     let mut candidates = algorithm::ranked(problem, &facts);
     candidates.truncate(CANDIDATES);
     let (identity, shape) = (device.identity(), shape(problem, dtype));

@@ -9,7 +9,7 @@ use nephron_kernels::conv3d::staging::{Tiles, Transfer};
 
 use super::ConvTranspose3dProblem;
 use crate::error::{Error, Result};
-use crate::ops::conv3d::algorithm::Facts;
+use crate::ops::conv3d::facts::Facts;
 use crate::ops::trace;
 
 /// The ways to convolve transposed on a GPU.

@@ -8,7 +8,8 @@ use nephron_kernels::conv3d::GeometryLaunch;
 use super::ConvTranspose3dProblem;
 use super::algorithm::{self, Algorithm, Plan, Tiling};
 use crate::error::{Error, Result};
-use crate::ops::conv3d::gpu::{bias_or_nothing, channels_a_unit, facts, windows};
+use crate::ops::conv3d::facts::facts;
+use crate::ops::conv3d::gpu::{bias_or_nothing, channels_a_unit, windows};
 use crate::ops::launch::{array, cube_grid, grid, with_float};
 use crate::tensor::DType;
 
