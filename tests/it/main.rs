@@ -12,6 +12,7 @@ mod bspline;
 mod cli;
 mod cohort;
 mod conv3d;
+mod conv3d_compiled;
 mod conv_block;
 mod conv_transpose3d;
 mod crop;
