@@ -82,14 +82,26 @@ fn outcome(toolkit: &Toolkit, source: &str, arch: Architecture) -> Result<Outcom
     Ok(outcome)
 }
 
-/// CubeCL writes the type definitions in front of the kernel in an order that differs between processes.
+/// CubeCL writes type definitions, in front of the kernel, and declarations of variables and shared memory, in it, in an order
+/// that differs between processes; what has the same size in shared memory changes places.
 fn hash(source: &str, arch: Architecture, version: &str) -> u128 {
     let (definitions, body) = source.split_at(source.find("extern \"C\" __global__").unwrap_or(0));
-    let mut definitions: Vec<_> = definitions.lines().collect();
-    definitions.sort_unstable();
+    let (declarations, body): (Vec<_>, Vec<_>) = body.lines().partition(|line| is_declaration(line));
+    let declarations = declarations.into_iter().filter_map(|line| line.split("dynamic_shared_mem[").next());
+    let mut unordered: Vec<_> = definitions.lines().chain(declarations).collect();
+    unordered.sort_unstable();
     let mut hasher = StableHasher::new();
-    (FORMAT, version, arch.name, definitions, body).hash(&mut hasher);
+    (FORMAT, version, arch.name, unordered, body).hash(&mut hasher);
     hasher.finalize()
+}
+
+/// `float l_mut_7;`, or a name for a part of shared memory, with its comment.
+fn is_declaration(line: &str) -> bool {
+    let words: Vec<_> = line.split_whitespace().collect();
+    matches!(words[..], [_, name] if ["l_mut_", "l_arr_"].iter().any(|p| name.starts_with(p)) && name.ends_with(';'))
+        || line.contains("&dynamic_shared_mem[")
+        || line.contains("(dynamic_shared_mem[")
+        || words.starts_with(&["//", "Shared"])
 }
 
 fn asks_for_tensor_cores(source: &str) -> bool {

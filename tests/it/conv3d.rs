@@ -18,10 +18,9 @@ pub fn case(x: Shape, w: Shape, stride: [usize; 3], padding: [usize; 3], dilatio
     Case { x, w, params: Conv3dParams { stride, padding, dilation, groups } }
 }
 
-pub fn cases() -> Vec<Case> {
-    const ONE: [usize; 3] = [1; 3];
+fn chosen() -> Vec<Case> {
     const NONE: [usize; 3] = [0; 3];
-    let chosen = vec![
+    vec![
         case([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], ONE, NONE, ONE, 1),
         case([2, 3, 5, 7, 11], [5, 3, 3, 3, 3], ONE, ONE, ONE, 1),
         case([1, 4, 7, 9, 5], [8, 4, 3, 3, 3], [2; 3], ONE, ONE, 1),
@@ -54,13 +53,20 @@ pub fn cases() -> Vec<Case> {
         // whole tiles of the largest shapes, several steps and cubes of them
         case([1, 32, 4, 8, 9], [64, 32, 3, 3, 3], ONE, ONE, ONE, 1),
         case([1, 40, 24, 24, 24], [64, 40, 1, 1, 1], ONE, NONE, ONE, 1),
-    ];
-    // What the benches time, cut to a few voxels.
-    let timed = nephron::shapes::CONVS.iter().map(|shape| {
+    ]
+}
+
+/// What the benches time, cut to a few voxels.
+fn timed() -> Vec<Case> {
+    let cut = |shape: &nephron::shapes::Conv| {
         let (stride, padding) = shape.stride_padding();
         case(shape.input(3), shape.weight(), stride, padding, ONE, 1)
-    });
-    chosen.into_iter().chain(timed).collect()
+    };
+    nephron::shapes::CONVS.iter().map(cut).collect()
+}
+
+pub fn cases() -> Vec<Case> {
+    chosen().into_iter().chain(timed()).collect()
 }
 
 /// Shapes nobody chose. Kernels always fit the padded input.
@@ -154,29 +160,47 @@ pub fn compare_exact(what: &str, got: &Tensor, want: &Sums) {
     }
 }
 
-#[test]
-fn whole_numbers_are_exact() {
+fn check_whole_numbers(cases: &[Case]) {
     let mut rng = rng();
-    for case in cases() {
+    for case in cases {
         let (x, w) = (integers(&mut rng, len(case.x), 3), integers(&mut rng, len(case.w), 2));
         let b = integers(&mut rng, case.w[0], 9);
-        check(&case, &x, &w, Some(&b), compare_exact);
+        check(case, &x, &w, Some(&b), compare_exact);
     }
 }
 
 #[test]
-fn agrees_with_the_reference() {
-    let mut rng = rng();
-    let mut all = cases();
-    all.extend((0..12).map(|_| drawn(&mut rng)));
-    for (i, case) in all.iter().enumerate() {
-        let (x, w) = (uniform(&mut rng, len(case.x)), uniform(&mut rng, len(case.w)));
-        let b = uniform(&mut rng, case.w[0]);
+fn whole_numbers_are_exact() {
+    check_whole_numbers(&chosen());
+}
+
+#[test]
+fn whole_numbers_are_exact_at_timed_shapes() {
+    check_whole_numbers(&timed());
+}
+
+fn check_agreement(rng: &mut impl Rng, cases: &[Case]) {
+    for (i, case) in cases.iter().enumerate() {
+        let (x, w) = (uniform(rng, len(case.x)), uniform(rng, len(case.w)));
+        let b = uniform(rng, case.w[0]);
         let terms = case.w[1..].iter().product();
         check(case, &x, &w, (i % 2 == 0).then_some(&b), |what, got, want| {
             assert_close(what, got, &want.value, &want.magnitude, roundings(terms));
         });
     }
+}
+
+#[test]
+fn agrees_with_the_reference() {
+    check_agreement(&mut rng(), &chosen());
+}
+
+#[test]
+fn agrees_with_the_reference_at_timed_and_drawn_shapes() {
+    let mut rng = rng();
+    let mut all = timed();
+    all.extend((0..12).map(|_| drawn(&mut rng)));
+    check_agreement(&mut rng, &all);
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn the_matrix_product_keeps_what_it_promises() {
         }
         let verdicts = nephron_cuda_compile::verdicts().into_iter();
         let wide: Vec<_> = verdicts
-            .filter(|v| v.kernel.contains("conv_transpose3d_gemm") && v.options.starts_with("n: 8, w: 2, s: 8"))
+            .filter(|v| v.kernel.contains("conv_transpose3d_gemm") && v.options.starts_with("n: 8, p: 2, s: 8"))
             .collect();
         assert!(wide.len() >= 4, "two tilings for two GPUs: {wide:#?}");
         for v in wide.iter().filter(|v| v.options.contains("Mma")) {

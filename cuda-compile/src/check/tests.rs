@@ -69,6 +69,27 @@ fn the_order_of_type_definitions_does_not_matter() {
 }
 
 #[test]
+fn the_order_of_declarations_does_not_matter() {
+    let arch = crate::properties::ARCHITECTURES[0];
+    let shared = |name: &str, at: usize| {
+        let pointer = format!("float *{name} = reinterpret_cast<float*>(&dynamic_shared_mem[{at}]);");
+        format!("// Shared array size: 8, 32 bytes\n{pointer}\n")
+    };
+    let kernel = |declarations: &str, rest: &str| {
+        format!("extern \"C\" __global__ void k() {{\n{declarations}{rest}\nx = l_mut_1;\n}}")
+    };
+    let one = kernel(&(shared("a", 0) + &shared("b", 32)), "float l_mut_1;\nfloat l_mut_2;\nl_mut_1 = y;");
+    let two = kernel(&(shared("b", 0) + &shared("a", 32)), "float l_mut_2;\nfloat l_mut_1;\nl_mut_1 = y;");
+    assert_eq!(hash(&one, arch, "13.2"), hash(&two, arch, "13.2"));
+    for other in [one.replace("l_mut_1 = y", "l_mut_2 = y"), one.replace("float l_mut_2", "int l_mut_2")] {
+        assert_ne!(hash(&one, arch, "13.2"), hash(&other, arch, "13.2"));
+    }
+    let third =
+        kernel(&(shared("a", 0) + &shared("b", 32) + &shared("c", 64)), "float l_mut_1;\nfloat l_mut_2;\nl_mut_1 = y;");
+    assert_ne!(hash(&one, arch, "13.2"), hash(&third, arch, "13.2"));
+}
+
+#[test]
 fn errors_come_before_warnings() {
     let log = "k(3): warning #177-D: variable is unused\n\nk(4): error: identifier \"x\" is undefined";
     assert!(errors_first(log).starts_with("k(4): error"));

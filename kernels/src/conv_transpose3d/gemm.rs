@@ -36,13 +36,13 @@ pub fn shared_bytes(t: &Tiles) -> usize {
     t.stages * (t.m + t.n) * t.k * t.bytes + 4 * t.m + 8 * t.n
 }
 
-/// y of x [n, d, h, w, ci] and w [ci, kd, kh, kw, co], kernel = stride, no padding, one group; `b` [co] where `biased`. `W`
+/// y of x [n, d, h, w, ci] and w [ci, kd, kh, kw, co], kernel = stride, no padding, one group; `b` [co] where `biased`. `P`
 /// is 1 or 2, a divisor of all columns; `S`, channels stored at a time, is at most 8 and divides co, the pitch and the
 /// offset. A plane's share of `n` is a multiple of [`SEATS`].
 #[cube(launch_unchecked)]
-pub fn conv_transpose3d_gemm<F: Float, N: Size, W: Size, S: Size>(
+pub fn conv_transpose3d_gemm<F: Float, N: Size, P: Size, S: Size>(
     x: &Array<Vector<F, N>>,
-    w: &Array<Vector<F, W>>,
+    w: &Array<Vector<F, P>>,
     b: &Array<f32>,
     y: &mut Array<Vector<F, S>>,
     g: Geometry,
@@ -59,9 +59,9 @@ pub fn conv_transpose3d_gemm<F: Float, N: Size, W: Size, S: Size>(
     if CUBE_POS < rows.div_ceil(t.m) * across {
         let first_m = CUBE_POS / across * t.m;
         let first_n = CUBE_POS % across * t.n;
-        let (width, pair) = (N::value(), W::value());
+        let (width, pair) = (N::value(), P::value());
         let mut a = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(t.stages * t.m * t.k / width), 16usize);
-        let mut bt = SharedMemory::<Vector<F, W>>::new_aligned(comptime!(t.stages * t.n * t.k / pair), 16usize);
+        let mut bt = SharedMemory::<Vector<F, P>>::new_aligned(comptime!(t.stages * t.n * t.k / pair), 16usize);
         let mut targets = SharedMemory::<u32>::new(comptime!(t.m + t.n));
         let mut biases = SharedMemory::<f32>::new(t.n);
         let barriers = stage_barriers(t);
@@ -107,9 +107,9 @@ pub fn conv_transpose3d_gemm<F: Float, N: Size, W: Size, S: Size>(
                         commit_stage(&barriers, next, t);
                     }
                     if comptime!(step == Step::Mma) {
-                        multiply_mma::<F, N, W>(&a, &bt, &mut sums, s, t, planes);
+                        multiply_mma::<F, N, P>(&a, &bt, &mut sums, s, t, planes);
                     } else {
-                        multiply_plain::<F, N, W>(&a, &bt, &mut sums, s, t, planes);
+                        multiply_plain::<F, N, P>(&a, &bt, &mut sums, s, t, planes);
                     }
                 }
             }
@@ -150,11 +150,11 @@ fn column_target(g: &Geometry, at: &Placement, column: usize) -> usize {
 
 /// Fills stage `stage` of both tiles with the terms from `first_k` on.
 #[cube]
-fn fill<F: Float, N: Size, W: Size>(
+fn fill<F: Float, N: Size, P: Size>(
     x: &Array<Vector<F, N>>,
-    w: &Array<Vector<F, W>>,
+    w: &Array<Vector<F, P>>,
     a: &mut SharedMemory<Vector<F, N>>,
-    b: &mut SharedMemory<Vector<F, W>>,
+    b: &mut SharedMemory<Vector<F, P>>,
     g: &Geometry,
     first_m: usize,
     first_n: usize,
@@ -179,7 +179,7 @@ fn fill<F: Float, N: Size, W: Size>(
         let to = comptime!(stage * t.m * a_columns) + place(row + i * a_rows, column, t, width);
         copy(x, a, from, to, found, t);
     }
-    let pair = W::value();
+    let pair = P::value();
     let tb = comptime!(by_columns(t));
     let b_columns = comptime!(tb.k / pair);
     let b_rows = comptime!(tb.rows_at_once(pair));
@@ -198,15 +198,15 @@ fn fill<F: Float, N: Size, W: Size>(
 /// `ldmatrix` x4 gives lane l the row l % 8 of matrix l / 8. A's four are (rows 0-7, 8-15) x (k 0-7, 8-15), rows first; two
 /// blocks of B take (k 0-7, 8-15) x (columns 0-7, 8-15), k first, its rows being terms: transposed.
 #[cube]
-fn multiply_mma<F: Float, N: Size, W: Size>(
+fn multiply_mma<F: Float, N: Size, P: Size>(
     a: &SharedMemory<Vector<F, N>>,
-    b: &SharedMemory<Vector<F, W>>,
+    b: &SharedMemory<Vector<F, P>>,
     sums: &mut Sums,
     #[comptime] stage: usize,
     #[comptime] t: Tiles,
     #[comptime] planes: Planes,
 ) {
-    let (width, pair) = (N::value(), W::value());
+    let (width, pair) = (N::value(), P::value());
     let tb = comptime!(by_columns(t));
     let def = cmma::MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
     let lane = UNIT_POS as usize % PLANE;
@@ -227,7 +227,7 @@ fn multiply_mma<F: Float, N: Size, W: Size>(
             let column = n0 + lane / 16 * 8 + j * 16;
             let at = comptime!(stage * t.n * t.k / pair) + place(lane % 16 + k * 16, column, tb, pair);
             let row = b.slice(at, at + comptime!(t.piece() / pair));
-            let both = def.load_matrix::<Vector<F, W>, Const<2>>(&row, cmma::MatrixIdent::B, 4usize, true);
+            let both = def.load_matrix::<Vector<F, P>, Const<2>>(&row, cmma::MatrixIdent::B, 4usize, true);
             #[unroll]
             for h in 0..2usize {
                 let mut right = Array::<Vector<F, Const<2>>>::new(2usize);
@@ -245,15 +245,15 @@ fn multiply_mma<F: Float, N: Size, W: Size>(
 /// The sums that m16n8k16 leaves to a lane, rows l / 4 and l / 4 + 8 and seats l % 4 * 2 and the next of each block, in ordinary
 /// arithmetic: 2 * mi rows by 2 * ni columns of FMAs for that many loads.
 #[cube]
-fn multiply_plain<F: Float, N: Size, W: Size>(
+fn multiply_plain<F: Float, N: Size, P: Size>(
     a: &SharedMemory<Vector<F, N>>,
-    b: &SharedMemory<Vector<F, W>>,
+    b: &SharedMemory<Vector<F, P>>,
     sums: &mut Sums,
     #[comptime] stage: usize,
     #[comptime] t: Tiles,
     #[comptime] planes: Planes,
 ) {
-    let (width, pair) = (N::value(), W::value());
+    let (width, pair) = (N::value(), P::value());
     let tb = comptime!(by_columns(t));
     let lane = UNIT_POS as usize % PLANE;
     let (m0, n0) = plane_start(t, planes);
@@ -274,7 +274,7 @@ fn multiply_plain<F: Float, N: Size, W: Size>(
                 let mut right = Vector::<f32, Const<2>>::new(0.0f32);
                 #[unroll]
                 for e in 0..comptime!(2 / pair) {
-                    let part = Vector::<f32, W>::cast_from(b[of_b + place(k + v, n + e * pair, tb, pair)]);
+                    let part = Vector::<f32, P>::cast_from(b[of_b + place(k + v, n + e * pair, tb, pair)]);
                     #[unroll]
                     for f in 0..pair {
                         right[e * pair + f] = part[f];
