@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
 use cubecl::prelude::*;
@@ -62,6 +62,7 @@ fn guarded() -> bool {
 struct Inner {
     client: Client,
     name: String,
+    identity: OnceLock<String>,
     runner: ThreadId,
     max_buffer_bytes: u64,
     f16: bool,
@@ -180,6 +181,7 @@ impl Gpu {
         Ok(Self(Arc::new(Inner {
             client: gpu.client,
             name,
+            identity: OnceLock::new(),
             runner: facts.runner,
             max_buffer_bytes: facts.max_buffer_bytes,
             f16: facts.f16,
@@ -197,11 +199,13 @@ impl Gpu {
     }
 
     /// What measurements on this device hold for: its own name, its driver, and this crate's version.
-    pub(crate) fn identity(&self) -> String {
-        let adapters = super::list::report().into_iter().flat_map(|backend| backend.adapters);
-        let own = adapters.into_iter().find(|a| a.device == self.0.name);
-        let hardware = own.map_or_else(|| self.0.name.clone(), |a| format!("{}, {}", a.name, a.driver));
-        format!("{hardware}, nephron {}", env!("CARGO_PKG_VERSION"))
+    pub(crate) fn identity(&self) -> &str {
+        self.0.identity.get_or_init(|| {
+            let mut adapters = super::list::report().into_iter().flat_map(|backend| backend.adapters);
+            let own = adapters.find(|a| a.device == self.0.name);
+            let hardware = own.map_or_else(|| self.0.name.clone(), |a| format!("{}, {}", a.name, a.driver));
+            format!("{hardware}, nephron {}", env!("CARGO_PKG_VERSION"))
+        })
     }
 
     /// Does nothing run here, so that results mean nothing? (`cuda-compile`, tests only.)

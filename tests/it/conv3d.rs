@@ -14,6 +14,8 @@ pub struct Case {
     pub params: Conv3dParams,
 }
 
+const ONE: [usize; 3] = [1; 3];
+
 pub fn case(x: Shape, w: Shape, stride: [usize; 3], padding: [usize; 3], dilation: [usize; 3], groups: usize) -> Case {
     Case { x, w, params: Conv3dParams { stride, padding, dilation, groups } }
 }
@@ -201,6 +203,25 @@ fn agrees_with_the_reference_at_timed_and_drawn_shapes() {
     let mut all = timed();
     all.extend((0..12).map(|_| drawn(&mut rng)));
     check_agreement(&mut rng, &all);
+}
+
+/// Whole numbers up to 1024 lose nothing in tf32, so the kernels that round to it must still be exact.
+#[test]
+#[cfg(feature = "gpu")]
+fn whole_numbers_are_exact_in_tf32() {
+    let mut rng = rng();
+    let case = case([2, 20, 5, 9, 11], [40, 20, 3, 3, 3], [1; 3], [1; 3], [1; 3], 1);
+    let (x, w) = (integers(&mut rng, len(case.x), 500), integers(&mut rng, len(case.w), 2));
+    let want = reference::conv3d(&f64s(&x), case.x, &f64s(&w), case.w, None, &case.params);
+    ops::allow_tf32(true);
+    for device in devices().iter().filter(|d| **d != Device::Cpu) {
+        let (x, w) = (tensor(device, case.x, DType::F32, &x), tensor(device, case.w, DType::F32, &w));
+        for by in [ops::Conv3dAlgorithm::ImplicitGemm, ops::Conv3dAlgorithm::Halo] {
+            let y = ops::conv3d_by(by, &x, &w, None, &case.params, &ops::ConvEpilogue::NONE).expect("conv3d");
+            assert_exact(&format!("{by} with tf32 allowed"), &y, &want.value);
+        }
+    }
+    ops::allow_tf32(false);
 }
 
 #[test]

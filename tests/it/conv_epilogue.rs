@@ -29,7 +29,16 @@ fn by_every_algorithm(x: &Tensor, w: &Tensor, b: &Tensor, p: &Conv3dParams, e: &
                 Err(error) => assert!(error.to_string().contains(&format!("conv3d by {by}")), "{error}"),
             }
         }
-        assert!(all.len() >= 4, "{} algorithms", all.len());
+        // The default, naive, direct and register-blocked; the matrix kernels but for f32 on CUDA, and halo for 3 taps along x.
+        let matrix = x.dtype() != DType::F32 || !x.device().name().starts_with("cuda");
+        let most = if !matrix {
+            4
+        } else if w.shape()[4] == 3 {
+            6
+        } else {
+            5
+        };
+        assert!(all.len() >= most, "{} algorithms of {most}", all.len());
     }
     all
 }

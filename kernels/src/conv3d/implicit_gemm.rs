@@ -89,8 +89,11 @@ pub fn conv3d_implicit_gemm<F: Float, O: Float, N: Size, P: Size>(
         let ahead = comptime!(t.stages - 1);
         #[unroll]
         for s in 0..ahead {
-            fill_stage(x, w, &mut a, &mut bt, &g, &mut cursor, first_n, s, t);
-            commit_stage(&barriers, s, t);
+            // Nothing may be on its way when the kernel ends.
+            if s < steps {
+                fill_stage(x, w, &mut a, &mut bt, &g, &mut cursor, first_n, s, t);
+                commit_stage(&barriers, s, t);
+            }
         }
         for round in 0..steps.div_ceil(t.stages) {
             #[unroll]

@@ -66,11 +66,15 @@ pub fn conv_transpose3d_gemm<F: Float, N: Size, P: Size, S: Size>(
         let mut biases = SharedMemory::<f32>::new(t.n);
         let barriers = stage_barriers(t);
 
+        let steps = g.ci.div_ceil(t.k);
         let ahead = comptime!(t.stages - 1);
         #[unroll]
         for s in 0..ahead {
-            fill(x, w, &mut a, &mut bt, &g, first_m, first_n, rows, columns, comptime!(s * t.k), s, t);
-            commit_stage(&barriers, s, t);
+            // Nothing may be on its way when the kernel ends.
+            if s < steps {
+                fill(x, w, &mut a, &mut bt, &g, first_m, first_n, rows, columns, comptime!(s * t.k), s, t);
+                commit_stage(&barriers, s, t);
+            }
         }
         // While they are on their way; waiting for the first of them makes these visible too.
         for r in range_stepped(UNIT_POS as usize, t.m, t.units) {
@@ -93,7 +97,6 @@ pub fn conv_transpose3d_gemm<F: Float, N: Size, P: Size, S: Size>(
             block[1] = Vector::new(0.0f32);
             sums.push(block);
         }
-        let steps = g.ci.div_ceil(t.k);
         for round in 0..steps.div_ceil(t.stages) {
             #[unroll]
             for s in 0..t.stages {

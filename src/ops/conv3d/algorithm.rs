@@ -4,9 +4,11 @@
 //! included, or what it fetches from the L2 cache; and a little of the other. Cubes are dealt to the multiprocessors in rounds, and a last round that
 //! is not full counts as one. What matters is the order of the candidates, not the numbers.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::iter;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use nephron_kernels::conv3d::stem::{Brick, RUN};
 
@@ -208,7 +210,7 @@ fn obstacle(problem: &Conv3dProblem, facts: &Facts, algorithm: Algorithm) -> Opt
         _ if groups != 1 => refuse(algorithm, "groups", "1", &groups),
         Algorithm::Stem => stem::obstacle(problem, facts),
         Algorithm::Pointwise => pointwise::obstacle(problem, facts),
-        // The twins are for devices without matrix instructions; where there are some, f32 is not among their types.
+        // The twins are for devices without matrix instructions.
         Algorithm::ImplicitGemm | Algorithm::Halo if facts.copy_async && !facts.matrix => {
             let expected = "f16, bf16, or f32 in multiples of 4 input channels with tf32 allowed";
             refuse(algorithm, "dtype", expected, &facts.dtype)
@@ -230,8 +232,9 @@ pub(super) fn ranked(problem: &Conv3dProblem, facts: &Facts) -> Vec<Plan> {
     let stem = stem::brick(problem, facts).map(Plan::Stem);
     let candidates = [Plan::Naive, Plan::Direct, Plan::Pointwise].into_iter().chain(stem).chain(tiled);
     let mut able: Vec<_> = candidates.filter(|p| obstacle(problem, facts, p.algorithm()).is_none()).collect();
-    able.sort_by(|a, b| cost(a, problem, facts).total_cmp(&cost(b, problem, facts)));
-    able
+    let mut costs: Vec<_> = able.drain(..).map(|p| (cost(&p, problem, facts), p)).collect();
+    costs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    costs.into_iter().map(|(_, p)| p).collect()
 }
 
 /// The cheapest plan of `algorithm`, or of all.
@@ -246,12 +249,26 @@ pub(super) fn plan(problem: &Conv3dProblem, facts: &Facts, algorithm: Option<Alg
     })
 }
 
-/// As [`plan`], with NEPHRON_CONV obeyed where it can be and the choice said under `-v`, once a shape.
+/// As [`plan`], with NEPHRON_CONV obeyed where it can be and the choice said under `-v`, once a shape; remembered, since a
+/// network's layers come again and the candidates of one are some dozens.
 pub(super) fn choose(problem: &Conv3dProblem, facts: &Facts) -> Result<Plan> {
+    type Chosen = HashMap<(Conv3dProblem, Facts, Option<Algorithm>), Plan>;
+    static CHOSEN: Mutex<Option<Chosen>> = Mutex::new(None);
     let wish = match std::env::var("NEPHRON_CONV") {
         Ok(name) if !name.is_empty() => Some(name.parse::<Algorithm>()?),
         _ => None,
     };
+    let key = (*problem, *facts, wish);
+    let known = || CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(plan) = known().get_or_insert_default().get(&key) {
+        return Ok(*plan);
+    }
+    let plan = choose_anew(problem, facts, wish)?;
+    known().get_or_insert_default().insert(key, plan);
+    Ok(plan)
+}
+
+fn choose_anew(problem: &Conv3dProblem, facts: &Facts, wish: Option<Algorithm>) -> Result<Plan> {
     let chosen = plan(problem, facts, wish);
     let refused = wish.and(chosen.as_ref().err().map(ToString::to_string));
     let chosen = if refused.is_some() { plan(problem, facts, None)? } else { chosen? };

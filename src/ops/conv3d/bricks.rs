@@ -34,7 +34,7 @@ impl fmt::Display for HaloTiling {
     }
 }
 
-/// What the kernel cannot do with this problem: its weights are staged a tap along x at a time, three stages ahead.
+/// What the kernel cannot do with this problem: its weights are staged a tap along x at a time, two ahead.
 pub(super) fn obstacle(problem: &Conv3dProblem) -> Option<Error> {
     let p = problem.params();
     let [.., kz, ky, kx] = problem.weight_shape();
@@ -84,5 +84,7 @@ pub(super) fn tilings(facts: &Facts, problem: &Conv3dProblem) -> impl Iterator<I
 
 fn fits(tiling: &HaloTiling, facts: &Facts) -> bool {
     let t = tiling.bricks;
-    t.units.is_multiple_of(t.chunk / facts.width) && t.shared_bytes() <= facts.shared_bytes && t.units <= facts.units
+    t.units.is_multiple_of(t.chunk / facts.width)
+        && t.shared_bytes(tiling.planes.m) <= facts.shared_bytes
+        && t.units <= facts.units
 }

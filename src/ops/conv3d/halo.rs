@@ -2,6 +2,7 @@
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use nephron_kernels::conv3d::finish::EpilogueLaunch;
 use nephron_kernels::conv3d::halo::{self, InputNormLaunch, OutputMomentsLaunch, Source};
 
 use super::Conv3dProblem;
@@ -40,11 +41,15 @@ pub struct HaloBuffers<'a> {
     pub w: &'a Handle,
     /// [co].
     pub b: Option<&'a Handle>,
+    /// Of y's shape, added to the output.
+    pub residual: Option<&'a Handle>,
+    /// Of the leaky ReLU behind that; 1 leaves values as they are.
+    pub slope: f32,
     /// [n, od, oh, ow, co], written whole.
     pub y: &'a Handle,
 }
 
-/// y = conv3d(input, w) + b by `tiling`, which was planned for this problem and device. With `moments` also the moments of
+/// y = leaky_relu(conv3d(input, w) + b + residual, slope) by `tiling`, which was planned for this problem and device. With `moments` also the moments of
 /// every brick of y, ready to be merged into the statistics of an instance norm.
 pub(in crate::ops) fn launch<R: Runtime>(
     client: &ComputeClient<R>,
@@ -55,13 +60,13 @@ pub(in crate::ops) fn launch<R: Runtime>(
     tiling: &HaloTiling,
     moments: bool,
 ) -> Option<Parts> {
-    let HaloBuffers { w, b, y } = buffers;
+    let HaloBuffers { w, b, residual, slope, y } = buffers;
     let ([n, ci, ..], [_, co, spatial @ ..]) = (problem.input_shape(), problem.output_shape());
     let t = tiling.bricks;
     let width = vector_width(client, dtype, ci);
     let pair = if co.is_multiple_of(2) { 2 } else { 1 };
     let each: usize = (0..3).map(|a| spatial[a].div_ceil(t.voxels[a])).product();
-    let nothing = client.empty(size_of::<f32>());
+    let nothing = client.empty(2 * size_of::<f32>());
     let floats = |len: usize| client.empty(len * size_of::<f32>());
     let parts = moments.then(|| Parts {
         counts: Some(floats(n * each)),
@@ -130,12 +135,13 @@ pub(in crate::ops) fn launch<R: Runtime>(
             array(w, w_len),
             array(&bias, if b.is_some() { co } else { 1 }),
             norm,
+            array(residual.unwrap_or(&nothing), if residual.is_some() { y_len } else { pair }),
             array(y, y_len),
             moments,
             problem.geometry(),
             first,
             n,
-            b.is_some().into(),
+            EpilogueLaunch::new(b.is_some().into(), residual.is_some().into(), slope),
             t,
             tiling.planes,
             tiling.step,

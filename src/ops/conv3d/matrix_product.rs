@@ -88,13 +88,14 @@ impl<R: Runtime> Launch<'_, R> {
     /// What a kernel that may split its sums writes.
     fn target(&self, tiling: &Tiling) -> Target {
         let y_len = self.lengths()[3];
-        let nothing = || self.client.empty(size_of::<f32>());
+        let nothing = || self.client.empty(self.pair() * size_of::<f32>());
         if tiling.splits > 1 {
             let len = tiling.splits * y_len;
             let y = self.client.empty(len * size_of::<f32>());
-            return Target { dtype: DType::F32, y, len, residual: nothing(), residual_len: 1, parts: true };
+            return Target { dtype: DType::F32, y, len, residual: nothing(), residual_len: self.pair(), parts: true };
         }
-        let (residual, residual_len) = self.buffers.residual.map_or_else(|| (nothing(), 1), |r| (r.clone(), y_len));
+        let (residual, residual_len) =
+            self.buffers.residual.map_or_else(|| (nothing(), self.pair()), |r| (r.clone(), y_len));
         Target { dtype: self.dtype, y: self.buffers.y.clone(), len: y_len, residual, residual_len, parts: false }
     }
 

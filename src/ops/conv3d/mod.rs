@@ -12,7 +12,7 @@ pub mod gpu;
 #[cfg(feature = "gpu")]
 pub mod gpu_backward;
 #[cfg(feature = "gpu")]
-pub mod halo;
+pub(in crate::ops) mod halo;
 #[cfg(feature = "gpu")]
 mod matrix_product;
 #[cfg(feature = "gpu")]
@@ -71,7 +71,8 @@ pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams)
     conv3d_then(x, w, b, params, &Epilogue::NONE)
 }
 
-/// leaky_relu(conv3d(x, w, b) + residual, slope), the sum rounded to the tensors' type once.
+/// leaky_relu(conv3d(x, w, b) + residual, slope): in the store of the matrix products and of the halo kernel, where the sum is
+/// rounded to the tensors' type once; by the other kernels in a pass of its own over their output.
 ///
 /// # Errors
 /// As [`conv3d`]; a residual of another shape, type or device than the output.

@@ -10,7 +10,7 @@ pub(in crate::ops) const AXES: [&str; 3] = ["z", "y", "x"];
 const EXTENT_LIMIT: usize = 1 << 31;
 
 /// How the kernel moves over the input; every triple is (z, y, x).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv3dParams {
     /// Input voxels between neighbouring outputs.
     pub stride: [usize; 3],
@@ -29,7 +29,7 @@ impl Default for Conv3dParams {
 }
 
 /// Shapes and parameters that fit together.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv3dProblem {
     input: Shape,
     weight: Shape,

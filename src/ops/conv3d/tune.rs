@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Conv3dProblem;
 use super::algorithm::{self, Algorithm, Plan};
-use super::facts::facts;
+use super::facts::{Facts, facts};
 use super::gpu::{self, Conv3dHandles};
 use crate::device::gpu::{Gpu, with_client};
 use crate::error::Result;
@@ -50,31 +50,31 @@ pub(in crate::ops) fn plan(
     if wish || !ON.load(Ordering::Relaxed) || device.compiles_only() {
         return with_client!(device, client => gpu::plan(client, dtype, problem, algorithm));
     }
-    static TUNED: Mutex<Option<HashMap<(String, String), Plan>>> = Mutex::new(None);
-    let key = (device.name().to_owned(), shape(problem, dtype));
+    type Tuned = HashMap<(String, Conv3dProblem, Facts), Plan>;
+    static TUNED: Mutex<Option<Tuned>> = Mutex::new(None);
+    let facts = with_client!(device, client => facts(client, dtype, problem.weight_shape()[1]));
+    let key = (device.name().to_owned(), *problem, facts);
     let mut tuned = TUNED.lock().unwrap_or_else(PoisonError::into_inner);
     let tuned = tuned.get_or_insert_default();
     if let Some(plan) = tuned.get(&key) {
         return Ok(*plan);
     }
-    let plan = tuned_plan(device, dtype, problem, cache_file().as_deref())?;
+    let plan = tuned_plan(device, problem, &facts, cache_file().as_deref())?;
     tuned.insert(key, plan);
     Ok(plan)
 }
 
 /// The plan that `cache` names, else the fastest, which is then written there.
-fn tuned_plan(device: &Gpu, dtype: DType, problem: &Conv3dProblem, cache: Option<&Path>) -> Result<Plan> {
-    let facts = with_client!(device, client => facts(client, dtype, problem.weight_shape()[1]));
-    let mut candidates = algorithm::ranked(problem, &facts);
-    candidates.truncate(CANDIDATES);
-    let (identity, shape) = (device.identity(), shape(problem, dtype));
+fn tuned_plan(device: &Gpu, problem: &Conv3dProblem, facts: &Facts, cache: Option<&Path>) -> Result<Plan> {
+    let candidates = candidates(problem, facts);
+    let (identity, shape) = (device.identity().to_owned(), shape(problem, facts));
     let mut found: Found = cache.map(read).unwrap_or_default();
     let kept = found.get(&identity).and_then(|shapes| shapes.get(&shape));
     if let Some(plan) = candidates.iter().find(|p| kept == Some(&p.to_string())) {
         trace::choice(|| format!("{shape}: {plan}, as timed before"));
         return Ok(*plan);
     }
-    let plan = fastest(device, dtype, problem, &candidates)?;
+    let plan = fastest(device, facts, problem, &candidates)?;
     found.entry(identity).or_default().insert(shape, plan.to_string());
     if let Some(file) = cache
         && let Err(error) = write(file, &found)
@@ -84,8 +84,17 @@ fn tuned_plan(device: &Gpu, dtype: DType, problem: &Conv3dProblem, cache: Option
     Ok(plan)
 }
 
+/// The likely plans, best guess first; never the yardstick.
+fn candidates(problem: &Conv3dProblem, facts: &Facts) -> Vec<Plan> {
+    let mut all = algorithm::ranked(problem, facts);
+    all.retain(|plan| *plan != Plan::Naive);
+    all.truncate(CANDIDATES);
+    all
+}
+
 /// Times `candidates`, best guess first; one that fails is out. The first if all do: its failure is then the caller's.
-fn fastest(device: &Gpu, dtype: DType, problem: &Conv3dProblem, candidates: &[Plan]) -> Result<Plan> {
+fn fastest(device: &Gpu, facts: &Facts, problem: &Conv3dProblem, candidates: &[Plan]) -> Result<Plan> {
+    let dtype = facts.dtype;
     let buffer = |shape: crate::tensor::Shape| device.alloc(shape.iter().product::<usize>() * dtype.size());
     let (x, w, y) = (buffer(problem.input_shape())?, buffer(problem.weight_shape())?, buffer(problem.output_shape())?);
     let run = |plan: &Plan, times: u32| -> Result<Duration> {
@@ -106,23 +115,21 @@ fn fastest(device: &Gpu, dtype: DType, problem: &Conv3dProblem, candidates: &[Pl
         }
     }
     for _ in 0..ROUNDS {
-        for (plan, times, best) in &mut left {
-            *best = run(plan, *times)?.min(*best);
-        }
+        left.retain_mut(|(plan, times, best)| run(plan, *times).map(|took| *best = took.min(*best)).is_ok());
     }
     for (plan, _, best) in &left {
-        trace::choice(|| format!("{}: {plan} takes {:.3} ms", shape(problem, dtype), best.as_secs_f64() * 1e3));
+        trace::choice(|| format!("{}: {plan} takes {:.3} ms", shape(problem, facts), best.as_secs_f64() * 1e3));
     }
     let best = left.iter().min_by_key(|(.., best)| *best).map(|(plan, ..)| **plan);
     Ok(best.unwrap_or(candidates[0]))
 }
 
 /// What a plan may depend on.
-fn shape(problem: &Conv3dProblem, dtype: DType) -> String {
+fn shape(problem: &Conv3dProblem, facts: &Facts) -> String {
     let p = problem.params();
     let (x, w) = (problem.input_shape(), problem.weight_shape());
     let steps = format!("stride {:?} padding {:?} dilation {:?} groups {}", p.stride, p.padding, p.dilation, p.groups);
-    format!("conv3d {dtype} {x:?} by {w:?} {steps}")
+    format!("conv3d {} {x:?} by {w:?} {steps}, {:?}", facts.dtype, facts.step())
 }
 
 fn cache_file() -> Option<PathBuf> {

@@ -12,12 +12,11 @@ fn the_fastest_is_kept_and_read_back_for_the_same_device_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("deeper").join("conv3d.json");
         let facts = with_client!(&gpu, client => facts(client, DType::F32, problem.weight_shape()[1]));
-        let mut candidates = algorithm::ranked(&problem, &facts);
-        candidates.truncate(CANDIDATES);
-        let tuned = || tuned_plan(&gpu, DType::F32, &problem, Some(&file)).expect("a plan");
+        let candidates = candidates(&problem, &facts);
+        let tuned = || tuned_plan(&gpu, &problem, &facts, Some(&file)).expect("a plan");
         let first = tuned();
         assert!(candidates.contains(&first), "{first}");
-        let (identity, shape) = (gpu.identity(), shape(&problem, DType::F32));
+        let (identity, shape) = (gpu.identity().to_owned(), shape(&problem, &facts));
         let mut found = read(&file);
         assert_eq!(found[&identity][&shape], first.to_string());
 

@@ -54,6 +54,7 @@ fn convolve(
     algorithm: Option<Algorithm>,
 ) -> Result<Pending> {
     let dtype = block.w.dtype();
+    expect_indexable("conv_block", &[problem.input_shape(), problem.weight_shape(), problem.output_shape()])?;
     let plan = tune::plan(device, dtype, problem, algorithm)?;
     let input = match (&plan, input) {
         (Plan::Halo(tiling), Input::Tensors(xs)) if tiling.reads_two(&xs) => Input::Tensors(xs),
@@ -61,7 +62,6 @@ fn convolve(
         (_, Input::Tensors(xs)) => Input::Tensors(vec![joined(xs)?]),
         (_, Input::Pending(pending)) => Input::Tensors(vec![finish(device, pending)?]),
     };
-    expect_indexable("conv_block", &[problem.input_shape(), problem.weight_shape(), problem.output_shape()])?;
     let raw = Tensor::gpu_alloc(device, problem.output_shape(), dtype)?;
     expect_addressable("conv_block", &[&raw])?;
     let [groups, channels, d, h, w] = raw.shape();
@@ -83,7 +83,7 @@ fn convolve(
                 (Input::Tensors(tensors), [first, second]) => HaloInput::Two([first, second], tensors[0].shape()[1]),
                 _ => HaloInput::Plain(&xs[0]),
             };
-            let buffers = HaloBuffers { w: &w, b: b.as_ref(), y: &y };
+            let buffers = HaloBuffers { w: &w, b: b.as_ref(), residual: None, slope: 1.0, y: &y };
             if let Some(parts) = halo::launch(client, dtype, source, buffers, problem, tiling, true) {
                 launch_merge(client, &parts, &statistics, norm_problem, eps);
             }

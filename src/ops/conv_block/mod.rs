@@ -44,7 +44,8 @@ pub struct ConvBlockWeights<'a> {
 ///
 /// On the CPU the inputs are never copied together, as long as they have equally many channels and `groups` is 1; the
 /// norm's statistics are gathered while the convolution's outputs are in cache (plain sums in f64), and one pass over
-/// them, in place, does the rest. On a GPU with matrix instructions it is likewise (statistics by merged moments).
+/// them, in place, does the rest. On a GPU it is likewise where the convolution keeps its inputs in shared memory (stride 1, on matrix
+/// instructions; statistics by merged moments).
 ///
 /// `xs` [n, c_i, d, h, w] each; `w` [co, (c_1 + c_2 + ...) / groups, kd, kh, kw]; `b` f32 [1, co, 1, 1, 1].
 ///

@@ -61,6 +61,13 @@ pub fn launch_conv_transpose3d<R: Runtime>(
         let found = format!("{co} from {offset} on");
         return Err(Error::argument("conv_transpose3d: channels", format!("at most the buffer's {pitch}"), found));
     }
+    let [n, _, od, oh, ow] = problem.output_shape();
+    let elements = [n, od, oh, ow, pitch].iter().try_fold(1usize, |all, &d| all.checked_mul(d));
+    if elements.is_none_or(|elements| elements >= u32::MAX as usize) {
+        let expected = format!("fewer than {} elements in the buffer", u32::MAX);
+        let found = format!("{n} x {od} x {oh} x {ow} voxels of {pitch} channels");
+        return Err(Error::argument("conv_transpose3d", expected, found));
+    }
     let facts = facts(client, dtype, problem.weight_shape()[0] / problem.groups()).without_tf32();
     let plan = match algorithm {
         None => algorithm::choose(problem, &facts)?,

@@ -9,24 +9,12 @@ use crate::tensor::{Shape, Tensor};
 
 /// Every GPU backend at hand.
 fn gpus() -> Vec<Gpu> {
-    crate::device::guard_buffers();
-    let specs = [
+    crate::device::test_gpus::gpus(&[
         DeviceSpec::Vulkan(None),
         DeviceSpec::Cuda(None),
         #[cfg(feature = "cuda-compile")]
         DeviceSpec::CudaCompile,
-    ];
-    let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
-    let open = |spec: DeviceSpec| match Device::open(spec) {
-        Ok(Device::Gpu(gpu)) => Some(gpu),
-        Ok(Device::Cpu) => None,
-        Err(error) => {
-            assert!(!required.split(',').any(|r| r == spec.to_string()), "{error}");
-            eprintln!("SKIPPED on {spec}: {error}");
-            None
-        }
-    };
-    specs.into_iter().filter_map(open).collect()
+    ])
 }
 
 /// Small whole numbers, different for each `salt`.

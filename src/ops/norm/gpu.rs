@@ -101,7 +101,8 @@ pub fn launch_merge<R: Runtime>(
 ) {
     let NormProblem { groups, positions, channels } = problem;
     let (len, statistics) = (groups * parts.each * channels, groups * channels);
-    let lanes = channels.next_power_of_two().min(MERGE_LANES);
+    // Thousands of parts (the bricks of a convolution) want all units of a cube on one channel.
+    let lanes = if parts.each > MOST_CHUNKS { 1 } else { channels.next_power_of_two().min(MERGE_LANES) };
     let count = cube_grid(groups * channels.div_ceil(lanes));
     // Without counts their array is not read; any buffer stands in for it.
     let (counts, counts_len) = parts.counts.as_ref().map_or((&parts.means, len), |c| (c, groups * parts.each));

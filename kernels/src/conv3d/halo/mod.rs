@@ -26,6 +26,7 @@ mod stage;
 use cubecl::prelude::*;
 
 use super::Geometry;
+use super::finish::Epilogue;
 use super::implicit_gemm::{BLOCK, Planes, Step, Sums};
 use super::staging::{Tiles, Transfer, await_stage, commit_stage, stage_barriers};
 use finish::{store, store_moments};
@@ -78,10 +79,11 @@ impl Bricks {
         self.chunk + if self.bytes == 2 { 8 } else { 0 }
     }
 
-    /// Bytes of shared memory.
-    pub fn shared_bytes(&self) -> usize {
+    /// Bytes of shared memory at the most: the halo and the stages of weights, and the moments of `planes_m` planes. These come
+    /// after the halo is done with, but not every compilation finds a place for them in it.
+    pub fn shared_bytes(&self, planes_m: usize) -> usize {
         let rows = self.halo().iter().product::<usize>() + self.kernel[2] * self.n;
-        rows * self.pitch() * self.bytes
+        rows * self.pitch() * self.bytes + 8 * planes_m * (2 * self.n + 1) * 4
     }
 
     /// The part that the staging of weights looks at.
@@ -131,7 +133,7 @@ pub struct Brick {
 }
 
 /// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group, stride and dilation 1; `b` [co]
-/// where `biased`. `second` is read for [`Source::Two`]: x has the first `first` channels, it has the rest. A unit stores
+/// where `biased`, `residual` of y's shape where `added`. `second` is read for [`Source::Two`]: x has the first `first` channels, it has the rest. A unit stores
 /// `P` (1 or 2, a divisor of co) channels at a time.
 #[cube(launch_unchecked)]
 pub fn conv3d_halo<F: Float, N: Size, P: Size>(
@@ -140,12 +142,13 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
     w: &Array<Vector<F, N>>,
     b: &Array<f32>,
     norm: &InputNorm,
+    residual: &Array<Vector<F, P>>,
     y: &mut Array<Vector<F, P>>,
     moments: &mut OutputMoments,
     g: Geometry,
     first: usize,
     images: usize,
-    biased: u32,
+    epilogue: Epilogue,
     #[comptime] t: Bricks,
     #[comptime] planes: Planes,
     #[comptime] step: Step,
@@ -241,7 +244,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
                 }
             }
         }
-        store::<F, P>(y, b, &g, &mut sums, &brick, first_n, biased, t, planes);
+        store::<F, P>(y, b, residual, &g, &mut sums, &brick, first_n, &epilogue, t, planes);
         if with_moments {
             // SAFETY: every unit is past its last read once all have come to the barrier that `store_moments` begins with.
             unsafe { halo.free() };

@@ -98,6 +98,23 @@ fn gather(problem: &Conv3dProblem, input: Shape) -> Gather {
     Gather::new(axes.each_ref(), input, problem.output_shape())
 }
 
+/// Elements a task of [`finish`]: large enough to hide the task, small enough to stay in L2.
+const CHUNK: usize = 1 << 15;
+
+/// y = leaky_relu(y + residual, slope) in one pass: the ReLU for a slope of 0, no activation for 1.
+pub(in crate::ops) fn finish(y: &mut [f32], residual: Option<&[f32]>, slope: f32) {
+    // A factor of 0 would make NaN of what overflowed.
+    let activate = |v: f32| if v < 0.0 { if slope == 0.0 { 0.0 } else { v * slope } } else { v };
+    match residual {
+        Some(residual) => y.par_chunks_mut(CHUNK).zip(residual.par_chunks(CHUNK)).for_each(|(y, r)| {
+            for (y, r) in y.iter_mut().zip(r) {
+                *y = activate(*y + r);
+            }
+        }),
+        None => y.par_chunks_mut(CHUNK).for_each(|y| y.iter_mut().for_each(|y| *y = activate(*y))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Conv3dParams, Conv3dProblem, reference};
@@ -126,22 +143,5 @@ mod tests {
                 assert_eq!(f64s(&from_channels_last(ws, &dw)), want_dw, "{isa:?}");
             }
         }
-    }
-}
-
-/// Elements a task of [`finish`]: large enough to hide the task, small enough to stay in L2.
-const CHUNK: usize = 1 << 15;
-
-/// y = leaky_relu(y + residual, slope) in one pass: the ReLU for a slope of 0, no activation for 1.
-pub(in crate::ops) fn finish(y: &mut [f32], residual: Option<&[f32]>, slope: f32) {
-    // A factor of 0 would make NaN of what overflowed.
-    let activate = |v: f32| if v < 0.0 { if slope == 0.0 { 0.0 } else { v * slope } } else { v };
-    match residual {
-        Some(residual) => y.par_chunks_mut(CHUNK).zip(residual.par_chunks(CHUNK)).for_each(|(y, r)| {
-            for (y, r) in y.iter_mut().zip(r) {
-                *y = activate(*y + r);
-            }
-        }),
-        None => y.par_chunks_mut(CHUNK).for_each(|y| y.iter_mut().for_each(|y| *y = activate(*y))),
     }
 }
