@@ -84,7 +84,7 @@ enum Verb {
     /// Segment kidneys and tumours.
     Segment(segment::Args),
     /// Align a moving mask, and images with it, to a fixed mask.
-    Register(register::Args),
+    Register(Box<register::Args>),
     /// Move images and masks by transforms that were found before.
     Warp(warp::Args),
     /// Subtype probabilities from aligned phases and masks.

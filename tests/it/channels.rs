@@ -9,7 +9,7 @@ use nephron::{Device, Error};
 use rand::Rng;
 
 use crate::affine_dice::{IDENTITY, K, TURN, assert_agrees, away_from_faces, run};
-use crate::registration::{grid, kidneys, motion, scan, worst_error};
+use crate::registration::{grid, kidneys, motion, on_devices, scan, worst_error};
 use crate::support::{self, compiles_only, devices, rng};
 
 /// One to four, nested, apart, overlapping, with labels that nothing has.
@@ -109,17 +109,24 @@ fn other_labels_register() {
             () => 0,
         }
     };
-    let plan = grid([40, 44, 64], [3.0, 3.0, 4.0]);
+    let plan = grid([20, 22, 32], [6.0, 6.0, 8.0]);
     let fixed = scan(&plan, &Affine::IDENTITY, organ);
     let truth = motion(6.0, 1.0, [9.0, -6.0, 5.0]);
     let moving = scan(&plan, &truth.inverse().expect("a motion"), organ);
     let options = RegistrationOptions { channels: channels("5/7/40"), ..Default::default() };
-    let found = register(&fixed, &moving, &Device::Cpu, &options).expect("registration");
-    assert!(worst_error(&fixed, &found.transform, &truth) < 2.5, "{:?}", found.transform);
-    assert!(found.aligned.tumour.is_none() && found.aligned.kidney.hard > 0.95, "{:?}", found.aligned);
-    assert_eq!(found.channels.iter().map(|c| &c.labels[..]).collect::<Vec<_>>(), [&[5][..], &[7], &[40]]);
-    let mean: f64 = found.channels.iter().map(|c| c.weight * c.dice).sum();
-    assert!((mean + found.loss).abs() < 1e-12 && found.warnings.is_empty(), "{found:?}");
+    on_devices(
+        |device| register(&fixed, &moving, device, &options),
+        |device, found| {
+            let error = worst_error(&fixed, &found.transform, &truth);
+            assert!(error < 5.0, "{device}: off by {error} mm, a voxel has 6 to 8");
+            let (centred, aligned) = (found.centre_of_mass.kidney, found.aligned.kidney);
+            assert!(found.aligned.tumour.is_none() && aligned.hard > centred.hard, "{device}: {found:?}");
+            assert_eq!(found.channels.iter().map(|c| &c.labels[..]).collect::<Vec<_>>(), [&[5][..], &[7], &[40]]);
+            let mean: f64 = found.channels.iter().map(|c| c.weight * c.dice).sum();
+            // In f32 on a GPU.
+            assert!((mean + found.loss).abs() < 1e-6 && found.warnings.is_empty(), "{device}: {found:?}");
+        },
+    );
 
     // One organ is gone: it is left out, and said.
     let Voxels::U8(voxels) = &moving.voxels else { panic!("a mask") };

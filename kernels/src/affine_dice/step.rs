@@ -227,7 +227,8 @@ pub fn affine_dice_step(
         if most {
             status = STOPPED;
         }
-        if done >= window && ((done + 1) % check == 0 || most) {
+        let since = (done + 1) % check;
+        if done >= window && (since == 0 || most) {
             if lowest[pair * ring + (done - window) % ring] - fallen < constants[constant + AT_TOLERANCE] {
                 status = CONVERGED;
             }

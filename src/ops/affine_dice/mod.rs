@@ -118,7 +118,7 @@ enum Backend {
     /// Which channels the fixed voxels are in, and the moving mask's cells.
     Cpu(Vec<u8>, cpu::Cells),
     #[cfg(feature = "gpu")]
-    Gpu(gpu::Prepared),
+    Gpu(Box<gpu::Prepared>),
     /// Nothing in the moving mask: nothing to sweep.
     Empty,
 }
@@ -149,7 +149,7 @@ impl AffineDice {
             Device::Gpu(device) => {
                 let (stats, prepared) =
                     gpu::prepare(&device, [(fixed, fixed_size), (moving, moving_size)], padding, channels)?;
-                (stats, prepared.map_or(Backend::Empty, Backend::Gpu))
+                (stats, prepared.map_or(Backend::Empty, |prepared| Backend::Gpu(Box::new(prepared))))
             }
         };
         let [fixed, moving] = stats;

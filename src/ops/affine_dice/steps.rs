@@ -86,7 +86,7 @@ pub fn minimise(tasks: &[Task<'_>]) -> Result<Vec<Minimum>> {
     let pairs: Vec<(&Prepared, &Bounds)> = tasks
         .iter()
         .map(|task| match (&task.masks.backend, &task.masks.moving.bounds) {
-            (Backend::Gpu(prepared), Some(bounds)) => Ok((prepared, bounds)),
+            (Backend::Gpu(prepared), Some(bounds)) => Ok((&**prepared, bounds)),
             _ => Err(Error::argument("affine_dice: masks", "labels, on a GPU", "none, or on the CPU")),
         })
         .collect::<Result<_>>()?;
@@ -107,7 +107,7 @@ pub fn minimise(tasks: &[Task<'_>]) -> Result<Vec<Minimum>> {
     let most = tasks.iter().map(|t| t.objective.max_iterations).max().unwrap_or(1);
     let ring = tasks.iter().map(|t| t.objective.window.min(t.objective.max_iterations)).max().unwrap_or(1) + 1;
 
-    let (fixed, cells, table) = together(device, &pairs)?;
+    let ([fixed, cells], table) = together(device, &pairs)?;
     let (mut constants, mut state, mut maps) = (Vec::new(), Vec::new(), Vec::new());
     for (task, (prepared, bounds)) in tasks.iter().zip(&pairs) {
         let chain = in_cells(task.chain, bounds, task.masks.fixed_size);
@@ -148,10 +148,10 @@ pub fn minimise(tasks: &[Task<'_>]) -> Result<Vec<Minimum>> {
 }
 
 /// Members and cells of all pairs in one buffer each, with their words, and the layout.
-fn together(device: &Gpu, pairs: &[(&Prepared, &Bounds)]) -> Result<((Handle, usize), (Handle, usize), Handle)> {
+fn together(device: &Gpu, pairs: &[(&Prepared, &Bounds)]) -> Result<([(Handle, usize); 2], Handle)> {
     if let [(only, _)] = pairs {
         let [fixed, cells] = only.words();
-        return Ok(((only.fixed.clone(), fixed), (only.cells.clone(), cells), only.layout.clone()));
+        return Ok(([(only.fixed.clone(), fixed), (only.cells.clone(), cells)], only.layout.clone()));
     }
     let total: [usize; 2] = pairs.iter().fold([0; 2], |sum, (p, _)| std::array::from_fn(|i| sum[i] + p.words()[i]));
     let (fixed, cells) = (device.alloc(total[0] * 4)?, device.alloc(total[1] * 4)?);
@@ -172,7 +172,7 @@ fn together(device: &Gpu, pairs: &[(&Prepared, &Bounds)]) -> Result<((Handle, us
         table.extend(layout(pair.size, pair.cell_counts, at));
         at = std::array::from_fn(|i| at[i] + words[i]);
     }
-    Ok(((fixed, total[0]), (cells, total[1]), device.upload(bytemuck::cast_slice(&table))?))
+    Ok(([(fixed, total[0]), (cells, total[1])], device.upload(bytemuck::cast_slice(&table))?))
 }
 
 /// The kernels count fixed voxels from the middle of their grid, and moving ones in cells.

@@ -17,8 +17,6 @@ const X: [f64; 8] = [0.0, -1.0, 1.0, 0.0, 0.0, -1.0, 1.0, 0.0];
 const Y: [f64; 8] = [0.0, -1.0, 0.0, -1.0, 1.0, 0.0, 1.0, 0.0];
 const XY: [[f64; 8]; 2] = [[0.0, 1.0, -1.0, 0.0, -1.0, 0.0, -2.0, -1.0], [1.0, 2.0, 0.0, 1.0, 0.0, 1.0, -1.0, 0.0]];
 
-// SAFETY of every block below: the caller's promise that the machine has the instructions; loads and stores are of whole
-// arrays of their width.
 impl Doubles for Zmm {
     type Mask = __mmask8;
     /// Bits above the code's own are those of its neighbours.
@@ -26,57 +24,68 @@ impl Doubles for Zmm {
 
     #[inline(always)]
     unsafe fn splat(v: f64) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_set1_pd(v)) }
     }
 
     #[inline(always)]
     unsafe fn ramp() -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_setr_pd(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)) }
     }
 
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_add_pd(self.0, other.0)) }
     }
 
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_sub_pd(self.0, other.0)) }
     }
 
     #[inline(always)]
     unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_fmadd_pd(self.0, a.0, b.0)) }
     }
 
     #[inline(always)]
     unsafe fn clamp(self, low: Self, high: Self) -> Self {
         // Of a NaN and a number these give the second.
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_max_pd(_mm512_min_pd(self.0, high.0), low.0)) }
     }
 
     #[inline(always)]
     unsafe fn floor(self) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_roundscale_pd::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0)) }
     }
 
     #[inline(always)]
     unsafe fn keep(self, mask: __mmask8) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_maskz_mov_pd(mask, self.0)) }
     }
 
     #[inline(always)]
     unsafe fn add_where(self, mask: __mmask8, v: Self) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_mask_add_pd(self.0, mask, self.0, v.0)) }
     }
 
     #[inline(always)]
     unsafe fn add_product_where(self, mask: __mmask8, a: Self, b: Self) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm512_mask3_fmadd_pd(a.0, b.0, self.0, mask)) }
     }
 
     #[inline(always)]
     unsafe fn total(self) -> f64 {
+        // SAFETY: the caller's promise.
         unsafe {
             let four = _mm256_add_pd(_mm512_castpd512_pd256(self.0), _mm512_extractf64x4_pd::<1>(self.0));
             let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
@@ -91,6 +100,7 @@ impl Doubles for Zmm {
 
     #[inline(always)]
     unsafe fn between(self, low: Self, high: Self, closed: bool, mask: __mmask8) -> __mmask8 {
+        // SAFETY: the caller's promise.
         unsafe {
             let above = if closed {
                 _mm512_mask_cmp_pd_mask::<_CMP_GE_OQ>(mask, self.0, low.0)
@@ -108,6 +118,7 @@ impl Doubles for Zmm {
 
     #[inline(always)]
     unsafe fn with_bit(bytes: &[u8; LANES], bit: usize) -> __mmask8 {
+        // SAFETY: the caller's promise.
         unsafe {
             let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(*bytes));
             _mm_test_epi8_mask(bytes, _mm_set1_epi8(1 << bit)) as u8
@@ -116,6 +127,7 @@ impl Doubles for Zmm {
 
     #[inline(always)]
     unsafe fn gather<const WORDS: usize>(codes: *const u16, at: Self, mask: __mmask8) -> __m512i {
+        // SAFETY: the caller's promise; a stretch reaches `MARGIN` codes before and behind one that is there.
         unsafe {
             let at = _mm512_cvttpd_epi64(at.0);
             let zero = _mm512_setzero_si512();
@@ -146,11 +158,13 @@ impl Doubles for Zmm {
 
     #[inline(always)]
     unsafe fn no_codes() -> __m512i {
+        // SAFETY: the caller's promise.
         unsafe { _mm512_setzero_si512() }
     }
 
     #[inline(always)]
     unsafe fn common(codes: __m512i, bits: u32) -> Option<u32> {
+        // SAFETY: the caller's promise.
         unsafe {
             let first = _mm512_broadcastq_epi64(_mm512_castsi512_si128(codes));
             let differ = _mm512_xor_si512(codes, first);
@@ -161,6 +175,7 @@ impl Doubles for Zmm {
 
     #[inline(always)]
     unsafe fn plane(codes: __m512i, shift: u32) -> Plane<Self> {
+        // SAFETY: the caller's promise.
         unsafe {
             let code = _mm512_srl_epi64(codes, _mm_cvtsi32_si128(shift as i32));
             [

@@ -167,7 +167,7 @@ impl Sweep<'_> {
     ) {
         // Voxels crossed in one go, all of them and those of the fixed mask.
         let mut constant = [[0usize; 2]; K];
-        // SAFETY: the caller's promise, here and below.
+        // SAFETY: the caller's promise.
         let (mut chunk, mut row) = unsafe { (Chunk::<D>::new(self, line), [Sums::<D>::zero(); K]) };
         let sure = self.sure::<BORDER>(line, &range);
         let mut next = range.start;
@@ -186,19 +186,24 @@ impl Sweep<'_> {
                 continue;
             }
             next = (x + LANES).min(range.end);
-            hopeful = if sure.start <= x && x + LANES <= sure.end {
-                unsafe { chunk.land::<BORDER, true, K>(self, line, x..next) }
-            } else {
-                unsafe { chunk.land::<BORDER, false, K>(self, line, x..next) }
-            };
-            if chunk.is_full() {
-                unsafe { chunk.add_to(&mut row) };
+            // SAFETY: the caller's promise, and what `sure` says.
+            unsafe {
+                hopeful = if sure.start <= x && x + LANES <= sure.end {
+                    chunk.land::<BORDER, true, K>(self, line, x..next)
+                } else {
+                    chunk.land::<BORDER, false, K>(self, line, x..next)
+                };
+                if chunk.is_full() {
+                    chunk.add_to(&mut row);
+                }
             }
         }
+        // SAFETY: the caller's promise.
         unsafe { chunk.add_to(&mut row) };
         for ((sum, row), constant) in sums.iter_mut().zip(&row).zip(constant) {
             sum.p += constant[0] as f64;
             sum.intersection += constant[1] as f64;
+            // SAFETY: the caller's promise.
             unsafe { row.finish([y, z], sum) };
         }
     }
