@@ -13,7 +13,9 @@ use cubecl::prelude::*;
 
 use super::Geometry;
 use super::finish::{Epilogue, finished};
-use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers};
+use super::staging::{
+    Share, Tiles, await_rest, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers,
+};
 
 /// What multiplies tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,11 +91,8 @@ pub fn conv3d_implicit_gemm<F: Float, O: Float, N: Size, P: Size>(
         let ahead = comptime!(t.stages - 1);
         #[unroll]
         for s in 0..ahead {
-            // Nothing may be on its way when the kernel ends.
-            if s < steps {
-                fill_stage(x, w, &mut a, &mut bt, &g, &mut cursor, first_n, s, t);
-                commit_stage(&barriers, s, t);
-            }
+            fill_stage(x, w, &mut a, &mut bt, &g, &mut cursor, first_n, s, t);
+            commit_stage(&barriers, s, t);
         }
         for round in 0..steps.div_ceil(t.stages) {
             #[unroll]
@@ -116,6 +115,7 @@ pub fn conv3d_implicit_gemm<F: Float, O: Float, N: Size, P: Size>(
                 }
             }
         }
+        await_rest(&barriers, steps, t);
         let from = split * rows * g.co;
         store::<O, P>(y, b, residual, &g, &sums, first_m, first_n, rows, from, &epilogue, t, planes);
     }
@@ -183,7 +183,7 @@ fn multiply_mma<F: Float, N: Size>(
 pub(super) fn multiply_four_terms<F: Float, N: Size>(
     low: Vector<F, N>,
     high: Vector<F, N>,
-    right: &Columns,
+    right: &Array<Vector<F, N>>,
     sums: &mut Sums,
     #[comptime] i: usize,
     #[comptime] ni: usize,
@@ -198,24 +198,12 @@ pub(super) fn multiply_four_terms<F: Float, N: Size>(
         left[3] = rounded::<F>(high[2 * e + 1]);
         #[unroll]
         for j in 0..ni {
-            let column = right.index(comptime!(2 * j + e));
-            def.execute_inplace(&left, column, sums.index_mut(comptime!(i * ni + j)));
+            // Rounded anew for each row of blocks: kept, they would take the registers that the sums need.
+            let mut column = Array::<Vector<tf32, Const<1>>>::new(2usize);
+            column[0] = rounded::<F>(right[j][2 * e]);
+            column[1] = rounded::<F>(right[j][2 * e + 1]);
+            def.execute_inplace(&left, &column, sums.index_mut(comptime!(i * ni + j)));
         }
-    }
-}
-
-/// B's operands for the two instructions of each block.
-pub(super) type Columns = Sequence<Array<Vector<tf32, Const<1>>>>;
-
-/// Adds the four terms of a column to the operands. They are rounded here, once for all rows.
-#[cube]
-pub(super) fn push_column<F: Float, N: Size>(columns: &mut Columns, terms: Vector<F, N>) {
-    #[unroll]
-    for e in 0..2usize {
-        let mut column = Array::<Vector<tf32, Const<1>>>::new(2usize);
-        column[0] = rounded::<F>(terms[2 * e]);
-        column[1] = rounded::<F>(terms[2 * e + 1]);
-        columns.push(column);
     }
 }
 
@@ -242,10 +230,10 @@ fn multiply_tf32<F: Float, N: Size>(
     #[unroll]
     for part in 0..comptime!(t.k / 16) {
         let k = lane % 4 * 4 + part * 16;
-        let mut right = Columns::new();
+        let mut right = Array::<Vector<F, N>>::new(ni);
         #[unroll]
         for j in 0..ni {
-            push_column::<F, N>(&mut right, b[of_b + place(n0 + lane / 4 + j * BLOCK[1], k, t, width)]);
+            right[j] = b[of_b + place(n0 + lane / 4 + j * BLOCK[1], k, t, width)];
         }
         #[unroll]
         for i in 0..mi {

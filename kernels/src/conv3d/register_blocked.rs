@@ -11,7 +11,9 @@ use cubecl::prelude::*;
 
 use super::Geometry;
 use super::finish::{Epilogue, finished};
-use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers};
+use super::staging::{
+    Share, Tiles, await_rest, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers,
+};
 
 /// Outputs of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,11 +61,8 @@ pub fn conv3d_register_blocked<F: Float, O: Float, N: Size>(
         let ahead = comptime!(t.stages - 1);
         #[unroll]
         for s in 0..ahead {
-            // Nothing may be on its way when the kernel ends.
-            if s < steps {
-                fill_stage(x, w, &mut a, &mut bt, &g, &mut cursor, first_n, s, t);
-                commit_stage(&barriers, s, t);
-            }
+            fill_stage(x, w, &mut a, &mut bt, &g, &mut cursor, first_n, s, t);
+            commit_stage(&barriers, s, t);
         }
         for round in 0..steps.div_ceil(t.stages) {
             #[unroll]
@@ -81,6 +80,7 @@ pub fn conv3d_register_blocked<F: Float, O: Float, N: Size>(
             }
         }
 
+        await_rest(&barriers, steps, t);
         let lanes = comptime!(t.n / block.channels);
         let (row, column) = (UNIT_POS as usize / lanes, UNIT_POS as usize % lanes);
         #[unroll]
@@ -120,20 +120,21 @@ fn multiply<F: Float, N: Size>(
     let (of_a, of_b) = comptime!((stage * t.m * t.k / width, stage * t.n * t.k / width));
     for column in 0..comptime!(t.k / width) {
         let k = column * width;
-        let mut left = Array::<Vector<f32, N>>::new(block.voxels);
+        // The shorter side stays in registers, the longer passes by.
+        let mut right = Array::<Vector<f32, N>>::new(block.channels);
+        #[unroll]
+        for j in 0..block.channels {
+            right[j] = Vector::cast_from(b[of_b + place(lane + j * lanes, k, t, width)]);
+        }
         #[unroll]
         for i in 0..block.voxels {
             let m = row + i * comptime!(t.m / block.voxels);
-            left[i] = Vector::cast_from(a[of_a + place(m, k, t, width)]);
-        }
-        #[unroll]
-        for j in 0..block.channels {
-            let right = Vector::<f32, N>::cast_from(b[of_b + place(lane + j * lanes, k, t, width)]);
+            let left = Vector::<f32, N>::cast_from(a[of_a + place(m, k, t, width)]);
             #[unroll]
             for v in 0..width {
                 #[unroll]
-                for i in 0..block.voxels {
-                    sums[comptime!(i * block.channels + j)] += left[i][v] * right[v];
+                for j in 0..block.channels {
+                    sums[comptime!(i * block.channels + j)] += left[v] * right[j][v];
                 }
             }
         }

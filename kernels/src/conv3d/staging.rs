@@ -286,3 +286,17 @@ pub fn await_stage(barriers: &Sequence<Shared<Barrier>>, round: u32, #[comptime]
     }
     sync_cube();
 }
+
+/// Waits for the stages that were begun and have no step, where the sum has fewer steps than stages: nothing may be on its
+/// way when the kernel ends.
+#[cube]
+pub fn await_rest(barriers: &Sequence<Shared<Barrier>>, steps: usize, #[comptime] t: Tiles) {
+    if comptime!(t.transfer == Transfer::Async) {
+        #[unroll]
+        for s in 0..comptime!(t.stages - 1) {
+            if s >= steps {
+                barriers.index(s).wait_parity(0u32);
+            }
+        }
+    }
+}

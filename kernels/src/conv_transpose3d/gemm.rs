@@ -24,7 +24,7 @@ use cubecl::prelude::*;
 use super::Placement;
 use crate::conv3d::Geometry;
 use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Step, Sums, plane_start};
-use crate::conv3d::staging::{Tiles, await_stage, commit_stage, copy, place, stage_barriers};
+use crate::conv3d::staging::{Tiles, await_rest, await_stage, commit_stage, copy, place, stage_barriers};
 
 /// Columns that the seats are dealt out in: four blocks.
 pub const SEATS: usize = 32;
@@ -70,11 +70,8 @@ pub fn conv_transpose3d_gemm<F: Float, N: Size, P: Size, S: Size>(
         let ahead = comptime!(t.stages - 1);
         #[unroll]
         for s in 0..ahead {
-            // Nothing may be on its way when the kernel ends.
-            if s < steps {
-                fill(x, w, &mut a, &mut bt, &g, first_m, first_n, rows, columns, comptime!(s * t.k), s, t);
-                commit_stage(&barriers, s, t);
-            }
+            fill(x, w, &mut a, &mut bt, &g, first_m, first_n, rows, columns, comptime!(s * t.k), s, t);
+            commit_stage(&barriers, s, t);
         }
         // While they are on their way; waiting for the first of them makes these visible too.
         for r in range_stepped(UNIT_POS as usize, t.m, t.units) {
@@ -117,6 +114,7 @@ pub fn conv_transpose3d_gemm<F: Float, N: Size, P: Size, S: Size>(
                 }
             }
         }
+        await_rest(&barriers, steps, t);
         scatter::<F, S>(y, &sums, &targets, &biases, t, planes);
     }
 }

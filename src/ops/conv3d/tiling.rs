@@ -77,7 +77,7 @@ pub(super) fn register_blocked(facts: &Facts) -> impl Iterator<Item = Tiling> {
     let (transfer, width) = (transfer(&facts), facts.width);
     // m, n and a unit's share of them. On a processor every load is a gather, a lane at a time: few, large blocks (twice as
     // large they are 6 % faster and take 12 s to compile).
-    let shapes = if facts.software { &[[128, 32, 16, 8], [64, 32, 8, 4]] } else { &[[128, 64, 8, 4], [64, 32, 4, 4]] };
+    let shapes = if facts.software { &[[128, 32, 16, 8], [64, 32, 8, 4]] } else { &[[128, 64, 8, 4], [64, 32, 8, 4]] };
     let tiling = move |[m, n, voxels, channels]: [usize; 4]| Tiling {
         tiles: Tiles {
             m,

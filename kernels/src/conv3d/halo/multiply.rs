@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::Bricks;
-use crate::conv3d::implicit_gemm::{BLOCK, Columns, PLANE, Planes, Step, Sums, multiply_four_terms, push_column};
+use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Step, Sums, multiply_four_terms};
 
 /// The first vectors of the halo rows that this lane reads: for [`Step::Mma`] one a block of 16, else two.
 #[cube]
@@ -99,11 +99,11 @@ pub(super) fn multiply_tf32<F: Float, N: Size>(
     #[unroll]
     for part in 0..comptime!(t.chunk / 16) {
         let k = lane % 4 + part * 4;
-        let mut right = Columns::new();
+        let mut right = Array::<Vector<F, N>>::new(ni);
         #[unroll]
         for j in 0..ni {
             let row = comptime!(stage * t.n + j * BLOCK[1]) + n0 + lane / 4;
-            push_column::<F, N>(&mut right, weights[row * pitch + k]);
+            right[j] = weights[row * pitch + k];
         }
         #[unroll]
         for i in 0..mi {
