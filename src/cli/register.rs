@@ -15,9 +15,9 @@ use crate::registration::{
 
 /// Align a moving mask, and images with it, to a fixed mask.
 ///
-/// Masks hold 1 for kidney and 2 for tumour and may differ in shape, spacing and orientation. The folder gets
-/// transform.tfm (ITK), transform.json, result.json, and the mask and images on the fixed mask's grid under their own
-/// names. Outside the field of view masks are 0 and images their own minimum.
+/// Masks hold labels, by default 1 for kidney and 2 for tumour (see --channels), and may differ in shape, spacing and
+/// orientation. The folder gets transform.tfm (ITK), transform.json, result.json, and the mask and images on the fixed
+/// mask's grid under their own names. Outside the field of view masks are 0 and images their own minimum.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The mask that stays
@@ -41,8 +41,8 @@ pub struct Args {
     /// Where to begin: centre-of-mass, identity, or a transform file (.tfm or .json)
     #[arg(long, value_name = "START", default_value = "centre-of-mass")]
     start: String,
-    /// world: no motion means the same millimetre; grid: the same place between -1 and 1, as the authors' code has it (needs
-    /// --resolution full)
+    /// world: no motion means the same millimetre; grid: the same place between -1 and 1, as the authors' code has it
+    /// (needs --resolution full)
     #[arg(long, value_name = "SPACE", default_value = "world", value_parser = parse_space)]
     space: Space,
     /// What the moving mask is outside its grid: border or zeros
@@ -185,12 +185,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&report);
     }
-    print(&found);
+    print(&found, &args.channels);
     say!("{}", args.output.display());
     Ok(())
 }
 
-/// Says what is odd about a file.
 fn remove_stale(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -200,6 +199,7 @@ fn remove_stale(path: &Path) -> Result<()> {
     }
 }
 
+/// Says what is odd about a file.
 fn warned(path: &Path, image: nifti::Image) -> nifti::Image {
     for warning in &image.warnings {
         eprintln!("warning: {}: {warning}", path.display());
@@ -238,8 +238,10 @@ fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
     Ok(outputs)
 }
 
-fn print(found: &Registration) {
-    say!("{:<16} {:>14} {:>14}", "Dice soft/hard", "kidney", "tumour");
+fn print(found: &Registration, channels: &Channels) {
+    let usual = *channels == Channels::default();
+    let [all, second] = if usual { ["kidney", "tumour"] } else { ["all labels", "label 2"] };
+    say!("{:<16} {all:>14} {second:>14}", "Dice soft/hard");
     let row = |name: &str, overlap: &Overlap| {
         let both = |d: registration::Dice| format!("{:.4}/{:.4}", d.soft, d.hard);
         say!("{name:<16} {:>14} {:>14}", both(overlap.kidney), overlap.tumour.map_or_else(|| "none".to_owned(), both));
@@ -247,6 +249,10 @@ fn print(found: &Registration) {
     row("identity", &found.identity);
     row("centre of mass", &found.centre_of_mass);
     row("aligned", &found.aligned);
-    let how = if found.converged { "converged" } else { "stopped" };
-    say!("{how} after {} iterations, {:.2} s", found.iterations, found.seconds);
+    // The default ones are the table's columns.
+    for channel in found.channels.iter().filter(|_| !usual) {
+        let labels: Vec<String> = channel.labels.iter().map(u8::to_string).collect();
+        say!("channel {}: Dice {:.4}, weight {:.2}", labels.join(","), channel.dice, channel.weight);
+    }
+    say!("{} after {} iterations, {:.2} s", found.outcome, found.iterations, found.seconds);
 }

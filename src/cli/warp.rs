@@ -11,9 +11,9 @@ use crate::volume::Affine;
 
 /// Move images and masks by transforms that `register` or other programs have found.
 ///
-/// A transform takes points of the reference to points of the image, as ITK's do: what `register` writes with its fixed mask
-/// as the reference. Several are applied one after the other, the first to the reference's points. Outside an image's field of
-/// view masks are 0 and images their own minimum.
+/// A transform takes points of the reference to points of the image, as ITK's do: what `register` writes with its fixed
+/// mask as the reference. Several are applied one after the other, the first to the reference's points. Outside an
+/// image's field of view masks are 0 and images their own minimum.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Images that lie where the last transform leads
@@ -79,9 +79,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         }
         let moved = match args.interp {
             Sampling::Values(interpolation) => transform::warp(&image.volume, &chain, &grid, interpolation, &device)?,
-            Sampling::Soft => transform::warp_soft(&image.volume, &chain, &grid, &device)
-                .and_then(|soft| soft.largest())
-                .map_err(|e| Error::file(path, e))?,
+            Sampling::Soft => {
+                transform::warp_largest(&image.volume, &chain, &grid, &device).map_err(|e| Error::file(path, e))?
+            }
         };
         nifti::write(output, &reference.with_volume(moved))?;
         if !context.json {

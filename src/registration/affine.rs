@@ -1,7 +1,7 @@
 //! Coordinates: from parameters to index maps to maps of the patient's space, and back.
 
 use crate::error::Result;
-use crate::ops::affine_dice::{Diagonal, Frame, Matrix};
+use crate::ops::affine_dice::{Frame, Matrix};
 use crate::volume::{Affine, Grid};
 
 /// [d, h, w] to (x, y, z).
@@ -10,8 +10,8 @@ pub(super) fn size(grid: &Grid) -> [usize; 3] {
     [w, h, d]
 }
 
-/// PyTorch's normalised coordinates of both grids. Along an axis of size 1 `align_corners` would squash everything to one
-/// point and could not be undone; the grid's edges are -1 and 1 there. What is sampled is the same.
+/// PyTorch's normalised coordinates of both grids. Along an axis of size 1 `align_corners` would squash everything to
+/// one point and could not be undone; the grid's edges are -1 and 1 there. What is sampled is the same.
 pub(super) fn frame(fixed: &Grid, moving: &Grid, align_corners: bool) -> Frame {
     let (fixed, moving) = (size(fixed), size(moving));
     let mut frame = Frame::normalised(fixed, moving, align_corners);
@@ -29,7 +29,7 @@ pub(super) fn frame(fixed: &Grid, moving: &Grid, align_corners: bool) -> Frame {
 
 /// The parameters in `frame` of an index map.
 pub(super) fn parameters(frame: &Frame, matrix: &Matrix) -> Result<Matrix> {
-    let (input, output) = (affine(&frame.input).inverse()?, affine(&frame.output).inverse()?);
+    let (input, output) = (Affine(frame.input.matrix()).inverse()?, Affine(frame.output.matrix()).inverse()?);
     Ok(output.after(&Affine(*matrix).after(&input)).0)
 }
 
@@ -41,13 +41,4 @@ pub(super) fn index_map(fixed: &Grid, moving: &Grid, world: &Affine) -> Result<M
 /// The map of the patient's space of an index map.
 pub(super) fn world_map(fixed: &Grid, moving: &Grid, matrix: &Matrix) -> Result<Affine> {
     Ok(moving.affine.after(&Affine(*matrix).after(&fixed.affine.inverse()?)))
-}
-
-pub(super) fn affine(map: &Diagonal) -> Affine {
-    let mut out = [[0.0; 4]; 3];
-    for (k, row) in out.iter_mut().enumerate() {
-        row[k] = map.scale[k];
-        row[3] = map.offset[k];
-    }
-    Affine(out)
 }

@@ -1,10 +1,10 @@
 //! A pair of masks on its way to a map.
 
-use super::affine::{self, frame, index_map, parameters, world_map};
+use super::affine::{frame, index_map, parameters, world_map};
 use super::descent::{self, Task};
 use super::mask::Mask;
 use super::model::Model;
-use super::overlap::Comparison;
+use super::overlap::{Comparison, hard};
 use super::{Channel, Outcome, Registration, RegistrationOptions, Space, Start};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -15,7 +15,8 @@ use crate::volume::{Affine, Grid, Volume};
 const FINE_RATE: f64 = 0.1;
 /// And the window at most.
 const FINE_WINDOW: usize = 20;
-/// How far above its lowest the loss ends where it diverged. Steps of a learning rate in use move it by a tenth of that.
+/// How far above its lowest the loss ends where it diverged. Steps of a learning rate in use move it by a tenth of
+/// that.
 const FAR: f64 = 0.25;
 
 /// A pair between its steps.
@@ -34,6 +35,8 @@ pub(super) struct Case {
     /// Where the last iterations ended.
     minimum: Option<Minimum>,
     iterations: usize,
+    /// Are there no iterations left for the full grids?
+    cut: bool,
     warnings: Vec<String>,
 }
 
@@ -42,6 +45,8 @@ struct Ready {
     masks: AffineDice,
     model: Model,
     objective: Objective,
+    /// What is odd about where they run.
+    warning: Option<String>,
 }
 
 impl Case {
@@ -51,17 +56,21 @@ impl Case {
         let own = [fixed.grid, moving.grid];
         if options.space == Space::Grid {
             let frame = frame(&fixed.grid, &moving.grid, options.align_corners);
-            fixed.grid.affine = affine::affine(&frame.input);
-            moving.grid.affine = affine::affine(&frame.output).inverse()?;
+            fixed.grid.affine = Affine(frame.input.matrix());
+            moving.grid.affine = Affine(frame.output.matrix()).inverse()?;
         }
-        let start = match options.start {
-            Start::CentreOfMass => fixed.onto(&moving),
-            Start::Identity => Affine::IDENTITY,
-            Start::Given(transform) => transform,
-        };
+        let start = options.start.map(&fixed, &moving);
         let coarse = |mask: &Mask| options.resolution.map_or_else(|| Ok(mask.clone()), |mm| mask.coarse(mm));
-        let small = [coarse(&fixed)?, coarse(&moving)?];
-        let there: Vec<bool> = (0..channels.count()).map(|c| small.iter().all(|mask| mask.counts[c] > 0)).collect();
+        let mut small = [coarse(&fixed)?, coarse(&moving)?];
+        let shared = |masks: &[Mask; 2]| -> Vec<bool> {
+            (0..channels.count()).map(|c| masks.iter().all(|mask| mask.counts[c] > 0)).collect()
+        };
+        let mut there = shared(&small);
+        let vanished = !there.contains(&true);
+        if vanished {
+            small = [fixed.clone(), moving.clone()];
+            there = shared(&small);
+        }
         let left = there.iter().filter(|there| **there).count();
         if left == 0 {
             let [a, b] = [&fixed, &moving].map(|mask| format!("{:?}", &mask.counts[..channels.count()]));
@@ -71,13 +80,18 @@ impl Case {
         }
         let weights = there.iter().map(|there| if *there { 1.0 / left as f64 } else { 0.0 }).collect();
         let missing = (0..channels.count()).filter(|&c| !there[c]);
-        let warnings = missing.map(|c| without(c, channels, [&fixed, &moving])).collect();
-        Ok(Self { fixed, moving, own, small, weights, start, map: start, minimum: None, iterations: 0, warnings })
+        let mut warnings: Vec<String> = missing.map(|c| without(c, channels, [&fixed, &moving])).collect();
+        if vanished {
+            warnings
+                .push("thinned out, no channel is left in both masks: aligned on the full grids from the start".into());
+        }
+        let (minimum, iterations, cut) = (None, 0, false);
+        Ok(Self { fixed, moving, own, small, weights, start, map: start, minimum, iterations, cut, warnings })
     }
 
-    /// The masks of the next iterations on the device and what they minimise: on the thinned masks, or where `fine` on the
-    /// full ones. None where there is nothing left to do.
-    fn ready(&self, device: &Device, options: &RegistrationOptions, fine: bool) -> Result<Option<Ready>> {
+    /// The masks of the next iterations on the device and what they minimise: on the thinned masks, or where `fine` on
+    /// the full ones. None where there is nothing left to do.
+    fn ready(&mut self, device: &Device, options: &RegistrationOptions, fine: bool) -> Result<Option<Ready>> {
         let mut objective = Objective {
             smooth: options.smooth,
             weights: self.weights.clone(),
@@ -87,22 +101,26 @@ impl Case {
             tolerance: options.tolerance,
         };
         if !fine {
-            let masks = on_device(&self.small[0], &self.small[1], device, options)?;
+            let (masks, warning) = on_device(&self.small[0], &self.small[1], device, options)?;
             self.expect_overlap(&masks, options)?;
             let model = self.model([&self.small[0], &self.small[1]], options)?;
-            return Ok(Some(Ready { masks, model, objective }));
+            return Ok(Some(Ready { masks, model, objective, warning }));
         }
         let thinned = self.fixed.grid != self.small[0].grid || self.moving.grid != self.small[1].grid;
         let left = options.max_iterations.saturating_sub(self.iterations);
-        if !thinned || left == 0 || self.outcome() != Outcome::Converged {
+        if !thinned || self.outcome() != Outcome::Converged {
+            return Ok(None);
+        }
+        if left == 0 {
+            self.cut = true;
             return Ok(None);
         }
         objective.learning_rate *= FINE_RATE;
         objective.max_iterations = left;
         objective.window = options.window.min(FINE_WINDOW);
-        let masks = on_device(&self.fixed, &self.moving, device, options)?;
+        let (masks, warning) = on_device(&self.fixed, &self.moving, device, options)?;
         let model = self.model([&self.fixed, &self.moving], options)?;
-        Ok(Some(Ready { masks, model, objective }))
+        Ok(Some(Ready { masks, model, objective, warning }))
     }
 
     fn model(&self, [fixed, moving]: [&Mask; 2], options: &RegistrationOptions) -> Result<Model> {
@@ -115,7 +133,9 @@ impl Case {
         let matrix = index_map(&self.small[0].grid, &self.small[1].grid, &self.start)?;
         let shared: f64 = masks.sums(&matrix)?.0.iter().zip(&self.weights).map(|(c, w)| c.intersection * w).sum();
         // (On a device that only compiles the sums are no numbers, and go on.)
-        let apart = shared <= 0.0 || Comparison::new(&self.fixed, &self.moving)?.under(&self.start)?.kidney.hard <= 0.0;
+        let matrix = index_map(&self.fixed.grid, &self.moving.grid, &self.start)?;
+        let [_, all] = hard(&self.fixed, &self.moving, &matrix)?;
+        let apart = shared <= 0.0 || all <= 0.0;
         if !apart {
             return Ok(());
         }
@@ -131,6 +151,7 @@ impl Case {
     }
 
     fn take(&mut self, ready: &Ready, minimum: Minimum, fine: bool) -> Result<()> {
+        self.warn(ready.warning.as_ref());
         let [fixed, moving] =
             if fine { [&self.fixed, &self.moving] } else { [&self.small[0], &self.small[1]] }.map(|mask| &mask.grid);
         self.map = world_map(fixed, moving, &ready.model.chain.matrix(&minimum.parameters))?;
@@ -139,10 +160,17 @@ impl Case {
         Ok(())
     }
 
+    /// Says a thing once.
+    fn warn(&mut self, warning: Option<&String>) {
+        if let Some(warning) = warning.filter(|warning| !self.warnings.contains(warning)) {
+            self.warnings.push(warning.clone());
+        }
+    }
+
     fn outcome(&self) -> Outcome {
         match &self.minimum {
             Some(minimum) if minimum.ends[1] - minimum.loss > FAR => Outcome::Diverged,
-            Some(minimum) if minimum.reason == Reason::Converged => Outcome::Converged,
+            Some(minimum) if minimum.reason == Reason::Converged && !self.cut => Outcome::Converged,
             _ => Outcome::Stopped,
         }
     }
@@ -155,6 +183,10 @@ impl Case {
         };
         match outcome {
             Outcome::Converged => {}
+            Outcome::Stopped if self.cut => self.warnings.push(format!(
+                "all of {} iterations were spent on the thinned masks: none was left for the full grids",
+                self.iterations
+            )),
             Outcome::Stopped => self.warnings.push(format!(
                 "the loss was still falling by {:e} or more every {} iterations after {}",
                 options.tolerance, options.window, self.iterations
@@ -205,19 +237,22 @@ impl Case {
 pub(super) fn descend(cases: &mut [Result<Case>], device: &Device, options: &RegistrationOptions, fine: bool) {
     let mut ready: Vec<(usize, Ready)> = Vec::new();
     for (i, slot) in cases.iter_mut().enumerate() {
-        match slot.as_ref().map(|case| case.ready(device, options, fine)) {
+        match slot.as_mut().map(|case| case.ready(device, options, fine)) {
             Ok(Ok(Some(own))) => ready.push((i, own)),
             Ok(Err(e)) => *slot = Err(e),
             Ok(Ok(None)) | Err(_) => {}
         }
     }
     let tasks: Vec<Task<'_>> =
-        ready.iter().map(|(_, Ready { masks, model, objective })| Task { masks, model, objective }).collect();
-    let minima = descent::minimise(&tasks);
+        ready.iter().map(|(_, Ready { masks, model, objective, .. })| Task { masks, model, objective }).collect();
+    let (minima, apart) = descent::minimise(&tasks);
     for ((i, own), minimum) in ready.iter().zip(minima) {
         let slot = &mut cases[*i];
         let taken = match slot {
-            Ok(case) => minimum.and_then(|minimum| case.take(own, minimum, fine)),
+            Ok(case) => minimum.and_then(|minimum| {
+                case.warn(apart.as_ref());
+                case.take(own, minimum, fine)
+            }),
             Err(_) => Ok(()),
         };
         if let Err(e) = taken {
@@ -226,12 +261,31 @@ pub(super) fn descend(cases: &mut [Result<Case>], device: &Device, options: &Reg
     }
 }
 
-/// On `device`, or on the CPU where a buffer of it could not hold these masks or their cells' codes.
-fn on_device(fixed: &Mask, moving: &Mask, device: &Device, options: &RegistrationOptions) -> Result<AffineDice> {
-    let codes = if options.channels.count() > 2 { 4 } else { 2 };
-    let bytes = fixed.labels().len().max(codes * moving.labels().len()) as u64;
-    let device = if bytes < device.max_buffer_bytes() / 2 { device } else { &Device::Cpu };
-    AffineDice::new(&fixed.tensor(device)?, &moving.tensor(device)?, options.padding, &options.channels)
+/// On `device`, or on the CPU, with a warning, where a buffer of it could not hold these masks or their cells' codes.
+fn on_device(
+    fixed: &Mask,
+    moving: &Mask,
+    device: &Device,
+    options: &RegistrationOptions,
+) -> Result<(AffineDice, Option<String>)> {
+    let bytes = (fixed.labels().len() as u64).max(cell_bytes(moving.grid.shape, &options.channels));
+    let room = device.max_buffer_bytes() / 2;
+    let (device, warning) = if bytes < room {
+        (device, None)
+    } else {
+        let name = device.name();
+        let why =
+            format!("registered on the CPU: the masks need {bytes} bytes in a buffer, expected below {room} on {name}");
+        (&Device::Cpu, Some(why))
+    };
+    let masks = AffineDice::new(&fixed.tensor(device)?, &moving.tensor(device)?, options.padding, &options.channels)?;
+    Ok((masks, warning))
+}
+
+/// Bytes of the codes of a mask's cells on a GPU, where its labels reach every edge of [d, h, w].
+pub(super) fn cell_bytes(shape: [usize; 3], channels: &Channels) -> u64 {
+    let width = if channels.count() > 2 { 4 } else { 2 };
+    shape.iter().fold(width, |bytes: u64, size| bytes.saturating_mul(*size as u64 + 1))
 }
 
 /// What is said of a channel that is left out.

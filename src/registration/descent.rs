@@ -15,20 +15,21 @@ pub(super) struct Task<'a> {
     pub objective: &'a Objective,
 }
 
-/// Minimises each task's loss from its model's start until its lowest value has not fallen by `tolerance` within the last
-/// `window` iterations, or `max_iterations`. Tasks do not touch one another: each ends as it would alone.
-pub(super) fn minimise(tasks: &[Task<'_>]) -> Vec<Result<Minimum>> {
+/// Minimises each task's loss from its model's start until its lowest value has not fallen by `tolerance` within the
+/// last `window` iterations, or `max_iterations`. Tasks do not touch one another: each ends as it would alone. With
+/// them what is to be said where a GPU would not take them together.
+pub(super) fn minimise(tasks: &[Task<'_>]) -> (Vec<Result<Minimum>>, Option<String>) {
     let mut results: Vec<Option<Result<Minimum>>> = tasks.iter().map(|_| None).collect();
-    on_gpu(tasks, &mut results);
+    let apart = on_gpu(tasks, &mut results);
     let host = |(task, result): (&Task<'_>, Option<Result<Minimum>>)| {
         result.unwrap_or_else(|| on_host(task)).and_then(|minimum| finite(task, minimum))
     };
-    tasks.par_iter().zip(results).map(host).collect()
+    (tasks.par_iter().zip(results).map(host).collect(), apart)
 }
 
 /// Fills in the results of tasks whose masks are on a GPU: all in one launch.
 #[cfg(feature = "gpu")]
-fn on_gpu(tasks: &[Task<'_>], results: &mut [Option<Result<Minimum>>]) {
+fn on_gpu(tasks: &[Task<'_>], results: &mut [Option<Result<Minimum>>]) -> Option<String> {
     use crate::ops::affine_dice::steps;
     let there: Vec<usize> = (0..tasks.len()).filter(|&i| steps::on_gpu(tasks[i].masks)).collect();
     let own = |i: usize| {
@@ -37,14 +38,21 @@ fn on_gpu(tasks: &[Task<'_>], results: &mut [Option<Result<Minimum>>]) {
     };
     let together: Vec<steps::Task<'_>> = there.iter().map(|&i| own(i)).collect();
     match steps::minimise(&together) {
-        Ok(minima) => there.iter().zip(minima).for_each(|(&i, minimum)| results[i] = Some(Ok(minimum))),
+        Ok(minima) => {
+            there.iter().zip(minima).for_each(|(&i, minimum)| results[i] = Some(Ok(minimum)));
+            None
+        }
         // One by one, so that each has an answer or an error of its own.
-        Err(_) if there.len() > 1 => {
+        Err(e) if there.len() > 1 => {
             for &i in &there {
                 results[i] = Some(steps::minimise(&[own(i)]).and_then(|mut minima| minima.pop().ok_or_else(nothing)));
             }
+            Some(format!("registered one by one: {} pairs together failed: {e}", there.len()))
         }
-        Err(e) => there.iter().zip(Some(e)).for_each(|(&i, e)| results[i] = Some(Err(e))),
+        Err(e) => {
+            there.iter().zip(Some(e)).for_each(|(&i, e)| results[i] = Some(Err(e)));
+            None
+        }
     }
 }
 
@@ -54,7 +62,9 @@ fn nothing() -> Error {
 }
 
 #[cfg(not(feature = "gpu"))]
-fn on_gpu(_: &[Task<'_>], _: &mut [Option<Result<Minimum>>]) {}
+fn on_gpu(_: &[Task<'_>], _: &mut [Option<Result<Minimum>>]) -> Option<String> {
+    None
+}
 
 fn finite(task: &Task<'_>, minimum: Minimum) -> Result<Minimum> {
     if minimum.reason == Reason::NotFinite {

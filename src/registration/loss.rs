@@ -1,15 +1,16 @@
 //! The loss as a function of a family's parameters, for those who bring an optimiser of their own.
 
+use super::RegistrationOptions;
 use super::affine::world_map;
 use super::mask::Mask;
 use super::model::Model;
-use super::{RegistrationOptions, Start};
 use crate::device::Device;
 use crate::error::Result;
 use crate::ops::affine_dice::AffineDice;
 use crate::volume::{Affine, Volume};
 
-/// Minus the mean soft Dice of the channels (by default the tumour, and kidney and tumour together) of two masks under a map.
+/// Minus the mean soft Dice of the channels (by default the tumour, and kidney and tumour together) of two masks under
+/// a map.
 #[derive(Debug)]
 pub struct Loss {
     masks: AffineDice,
@@ -21,8 +22,8 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Of masks as [`register`](super::register) takes them, at full resolution; of the options those that say which maps,
-    /// from where, and how Dice is taken.
+    /// Of masks as [`register`](super::register) takes them, at full resolution; of the options those that say which
+    /// maps, from where, and how Dice is taken.
     ///
     /// # Errors
     /// As `register`.
@@ -30,11 +31,7 @@ impl Loss {
         options.validate()?;
         let (fixed, moving) =
             (Mask::new("fixed", fixed, &options.channels)?, Mask::new("moving", moving, &options.channels)?);
-        let start = match options.start {
-            Start::CentreOfMass => fixed.onto(&moving),
-            Start::Identity => Affine::IDENTITY,
-            Start::Given(transform) => transform,
-        };
+        let start = options.start.map(&fixed, &moving);
         let grids = [&fixed.grid, &moving.grid];
         let model = Model::new(options.transformation, grids, &start, fixed.centre(), options.align_corners)?;
         let masks =
@@ -42,8 +39,8 @@ impl Loss {
         Ok(Self { masks, model, fixed, moving, smooth: options.smooth, weights: options.channels.mean() })
     }
 
-    /// The parameters of the start: 12 of theta, row by row; or of a motion, all 0: shift (in half the fixed grid's longest
-    /// edge), angles about x, y and z (radians), logarithm of the scale.
+    /// The parameters of the start: 12 of theta, row by row; or of a motion, all 0: shift (in half the fixed grid's
+    /// longest edge), angles about x, y and z (radians), logarithm of the scale.
     pub fn start(&self) -> Vec<f64> {
         self.model.start.clone()
     }

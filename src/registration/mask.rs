@@ -25,8 +25,8 @@ pub(super) struct Mask {
     centre: [f64; 3],
 }
 
-/// Voxels of each channel, of all, of label 2, and the sums of x, y, z over all. Whole numbers, so the order of adding is of
-/// no account.
+/// Voxels of each channel, of all, of label 2, and the sums of x, y, z over all. Whole numbers, so the order of adding
+/// is of no account.
 type Census = [u64; MAX_CHANNELS + 5];
 
 impl Mask {

@@ -1,6 +1,7 @@
 //! How to register.
 
 use super::Transformation;
+use super::mask::Mask;
 use crate::error::{Error, Result};
 use crate::ops::PaddingMode;
 use crate::ops::affine_dice::{Channels, check_smooth};
@@ -18,13 +19,25 @@ pub enum Start {
     Given(Affine),
 }
 
+impl Start {
+    /// Point of the fixed scan to point of the moving scan.
+    pub(super) fn map(self, fixed: &Mask, moving: &Mask) -> Affine {
+        match self {
+            Self::CentreOfMass => fixed.onto(moving),
+            Self::Identity => Affine::IDENTITY,
+            Self::Given(transform) => transform,
+        }
+    }
+}
+
 /// In which coordinates "no motion" is the identity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Space {
     /// The patient's: the same millimetre, whatever the grids.
     #[default]
     World,
-    /// The grids': the same place between -1 and 1 along each axis, as the authors' code has it, which knows no spacing.
+    /// The grids': the same place between -1 and 1 along each axis, as the authors' code has it, which knows no
+    /// spacing.
     Grid,
 }
 

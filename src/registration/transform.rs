@@ -1,5 +1,6 @@
 //! What a found map is good for: moving volumes, and files that other programs read.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
@@ -47,42 +48,100 @@ impl SoftMask {
     /// # Errors
     /// As [`Volume::new`].
     pub fn largest(&self) -> Result<Volume> {
-        let shares: Vec<Vec<f32>> = self.shares.iter().map(|share| share.voxels.to_f32()).collect();
-        let label = |i: usize| {
-            let mut best = (1.0 - shares.iter().map(|share| share[i]).sum::<f32>(), 0);
-            for (share, &label) in shares.iter().zip(&self.labels) {
-                if share[i] > best.0 {
-                    best = (share[i], label);
-                }
-            }
-            best.1
+        let mut largest = Largest::new(&self.grid);
+        for (&label, share) in self.labels.iter().zip(&self.shares) {
+            largest.add(label, share);
+        }
+        largest.volume()
+    }
+}
+
+/// What is known of each voxel after some labels.
+struct Largest {
+    grid: Grid,
+    voxels: Vec<Leader>,
+}
+
+/// The label with the largest share so far, that share, and the sum of all.
+#[derive(Debug, Clone, Copy, Default)]
+struct Leader {
+    share: f32,
+    sum: f32,
+    label: u8,
+}
+
+impl Largest {
+    fn new(grid: &Grid) -> Self {
+        Self { grid: *grid, voxels: vec![Leader::default(); grid.shape.iter().product()] }
+    }
+
+    /// Labels come in ascending order, so that of equal ones the lowest stays.
+    fn add(&mut self, label: u8, share: &Volume) {
+        let shares = match &share.voxels {
+            Voxels::F32(values) => Cow::Borrowed(&values[..]),
+            other => Cow::Owned(other.to_f32()),
         };
-        let labels: Vec<u8> = (0..self.grid.shape.iter().product()).into_par_iter().map(label).collect();
+        self.voxels.par_iter_mut().zip(shares.par_iter()).for_each(|(leader, &share)| {
+            leader.sum += share;
+            if share > leader.share {
+                (leader.share, leader.label) = (share, label);
+            }
+        });
+    }
+
+    fn volume(self) -> Result<Volume> {
+        let label = |leader: &Leader| if leader.share > 1.0 - leader.sum { leader.label } else { 0 };
+        let labels: Vec<u8> = self.voxels.par_iter().map(label).collect();
         Volume::new(self.grid.shape, Voxels::U8(labels.into()), self.grid.affine)
     }
 }
 
-/// As [`warp`] of a mask, but each label's own mask of 0 and 1 trilinearly: the surface keeps what lies between voxels, and no
-/// label appears between two others.
+/// As [`warp`] of a mask, but each label's own mask of 0 and 1 trilinearly: the surface keeps what lies between voxels,
+/// and no label appears between two others.
 ///
 /// # Errors
 /// A volume that holds something other than labels, and as [`warp`].
 pub fn warp_soft(moving: &Volume, transform: &Affine, fixed: &Grid, device: &Device) -> Result<SoftMask> {
+    let mut soft = SoftMask { labels: Vec::new(), shares: Vec::new(), grid: *fixed };
+    each_share(moving, transform, fixed, device, |label, share| {
+        soft.labels.push(label);
+        soft.shares.push(share);
+    })?;
+    Ok(soft)
+}
+
+/// The labels of [`warp_soft`] with the largest shares, as [`SoftMask::largest`] has them. One share is held at a time,
+/// whatever the number of labels.
+///
+/// # Errors
+/// As [`warp_soft`].
+pub fn warp_largest(moving: &Volume, transform: &Affine, fixed: &Grid, device: &Device) -> Result<Volume> {
+    let mut largest = Largest::new(fixed);
+    each_share(moving, transform, fixed, device, |label, share| largest.add(label, &share))?;
+    largest.volume()
+}
+
+/// The share of each label there is besides 0, ascending.
+fn each_share(
+    moving: &Volume,
+    transform: &Affine,
+    fixed: &Grid,
+    device: &Device,
+    mut take: impl FnMut(u8, Volume),
+) -> Result<()> {
     let moving = moving.to_labels()?;
     let Voxels::U8(voxels) = &moving.voxels else {
         return Err(Error::argument("mask: dtype", "u8", moving.voxels.dtype()));
     };
     let mut there = [false; 256];
     voxels.iter().for_each(|&label| there[usize::from(label)] = true);
-    let labels: Vec<u8> = (1..=255).filter(|&label| there[usize::from(label)]).collect();
-    let share = |&label: &u8| {
+    for label in (1..=255).filter(|&label| there[usize::from(label)]) {
         // As labels, so that there is nothing outside.
         let own: Vec<u8> = voxels.par_iter().map(|&l| u8::from(l == label)).collect();
-        let own = Volume { voxels: Voxels::U8(own.into()), ..moving.clone() };
-        warp(&own, transform, fixed, Interpolation::Linear, device)
-    };
-    let shares = labels.iter().map(share).collect::<Result<_>>()?;
-    Ok(SoftMask { labels, shares, grid: *fixed })
+        let own = Volume { voxels: Voxels::U8(own.into()), ..moving };
+        take(label, warp(&own, transform, fixed, Interpolation::Linear, device)?);
+    }
+    Ok(())
 }
 
 /// The transform as ITK text (`.tfm`): an `AffineTransform_double_3_3` from points of the fixed scan to points of the
@@ -107,8 +166,8 @@ pub fn write_itk(path: impl AsRef<Path>, transform: &Affine) -> Result<()> {
     write_atomic(path, |file| file.write_all(itk_text(transform).as_bytes()))
 }
 
-/// Reads a transform that [`write_json`] (`.json`) or [`write_itk`], ITK, ITK-SNAP, 3D Slicer or ANTs as text (any other
-/// name) has written: point of the fixed scan to point of the moving scan, RAS millimetres.
+/// Reads a transform that [`write_json`] (`.json`) or [`write_itk`], ITK, ITK-SNAP, 3D Slicer or ANTs as text (any
+/// other name) has written: point of the fixed scan to point of the moving scan, RAS millimetres.
 ///
 /// Of ITK's transforms the affine ones are read, `AffineTransform` and `MatrixOffsetTransformBase` of 3 dimensions in
 /// float or double, with their centre of rotation (FixedParameters): x' = A (x - c) + c + t.

@@ -43,8 +43,8 @@ fn every_family_of_maps_finds_its_own() {
     }
 }
 
-/// d loss / d parameters of every family, both edge rules, both conventions for corners, against central differences of the
-/// loss: relative error below 1e-4 on random masks.
+/// d loss / d parameters of every family, both edge rules, both conventions for corners, against central differences of
+/// the loss: relative error below 1e-4 on random masks.
 #[test]
 fn gradients_of_every_family_are_central_differences() {
     let mut rng = support::rng();
@@ -68,7 +68,8 @@ fn gradients_of_every_family_are_central_differences() {
                         at[i] += step;
                         value(&at)
                     };
-                    // The loss has kinks where a voxel crosses a face between cells: the smaller step of two that agree.
+                    // The loss has kinks where a voxel crosses a face between cells: the smaller step of two that
+                    // agree.
                     let want = [1e-6, 1e-7, 1e-8].map(|h| (along(h) - along(-h)) / (2.0 * h));
                     let apart = want.iter().map(|w| (gradient[i] - w).abs()).fold(f64::INFINITY, f64::min);
                     assert!(apart <= 1e-4 * largest, "{transformation} {padding:?} {i}: {} {want:?}", gradient[i]);
@@ -162,7 +163,8 @@ fn a_change_of_volume_is_said() {
     assert!(found.warnings.iter().any(|w| w.contains("changes volumes by a factor of 0.3")), "{:?}", found.warnings);
 }
 
-/// Each label for itself: shares add up, no label appears between two others, and on its own grid a mask stays as it is.
+/// Each label for itself: shares add up, no label appears between two others, and on its own grid a mask stays as it
+/// is.
 #[test]
 fn soft_masks_keep_their_labels() {
     let plan = grid([12, 14, 16], [8.0, 8.0, 8.0]);
@@ -188,7 +190,9 @@ fn soft_masks_keep_their_labels() {
             between = [between[0] + part(*a, 0.75), between[1] + part(*a, 0.25)];
         }
         assert!(between[0] > 0 && between[0] == between[1], "{}: {between:?}", device.name());
-        let Voxels::U8(labels) = soft.largest().expect("a mask").voxels else { panic!("a mask") };
+        let largest = soft.largest().expect("a mask");
+        assert!(transform::warp_largest(&mask, &shift, &plan, device).expect("warp").voxels == largest.voxels);
+        let Voxels::U8(labels) = largest.voxels else { panic!("a mask") };
         assert!(labels.iter().all(|l| matches!(l, 0 | 2 | 7)));
         assert!(labels.contains(&2) && labels.contains(&7));
     }

@@ -91,9 +91,9 @@ pub fn mask_stats(members: &Array<u32>, records: &mut Array<u32>, voxels: usize,
     }
 }
 
-/// Codes of `count` cells, `nx` and `ny` of them along x and y, two codes a word, or one where `wide`. Cell 0 has its first
-/// corner one voxel before (`low_x`, `low_y`, `low_z`); corners outside the members [depth, height, width] are empty. A unit
-/// makes a word.
+/// Codes of `count` cells, `nx` and `ny` of them along x and y, two codes a word, or one where `wide`. Cell 0 has its
+/// first corner one voxel before (`low_x`, `low_y`, `low_z`); corners outside the members [depth, height, width] are
+/// empty. A unit makes a word.
 #[cube(launch_unchecked)]
 pub fn mask_cells(
     members: &Array<u32>,

@@ -1,11 +1,11 @@
 //! The registration loss and its gradient in one sweep over the fixed grid, for any number of pairs of masks at once.
 //!
 //! Up to four channels, each a set of labels. Beforehand a mask's labels become *members*: bit c of a byte a voxel says
-//! whether channel c has it. A *cell* is the cube between eight neighbouring voxels of the moving mask; its code has a byte
-//! a channel and in it a bit a corner: corner k lies at (x, y, z) + (k & 1, k >> 1 & 1, k >> 2). For one or two channels
-//! two codes share a word, for three or four a code has one. With the codes made once, a sample costs one load for all
-//! channels, and codes 0 (nothing) and all ones (no gradient) are told apart from the surface, where the work is.
-//! Cells are kept for the bounding box of the labels and one voxel around it: outside it nothing contributes.
+//! whether channel c has it. A *cell* is the cube between eight neighbouring voxels of the moving mask; its code has a
+//! byte a channel and in it a bit a corner: corner k lies at (x, y, z) + (k & 1, k >> 1 & 1, k >> 2). For one or two
+//! channels two codes share a word, for three or four a code has one. With the codes made once, a sample costs one load
+//! for all channels, and ends with it where the code is 0 (nothing in any channel). Cells are kept for the bounding box
+//! of the labels and one voxel around it: outside it nothing contributes.
 //!
 //! Pairs share buffers: pair p of a launch is row p of the grid of cubes, and a row of [`LAYOUT`] words says where its
 //! members and cells begin. Nothing of a pair's arithmetic depends on the others.
@@ -33,12 +33,12 @@ pub const STATS: usize = CHANNELS + 6;
 /// then the same over the fixed mask.
 pub const SUMS: usize = 26;
 
-/// Words that describe a pair: width, height, depth of the fixed mask; cells along x, y, z; the words at which its members
-/// and its cells begin; records that its sweep makes.
+/// Words that describe a pair: width, height, depth of the fixed mask; cells along x, y, z; the words at which its
+/// members and its cells begin; records that its sweep makes.
 pub const LAYOUT: usize = 9;
 
-/// Values of a pair's map: the matrix (12), the least and greatest position that can contribute (6), the least and greatest
-/// position that border padding clamps to (6), and 1 while its iterations run, else 0.
+/// Values of a pair's map: the matrix (12), the least and greatest position that can contribute (6), the least and
+/// greatest position that border padding clamps to (6), and 1 while its iterations run, else 0.
 pub const MAP: usize = 25;
 /// Where the limits start.
 pub const AT_LIMITS: usize = 12;

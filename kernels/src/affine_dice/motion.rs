@@ -10,8 +10,8 @@ const TURN_LOW: f32 = 0.001_935_307_2;
 /// Values of [`write_motion`]: A = s R and t as rows of 4, then the axes of the three angles.
 pub const MOTION: usize = 21;
 
-/// Writes the map [A | `reach` t] (12 values), A = s Rz Ry Rx, and the unit axes about which x, y and z turn it (3 each):
-/// d A / d angle is the cross product of its axis with A's columns.
+/// Writes the map [A | `reach` t] (12 values), A = s Rz Ry Rx, and the unit axes about which x, y and z turn it (3
+/// each): d A / d angle is the cross product of its axis with A's columns.
 #[cube]
 pub fn write_motion(parameters: &SharedMemory<f32>, reach: f32, out: &mut SharedMemory<f32>) {
     let (sin_x, cos_x) = sin_cos(parameters[3]);
@@ -73,7 +73,8 @@ pub fn motion_gradient(motion: &SharedMemory<f32>, by_map: &SharedMemory<f32>, r
     gradient
 }
 
-/// Sine and cosine to 1e-6, from their series at an eighth of the angle. CUDA's own reduce large angles through local memory.
+/// Sine and cosine to 1e-6, from their series at an eighth of the angle. CUDA's own reduce large angles through local
+/// memory.
 #[cube]
 fn sin_cos(angle: f32) -> (f32, f32) {
     let turns = f32::floor(angle * 0.159_154_94 + 0.5);

@@ -1,5 +1,5 @@
-//! The end of an iteration, a cube a pair: adds up the sweep's records, and from the sums makes the loss, its gradient, a
-//! step of Adam, the next sweep's matrix, and says whether the iterations are over. Nothing goes through the host.
+//! The end of an iteration, a cube a pair: adds up the sweep's records, and from the sums makes the loss, its gradient,
+//! a step of Adam, the next sweep's matrix, and says whether the iterations are over. Nothing goes through the host.
 //!
 //! Parameters mean the map [A | b]; the sweep's matrix is `post` [A | b] `pre` and an offset. For any affine map the
 //! parameters are A and b themselves, for a motion they are those of [`write_motion`].
@@ -10,9 +10,9 @@ use super::motion::{MOTION, motion_gradient, write_motion};
 use super::{AT_RUNNING, LAYOUT, MAP, SUMS};
 use crate::common::cube_sum::UNITS;
 
-/// Values of a pair's constants: rows of `pre` (12), of `post` with the offset (12), G of each channel (4), weights of each
-/// in the loss (4), the smoothing term, the learning rate, the tolerance, the window, the most iterations, the count of
-/// parameters, the reach of a shift.
+/// Values of a pair's constants: rows of `pre` (12), of `post` with the offset (12), G of each channel (4), weights of
+/// each in the loss (4), the smoothing term, the learning rate, the tolerance, the window, the most iterations, the
+/// count of parameters, the reach of a shift.
 pub const CONSTANTS: usize = 39;
 const AT_POST: usize = 12;
 const AT_G: usize = 24;
@@ -56,9 +56,9 @@ const DECAY_1: f32 = 0.9;
 const DECAY_2: f32 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-/// Row x of the grid of cubes is a pair. Its records begin at pair times `stride` in `partials`, its lowest losses at pair
-/// times `ring` in `lowest`: `ring` is more than the window, and place i % `ring` holds that up to iteration i. Whether the
-/// loss has stopped falling is asked every `check` iterations. 256 units.
+/// Row x of the grid of cubes is a pair. Its records begin at pair times `stride` in `partials`, its lowest losses at
+/// pair times `ring` in `lowest`: `ring` is more than the window, and place i % `ring` holds that up to iteration i.
+/// Whether the loss has stopped falling is asked every `check` iterations. 256 units.
 #[cube(launch_unchecked)]
 pub fn affine_dice_step(
     partials: &Array<f32>,
@@ -248,7 +248,6 @@ pub fn affine_dice_step(
         if unit == 0 {
             write_motion(&parameters, reach, &mut moved);
         }
-        sync_cube();
     } else if unit < 12 {
         moved[unit] = parameters[unit];
     }

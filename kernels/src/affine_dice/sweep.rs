@@ -1,7 +1,8 @@
 //! The sweep: bricks of 8 x 8 x 4 voxels of the fixed grid, one voxel a unit. A cube strides over the bricks, passes
-//! over those that land outside the moving mask's box after 3 dot products, keeps 26 sums a channel and unit in registers and
-//! adds them up in shared memory once, at its end. Per voxel in the box: 9 multiply-adds, one load of a cell code; on
-//! the mask's surface (about one in ten) 60 more operations a channel and one load of the fixed voxel's members. No float atomics.
+//! over those that land outside the moving mask's box after 3 dot products, keeps 26 sums a channel and unit in
+//! registers and adds them up in shared memory once, at its end. Per voxel in the box: 9 multiply-adds, one load of a
+//! cell code; in cells that hold something (about one in ten) one load of the fixed voxel's members and 60 more
+//! operations for each channel that is there. No float atomics.
 
 use cubecl::prelude::*;
 
@@ -10,9 +11,10 @@ use crate::common::cube_sum::cube_sums;
 use crate::common::packed::load_u8;
 
 /// Sums of p g, p, and d p / d position (x) [x, y, z, 1], for p each of `channels` channels of the moving mask at
-/// `matrix` [x, y, z, 1] (in cells) and g of the fixed mask; x, y, z count from the middle of the fixed grid, where they
-/// are exact in f32. Row y of the grid of cubes sweeps pair y of `layout` and `maps`; cube (x, y) writes `channels` times
-/// [`SUMS`] values to record y `CUBE_COUNT_X` + x of `partials`: 0 where the pair has fewer records, or does not run.
+/// `matrix` [x, y, z, 1] (in cells) and g of the fixed mask; x, y, z count from the middle of the fixed grid, where
+/// they are exact in f32. Row y of the grid of cubes sweeps pair y of `layout` and `maps`; cube (x, y) writes
+/// `channels` times [`SUMS`] values to record y `CUBE_COUNT_X` + x of `partials`: 0 where the pair has fewer records,
+/// or does not run.
 #[cube(launch_unchecked)]
 pub fn affine_dice_sums(
     fixed: &Array<u32>,

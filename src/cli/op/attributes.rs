@@ -41,7 +41,8 @@ impl Attributes {
 
     /// Sets of labels `2/1,2`, or the default ones.
     pub(super) fn channels(&self, name: &'static str) -> Result<Channels> {
-        self.text(name).map_or_else(|| Ok(Channels::default()), str::parse)
+        let Some(text) = self.text(name) else { return Ok(Channels::default()) };
+        text.parse().map_err(|e: Error| Error::Usage(format!("attribute '{name}' is '{text}': {e}")))
     }
 
     /// `N` numbers `a,b,c`; a single one stands for all.

@@ -217,8 +217,9 @@ fn prepare_affine_dice(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
         padding: padding(a, PaddingMode::Border)?,
         channels: a.channels("channels")?,
     };
-    // Coordinates, eight weights, two channels' values and gradients, and their sums: about 150 operations a voxel.
-    let (flops, bytes) = (150.0 * fixed.len() as f64, (fixed.bytes() + moving.bytes()) as f64);
+    // Coordinates and weights, about 30 operations a voxel; a channel's value and gradient, and their sums: about 60.
+    let operations = 30.0 + 60.0 * p.channels.count() as f64;
+    let (flops, bytes) = (operations * fixed.len() as f64, (fixed.bytes() + moving.bytes()) as f64);
     let run = move || {
         let out = affine_dice(&fixed, &moving, &theta, &p)?;
         Ok(vec![("loss", Output::Scalar(out.loss)), ("dtheta", Output::Matrix(out.dtheta))])

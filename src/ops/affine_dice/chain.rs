@@ -1,6 +1,6 @@
 //! Parameters, the index maps they mean, and derivatives by them.
 
-use super::{Diagonal, Frame, Matrix};
+use super::{Frame, Matrix};
 
 /// The index map `post` [A | b] `pre`, with [A | b] made of parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,8 +18,8 @@ pub struct Chain {
 pub enum Parameters {
     /// Its 12 entries, row by row.
     Matrix,
-    /// A = s Rz Ry Rx and b = `reach` t. Parameters: t, the angles about x, y and z in radians, ln s; the first `count` of
-    /// them, the others are 0.
+    /// A = s Rz Ry Rx and b = `reach` t. Parameters: t, the angles about x, y and z in radians, ln s; the first `count`
+    /// of them, the others are 0.
     Motion {
         /// 3, 6 or 7.
         count: usize,
@@ -30,14 +30,7 @@ pub enum Parameters {
 
 impl From<&Frame> for Chain {
     fn from(frame: &Frame) -> Self {
-        let matrix = |diagonal: &Diagonal| -> Matrix {
-            std::array::from_fn(|r| {
-                let mut row = [0.0, 0.0, 0.0, diagonal.offset[r]];
-                row[r] = diagonal.scale[r];
-                row
-            })
-        };
-        Self { pre: matrix(&frame.input), post: matrix(&frame.output), parameters: Parameters::Matrix }
+        Self { pre: frame.input.matrix(), post: frame.output.matrix(), parameters: Parameters::Matrix }
     }
 }
 
@@ -100,7 +93,8 @@ impl Parameters {
     }
 }
 
-/// s R, and the axes about which the angles about x, y and z turn it: d A / d angle is the axis crossed with A's columns.
+/// s R, and the axes about which the angles about x, y and z turn it: d A / d angle is the axis crossed with A's
+/// columns.
 struct Motion {
     linear: [[f64; 3]; 3],
     axes: [[f64; 3]; 3],

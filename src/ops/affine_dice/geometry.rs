@@ -15,8 +15,8 @@ pub struct Diagonal {
 }
 
 impl Diagonal {
-    /// Voxel index to `affine_grid`'s base coordinate: -1 and 1 are the outer voxels' centres (`align_corners`) or outer
-    /// edges. An axis of size 1 is at 0.
+    /// Voxel index to `affine_grid`'s base coordinate: -1 and 1 are the outer voxels' centres (`align_corners`) or
+    /// outer edges. An axis of size 1 is at 0.
     pub fn normalise(size: [usize; 3], align_corners: bool) -> Self {
         Self::each(size, |s| match (align_corners, s > 1.0) {
             (true, true) => (2.0 / (s - 1.0), -1.0),
@@ -30,6 +30,15 @@ impl Diagonal {
         Self::each(size, |s| {
             let half = if align_corners { (s - 1.0) / 2.0 } else { s / 2.0 };
             (half, (s - 1.0) / 2.0)
+        })
+    }
+
+    /// As an affine map.
+    pub fn matrix(&self) -> Matrix {
+        std::array::from_fn(|r| {
+            let mut row = [0.0, 0.0, 0.0, self.offset[r]];
+            row[r] = self.scale[r];
+            row
         })
     }
 
@@ -80,7 +89,7 @@ impl Frame {
     }
 }
 
-/// The box around the voxels of labels 1 and 2, both ends included.
+/// The box around the voxels of all channels, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// First voxel with a label.

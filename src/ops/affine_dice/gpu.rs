@@ -9,7 +9,7 @@ use super::geometry::Limits;
 use super::{Bounds, ChannelSums, Channels, Matrix, Stats};
 use crate::device::Gpu;
 use crate::device::gpu::with_client;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::grid_sample::PaddingMode;
 use crate::ops::launch::{array, grid};
 use crate::tensor::{DType, Tensor};
@@ -20,6 +20,9 @@ const MAX_CUBES: usize = 528;
 const MAX_STATS_CUBES: usize = 256;
 /// Voxels a unit of those looks at before there are more cubes.
 const STATS_CHAIN: usize = 64;
+
+/// Cells of a mask at most.
+const MAX_CELLS: usize = (u32::MAX >> 1) as usize;
 
 /// Channels of the kernel that sweeps `channels`: the next even number. For 26 and 78 sums NVRTC aims at a cube more a
 /// multiprocessor than there are registers for, and spills.
@@ -55,8 +58,8 @@ pub struct SweepProblem<'a> {
 /// One sweep to `partials`: `pairs` x `records` records of `channels` x 26 values.
 pub fn launch_affine_dice_sums<R: Runtime>(client: &ComputeClient<R>, problem: &SweepProblem<'_>, partials: &Handle) {
     let SweepProblem { pairs, records, channels, .. } = *problem;
-    // SAFETY: members are read at voxels inside a pair's fixed grid, codes at positions checked against its cells' counts;
-    // each cube writes its own record.
+    // SAFETY: members are read at voxels inside a pair's fixed grid, codes at positions checked against its cells'
+    // counts; each cube writes its own record.
     unsafe {
         kernels::affine_dice_sums::launch_unchecked::<R>(
             client,
@@ -93,7 +96,7 @@ pub(super) struct Prepared {
 pub(super) fn layout(size: [usize; 3], cells: [usize; 3], at: [usize; 2]) -> [u32; LAYOUT] {
     let [w, h, d] = size;
     let [x, y, z] = cells;
-    // Counts and places below 2^31, see `check_mask`.
+    // Voxels are below 2^31 by `check_mask`, cells by `check_cells`, and places below 2^32 by `steps::together`.
     [w, h, d, x, y, z, at[0], at[1], records(size)].map(|v| v as u32)
 }
 
@@ -143,7 +146,8 @@ fn members(device: &Gpu, labels: &Tensor, table: &Handle) -> Result<Handle> {
     let words = labels.len().div_ceil(4);
     let (input, output) = (labels.gpu_handle(device)?, device.alloc(words * 4)?);
     let (cubes, dim) = grid(words);
-    // SAFETY: each unit reads and writes the word of its own position below `words`; the table has a byte for any label.
+    // SAFETY: each unit reads and writes the word of its own position below `words`; the table has a byte for any
+    // label.
     with_client!(device, client => unsafe {
         kernels::mask_members::launch_unchecked(
             client, cubes, dim, array(&input, words), array(table, 64), array(&output, words),
@@ -192,6 +196,7 @@ fn cells(
     channels: usize,
 ) -> Result<(Handle, [usize; 3])> {
     let counts @ [nx, ny, _] = bounds.cells();
+    let total = check_cells(counts)?;
     let words = cell_words(counts, channels);
     let cells = device.alloc(words * 4)?;
     let (cubes, dim) = grid(words);
@@ -200,10 +205,21 @@ fn cells(
     with_client!(device, client => unsafe {
         kernels::mask_cells::launch_unchecked(
             client, cubes, dim, array(members, (w * h * d).div_ceil(4)), array(&cells, words),
-            counts.iter().product(), nx, ny, low_x, low_y, low_z, w, h, d, channels > 2,
+            total, nx, ny, low_x, low_y, low_z, w, h, d, channels > 2,
         )
     });
     Ok((cells, counts))
+}
+
+/// How many there are. Kernels index them with 32 bits, and a unit's last step goes past the end; with one more along
+/// each axis than voxels they may be too many where the voxels are not.
+fn check_cells(counts: [usize; 3]) -> Result<usize> {
+    let total = counts.iter().fold(1, |product: usize, n| product.saturating_mul(*n));
+    if total > MAX_CELLS {
+        let found = format!("{total} ({} x {} x {})", counts[0], counts[1], counts[2]);
+        return Err(Error::shape("affine_dice: moving", format!("{MAX_CELLS} cells around its labels at most"), found));
+    }
+    Ok(total)
 }
 
 fn cell_words(counts: [usize; 3], channels: usize) -> usize {
@@ -270,4 +286,23 @@ pub(super) fn from_middle(matrix: &Matrix, size: [usize; 3]) -> Matrix {
 
 fn middle(size: usize) -> f64 {
     (size as f64 - 1.0) / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1 x 1 x (2^31 - 1) voxels pass as a mask, and have 2 x 2 x 2^31 cells.
+    #[test]
+    fn cells_beyond_31_bits_are_refused() {
+        let cells = |size: [usize; 3]| check_cells(Bounds { low: [0; 3], high: size.map(|n| n - 1) }.cells());
+        assert_eq!(cells([1; 3]).expect("eight corners' worth"), 8);
+        assert_eq!(cells([1023, 1023, 2046]).expect("just few enough"), (1 << 31) - (1 << 20));
+        for (size, found) in
+            [([1023, 1023, 2047], "2147483648 (1024 x 1024 x 2048)"), ([MAX_CELLS, 1, 1], "8589934592")]
+        {
+            let message = cells(size).expect_err("refused").to_string();
+            assert!(message.contains("2147483647 cells") && message.contains(found), "{message}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ pub mod gpu;
 mod objective;
 pub mod reference;
 #[cfg(feature = "gpu")]
-pub mod steps;
+pub(crate) mod steps;
 mod sums;
 
 pub use chain::{Chain, Parameters};
@@ -62,8 +62,8 @@ pub struct AffineDiceOutput {
 }
 
 /// loss = - mean over the channels of (2 I + s) / (P + G + s), with g the channel of `fixed` as 0 and 1, and p that of
-/// `moving` sampled trilinearly at theta [x, y, z, 1]; and d loss / d theta. Channels are sets of labels, by default {2}
-/// (tumour) and {1, 2} (kidney and tumour).
+/// `moving` sampled trilinearly at theta [x, y, z, 1]; and d loss / d theta. Channels are sets of labels, by default
+/// {2} (tumour) and {1, 2} (kidney and tumour).
 ///
 /// fixed u8 [1, 1, d, h, w] and moving u8 [1, 1, D, H, W]; labels in no channel are background. theta maps
 /// normalised coordinates of the fixed grid to those of the moving grid, rows and columns in (x, y, z) order:

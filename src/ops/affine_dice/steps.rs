@@ -1,5 +1,5 @@
-//! Adam on a GPU for any number of pairs of masks at once, with nothing through the host between its iterations: each is a
-//! sweep and one small kernel that finishes the loss, steps, makes the next sweep's matrix and says who is done.
+//! Adam on a GPU for any number of pairs of masks at once, with nothing through the host between its iterations: each
+//! is a sweep and one small kernel that finishes the loss, steps, makes the next sweep's matrix and says who is done.
 //!
 //! A pair's records and state are its own, so that it ends with the same bits alone and among others.
 
@@ -51,8 +51,8 @@ pub struct StepProblem<'a> {
 /// The end of an iteration: records in `partials` to the state and the maps.
 pub fn launch_affine_dice_step<R: Runtime>(client: &ComputeClient<R>, problem: &StepProblem<'_>, partials: &Handle) {
     let SweepProblem { pairs, records, channels, .. } = problem.sweep;
-    // SAFETY: a cube a pair, which reads its records below `records` and writes its own row of the state, of the maps and of
-    // the ring.
+    // SAFETY: a cube a pair, which reads its records below `records` and writes its own row of the state, of the maps
+    // and of the ring.
     unsafe {
         kernels::affine_dice_step::launch_unchecked::<R>(
             client,
@@ -154,6 +154,11 @@ fn together(device: &Gpu, pairs: &[(&Prepared, &Bounds)]) -> Result<([(Handle, u
         return Ok(([(only.fixed.clone(), fixed), (only.cells.clone(), cells)], only.layout.clone()));
     }
     let total: [usize; 2] = pairs.iter().fold([0; 2], |sum, (p, _)| std::array::from_fn(|i| sum[i] + p.words()[i]));
+    // Kernels find a member by its byte and a code by its word, with 32 bits.
+    if total[0] > (u32::MAX / 4) as usize || total[1] > u32::MAX as usize {
+        let expected = format!("{} and {} words of members and cells at most", u32::MAX / 4, u32::MAX);
+        return Err(Error::argument("affine_dice: pairs together", expected, format!("{} and {}", total[0], total[1])));
+    }
     let (fixed, cells) = (device.alloc(total[0] * 4)?, device.alloc(total[1] * 4)?);
     let mut at = [0usize; 2];
     let mut table = Vec::new();
@@ -161,8 +166,8 @@ fn together(device: &Gpu, pairs: &[(&Prepared, &Bounds)]) -> Result<([(Handle, u
         let words = pair.words();
         for (i, (from, to)) in [(&pair.fixed, &fixed), (&pair.cells, &cells)].into_iter().enumerate() {
             let (cubes, dim) = grid(words[i]);
-            // SAFETY: each unit copies the word of its own position, below the source's count; the destination has room for
-            // all.
+            // SAFETY: each unit copies the word of its own position, below the source's count; the destination has room
+            // for all.
             with_client!(device, client => unsafe {
                 kernels::copy_words::launch_unchecked(
                     client, cubes, dim, array(from, words[i]), array(to, total[i]), at[i],

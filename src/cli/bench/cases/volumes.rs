@@ -59,8 +59,8 @@ pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
     Ok(Case {
         op: "affine_dice",
         name: labels_name(size),
-        // Coordinates, eight weights, two channels' values and gradients, and their sums: about 150 a voxel.
-        flops: 150.0 * voxels,
+        // Coordinates and weights, about 30 a voxel; a channel's value and gradient, and their sums: about 60.
+        flops: (30.0 + 60.0 * params.channels.count() as f64) * voxels,
         bytes: 2.0 * voxels,
         run: Box::new(step),
         check: Box::new(check),

@@ -1,5 +1,5 @@
-//! Lanes as an AVX-512 register. The coefficients of a cell's plane come from tables in registers: a permutation by the code
-//! is a look-up that ignores the bits above its own, so nothing is masked off and nothing converted.
+//! Lanes as an AVX-512 register. The coefficients of a cell's plane come from tables in registers: a permutation by the
+//! code is a look-up that ignores the bits above its own, so nothing is masked off and nothing converted.
 
 use std::arch::x86_64::*;
 

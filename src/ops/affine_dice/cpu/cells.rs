@@ -48,8 +48,9 @@ pub(super) const fn code_bits(channels: usize) -> u32 {
 /// The moving mask as the sweep sees it.
 #[derive(Debug)]
 pub(in crate::ops::affine_dice) struct Cells {
-    /// [`MARGIN`] codes that mean nothing, then a code a cell, x fastest, and again the margin; a code is in a word for up to two channels and two for more: bit k of byte c says whether corner
-    /// (k & 1, k >> 1 & 1, k >> 2) is in channel c. Cells are those of [`Bounds::cells`].
+    /// [`MARGIN`] codes that mean nothing, then a code a cell, x fastest, and again the margin; a code is in a word for
+    /// up to two channels and two for more: bit k of byte c says whether corner (k & 1, k >> 1 & 1, k >> 2) is in
+    /// channel c. Cells are those of [`Bounds::cells`].
     codes: Vec<u16>,
     words: usize,
     /// Of each brick which channels it is inside of, bit c, if all its cells are inside or outside; or [`MIXED`].

@@ -1,12 +1,12 @@
-//! Neighbouring voxels at once, a lane each, in f64: f32 would be faster still, but the iterations would part from PyTorch's
-//! by 1e-5 instead of 1e-10.
+//! Neighbouring voxels at once, a lane each, in f64: f32 would be faster still, but the iterations would part from
+//! PyTorch's by 1e-5 instead of 1e-10.
 //!
 //! Groups of [`LANES`] voxels are first landed: which cell, where in it. Then, once some groups are there, each channel
 //! goes over them with its 14 sums in registers; taking all channels of a group at once would keep them in memory.
 //!
-//! In a cell p is a polynomial whose coefficients are small whole numbers that its corners decide. On each of the cell's two
-//! planes of z it has four, and from them come p and its slopes by 8 multiplications and additions for both planes and 6
-//! between them.
+//! In a cell p is a polynomial whose coefficients are small whole numbers that its corners decide. On each of the
+//! cell's two planes of z it has four, and from them come p and its slopes by 8 multiplications and additions for both
+//! planes and 6 between them.
 
 use std::ops::Range;
 
@@ -117,8 +117,8 @@ impl<D: Doubles> Chunk<D> {
         self.filled == GROUPS
     }
 
-    /// Puts down the voxels of a row, [`LANES`] at most; not kept where none is inside the cells. Are all in cells of one
-    /// code? `SURE`: there are [`LANES`], all inside the cells, none held by border padding.
+    /// Puts down the voxels of a row, [`LANES`] at most; not kept where none is inside the cells. Are all in cells of
+    /// one code? `SURE`: there are [`LANES`], all inside the cells, none held by border padding.
     ///
     /// # Safety
     /// As all of `D`; what `SURE` says is so.
@@ -230,7 +230,8 @@ unsafe fn add_all<D: Doubles, const HELD: bool, const K: usize>(groups: &[Group<
 /// p and its slopes along x and y on one of the cell's planes.
 ///
 /// # Safety
-/// As all of `D`. (A function, not a closure: what has no `inline(always)` is compiled without the instructions of `D`.)
+/// As all of `D`. (A function, not a closure: what has no `inline(always)` is compiled without the instructions of
+/// `D`.)
 #[inline(always)]
 unsafe fn on_plane<D: Doubles>([constant, x, y, xy]: Plane<D>, fx: D, fy: D) -> [D; 3] {
     // SAFETY: the caller's promise.

@@ -1,4 +1,5 @@
-//! Eight f64 at once: arithmetic that the compiler makes into vectors, or AVX-512, which also looks cells up in registers.
+//! Eight f64 at once: arithmetic that the compiler makes into vectors, or AVX-512, which also looks cells up in
+//! registers.
 
 /// What a cell's four corners in a plane z say of p there: p = c0 + cx fx + cy fy + cxy fx fy.
 pub(super) type Plane<D> = [D; 4];
@@ -101,6 +102,11 @@ impl Isa {
         ]
         .into_iter()
         .filter_map(|(present, kind)| present.then_some(Self(kind)))
+    }
+
+    /// The widest of them; plain code runs anywhere.
+    pub fn best() -> Self {
+        Self::available().next().unwrap_or(Self(Kind::Portable))
     }
 
     /// Runs `body` with this instruction set.

@@ -1,9 +1,10 @@
-//! Lanes as arrays. Loops over them hold nothing but arithmetic, so that the compiler turns each into vector instructions;
-//! `&` and selects throughout: a branch would keep it from that.
+//! Lanes as arrays. Loops over them hold nothing but arithmetic, so that the compiler turns each into vector
+//! instructions; `&` and selects throughout: a branch would keep it from that.
 
 use super::doubles::{Doubles, LANES, Plane};
 
-/// `FUSED`: does a multiplication with an addition take one instruction, and rounding down another? Otherwise they are calls.
+/// `FUSED`: does a multiplication with an addition take one instruction, and rounding down another? Otherwise they are
+/// calls.
 #[derive(Clone, Copy)]
 pub(super) struct Lanes<const FUSED: bool>([f64; LANES]);
 
