@@ -110,7 +110,8 @@ fn every_lesion_is_reported_shown_and_traceable() {
             assert!(size.0 >= 4 * 48 && size.1 >= 48, "{size:?}");
         }
         for phase in lesion["phases"].as_array().expect("phases") {
-            let [axial, any] = ["axial_mm", "any_mm"].map(|key| phase[key].as_f64().expect("a diameter"));
+            let [axial, any] = ["maximum_2d_diameter_mm", "maximum_3d_diameter_mm"]
+                .map(|key| phase[key].as_f64().expect("a diameter"));
             assert!(axial > 5.0 && any >= axial, "{phase}");
         }
     }
@@ -128,7 +129,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
             files.len() == 2 && files.iter().all(|f| f["sha256"].as_str().is_some_and(|h| h.len() == 64)),
             "{phase}"
         );
-        assert!(phase["tumour_diameter"]["axial_mm"].as_f64().expect("a diameter") > 10.0);
+        assert!(phase["tumour_diameter"]["maximum_2d_diameter_mm"].as_f64().expect("a diameter") > 10.0);
     }
     for stage in ["segment", "align", "classify", "write", "total"] {
         assert!(found["seconds"][stage].as_f64().is_some_and(|s| s >= 0.0), "{stage}");

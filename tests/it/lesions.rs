@@ -57,7 +57,10 @@ fn the_same_lesion_is_found_in_every_phase() {
     assert!((lesions[0].volume_ml - 1.2).abs() < 1e-9);
     // The box of 10 x 10 x 12 mm from corner to corner.
     let diameter = lesions[0].phases[2].diameter;
-    assert!((diameter.axial_mm - 200f64.sqrt()).abs() < 1e-9 && (diameter.any_mm - 344f64.sqrt()).abs() < 1e-9);
+    assert!(
+        (diameter.maximum_2d_diameter_mm - 200f64.sqrt()).abs() < 1e-9
+            && (diameter.maximum_3d_diameter_mm - 344f64.sqrt()).abs() < 1e-9
+    );
     let centre = lesions[0].phases[0].centre.expect("found");
     assert_eq!(centre, [-9.5, -9.5, 10.5]);
 }
