@@ -70,7 +70,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let [image_path, mask_path] = pair.as_slice() else { continue };
         let (image, mask) = (nifti::read_ct(image_path)?, nifti::read_labels(mask_path)?);
         for (path, noted) in [(image_path, &image.warnings), (mask_path, &mask.warnings)] {
-            warnings.extend(noted.iter().map(|w| format!("{}: {w}", path.display())));
+            for warning in noted.iter().map(|w| format!("{}: {w}", path.display())) {
+                eprintln!("warning: {warning}");
+                warnings.push(warning);
+            }
         }
         if !image.volume.grid().matches(&mask.volume.grid()) {
             let [expected, found] = [&image, &mask].map(|i| format!("{:?} at {:?}", i.volume.shape, i.volume.affine.0));
@@ -91,8 +94,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         clear(folder, &["result.json"])?;
     }
     let mut found = findings(&phases, Some(&classifier), args.what.lesion())?;
+    found.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     warnings.append(&mut found.warnings);
-    warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     if let Some(folder) = &args.output {
         found.write_pictures(&phases, folder)?;
     }

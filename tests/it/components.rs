@@ -124,3 +124,16 @@ fn diameters_are_those_of_all_corners() {
     let d = one.diameter(&Affine([[3.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0], [0.0, 0.0, 12.0, 0.0]]));
     assert_eq!((d.maximum_2d_diameter_mm, d.maximum_3d_diameter_mm), (5.0, 13.0));
 }
+
+#[test]
+fn other_volumes_are_refused() {
+    let [here, there] = [[2, 3, 4], [2, 4, 3]].map(|shape| components(&[2; 24], shape, 2).remove(0));
+    let message = Component::joined([&here, &there]).expect_err("two shapes").to_string();
+    assert!(message.contains("[2, 3, 4]") && message.contains("[2, 4, 3]"), "{message}");
+    let message = here.paint(&mut [0; 23], 1).expect_err("too short").to_string();
+    assert!(message.contains("[2, 3, 4]") && message.contains("23 voxels"), "{message}");
+    let none = Component::default();
+    assert_eq!((none.voxels(), none.centre(), none.overlap(&here)), (0, None, 0));
+    assert_eq!(none.diameter(&Affine::IDENTITY).maximum_3d_diameter_mm, 0.0);
+    none.paint(&mut [0; 5], 1).expect("nothing to paint");
+}
