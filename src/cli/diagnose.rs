@@ -47,7 +47,7 @@ pub struct Args {
     /// Result folder; made if missing
     #[arg(short, long)]
     output: PathBuf,
-    /// Average each tile over its eight mirrored copies
+    /// Average each tile over its mirrored copies, eight where the weights allow all axes
     #[arg(long)]
     tta: bool,
     /// The most memory for the segmentation: bytes, or with KB, MB, GB, KiB, MiB, GiB

@@ -230,7 +230,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
 
     for (wrong, needle) in [
         (["--thresholds", "0.1,0.2"], "expected 5 numbers"),
-        (["--margin", "wide"], "millimetres such as 5mm"),
+        (["--margin", "wide"], "millimetres below 10000 such as 5mm, found \"wide\""),
         (["--lesion", "0"], "a number from 1"),
     ] {
         let base = [&["diagnose", "--masks", "--model", &m, "-o", &o], &scans[..]].concat();
