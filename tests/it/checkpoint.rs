@@ -110,9 +110,16 @@ fn damaged_checkpoints_are_errors() {
             refusal(whole[..rng.random_range(4..whole.len() - 1)].to_vec());
         }
         let want = tensors(&Weights::from_bytes("whole.pth", whole.clone()).expect("whole"));
-        let weighty = |name: &str| name == "data.pkl" || name.starts_with("data/") || name == "byteorder";
+        // Files without which it is none, and the order of the bytes; the momentum of an optimiser is not read.
+        let parts = files(&whole);
+        let weighty = |name: &str| {
+            let others = parts.iter().filter(|(other, ..)| other != name);
+            let without = archive_of(others.map(|(name, _, bytes)| (name.clone(), bytes.as_slice())));
+            name == "byteorder" || Weights::from_bytes("less.pth", without).is_err()
+        };
         let of = |(_, start, content): &(String, usize, Vec<u8>)| *start..start + content.len();
-        let read: Vec<_> = files(&whole).iter().filter(|(name, ..)| weighty(name)).map(of).collect();
+        let read: Vec<_> = parts.iter().filter(|(name, ..)| weighty(name)).map(of).collect();
+        assert!(read.len() >= 5, "{name}: {read:?}");
         for _ in 0..400 {
             let mut bytes = whole.clone();
             let at = rng.random_range(4..bytes.len());
