@@ -74,8 +74,11 @@ impl ClassifierConfig {
     }
 }
 
-/// A number from 0 to 1 for each class.
-pub(crate) fn check_thresholds(thresholds: &[f64]) -> Result<()> {
+/// Are these thresholds, a number from 0 to 1 for each class?
+///
+/// # Errors
+/// Another count, or a number outside.
+pub fn check_thresholds(thresholds: &[f64]) -> Result<()> {
     let classes = Subtype::ALL.len();
     if thresholds.len() == classes && thresholds.iter().all(|t| (0.0..=1.0).contains(t)) {
         return Ok(());

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, Luma};
 use serde::Serialize;
 
-pub use super::classifier_config::ClassifierConfig;
-pub(crate) use super::classifier_config::check_thresholds;
+pub use super::classifier_config::{ClassifierConfig, check_thresholds};
 use super::crop::{self, CropBox, Margin};
 use super::lesions::Lesion;
 use crate::device::Device;
