@@ -35,23 +35,25 @@ impl Phase {
         }
     }
 
-    /// The phase that a file's name speaks of, None when it speaks of none. The name is taken apart where letters end; of the
-    /// parts `arterial` and the like tell a phase wherever they stand, the letters N, A, P and D only at the end.
+    /// The phase that a file's name speaks of, None when it speaks of none. The name is taken apart at everything but letters
+    /// and digits; of the parts `arterial` and the like tell a phase wherever they stand, digits round them left away. The
+    /// letters N, A, P and D tell one only as a part of their own, behind which there are none but numbers: `3D` tells none.
     ///
     /// # Errors
     /// A name that speaks of two phases.
     pub fn guess(name: &str) -> Result<Option<Self>, Error> {
         let lower = name.to_lowercase().replace(['-', '_', ' ', '.'], "-");
         let lower = lower.replace("non-contrast", "noncontrast").replace("pre-contrast", "precontrast");
-        let parts: Vec<&str> = lower.split(|c: char| !c.is_alphabetic()).filter(|part| !part.is_empty()).collect();
+        let lettered = |part: &&str| part.contains(char::is_alphabetic);
+        let parts: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).filter(lettered).collect();
         let mut found: Vec<Self> = Vec::new();
         for (i, part) in parts.iter().enumerate() {
-            let phase = match *part {
+            let phase = match part.trim_matches(|c: char| c.is_ascii_digit()) {
                 "noncontrast" | "precontrast" | "unenhanced" | "native" | "plain" | "nc" | "ncct" => Self::NonContrast,
                 "arterial" | "artery" | "art" | "corticomedullary" => Self::Arterial,
                 "portal" | "portovenous" | "portalvenous" | "venous" | "ven" | "pv" | "pvp" => Self::Portal,
                 "delayed" | "delay" | "del" | "late" | "excretory" | "urographic" => Self::Delayed,
-                "n" | "a" | "p" | "d" if i + 1 == parts.len() => part.parse()?,
+                "n" | "a" | "p" | "d" if part.len() == 1 && i + 1 == parts.len() => part.parse()?,
                 _ => continue,
             };
             found.push(phase);

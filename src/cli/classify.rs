@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::Context;
 use super::lesion::LesionArgs;
+use super::patients::given;
 use crate::error::{Error, Result};
 use crate::io::{SourceFile, hash_files, nifti, write_atomic};
-use crate::phase::{Phase, Subtype};
-use crate::pipeline::classify::{Classifier, LEAST_PHASES, PhaseImage};
-use crate::pipeline::diagnose::SCHEMA_VERSION;
+use crate::phase::Subtype;
+use crate::pipeline::classify::{Classifier, LEAST_PHASES, PhaseImage, too_few};
+use crate::pipeline::diagnose::{SCHEMA_VERSION, clear};
 use crate::pipeline::findings::{Findings, findings};
 use crate::pipeline::lesions::LEAST_ML;
 use crate::volume::Orientation;
@@ -50,6 +51,7 @@ struct Report {
     files: Vec<SourceFile>,
     models: Vec<SourceFile>,
     classes: [Subtype; 5],
+    warnings: Vec<String>,
     #[serde(flatten)]
     findings: Findings,
     seconds: f64,
@@ -59,22 +61,19 @@ struct Report {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let started = Instant::now();
     args.what.check()?;
-    let pairs = [
-        (Phase::NonContrast, &args.non_contrast),
-        (Phase::Arterial, &args.arterial),
-        (Phase::Portal, &args.portal),
-        (Phase::Delayed, &args.delayed),
-    ];
-    let given = pairs.iter().filter(|(_, pair)| pair.is_some()).count();
-    if given < LEAST_PHASES {
-        return Err(Error::Usage(format!("classification needs three or four phases, {given} given")));
+    let pairs = given([&args.non_contrast, &args.arterial, &args.portal, &args.delayed]);
+    if pairs.len() < LEAST_PHASES {
+        return Err(Error::Usage(too_few(pairs.len())));
     }
-    let (mut phases, mut files) = (Vec::new(), Vec::new());
+    let (mut phases, mut files, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     for (phase, pair) in pairs {
-        let Some([image_path, mask_path]) = pair.as_deref() else { continue };
+        let [image_path, mask_path] = pair.as_slice() else { continue };
         let (image, mask) = (nifti::read_ct(image_path)?, nifti::read_labels(mask_path)?);
-        for (path, warnings) in [(image_path, &image.warnings), (mask_path, &mask.warnings)] {
-            warnings.iter().for_each(|w| eprintln!("warning: {}: {w}", path.display()));
+        for (path, noted) in [(image_path, &image.warnings), (mask_path, &mask.warnings)] {
+            for warning in noted.iter().map(|w| format!("{}: {w}", path.display())) {
+                eprintln!("warning: {warning}");
+                warnings.push(warning);
+            }
         }
         if !image.volume.grid().matches(&mask.volume.grid()) {
             let [expected, found] = [&image, &mask].map(|i| format!("{:?} at {:?}", i.volume.shape, i.volume.affine.0));
@@ -91,7 +90,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let device = context.device()?;
     let classifier = args.what.apply(Classifier::read(&args.model.join("classification"), &device)?)?;
-    let mut found = findings(&phases, Some(&classifier), args.what.lesion)?;
+    if let Some(folder) = &args.output {
+        clear(folder, &["result.json"])?;
+    }
+    let mut found = findings(&phases, Some(&classifier), args.what.lesion())?;
+    found.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+    warnings.append(&mut found.warnings);
     if let Some(folder) = &args.output {
         found.write_pictures(&phases, folder)?;
     }
@@ -102,6 +106,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         files: hash_files(&files)?,
         models: classifier.files().to_vec(),
         classes: Subtype::ALL,
+        warnings,
         findings: found,
         seconds: started.elapsed().as_secs_f64(),
     };
@@ -113,15 +118,16 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&report);
     }
-    print_findings(&report.findings);
+    print_findings(&report.findings, args.output.is_some());
     Ok(())
 }
 
 /// Of the lesions that were not classified so many are shown.
 const SHOWN: usize = 3;
 
-/// The lesions for a person, a line each; all that were classified, and the largest of the others.
-pub(super) fn print_findings(findings: &Findings) {
+/// The lesions for a person, a line each; all that were classified, and the largest of the others. `written`: is there a
+/// result.json?
+pub(super) fn print_findings(findings: &Findings, written: bool) {
     let mut left_out = 0;
     for found in &findings.lesions {
         if found.classification.is_none() && found.lesion.number > SHOWN {
@@ -129,19 +135,23 @@ pub(super) fn print_findings(findings: &Findings) {
             continue;
         }
         let lesion = &found.lesion;
-        let diameter = lesion.phases.iter().map(|p| p.diameter.axial_mm).fold(0.0, f64::max);
-        let head = format!("lesion {}: {:.1} ml, {diameter:.0} mm across", lesion.number, lesion.volume_ml);
+        let diameter = lesion.phases.iter().map(|p| p.diameter.maximum_2d_diameter_mm).fold(0.0, f64::max);
+        let name = findings.name(lesion.number).to_lowercase();
+        let head = format!("{name}: {:.1} ml, {diameter:.0} mm across", lesion.volume_ml);
         match (&found.classification, &found.not_classified) {
             (Some(c), _) => {
                 let list: Vec<_> =
                     Subtype::ALL.iter().zip(&c.probabilities).map(|(class, p)| format!("{class} {p:.3}")).collect();
                 say!("{head}: {} ({})", c.decision, list.join(", "));
             }
+            // The patient's own reason has a line below.
+            (None, reason) if *reason == findings.not_classified => say!("{head}"),
             (None, reason) => say!("{head}: not classified: {}", reason.as_deref().unwrap_or("no reason given")),
         }
     }
     if left_out > 0 {
-        say!("{left_out} smaller ones that were not classified are in result.json");
+        let place = if written { "are in result.json" } else { "are left out here, --json shows them" };
+        say!("{left_out} smaller ones that were not classified {place}");
     }
     if findings.specks.count > 0 {
         say!(

@@ -7,9 +7,8 @@ use indicatif::ProgressBar;
 use super::Context;
 use super::classify::print_findings;
 use super::lesion::LesionArgs;
-use super::patients::{Patient, cohort, guessed, read};
+use super::patients::{Patient, cohort, given, guessed, read};
 use crate::error::{Error, Result};
-use crate::phase::Phase;
 use crate::pipeline::classify::{Classifier, LEAST_PHASES};
 use crate::pipeline::diagnose::{DiagnoseOptions, Diagnosis, PhaseInput, Step, System, diagnose};
 use crate::pipeline::{Mirroring, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
@@ -44,11 +43,11 @@ pub struct Args {
     what: LesionArgs,
     /// Model folder with segmentation/ (not needed with --masks) and classification/ (not needed for two phases)
     #[arg(long)]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// Result folder; made if missing
     #[arg(short, long)]
     output: PathBuf,
-    /// Average each tile over its eight mirrored copies
+    /// Average each tile over its mirrored copies, eight where the weights allow all axes
     #[arg(long)]
     tta: bool,
     /// The most memory for the segmentation: bytes, or with KB, MB, GB, KiB, MiB, GiB
@@ -71,14 +70,26 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             return Err(Error::Usage(format!("diagnose needs two to four phases, {given} given{of}")));
         }
     }
+    // Where nobody has phases enough to be classified, no model of that is needed.
+    let classified = patients.iter().any(|p| p.files.len() >= LEAST_PHASES);
+    let model = || {
+        let none = || Error::Usage("--model: expected a model folder, found none".into());
+        args.model.as_deref().ok_or_else(none)
+    };
+    if !args.masks || classified {
+        model()?;
+    }
+    if !classified && !args.what.given().is_empty() {
+        let reason = "nothing is classified, which takes three or four phases";
+        eprintln!("warning: not used: {}: {reason}", args.what.given().join(", "));
+    }
     // A single patient's files are read before models are loaded: what is wrong with them is said at once.
     let single = if args.cohort.is_none() { Some(read(&patients[0], args.masks)?) } else { None };
     let device = context.device()?;
     let segmenter =
-        if args.masks { None } else { Some(Segmenter::load(&args.model, None, Precision::default(), &device)?) };
-    // Where nobody has phases enough to be classified, no model of that is needed.
-    let classifier = if patients.iter().any(|p| p.files.len() >= LEAST_PHASES) {
-        Some(args.what.apply(Classifier::read(&args.model.join("classification"), &device)?)?)
+        if args.masks { None } else { Some(Segmenter::load(model()?, None, Precision::default(), &device)?) };
+    let classifier = if classified {
+        Some(args.what.apply(Classifier::read(&model()?.join("classification"), &device)?)?)
     } else {
         None
     };
@@ -89,7 +100,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             memory_budget: args.memory_budget,
             ..SegmentOptions::default()
         },
-        lesion: args.what.lesion,
+        lesion: args.what.lesion(),
         ..DiagnoseOptions::default()
     };
     let one = |patient: &Patient, inputs: Vec<PhaseInput>| {
@@ -136,13 +147,7 @@ fn patients(args: &Args) -> Result<Vec<Patient>> {
     if let Some(folder) = &args.guess_phases {
         return Ok(vec![guessed(folder, &args.output)?]);
     }
-    let files = [
-        (Phase::NonContrast, &args.non_contrast),
-        (Phase::Arterial, &args.arterial),
-        (Phase::Portal, &args.portal),
-        (Phase::Delayed, &args.delayed),
-    ];
-    let files = files.into_iter().filter_map(|(p, f)| f.clone().map(|f| (p, f))).collect();
+    let files = given([&args.non_contrast, &args.arterial, &args.portal, &args.delayed]);
     Ok(vec![Patient { files, output: args.output.clone(), guessed: false }])
 }
 
@@ -191,7 +196,7 @@ pub(super) fn print(result: &Diagnosis, folder: &Path) {
             ),
         }
     }
-    print_findings(&result.findings);
+    print_findings(&result.findings, true);
     let s = &result.seconds;
     say!(
         "{:.1} s on {} (segment {:.1}, align {:.1}, classify {:.1}, write {:.1}); results in {}",

@@ -1,17 +1,17 @@
 //! Options of `classify` and `diagnose` that say what is classified and how it is decided.
 
 use crate::error::{Error, Result};
-use crate::phase::Subtype;
-use crate::pipeline::classify::Classifier;
+use crate::pipeline::classify::{Classifier, check_thresholds};
 use crate::pipeline::crop::Margin;
 use crate::pipeline::lesions::LesionChoice;
 
 /// Shared by both verbs.
 #[derive(Debug, clap::Args)]
 pub struct LesionArgs {
-    /// Which tumours are classified: largest, all, or the number of one (1 is the largest)
-    #[arg(long, default_value = "largest", value_name = "largest|all|N", value_parser = parse::<LesionChoice>)]
-    pub(super) lesion: LesionChoice,
+    /// Which tumours are classified: largest (of those in every phase, the default), all, the number of one (1 is the largest),
+    /// or together: all tumour voxels as one, for models that were trained so
+    #[arg(long, value_name = "largest|all|N|together", value_parser = parse::<LesionChoice>)]
+    lesion: Option<LesionChoice>,
     /// What the tumour's rectangle grows by on each side: voxels, or millimetres such as 5mm (the model's own margin)
     #[arg(long, value_parser = parse::<Margin>)]
     margin: Option<Margin>,
@@ -28,13 +28,22 @@ fn parse<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<T, String> {
 impl LesionArgs {
     /// Refuses thresholds that are none, before anything is read.
     pub(super) fn check(&self) -> Result<()> {
-        let Some(thresholds) = &self.thresholds else { return Ok(()) };
-        let classes = Subtype::ALL.len();
-        if thresholds.len() != classes || !thresholds.iter().all(|t| (0.0..=1.0).contains(t)) {
-            let found = thresholds.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
-            return Err(Error::Usage(format!("--thresholds: expected {classes} numbers from 0 to 1, found {found}")));
-        }
-        Ok(())
+        let checked = self.thresholds.as_deref().map_or(Ok(()), check_thresholds);
+        checked.map_err(|e| Error::Usage(format!("--{e}")))
+    }
+
+    pub(super) fn lesion(&self) -> LesionChoice {
+        self.lesion.unwrap_or_default()
+    }
+
+    /// The options that were given.
+    pub(super) fn given(&self) -> Vec<&'static str> {
+        let options = [
+            ("--lesion", self.lesion.is_some()),
+            ("--margin", self.margin.is_some()),
+            ("--thresholds", self.thresholds.is_some()),
+        ];
+        options.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 
     /// The classifier with these options in place of its configuration's.

@@ -14,6 +14,11 @@ pub(super) struct Patient {
     pub(super) guessed: bool,
 }
 
+/// What was given for each phase, in the order of [`Phase::ALL`].
+pub(super) fn given<T: Clone>(all: [&Option<T>; 4]) -> Vec<(Phase, T)> {
+    Phase::ALL.into_iter().zip(all).filter_map(|(phase, one)| one.clone().map(|one| (phase, one))).collect()
+}
+
 /// A folder a patient, with files named after their phases; results go into folders of the same names in `output`.
 pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
     let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());

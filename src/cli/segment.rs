@@ -27,7 +27,8 @@ pub struct Args {
     /// Folder for the masks, <image>_mask.nii.gz; made if missing
     #[arg(short, long)]
     output: PathBuf,
-    /// Average over the eight mirrored copies of each tile: eight times the work, a little more accurate
+    /// Average over the mirrored copies of each tile, eight where the weights allow all axes: so many times the work, a little
+    /// more accurate
     #[arg(long)]
     tta: bool,
     /// Distance of neighbouring tiles, in tiles

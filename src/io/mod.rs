@@ -1,4 +1,4 @@
-//! Reading and writing files: NIfTI, npy, safetensors. Every error names the file and says what is wrong with it; every
+//! Reading and writing files: NIfTI, npy, safetensors, and PyTorch's checkpoints (read only). Every error names the file and says what is wrong with it; every
 //! file is written under a temporary name and renamed, so a killed run leaves no half file.
 
 mod hash;
@@ -7,6 +7,7 @@ pub mod npy;
 pub mod numbers;
 pub mod weights;
 
+pub(crate) use hash::lossy;
 pub use hash::{SourceFile, hash_files};
 
 use std::fs::{File, Metadata};

@@ -28,15 +28,22 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// Weights from a safetensors file or a checkpoint of PyTorch (nnU-Net's own), held on `device` as `dtype` (norm weights and biases always f32). Tensors that the
-    /// network does not use are left alone.
+    /// Weights from a safetensors file or a checkpoint of PyTorch (nnU-Net's own), held on `device` as `dtype` (norm weights and
+    /// biases always f32). Tensors that the network does not use are left alone.
     ///
     /// # Errors
     /// An impossible architecture; a file that cannot be read; a tensor that is missing or has another shape or a value
     /// that is not finite (the message names file, tensor, expected and found); a dtype the device lacks.
     pub fn load(architecture: &UNetArchitecture, path: &Path, device: &Device, dtype: DType) -> Result<Self> {
-        let weights = Weights::read(path)?;
-        Self::build(architecture, Source::File(&weights), device, dtype)
+        Self::from_weights(architecture, &Weights::read(path)?, device, dtype)
+    }
+
+    /// As [`UNet::load`] from weights that were read.
+    ///
+    /// # Errors
+    /// As [`UNet::load`].
+    pub fn from_weights(a: &UNetArchitecture, weights: &Weights, device: &Device, dtype: DType) -> Result<Self> {
+        Self::build(a, Source::File(weights), device, dtype)
     }
 
     /// Weights drawn from `seed` (ChaCha8): convolutions normal after He et al. 2015, biases 0, norm weights 1. The same

@@ -70,14 +70,18 @@ impl ClassifierConfig {
             let found = format!("clip {:?}, mean {}, sd {}", self.clip, self.mean, self.sd);
             return Err(Error::argument("intensities", "finite values, clip ascending, sd above 0", found));
         }
-        match &self.thresholds {
-            Some(t) if t.len() != Subtype::ALL.len() => {
-                Err(Error::argument("thresholds", format!("{} numbers", Subtype::ALL.len()), t.len()))
-            }
-            Some(t) if t.iter().any(|t| !(0.0..=1.0).contains(t)) => {
-                Err(Error::argument("thresholds", "numbers from 0 to 1", format!("{t:?}")))
-            }
-            _ => Ok(()),
-        }
+        self.thresholds.as_deref().map_or(Ok(()), check_thresholds)
     }
+}
+
+/// Are these thresholds, a number from 0 to 1 for each class?
+///
+/// # Errors
+/// Another count, or a number outside.
+pub fn check_thresholds(thresholds: &[f64]) -> Result<()> {
+    let classes = Subtype::ALL.len();
+    if thresholds.len() == classes && thresholds.iter().all(|t| (0.0..=1.0).contains(t)) {
+        return Ok(());
+    }
+    Err(Error::argument("thresholds", format!("{classes} numbers from 0 to 1"), format!("{thresholds:?}")))
 }

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, Luma};
 use serde::Serialize;
 
-pub use super::classifier_config::ClassifierConfig;
+pub use super::classifier_config::{ClassifierConfig, check_thresholds};
 use super::crop::{self, CropBox, Margin};
 use super::lesions::Lesion;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::io::SourceFile;
 use crate::io::weights::Weights;
-use crate::io::{SourceFile, hash_files};
 use crate::models::resnet::{FUSION, ResNet, seeded_weights};
 use crate::ops::Intensity;
 use crate::phase::{Phase, Subtype};
@@ -97,9 +97,11 @@ impl Classifier {
         if config.weights.is_empty() {
             return Err(Error::file(&path, "expected at least one file under \"weights\", found none"));
         }
+        let mut files = Vec::new();
         let read = |file: &PathBuf| {
             let path = folder.join(file);
             let weights = Weights::read(&path)?;
+            files.push(weights.source());
             let fusion = config.fusion.unwrap_or_else(|| weights.shape(FUSION).is_some());
             ResNet::new(&config.network(fusion), &weights, device, DType::F32).map_err(|e| match e {
                 Error::File { .. } => e,
@@ -107,8 +109,7 @@ impl Classifier {
             })
         };
         let models = config.weights.iter().map(read).collect::<Result<_>>()?;
-        let files: Vec<PathBuf> = config.weights.iter().map(|file| folder.join(file)).collect();
-        Ok(Self { config, models, files: hash_files(&files)?, device: device.clone() })
+        Ok(Self { config, models, files, device: device.clone() })
     }
 
     /// The files that the weights came from; none for drawn ones.
@@ -141,7 +142,8 @@ impl Classifier {
     /// Probabilities for a lesion that is in every phase.
     ///
     /// # Errors
-    /// Fewer than three phases; a mask and an image of different shapes; a lesion missing in a phase; a device that fails.
+    /// Fewer than three phases or one twice; a mask and an image of different shapes, a lesion of masks of another shape; a
+    /// lesion missing in a phase; a device that fails.
     pub fn classify(&self, phases: &[PhaseImage], lesion: &Lesion) -> Result<Classification> {
         let combinations = combinations(&phases.iter().map(|p| p.phase).collect::<Vec<_>>())?;
         let (size, intensity) = (self.config.input_size, self.config.intensity());
@@ -154,7 +156,7 @@ impl Classifier {
                 return Err(Error::shape(format!("{} mask", p.phase), image, mask));
             }
             let margin = self.config.margin.voxels(p.image.spacing());
-            let own = lesion.mask(p.phase, &p.mask);
+            let own = lesion.mask(p.phase, &p.mask)?;
             let at = own.map_or(Ok(None), |own| Ok(crop::tumour_box(crop::labels(&own)?, own.shape, margin)))?;
             let at =
                 at.ok_or_else(|| Error::Data(format!("lesion {} is not in the {} phase", lesion.number, p.phase)))?;
@@ -201,12 +203,7 @@ fn grey(pixels: &[f32], size: usize, intensity: &Intensity) -> GrayImage {
 
 /// The images of a set of phases: itself for three, three for all four.
 pub(super) fn combinations(phases: &[Phase]) -> Result<Vec<[Phase; 3]>> {
-    let mut sorted = phases.to_vec();
-    sorted.sort();
-    sorted.dedup();
-    if sorted.len() != phases.len() {
-        return Err(Error::Usage("a phase is given twice".into()));
-    }
+    let sorted = each_once(phases)?;
     match *sorted {
         [a, b, c] => Ok(vec![[a, b, c]]),
         [n, a, p, d] => Ok(vec![[n, a, p], [n, a, d], [n, p, d]]),
@@ -214,7 +211,21 @@ pub(super) fn combinations(phases: &[Phase]) -> Result<Vec<[Phase; 3]>> {
     }
 }
 
-pub(super) fn too_few(given: usize) -> String {
+/// The phases in their order.
+///
+/// # Errors
+/// One twice.
+pub(super) fn each_once(phases: &[Phase]) -> Result<Vec<Phase>> {
+    let mut sorted = phases.to_vec();
+    sorted.sort();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(Error::Usage(format!("expected each phase once, found the {} phase twice", pair[0]))),
+        None => Ok(sorted),
+    }
+}
+
+/// Why so few phases are not classified.
+pub(crate) fn too_few(given: usize) -> String {
     format!("classification needs three or four phases, {given} given")
 }
 

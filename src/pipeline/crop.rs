@@ -11,7 +11,7 @@ use crate::volume::{Volume, Voxels};
 /// How far the tumour's rectangle grows on each side, inside its slice. In a configuration a whole number of voxels, or a text
 /// such as `"5mm"`; millimetres are rounded up to whole voxels along each axis.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "MarginText", into = "MarginText")]
+#[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
 pub enum Margin {
     /// Voxels.
     Voxels(usize),
@@ -19,29 +19,28 @@ pub enum Margin {
     Millimetres(f64),
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
-enum MarginText {
-    Voxels(usize),
-    Text(String),
-}
+/// What a margin may be.
+const MARGIN: &str = "a whole number of voxels, or millimetres below 10000 such as 5mm";
 
-impl TryFrom<MarginText> for Margin {
+impl TryFrom<serde_json::Value> for Margin {
     type Error = Error;
 
-    fn try_from(value: MarginText) -> Result<Self> {
+    fn try_from(value: serde_json::Value) -> Result<Self> {
         match value {
-            MarginText::Voxels(voxels) => Ok(Self::Voxels(voxels)),
-            MarginText::Text(text) => text.parse(),
+            serde_json::Value::String(text) => text.parse(),
+            other => match other.as_u64().and_then(|voxels| usize::try_from(voxels).ok()) {
+                Some(voxels) => Ok(Self::Voxels(voxels)),
+                None => Err(Error::argument("margin", MARGIN, other)),
+            },
         }
     }
 }
 
-impl From<Margin> for MarginText {
+impl From<Margin> for serde_json::Value {
     fn from(margin: Margin) -> Self {
         match margin {
-            Margin::Voxels(voxels) => Self::Voxels(voxels),
-            Margin::Millimetres(mm) => Self::Text(format!("{mm}mm")),
+            Margin::Voxels(voxels) => voxels.into(),
+            Margin::Millimetres(mm) => format!("{mm}mm").into(),
         }
     }
 }
@@ -54,7 +53,7 @@ impl std::str::FromStr for Margin {
             Some(mm) => mm.trim().parse().ok().filter(|mm| (0.0..1e4).contains(mm)).map(Self::Millimetres),
             None => text.parse().ok().map(Self::Voxels),
         };
-        margin.ok_or_else(|| Error::argument("margin", "voxels, or millimetres such as 5mm", text))
+        margin.ok_or_else(|| Error::argument("margin", MARGIN, format!("{text:?}")))
     }
 }
 

@@ -13,6 +13,7 @@ use super::crop::TUMOUR;
 use super::findings::findings;
 use super::labels::LabelMap;
 use super::lesions::LesionChoice;
+pub(crate) use super::result::clear;
 pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds};
 use super::{SegmentOptions, Segmenter, Stage, pictures};
 use crate::device::Device;
@@ -100,14 +101,7 @@ pub fn diagnose(
         let path = folder.join(name);
         std::fs::create_dir_all(&path).map_err(|e| Error::file(&path, format!("the folder cannot be made: {e}")))?;
     }
-    // An earlier run's result must not stand beside the files of one that was cut short.
-    for name in ["result.json", "report.html"] {
-        let path = folder.join(name);
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file(&path, e)),
-            _ => {}
-        }
-    }
+    clear(folder, &["result.json", "report.html"])?;
     let mut seconds = Seconds::default();
     let mut warnings = Vec::new();
 
@@ -175,6 +169,7 @@ pub fn diagnose(
     let images: Vec<PhaseImage> = alignment.scans.iter().map(image).collect();
     let mut findings = findings(&images, system.classifier.as_ref(), options.lesion)?;
     seconds.classify = clock.elapsed().as_secs_f64();
+    warnings.append(&mut findings.warnings);
     let clock = Instant::now();
     findings.write_pictures(&images, folder)?;
     for (result, scan) in results.iter_mut().zip(&alignment.scans) {
@@ -212,11 +207,12 @@ impl PhaseInput {
     /// # Errors
     /// As [`nifti::read_ct`] and [`nifti::read_labels`].
     pub fn read(phase: Phase, path: &Path, mask: Option<&Path>) -> Result<Self> {
-        let image = nifti::read_ct(path)?;
-        let labels = mask.map(nifti::read_labels).transpose()?.map(|mask| mask.volume);
+        let mut image = nifti::read_ct(path)?;
+        let labels = mask.map(nifti::read_labels).transpose()?;
+        image.warnings.extend(labels.iter().flat_map(|mask| &mask.warnings).map(|w| format!("mask: {w}")));
         let files: Vec<PathBuf> =
             nifti::files(path).into_iter().chain(mask.into_iter().flat_map(nifti::files)).collect();
-        Ok(Self { phase, path: path.to_path_buf(), files: hash_files(&files)?, image, mask: labels })
+        Ok(Self { phase, path: path.to_path_buf(), files: hash_files(&files)?, image, mask: labels.map(|m| m.volume) })
     }
 }
 
@@ -224,7 +220,7 @@ impl PhaseInput {
 fn largest_diameter(mask: &Volume) -> Diameter {
     let Voxels::U8(labels) = &mask.voxels else { return Diameter::default() };
     let largest = components(labels, mask.shape, TUMOUR).into_iter().next();
-    largest.map(|c| c.diameter(mask.shape[1], &mask.affine)).unwrap_or_default()
+    largest.map(|c| c.diameter(&mask.affine)).unwrap_or_default()
 }
 
 /// A given mask holds labels on the image's grid; without one there is a model to make it.

@@ -29,15 +29,25 @@ pub struct Findings {
     pub lesions: Vec<LesionResult>,
     /// What is too small to be one.
     pub specks: Specks,
+    /// Are all tumour voxels taken as one lesion ([`LesionChoice::Together`])?
+    pub together: bool,
     /// Which of them the patient's answer is; None when there is no such lesion.
     pub lesion: Option<usize>,
     /// Its answer; None when there is none,
     pub classification: Option<Classification>,
     /// and then why not.
     pub not_classified: Option<String>,
+    /// What a reader must know: phases that show next to nothing of a lesion, larger lesions that were passed over.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 impl Findings {
+    /// What a lesion is called.
+    pub fn name(&self, number: usize) -> String {
+        if self.together { "All tumour voxels together".into() } else { format!("Lesion {number}") }
+    }
+
     /// Writes what the networks saw, and where it was cropped, into `pictures` of the result folder, and notes the paths. The
     /// phases are those that were classified.
     ///
@@ -56,26 +66,39 @@ impl Findings {
 }
 
 /// Finds the lesions of a patient and classifies those that were chosen. What cannot be classified is a finding too: no tumour,
-/// fewer than three phases, a lesion that was not found in some phase, a number that no lesion has.
+/// fewer than three phases, a lesion that was not found in some phase, a number that no lesion has. The largest is the largest
+/// of those that are in every phase, if there is one.
 ///
 /// # Errors
 /// A phase twice; as [`lesions::find`] and [`Classifier::classify`]; three phases or more without a classifier.
 pub fn findings(phases: &[PhaseImage], classifier: Option<&Classifier>, choice: LesionChoice) -> Result<Findings> {
+    let together = choice == LesionChoice::Together;
+    let (found, specks) = if together {
+        (lesions::together(phases)?.into_iter().collect(), Specks::default())
+    } else {
+        lesions::find(phases)?
+    };
+    let mut warnings = warnings(&found);
+    let asked = match choice {
+        LesionChoice::Number(number) => number,
+        LesionChoice::Largest => found.iter().find(|l| l.missing().is_empty()).map_or(1, |l| l.number),
+        LesionChoice::All | LesionChoice::Together => 1,
+    };
+    if choice == LesionChoice::Largest {
+        for lesion in found.iter().filter(|l| l.number < asked) {
+            let missing = not_found(lesion).unwrap_or_default();
+            let volume = lesion.volume_ml;
+            warnings
+                .push(format!("{missing}: lesion {asked} is classified, though that one is larger ({volume:.1} ml)"));
+        }
+    }
     let mut lesions = Vec::new();
-    let (found, specks) = lesions::find(phases)?;
     for lesion in found {
-        let chosen = match choice {
-            LesionChoice::Largest => lesion.number == 1,
-            LesionChoice::All => true,
-            LesionChoice::Number(number) => lesion.number == number,
-        };
-        let missing = lesion.missing();
+        let chosen = choice == LesionChoice::All || lesion.number == asked;
         let reason = if phases.len() < LEAST_PHASES {
             Some(too_few(phases.len()))
-        } else if !missing.is_empty() {
-            let names: Vec<_> = missing.iter().map(Phase::to_string).collect();
-            let plural = if names.len() == 1 { "phase" } else { "phases" };
-            Some(format!("lesion {} was not found in the {} {plural}", lesion.number, names.join(", ")))
+        } else if let Some(missing) = not_found(&lesion) {
+            Some(missing)
         } else if !chosen {
             Some("it was not asked for".into())
         } else {
@@ -88,13 +111,33 @@ pub fn findings(phases: &[PhaseImage], classifier: Option<&Classifier>, choice: 
         };
         lesions.push(LesionResult { lesion, classification, not_classified: reason });
     }
-    let number = if let LesionChoice::Number(number) = choice { number } else { 1 };
-    let asked = number.checked_sub(1).and_then(|i| lesions.get(i));
-    let classification = asked.and_then(|l| l.classification.clone());
-    let not_classified = match asked {
+    let answer = lesions.iter().find(|l| l.lesion.number == asked);
+    let classification = answer.and_then(|l| l.classification.clone());
+    let not_classified = match answer {
         Some(lesion) => lesion.not_classified.clone(),
         None if lesions.is_empty() => Some("no tumour was found in any phase: there is nothing to classify".into()),
-        None => Some(format!("there is no lesion {number}: {} found", lesions.len())),
+        None => Some(format!("there is no lesion {asked}: {} found", lesions.len())),
     };
-    Ok(Findings { lesion: asked.map(|l| l.lesion.number), lesions, specks, classification, not_classified })
+    let lesion = answer.map(|l| l.lesion.number);
+    Ok(Findings { lesion, lesions, specks, together, classification, not_classified, warnings })
+}
+
+/// In which phases a lesion was not found, in words.
+fn not_found(lesion: &Lesion) -> Option<String> {
+    let names: Vec<_> = lesion.missing().iter().map(Phase::to_string).collect();
+    let plural = if names.len() == 1 { "phase" } else { "phases" };
+    (!names.is_empty()).then(|| format!("lesion {} was not found in the {} {plural}", lesion.number, names.join(", ")))
+}
+
+fn warnings(found: &[Lesion]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for lesion in found {
+        for (phase, ml) in lesion.faint() {
+            let (number, mean) = (lesion.number, lesion.volume_ml);
+            warnings.push(format!(
+                "{phase} phase: lesion {number} has {ml:.2} ml there, less than a tenth of its mean of {mean:.2} ml: it may be missed"
+            ));
+        }
+    }
+    warnings
 }

@@ -1,36 +1,44 @@
 //! Tumours as single lesions, each the same one in every phase.
 //!
-//! In each phase the connected components of label 2 are the candidates. Components of different phases are one lesion when
-//! they share at least a quarter of the smaller one's voxels on the common grid: after alignment a lesion overlaps itself far
-//! more (the paper's tumours with a Dice of 0.85), and its neighbours far less. So a lesion that falls to pieces in one phase
-//! is still one, and two that one phase cannot tell apart are one. What has met nothing in some phase is joined with the
-//! nearest that is there, if the distance of their centres is at most the sum of their radii, those of spheres of their
-//! volumes; where the grids differ this rule is the only one. Lesions are numbered from 1 by their mean volume over all
-//! phases, the largest first. Below [`LEAST_ML`] they are specks of the segmentation: counted, not listed, unless there is
-//! nothing else.
+//! In each phase the connected components of label 2 that have [`LEAST_ML`] are the candidates. Those of different phases are
+//! one lesion when they share at least a quarter of the smaller one's voxels on the common grid: after alignment a lesion
+//! overlaps itself far more (the paper's tumours with a Dice of 0.85), and its neighbours far less. So a lesion that falls to
+//! pieces in one phase is still one, and two that one phase cannot tell apart are one. What has met nothing in some phase is
+//! joined with the nearest that is there, if their centres are no farther apart than the larger one's radius, that of a
+//! sphere of its volume; where the grids differ this rule is the only one. Smaller components join nothing: each belongs to
+//! the one lesion that it shares most with, by the same quarter, or is a speck of the segmentation: counted, not listed.
+//! Where nothing has [`LEAST_ML`], the largest component of each phase is its candidate. Lesions are numbered from 1 by their
+//! mean volume over all phases, the largest first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use serde::Serialize;
 
-use super::classify::PhaseImage;
+use super::classify::{PhaseImage, each_once};
 use super::crop::{TUMOUR, labels};
 use crate::error::{Error, Result};
 use crate::phase::Phase;
-use crate::volume::components::Sets;
+use crate::volume::components::{Sets, overlaps};
 use crate::volume::{Affine, Component, Diameter, Volume, Voxels, components};
 
 /// Millilitres that a lesion has at least: a ball of 6 mm, of which a CT says nothing.
 pub const LEAST_ML: f64 = 0.1;
+/// A phase with less than this share of a lesion's mean volume may have missed it.
+const FAINT: f64 = 0.1;
 
 /// Which lesions are classified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LesionChoice {
-    /// The one with the largest volume.
+    /// The one with the largest volume of those that are in every phase.
     #[default]
     Largest,
     /// Every one.
     All,
     /// The one of this number, from 1.
     Number(usize),
+    /// All tumour voxels as one, as the paper's authors crop them: for models that were trained so.
+    Together,
 }
 
 impl std::str::FromStr for LesionChoice {
@@ -40,9 +48,10 @@ impl std::str::FromStr for LesionChoice {
         match text {
             "largest" => Ok(Self::Largest),
             "all" => Ok(Self::All),
+            "together" => Ok(Self::Together),
             _ => match text.parse() {
                 Ok(number @ 1..) => Ok(Self::Number(number)),
-                _ => Err(Error::argument("lesion", "largest, all or a number from 1", text)),
+                _ => Err(Error::argument("lesion", "largest, all, together or a number from 1", text)),
             },
         }
     }
@@ -81,13 +90,22 @@ impl Lesion {
         self.phases.iter().filter(|p| p.centre.is_none()).map(|p| p.phase).collect()
     }
 
+    /// The phases that show less than a tenth of its mean volume, and how many millilitres.
+    pub fn faint(&self) -> Vec<(Phase, f64)> {
+        let faint = |p: &&LesionInPhase| p.centre.is_some() && p.volume_ml < FAINT * self.volume_ml;
+        self.phases.iter().filter(faint).map(|p| (p.phase, p.volume_ml)).collect()
+    }
+
     /// A mask of its voxels alone, as label 2, in a phase's `mask`. None for a phase it is not in.
-    pub(super) fn mask(&self, phase: Phase, mask: &Volume) -> Option<Volume> {
-        let own = self.phases.iter().find(|p| p.phase == phase && p.centre.is_some())?;
-        let [d, h, w] = mask.shape;
-        let mut painted = vec![0; d * h * w];
-        own.voxels.paint(&mut painted, w, TUMOUR);
-        Some(Volume { voxels: Voxels::U8(painted.into()), ..mask.clone() })
+    ///
+    /// # Errors
+    /// A lesion of masks of another shape.
+    pub(super) fn mask(&self, phase: Phase, mask: &Volume) -> Result<Option<Volume>> {
+        let Some(own) = self.phases.iter().find(|p| p.phase == phase && p.centre.is_some()) else { return Ok(None) };
+        own.voxels.check_shape(mask.shape)?;
+        let mut painted = vec![0; mask.shape.iter().product()];
+        own.voxels.paint(&mut painted, TUMOUR)?;
+        Ok(Some(Volume { voxels: Voxels::U8(painted.into()), ..mask.clone() }))
     }
 }
 
@@ -105,6 +123,7 @@ struct Part {
     /// Place in the list of phases.
     phase: usize,
     component: Component,
+    voxels: usize,
     ml: f64,
     centre: [f64; 3],
 }
@@ -112,111 +131,176 @@ struct Part {
 /// The lesions of a patient, the largest first, and what is too small to be one.
 ///
 /// # Errors
-/// A mask that is damaged or not u8.
+/// A mask that is damaged or not u8; a phase twice.
 pub fn find(phases: &[PhaseImage]) -> Result<(Vec<Lesion>, Specks)> {
-    let mut parts = Vec::new();
-    for (phase, p) in phases.iter().enumerate() {
-        p.mask.validate()?;
-        let [_, h, _] = p.mask.shape;
-        for component in components(labels(&p.mask)?, p.mask.shape, TUMOUR) {
-            let centre = component.centre(h).map(|at| p.mask.affine.apply(at)).unwrap_or_default();
-            let ml = component.voxels() as f64 * voxel_ml(&p.mask.affine);
-            parts.push(Part { phase, component, ml, centre });
+    let (parts, of_phase) = parts(phases)?;
+    let large = candidates(&parts, &of_phase);
+    let shared = shared(&parts, &of_phase, phases);
+    // Candidates join candidates, small ones small ones: none of these can make one lesion of two.
+    let mut sets = Sets::new(parts.len());
+    for &(i, j, count) in &shared {
+        if large[i] == large[j] && 4 * count >= parts[i].voxels.min(parts[j].voxels) {
+            sets.join(i, j);
         }
     }
-    let groups = nearest(&by_overlap(&parts, phases));
-    let mut lesions: Vec<Lesion> = groups.iter().map(|group| lesion(group, phases)).collect();
+    nearest(&mut sets, &parts, &large);
+    let home = homes(&mut sets, &parts, &large, &shared);
+
+    let (mut lesions, mut specks): (BTreeMap<usize, Vec<&Part>>, BTreeMap<usize, f64>) = Default::default();
+    for (i, part) in parts.iter().enumerate() {
+        let root = sets.root(i);
+        if large[i] {
+            lesions.entry(root).or_default().push(part);
+        } else if let Some(home) = home.get(&i) {
+            lesions.entry(*home).or_default().push(part);
+        } else {
+            *specks.entry(root).or_default() += part.ml;
+        }
+    }
+    let mean = |ml: f64| ml / phases.len().max(1) as f64;
+    let mut groups: Vec<(f64, Vec<&Part>)> =
+        lesions.into_values().map(|group| (mean(group.iter().map(|p| p.ml).sum()), group)).collect();
     // Stable: of equals the first stays the first.
-    lesions.sort_by(|a, b| b.volume_ml.total_cmp(&a.volume_ml));
-    lesions.iter_mut().zip(1..).for_each(|(lesion, number)| lesion.number = number);
-    let listed = lesions.iter().filter(|l| l.number == 1 || l.volume_ml >= LEAST_ML).count();
-    let specks = lesions.split_off(listed);
-    Ok((lesions, Specks { count: specks.len(), volume_ml: specks.iter().map(|l| l.volume_ml).sum() }))
+    groups.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let listed = groups.iter().enumerate().filter(|(i, group)| *i == 0 || group.0 >= LEAST_ML).count();
+    let left = groups.split_off(listed);
+    let count = left.len() + specks.len();
+    let volume_ml = left.iter().map(|g| g.0).chain(specks.into_values().map(mean)).sum();
+    let lesions = groups.iter().zip(1..).map(|((_, group), number)| lesion(number, group, phases));
+    Ok((lesions.collect::<Result<_>>()?, Specks { count, volume_ml }))
+}
+
+/// All tumour voxels of each phase as one lesion, number 1; None where there are none.
+///
+/// # Errors
+/// As [`find`].
+pub fn together(phases: &[PhaseImage]) -> Result<Option<Lesion>> {
+    let (parts, _) = parts(phases)?;
+    let all: Vec<&Part> = parts.iter().collect();
+    if all.is_empty() { Ok(None) } else { lesion(1, &all, phases).map(Some) }
+}
+
+/// The components of all phases, and which of them are whose; a phase's largest first.
+fn parts(phases: &[PhaseImage]) -> Result<(Vec<Part>, Vec<Range<usize>>)> {
+    each_once(&phases.iter().map(|p| p.phase).collect::<Vec<_>>())?;
+    let (mut parts, mut of_phase) = (Vec::new(), Vec::new());
+    for (phase, p) in phases.iter().enumerate() {
+        p.mask.validate()?;
+        let start = parts.len();
+        for component in components(labels(&p.mask)?, p.mask.shape, TUMOUR) {
+            let centre = component.centre().map(|at| p.mask.affine.apply(at)).unwrap_or_default();
+            let voxels = component.voxels();
+            let ml = voxels as f64 * voxel_ml(&p.mask.affine);
+            parts.push(Part { phase, component, voxels, ml, centre });
+        }
+        of_phase.push(start..parts.len());
+    }
+    Ok((parts, of_phase))
 }
 
 fn voxel_ml(affine: &Affine) -> f64 {
     affine.determinant().abs() / 1000.0
 }
 
-fn by_overlap<'a>(parts: &'a [Part], phases: &[PhaseImage]) -> Vec<Vec<&'a Part>> {
-    let mut sets = Sets::new(parts.len());
-    for (i, a) in parts.iter().enumerate() {
-        for (j, b) in parts.iter().enumerate().skip(i + 1) {
-            let [first, second] = [a, b].map(|p| &phases[p.phase].mask);
-            if a.phase == b.phase || !first.grid().matches(&second.grid()) {
-                continue;
-            }
-            let smaller = a.component.voxels().min(b.component.voxels());
-            if 4 * a.component.overlap(&b.component) >= smaller {
-                sets.join(i, j);
+/// Which parts may be lesions.
+fn candidates(parts: &[Part], of_phase: &[Range<usize>]) -> Vec<bool> {
+    let mut large: Vec<bool> = parts.iter().map(|p| p.ml >= LEAST_ML).collect();
+    if !large.contains(&true) {
+        for own in of_phase.iter().filter(|own| !own.is_empty()) {
+            large[own.start] = true;
+        }
+    }
+    large
+}
+
+/// Parts of different phases on one grid that share voxels, and how many.
+fn shared(parts: &[Part], of_phase: &[Range<usize>], phases: &[PhaseImage]) -> Vec<(usize, usize, usize)> {
+    let of = |own: &Range<usize>| parts[own.clone()].iter().map(|p| &p.component).collect::<Vec<_>>();
+    let mut found = Vec::new();
+    for (a, first) in of_phase.iter().enumerate() {
+        for (b, second) in of_phase.iter().enumerate().skip(a + 1) {
+            if phases[a].mask.grid().matches(&phases[b].mask.grid()) {
+                let pairs = overlaps(&of(first), &of(second)).into_iter();
+                found.extend(pairs.map(|((i, j), count)| (first.start + i, second.start + j, count)));
             }
         }
     }
-    let single: Vec<[&Part; 1]> = parts.iter().map(|part| [part]).collect();
-    gathered(&mut sets, single.iter().map(<[&Part; 1]>::as_slice))
+    found
 }
 
-/// Joins groups that no phase has both of, nearest first.
-fn nearest<'a>(groups: &[Vec<&'a Part>]) -> Vec<Vec<&'a Part>> {
-    let spheres: Vec<([f64; 3], f64)> = groups.iter().map(|group| sphere(group)).collect();
-    let mut present: Vec<u64> = groups.iter().map(|g| g.iter().fold(0, |bits, p| bits | 1 << p.phase)).collect();
+/// Joins sets of candidates that no phase has both of, nearest first.
+fn nearest(sets: &mut Sets, parts: &[Part], large: &[bool]) {
+    let mut groups: BTreeMap<usize, Vec<&Part>> = BTreeMap::new();
+    for (i, part) in parts.iter().enumerate().filter(|(i, _)| large[*i]) {
+        groups.entry(sets.root(i)).or_default().push(part);
+    }
+    let spheres: Vec<(usize, [f64; 3], f64)> =
+        groups.iter().map(|(root, group)| (*root, centre(group), radius(group))).collect();
+    let mut present: BTreeMap<usize, BTreeSet<usize>> =
+        groups.iter().map(|(root, group)| (*root, group.iter().map(|p| p.phase).collect())).collect();
     let mut near = Vec::new();
-    for (i, (a, radius)) in spheres.iter().enumerate() {
-        for (j, (b, other)) in spheres.iter().enumerate().skip(i + 1) {
+    for (n, (i, a, radius)) in spheres.iter().enumerate() {
+        for (j, b, other) in &spheres[n + 1..] {
             let distance = (0..3).map(|k| (a[k] - b[k]).powi(2)).sum::<f64>().sqrt();
-            if present[i] & present[j] == 0 && distance <= radius + other {
-                near.push((distance, i, j));
+            if distance <= radius.max(*other) && present[i].is_disjoint(&present[j]) {
+                near.push((distance, *i, *j));
             }
         }
     }
     near.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut sets = Sets::new(groups.len());
     for (_, i, j) in near {
         let (i, j) = (sets.root(i), sets.root(j));
-        if present[i] & present[j] == 0 {
+        if i != j && present[&i].is_disjoint(&present[&j]) {
             sets.join(i, j);
-            present[i.min(j)] |= present[i.max(j)];
+            let moved = present.remove(&i.max(j)).unwrap_or_default();
+            present.entry(i.min(j)).or_default().extend(moved);
         }
     }
-    gathered(&mut sets, groups.iter().map(Vec::as_slice))
 }
 
-/// The items of each set, in order.
-fn gathered<'a: 'b, 'b>(sets: &mut Sets, items: impl Iterator<Item = &'b [&'a Part]>) -> Vec<Vec<&'a Part>> {
-    let mut groups: Vec<Vec<&Part>> = Vec::new();
-    for (i, own) in items.enumerate() {
-        groups.push(vec![]);
-        groups[sets.root(i)].extend(own);
+/// The set of candidates that each small part belongs to: the one it shares most voxels with.
+fn homes(sets: &mut Sets, parts: &[Part], large: &[bool], shared: &[(usize, usize, usize)]) -> BTreeMap<usize, usize> {
+    let mut by_set: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    for &(i, j, count) in shared.iter().filter(|(i, j, _)| large[*i] != large[*j]) {
+        let (small, other) = if large[j] { (i, j) } else { (j, i) };
+        if 4 * count >= parts[small].voxels.min(parts[other].voxels) {
+            *by_set.entry((small, sets.root(other))).or_default() += count;
+        }
     }
-    groups.retain(|group| !group.is_empty());
-    groups
+    let mut best: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    for ((small, set), count) in by_set {
+        let own = best.entry(small).or_insert((set, count));
+        if count > own.1 {
+            *own = (set, count);
+        }
+    }
+    best.into_iter().map(|(small, (set, _))| (small, set)).collect()
 }
 
-/// Centre and radius of the sphere of a group's volume, the mean over its phases.
-fn sphere(group: &[&Part]) -> ([f64; 3], f64) {
-    let mut counted: Vec<usize> = group.iter().map(|p| p.phase).collect();
-    counted.sort_unstable();
-    counted.dedup();
+fn centre(group: &[&Part]) -> [f64; 3] {
     let all: f64 = group.iter().map(|p| p.ml).sum();
-    let centre =
-        std::array::from_fn(|k| group.iter().map(|p| p.ml * p.centre[k]).sum::<f64>() / all.max(f64::MIN_POSITIVE));
-    let cubic_mm = 1000.0 * all / counted.len().max(1) as f64;
-    (centre, (0.75 * cubic_mm / std::f64::consts::PI).cbrt())
+    std::array::from_fn(|k| group.iter().map(|p| p.ml * p.centre[k]).sum::<f64>() / all.max(f64::MIN_POSITIVE))
 }
 
-fn lesion(group: &[&Part], phases: &[PhaseImage]) -> Lesion {
+/// Of the sphere of a group's volume, the mean over the phases it is in. Millimetres.
+fn radius(group: &[&Part]) -> f64 {
+    let counted: BTreeSet<usize> = group.iter().map(|p| p.phase).collect();
+    let cubic_mm = 1000.0 * group.iter().map(|p| p.ml).sum::<f64>() / counted.len().max(1) as f64;
+    (0.75 * cubic_mm / std::f64::consts::PI).cbrt()
+}
+
+fn lesion(number: usize, group: &[&Part], phases: &[PhaseImage]) -> Result<Lesion> {
     let in_phase = |(i, p): (usize, &PhaseImage)| {
-        let voxels = Component::joined(group.iter().filter(|part| part.phase == i).map(|part| &part.component));
-        let [_, h, _] = p.mask.shape;
-        LesionInPhase {
+        let voxels = Component::joined(group.iter().filter(|part| part.phase == i).map(|part| &part.component))?;
+        Ok(LesionInPhase {
             phase: p.phase,
             volume_ml: voxels.voxels() as f64 * voxel_ml(&p.mask.affine),
-            diameter: voxels.diameter(h, &p.mask.affine),
-            centre: voxels.centre(h).map(|at| p.mask.affine.apply(at)),
+            diameter: voxels.diameter(&p.mask.affine),
+            centre: voxels.centre().map(|at| p.mask.affine.apply(at)),
             voxels,
-        }
+        })
     };
-    let phases: Vec<LesionInPhase> = phases.iter().enumerate().map(in_phase).collect();
+    let phases: Vec<LesionInPhase> = phases.iter().enumerate().map(in_phase).collect::<Result<_>>()?;
     let volume_ml = phases.iter().map(|p| p.volume_ml).sum::<f64>() / phases.len().max(1) as f64;
-    Lesion { number: 0, volume_ml, phases }
+    Ok(Lesion { number, volume_ml, phases })
 }

@@ -78,8 +78,9 @@ pub(super) fn page(d: &Diagnosis) -> Page {
         let Some(c) = &found.classification else { continue };
         let bars = d.classes.iter().zip(&c.probabilities).map(|(class, p)| (class.to_string(), *p)).collect();
         let number = found.lesion.number;
+        let name = d.findings.name(number);
         let title = format!(
-            "Lesion {number}: {} (mean of {} {}, {} {})",
+            "{name}: {} (mean of {} {}, {} {})",
             c.decision,
             c.images.len(),
             if c.images.len() == 1 { "image" } else { "images" },
@@ -91,13 +92,13 @@ pub(super) fn page(d: &Diagnosis) -> Page {
             let caption = image.phases.map(|p| p.to_string()).join(", ");
             Some((image.picture.as_ref()?.display().to_string(), format!("{caption}, and together")))
         });
-        let title = format!("Lesion {number} as the network saw it");
+        let title = format!("{name} as the network saw it");
         sections.push(Section::Pictures { title, pictures: seen.collect(), wide: true });
         let cropped = c.crops.iter().filter_map(|crop| {
             let caption = format!("{} phase, slice {}", crop.phase, crop.at.slice);
             Some((crop.picture.as_ref()?.display().to_string(), caption))
         });
-        let title = format!("Lesion {number}: where it was cropped");
+        let title = format!("{name}: where it was cropped");
         sections.push(Section::Pictures { title, pictures: cropped.collect(), wide: false });
     }
     sections.push(lesion_table(d));
@@ -110,7 +111,12 @@ pub(super) fn page(d: &Diagnosis) -> Page {
             .phases
             .iter()
             .map(|p| {
-                let figures = [p.kidney_ml, p.tumour_ml, p.tumour_diameter.axial_mm, p.tumour_diameter.any_mm];
+                let figures = [
+                    p.kidney_ml,
+                    p.tumour_ml,
+                    p.tumour_diameter.maximum_2d_diameter_mm,
+                    p.tumour_diameter.maximum_3d_diameter_mm,
+                ];
                 std::iter::once(p.phase.to_string()).chain(figures.map(|v| format!("{v:.1}"))).collect()
             })
             .collect(),
@@ -151,7 +157,10 @@ fn lesion_table(d: &Diagnosis) -> Section {
             let mut row = if i == 0 { first.to_vec() } else { vec![String::new(); 2] };
             row.push(p.phase.to_string());
             if p.centre.is_some() {
-                row.extend([p.volume_ml, p.diameter.axial_mm, p.diameter.any_mm].map(|v| format!("{v:.1}")));
+                row.extend(
+                    [p.volume_ml, p.diameter.maximum_2d_diameter_mm, p.diameter.maximum_3d_diameter_mm]
+                        .map(|v| format!("{v:.1}")),
+                );
             } else {
                 row.extend(["not found".into(), String::new(), String::new()]);
             }

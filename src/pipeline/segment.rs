@@ -8,7 +8,8 @@ use super::preprocess::{Prepared, prepare, separate_axis};
 use super::sliding_window::{Mirroring, SlidingWindow};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::{SourceFile, hash_files};
+use crate::io::SourceFile;
+use crate::io::weights::Weights;
 use crate::models::{OrientationRule, UNet, UNetPlan};
 use crate::tensor::DType;
 use crate::volume::{Volume, Voxels};
@@ -127,6 +128,8 @@ pub struct Segmenter {
     plan: UNetPlan,
     networks: Vec<UNet>,
     files: Vec<SourceFile>,
+    /// The axes (z, y, x) that all weights allow to be mirrored.
+    mirrors: [bool; 3],
 }
 
 impl Segmenter {
@@ -134,16 +137,21 @@ impl Segmenter {
     /// nnU-Net's own fold_*/checkpoint_final.pth (all folds), in `folder` or its folder `segmentation`.
     ///
     /// # Errors
-    /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights.
+    /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights or with several kinds of them.
     pub fn load(folder: &Path, configuration: Option<&str>, precision: Precision, device: &Device) -> Result<Self> {
         let nested = folder.join("segmentation");
         let folder = if nested.join("plans.json").is_file() { nested } else { folder.to_path_buf() };
         let plan = UNetPlan::read(&folder, configuration)?;
         let dtype = precision.dtype(device);
-        let files = weight_files(&folder)?;
-        let networks =
-            files.iter().map(|path| UNet::load(&plan.architecture, path, device, dtype)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { files: hash_files(&files)?, ..Self::new(plan, networks)? })
+        let (mut networks, mut files, mut mirrors) = (Vec::new(), Vec::new(), [true; 3]);
+        for path in weight_files(&folder)? {
+            let weights = Weights::read(&path)?;
+            networks.push(UNet::from_weights(&plan.architecture, &weights, device, dtype)?);
+            files.push(weights.source());
+            let allowed = weights.mirror_axes().unwrap_or([true; 3]);
+            mirrors = std::array::from_fn(|a| mirrors[a] && allowed[a]);
+        }
+        Ok(Self { files, mirrors, ..Self::new(plan, networks)? })
     }
 
     /// The files that the weights came from; none for networks that were given.
@@ -170,7 +178,7 @@ impl Segmenter {
                 return Err(Error::argument("segment: network", place(first), place(network)));
             }
         }
-        Ok(Self { plan, networks, files: vec![] })
+        Ok(Self { plan, networks, files: vec![], mirrors: [true; 3] })
     }
 
     /// The plan.
@@ -186,6 +194,18 @@ impl Segmenter {
     /// How many networks are averaged.
     pub fn folds(&self) -> usize {
         self.networks.len()
+    }
+
+    /// That mirroring leaves out axes, where it was asked for and the weights do not allow them.
+    fn mirroring_warning(&self, mirroring: Mirroring) -> Option<String> {
+        let names = |wanted: bool| {
+            let list: Vec<_> = ["z", "y", "x"].iter().zip(self.mirrors).filter(|(_, m)| *m == wanted).collect();
+            if list.is_empty() { "none".into() } else { list.iter().map(|(n, _)| **n).collect::<Vec<_>>().join(", ") }
+        };
+        (mirroring == Mirroring::AllAxes && self.mirrors != [true; 3]).then(|| {
+            let (allowed, left_out) = (names(true), names(false));
+            format!("mirroring: the weights allow it along {allowed} of the network's axes, left out along {left_out}")
+        })
     }
 
     /// Segments an image. The mask lies on the image's own voxels, whichever way they are stored.
@@ -212,7 +232,8 @@ impl Segmenter {
 
         let [_, _, d, h, w] = prepared.image.shape();
         let size = [d, h, w];
-        let window = SlidingWindow::new(size, self.plan.patch, options.step, options.mirroring)?;
+        let window =
+            SlidingWindow::new(size, self.plan.patch, options.step, options.mirroring.copies_along(self.mirrors))?;
         let classes = self.plan.architecture.classes;
         let slice = slice_bytes(prepared.view.shape, options.output, classes);
         let fixed = window.accumulator_bytes(classes)
@@ -256,7 +277,7 @@ impl Segmenter {
             tiles,
             working_set: fixed + slab_bytes.max(slice),
             seconds,
-            warnings: prepared.warnings,
+            warnings: prepared.warnings.into_iter().chain(self.mirroring_warning(options.mirroring)).collect(),
         })
     }
 }
@@ -312,14 +333,14 @@ fn paste<T: Copy + Default>(
     Volume::new(image.shape, own.voxels, image.affine)
 }
 
-/// The weights of a model folder. Of several kinds of files the first that is there counts: weights.safetensors or
-/// weights.pth; every fold_*.safetensors or fold_*.pth; nnU-Net's own fold_*/checkpoint_final.pth; each in the order of
-/// their names.
+/// The weights of a model folder, of one kind: weights.safetensors or weights.pth; every fold_*.safetensors or fold_*.pth;
+/// nnU-Net's own fold_*/checkpoint_final.pth; each in the order of their names. nnU-Net's fold_all, which saw all cases, counts
+/// where there is no numbered fold: averaged with them it would count twice.
+///
+/// # Errors
+/// None of them; several kinds, which may be one model twice.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let single = ["weights.safetensors", "weights.pth"].map(|name| folder.join(name)).into_iter().find(|p| p.is_file());
-    if let Some(single) = single {
-        return Ok(vec![single]);
-    }
+    let single = ["weights.safetensors", "weights.pth"].map(|name| folder.join(name));
     let entries = std::fs::read_dir(folder).map_err(|e| Error::file(folder, format!("cannot be read: {e}")))?;
     let is_fold = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().starts_with("fold_");
     let mut folds: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(is_fold).collect();
@@ -329,9 +350,27 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
         folds.iter().filter(has).cloned().collect::<Vec<_>>()
     };
     let own = folds.iter().map(|fold| fold.join("checkpoint_final.pth")).filter(|path| path.is_file()).collect();
-    let found = [ending("safetensors"), ending("pth"), own].into_iter().find(|files| !files.is_empty());
-    found.ok_or_else(|| {
-        let wanted = "weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or fold_*/checkpoint_final.pth";
-        Error::file(folder, format!("expected {wanted}, found none"))
-    })
+    let single = single.into_iter().filter(|path| path.is_file()).map(|path| vec![path]);
+    let mut kinds: Vec<Vec<PathBuf>> = single.chain([ending("safetensors"), ending("pth"), own]).collect();
+    kinds.retain(|files| !files.is_empty());
+    match kinds.as_slice() {
+        [] => {
+            let wanted =
+                "weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or fold_*/checkpoint_final.pth";
+            Err(Error::file(folder, format!("expected {wanted}, found none")))
+        }
+        [files] => {
+            let of_all = |path: &Path| {
+                let inside = path.strip_prefix(folder).unwrap_or(path).components().next();
+                inside.is_some_and(|name| Path::new(&name).file_stem().is_some_and(|stem| stem == "fold_all"))
+            };
+            let numbered: Vec<PathBuf> = files.iter().filter(|path| !of_all(path)).cloned().collect();
+            Ok(if numbered.is_empty() { files.clone() } else { numbered })
+        }
+        [first, second, ..] => {
+            let [first, second] =
+                [first, second].map(|files| files[0].strip_prefix(folder).unwrap_or(&files[0]).display());
+            Err(Error::file(folder, format!("expected weights of one kind, found {first} and {second}")))
+        }
+    }
 }

@@ -17,7 +17,8 @@ pub enum Mirroring {
     /// None.
     #[default]
     Off,
-    /// All seven combinations of the three axes; the eight results are averaged.
+    /// All combinations of the axes that the weights allow (nnU-Net's checkpoints say which; otherwise all three, eight
+    /// results with the tile itself); the results are averaged.
     AllAxes,
 }
 
@@ -26,6 +27,11 @@ impl Mirroring {
     pub fn copies(self) -> Vec<[bool; 3]> {
         let count = if self == Self::Off { 1 } else { 8 };
         (0..count).map(|bits: u8| std::array::from_fn(|a| bits >> a & 1 == 1)).collect()
+    }
+
+    /// Those of [`Mirroring::copies`] that are reversed along allowed axes alone.
+    pub fn copies_along(self, allowed: [bool; 3]) -> Vec<[bool; 3]> {
+        self.copies().into_iter().filter(|copy| (0..3).all(|a| allowed[a] || !copy[a])).collect()
     }
 }
 
@@ -98,7 +104,8 @@ pub(super) struct Finished {
 }
 
 impl SlidingWindow {
-    pub(super) fn new(size: [usize; 3], patch: [usize; 3], step: f64, mirroring: Mirroring) -> Result<Self> {
+    /// `copies` as [`Mirroring::copies`] gives them.
+    pub(super) fn new(size: [usize; 3], patch: [usize; 3], step: f64, copies: Vec<[bool; 3]>) -> Result<Self> {
         let mut starts: [Vec<isize>; 3] = Default::default();
         for a in 0..3 {
             // nnU-Net pads symmetrically, the odd voxel at the end.
@@ -106,7 +113,7 @@ impl SlidingWindow {
             let padded = size[a].max(patch[a]);
             starts[a] = positions(padded, patch[a], step)?.into_iter().map(|p| p as isize - before).collect();
         }
-        Ok(Self { size, patch, starts, copies: mirroring.copies() })
+        Ok(Self { size, patch, starts, copies })
     }
 
     /// Number of tiles.

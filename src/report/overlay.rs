@@ -26,8 +26,8 @@ fn colour(label: u8) -> Option<Rgb<u8>> {
 }
 
 /// Slice `k` of an image in LPS orientation (rows go to the back, columns to the patient's left, as radiologists look
-/// at it) with the outlines of labels 1 and 2 of `mask`, which lies on the same grid, and a frame round a rectangle. Pixels are square whatever the
-/// spacing; the CT is enlarged bilinearly, outlines follow voxel faces.
+/// at it) with the outlines of labels 1 and 2 of `mask`, which lies on the same grid, and a frame round a rectangle.
+/// Pixels are square whatever the spacing; the CT is enlarged bilinearly, outlines follow voxel faces.
 ///
 /// # Errors
 /// Mask and image of different shapes; a slice that is not there; a mask that is not u8.

@@ -4,6 +4,7 @@
 //! structure goes on from slice to slice by edges and corners alone, and would fall to pieces with fewer neighbours.
 
 use super::Affine;
+use crate::error::{Error, Result};
 
 /// Voxels of one row, `row` = z * h + y, from `start` up to `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,19 +14,21 @@ struct Run {
     end: usize,
 }
 
-/// A set of voxels as runs, in the order of the rows.
+/// A set of voxels of a volume as runs, in the order of the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Component {
     runs: Vec<Run>,
+    /// The volume's, [d, h, w].
+    shape: [usize; 3],
 }
 
 /// The largest distance between two points of a component, a voxel being a box. Millimetres.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Diameter {
-    /// Within one slice (fixed z): what is measured on axial images.
-    pub axial_mm: f64,
-    /// In any direction.
-    pub any_mm: f64,
+    /// In any direction; PyRadiomics' term.
+    pub maximum_3d_diameter_mm: f64,
+    /// Within one slice (fixed z): what is measured on axial images. PyRadiomics' `Maximum2DDiameterSlice`.
+    pub maximum_2d_diameter_mm: f64,
 }
 
 /// The components of `label` in a mask of `shape` [d, h, w], the largest first; of equals the one that comes first.
@@ -75,7 +78,7 @@ pub fn components(labels: &[u8], shape: [usize; 3], label: u8) -> Vec<Component>
         let root = sets.root(i);
         if place[root] == usize::MAX {
             place[root] = found.len();
-            found.push(Component::default());
+            found.push(Component { runs: vec![], shape });
         }
         found[place[root]].runs.push(*run);
     }
@@ -91,25 +94,29 @@ impl Component {
 
     /// Voxels that are in both.
     pub fn overlap(&self, other: &Self) -> usize {
-        let (mut a, mut b, mut shared) = (0, 0, 0);
-        while let (Some(x), Some(y)) = (self.runs.get(a), other.runs.get(b)) {
-            if x.row == y.row {
-                shared += x.end.min(y.end).saturating_sub(x.start.max(y.start));
+        overlaps(&[self], &[other]).into_iter().map(|(_, count)| count).sum()
+    }
+
+    /// All voxels of several components of one volume, which share none.
+    ///
+    /// # Errors
+    /// Parts of volumes of different shapes.
+    pub fn joined<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Result<Self> {
+        let mut all = Self::default();
+        for part in parts.into_iter().filter(|p| !p.runs.is_empty()) {
+            if all.runs.is_empty() {
+                all.shape = part.shape;
             }
-            if (x.row, x.end) < (y.row, y.end) { a += 1 } else { b += 1 }
+            part.check_shape(all.shape)?;
+            all.runs.extend(&part.runs);
         }
-        shared
+        all.runs.sort_unstable();
+        Ok(all)
     }
 
-    /// All voxels of several, which share none.
-    pub fn joined<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
-        let mut runs: Vec<Run> = parts.into_iter().flat_map(|p| p.runs.iter().copied()).collect();
-        runs.sort_unstable();
-        Self { runs }
-    }
-
-    /// The mean place of its voxels as indices (i, j, k) of a volume with `h` rows; None when it has no voxels.
-    pub fn centre(&self, h: usize) -> Option<[f64; 3]> {
+    /// The mean place of its voxels as indices (i, j, k); None when it has no voxels.
+    pub fn centre(&self) -> Option<[f64; 3]> {
+        let h = self.shape[1];
         let (mut sum, mut count) = ([0.0; 3], 0.0);
         for run in &self.runs {
             let length = (run.end - run.start) as f64;
@@ -121,17 +128,34 @@ impl Component {
         (count > 0.0).then(|| sum.map(|s| s / count))
     }
 
-    /// Writes `value` on its voxels in a mask of rows `w` long.
-    pub fn paint(&self, mask: &mut [u8], w: usize, value: u8) {
+    /// Writes `value` on its voxels in a mask of its volume's shape; a component without voxels fits any.
+    ///
+    /// # Errors
+    /// A mask of another length.
+    pub fn paint(&self, mask: &mut [u8], value: u8) -> Result<()> {
+        let ([d, h, w], found) = (self.shape, mask.len());
+        if !self.runs.is_empty() && found != d * h * w {
+            return Err(Error::shape("component: mask", format!("{:?}", self.shape), format!("{found} voxels")));
+        }
         for run in &self.runs {
             mask[run.row * w + run.start..run.row * w + run.end].fill(value);
         }
+        Ok(())
     }
 
-    /// How far across it is, in a volume with `h` rows a slice whose indices (i, j, k) `affine` maps to millimetres.
+    /// Is it of a volume of this shape? One without voxels is of any.
+    pub(crate) fn check_shape(&self, shape: [usize; 3]) -> Result<()> {
+        if self.runs.is_empty() || self.shape == shape {
+            return Ok(());
+        }
+        Err(Error::shape("component: volume", format!("{:?}", self.shape), format!("{shape:?}")))
+    }
+
+    /// How far across it is, where `affine` maps the volume's indices (i, j, k) to millimetres.
     ///
     /// The two points are corners of voxels, and corners of the convex hull of their own slice: only these are compared.
-    pub fn diameter(&self, h: usize, affine: &Affine) -> Diameter {
+    pub fn diameter(&self, affine: &Affine) -> Diameter {
+        let h = self.shape[1];
         let mut hulls: Vec<Vec<[f64; 3]>> = Vec::new();
         for slice in self.runs.chunk_by(|a, b| a.row / h == b.row / h) {
             let corners = slice.iter().flat_map(|r| {
@@ -152,7 +176,7 @@ impl Component {
         let step: [f64; 3] = std::array::from_fn(|a| above[a] - below[a]);
         let mut points = hulls.concat();
         points.extend(points.clone().iter().map(|p| -> [f64; 3] { std::array::from_fn(|a| p[a] + step[a]) }));
-        Diameter { axial_mm: axial.sqrt(), any_mm: largest(&points).sqrt() }
+        Diameter { maximum_3d_diameter_mm: largest(&points).sqrt(), maximum_2d_diameter_mm: axial.sqrt() }
     }
 }
 
@@ -182,6 +206,29 @@ fn hull(mut points: Vec<[i64; 2]>) -> Vec<[i64; 2]> {
     upper.pop();
     lower.extend(upper);
     lower
+}
+
+/// Voxels that components of two volumes share: ((place in `a`, place in `b`), count), in the order of the places. One merge
+/// over the sorted runs of all: time goes with the runs, not with the pairs of components.
+pub(crate) fn overlaps(a: &[&Component], b: &[&Component]) -> Vec<((usize, usize), usize)> {
+    let sorted = |list: &[&Component]| {
+        let mut runs: Vec<(Run, usize)> =
+            list.iter().enumerate().flat_map(|(i, c)| c.runs.iter().map(move |r| (*r, i))).collect();
+        runs.sort_unstable();
+        runs
+    };
+    let (first, second) = (sorted(a), sorted(b));
+    let (mut i, mut j, mut shared) = (0, 0, std::collections::BTreeMap::new());
+    while let (Some((x, own)), Some((y, other))) = (first.get(i), second.get(j)) {
+        if x.row == y.row {
+            let both = x.end.min(y.end).saturating_sub(x.start.max(y.start));
+            if both > 0 {
+                *shared.entry((*own, *other)).or_default() += both;
+            }
+        }
+        if (x.row, x.end) < (y.row, y.end) { i += 1 } else { j += 1 }
+    }
+    shared.into_iter().collect()
 }
 
 /// Disjoint sets, by path halving.

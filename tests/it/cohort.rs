@@ -10,7 +10,7 @@ use nephron::phase::Subtype;
 use nephron::volume::{Volume, Voxels};
 use serde_json::Value;
 
-use crate::support;
+use crate::support::run;
 
 /// A classification model with weights from a seed, and nothing else.
 fn classifier(folder: &Path) {
@@ -23,12 +23,6 @@ fn classifier(folder: &Path) {
     weights::write(folder.join("weights.safetensors"), &tensors).expect("written");
     let config = r#"{"depth": 50, "input_size": 64, "weights": ["weights.safetensors"]}"#;
     std::fs::write(folder.join("config.json"), config).expect("written");
-}
-
-fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = support::nephron().args(arguments).args(["--device", "cpu"]).output().expect("it runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 #[test]

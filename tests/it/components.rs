@@ -49,16 +49,16 @@ fn components_are_those_of_a_flood_fill() {
             let mut painted = vec![0; labels.len()];
             for (i, component) in got.iter().enumerate() {
                 let mut own = vec![0; labels.len()];
-                component.paint(&mut own, w, 1);
+                component.paint(&mut own, 1).expect("its mask");
                 let voxels: Vec<usize> = (0..own.len()).filter(|&v| own[v] == 1).collect();
                 assert_eq!(voxels.len(), component.voxels());
                 assert!(voxels.iter().all(|&v| want[v] == want[voxels[0]]), "one component is one of the fill's");
                 assert!(i == 0 || got[i - 1].voxels() >= component.voxels(), "the largest first");
-                component.paint(&mut painted, w, 2);
+                component.paint(&mut painted, 2).expect("its mask");
                 let mean = |of: &dyn Fn(usize) -> usize| {
                     voxels.iter().map(|&v| of(v) as f64).sum::<f64>() / voxels.len() as f64
                 };
-                let centre = component.centre(h).expect("it has voxels");
+                let centre = component.centre().expect("it has voxels");
                 for (got, want) in
                     centre.into_iter().zip([mean(&|v| v % w), mean(&|v| v / w % h), mean(&|v| v / (h * w))])
                 {
@@ -79,7 +79,7 @@ fn overlaps_count_shared_voxels() {
     for _ in 0..40 {
         let [a, b] = [(), ()].map(|()| {
             let labels: Vec<u8> = (0..135).map(|_| if rng.random_bool(0.4) { 2 } else { 0 }).collect();
-            (Component::joined(&components(&labels, shape, 2)), labels)
+            (Component::joined(&components(&labels, shape, 2)).expect("one shape"), labels)
         });
         let want = a.1.iter().zip(&b.1).filter(|(a, b)| **a == 2 && **b == 2).count();
         assert_eq!((a.0.overlap(&b.0), b.0.overlap(&a.0)), (want, want));
@@ -94,8 +94,8 @@ fn diameters_are_those_of_all_corners() {
     for round in 0..30 {
         let share = if round < 10 { 0.05 } else { 0.3 };
         let labels: Vec<u8> = (0..126).map(|_| if rng.random_bool(share) { 2 } else { 0 }).collect();
-        let all = Component::joined(&components(&labels, shape, 2));
-        let got = all.diameter(shape[1], &oblique);
+        let all = Component::joined(&components(&labels, shape, 2)).expect("one shape");
+        let got = all.diameter(&oblique);
         let (mut axial, mut any) = (0.0f64, 0.0f64);
         let mut corners = Vec::new();
         for v in (0..126).filter(|&v| labels[v] == 2) {
@@ -114,10 +114,26 @@ fn diameters_are_those_of_all_corners() {
                 }
             }
         }
-        assert!((got.axial_mm - axial).abs() < 1e-9 && (got.any_mm - any).abs() < 1e-9, "{got:?} {axial} {any}");
+        assert!(
+            (got.maximum_2d_diameter_mm - axial).abs() < 1e-9 && (got.maximum_3d_diameter_mm - any).abs() < 1e-9,
+            "{got:?} {axial} {any}"
+        );
     }
     // One voxel is as long as its diagonals.
     let one = &components(&[2], [1, 1, 1], 2)[0];
-    let d = one.diameter(1, &Affine([[3.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0], [0.0, 0.0, 12.0, 0.0]]));
-    assert_eq!((d.axial_mm, d.any_mm), (5.0, 13.0));
+    let d = one.diameter(&Affine([[3.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0], [0.0, 0.0, 12.0, 0.0]]));
+    assert_eq!((d.maximum_2d_diameter_mm, d.maximum_3d_diameter_mm), (5.0, 13.0));
+}
+
+#[test]
+fn other_volumes_are_refused() {
+    let [here, there] = [[2, 3, 4], [2, 4, 3]].map(|shape| components(&[2; 24], shape, 2).remove(0));
+    let message = Component::joined([&here, &there]).expect_err("two shapes").to_string();
+    assert!(message.contains("[2, 3, 4]") && message.contains("[2, 4, 3]"), "{message}");
+    let message = here.paint(&mut [0; 23], 1).expect_err("too short").to_string();
+    assert!(message.contains("[2, 3, 4]") && message.contains("23 voxels"), "{message}");
+    let none = Component::default();
+    assert_eq!((none.voxels(), none.centre(), none.overlap(&here)), (0, None, 0));
+    assert_eq!(none.diameter(&Affine::IDENTITY).maximum_3d_diameter_mm, 0.0);
+    none.paint(&mut [0; 5], 1).expect("nothing to paint");
 }

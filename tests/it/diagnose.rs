@@ -6,10 +6,11 @@ use nephron::io::{hash_files, nifti};
 use nephron::models::resnet::{ResNetConfig, seeded_weights};
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::Phase;
-use nephron::volume::{Volume, Voxels};
+use nephron::volume::{Affine, Volume, Voxels};
 use serde_json::Value;
 
-use crate::support::{self, checkpoint_file};
+use crate::support::nifti_file::gzip;
+use crate::support::{checkpoint_file, run};
 
 /// Two models as PyTorch's checkpoints: an ensemble of a ResNet-18.
 fn model(folder: &Path) {
@@ -53,12 +54,6 @@ fn patient(folder: &Path) {
     }
 }
 
-fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = support::nephron().args(arguments).args(["--device", "cpu"]).output().expect("it runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
-
 fn result(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("result.json")).expect("a result")).expect("JSON")
 }
@@ -92,7 +87,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
     assert_eq!(code, Some(0), "{errors}");
     assert!(text.contains("lesion 1:") && text.contains("lesion 2:"), "{text}");
     let found = result(&out);
-    assert_eq!(found["schema_version"], 2);
+    assert_eq!((&found["schema_version"], &found["together"]), (&2.into(), &false.into()));
     let lesions = found["lesions"].as_array().expect("lesions");
     assert_eq!(lesions.len(), 2);
     let volume = |i: usize| lesions[i]["volume_ml"].as_f64().expect("a volume");
@@ -100,6 +95,14 @@ fn every_lesion_is_reported_shown_and_traceable() {
     assert!(volume(0) > volume(1) && (0.8..3.0).contains(&volume(1)), "{} {}", volume(0), volume(1));
     for lesion in lesions {
         let classification = &lesion["classification"];
+        // The thresholds of the call decide.
+        let thresholds = [0.07, 0.34, 0.44, 0.24, 0.38];
+        let scores: Vec<f64> =
+            classification["probabilities"].as_array().expect("five").iter().filter_map(Value::as_f64).collect();
+        let highest = |classes: Vec<usize>| classes.into_iter().max_by(|a, b| scores[*a].total_cmp(&scores[*b]));
+        let above = highest((0..5).filter(|&c| scores[c] > thresholds[c]).collect());
+        let decided = above.or_else(|| highest((0..5).collect())).expect("a class");
+        assert_eq!(classification["decision"], found["classes"][decided], "{scores:?}");
         assert_eq!(classification["images"].as_array().expect("images").len(), 3);
         assert_eq!((&classification["models"], lesion["phases"].as_array().map(Vec::len)), (&2.into(), Some(4)));
         let sum: f64 = classification["probabilities"].as_array().expect("five").iter().filter_map(Value::as_f64).sum();
@@ -110,7 +113,8 @@ fn every_lesion_is_reported_shown_and_traceable() {
             assert!(size.0 >= 4 * 48 && size.1 >= 48, "{size:?}");
         }
         for phase in lesion["phases"].as_array().expect("phases") {
-            let [axial, any] = ["axial_mm", "any_mm"].map(|key| phase[key].as_f64().expect("a diameter"));
+            let [axial, any] = ["maximum_2d_diameter_mm", "maximum_3d_diameter_mm"]
+                .map(|key| phase[key].as_f64().expect("a diameter"));
             assert!(axial > 5.0 && any >= axial, "{phase}");
         }
     }
@@ -128,7 +132,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
             files.len() == 2 && files.iter().all(|f| f["sha256"].as_str().is_some_and(|h| h.len() == 64)),
             "{phase}"
         );
-        assert!(phase["tumour_diameter"]["axial_mm"].as_f64().expect("a diameter") > 10.0);
+        assert!(phase["tumour_diameter"]["maximum_2d_diameter_mm"].as_f64().expect("a diameter") > 10.0);
     }
     for stage in ["segment", "align", "classify", "write", "total"] {
         assert!(found["seconds"][stage].as_f64().is_some_and(|s| s >= 0.0), "{stage}");
@@ -156,6 +160,55 @@ fn every_lesion_is_reported_shown_and_traceable() {
     let second = result(&again);
     assert_eq!(second["classification"]["probabilities"], lesions[1]["classification"]["probabilities"]);
     assert!(again.join(second["classification"]["images"][0]["picture"].as_str().expect("a path")).is_file());
+    let crops = |result: &Value| -> Vec<[Vec<u64>; 2]> {
+        let ends =
+            |crop: &Value, key: &str| crop[key].as_array().expect("two").iter().filter_map(Value::as_u64).collect();
+        let crops = result["crops"].as_array().expect("crops");
+        crops.iter().map(|crop| ["rows", "columns"].map(|key| ends(crop, key))).collect()
+    };
+    assert_eq!(crops(&second["classification"]), crops(&lesions[1]["classification"]));
+
+    // Without a margin the rectangle is a voxel of 4 mm smaller on each side, inside the image. What an earlier run wrote of
+    // lesions goes.
+    std::fs::write(again.join("pictures/lesion9_portal.png"), "").expect("written");
+    let margin = call.iter().position(|a| *a == "--margin").expect("there");
+    let plain = [&call[..margin], &call[margin + 2..]].concat();
+    let (code, _, errors) = run(&plain);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(!again.join("pictures/lesion9_portal.png").exists() && again.join("pictures/lesion2_portal.png").is_file());
+    let tight = result(&again);
+    for (grown, tight) in crops(&second["classification"]).iter().zip(crops(&tight["classification"])) {
+        for axis in 0..2 {
+            assert_eq!([grown[axis][0] + 1, grown[axis][1] - 1], *tight[axis], "{grown:?} {tight:?}");
+        }
+    }
+    // Thresholds that only the least likely class is above turn the decision, and nothing else.
+    let scores: Vec<f64> =
+        tight["classification"]["probabilities"].as_array().expect("five").iter().filter_map(Value::as_f64).collect();
+    let [least, most] = [1.0, -1.0]
+        .map(|sign: f64| (0..5).min_by(|a, b| (sign * scores[*a]).total_cmp(&(sign * scores[*b]))).expect("a class"));
+    assert_eq!(tight["classification"]["decision"], tight["classes"][most]);
+    let thresholds: Vec<_> = (0..5).map(|class| if class == least { "0" } else { "1" }).collect();
+    let (code, _, errors) = run(&[&plain[..], &["--thresholds", &thresholds.join(",")]].concat());
+    assert_eq!(code, Some(0), "{errors}");
+    let turned = result(&again);
+    assert_eq!(turned["classification"]["decision"], turned["classes"][least]);
+    assert_eq!(turned["classification"]["probabilities"], tight["classification"]["probabilities"]);
+
+    let number = plain.iter().position(|a| *a == "--lesion").expect("there") + 1;
+    let mut missing = plain.clone();
+    missing[number] = "7";
+    let (code, said, errors) = run(&missing);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(said.matches("there is no lesion 7: 2 found").count(), 1, "{said}");
+    let mut all = plain.clone();
+    all[number] = "together";
+    let (code, said, errors) = run(&all);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(said.starts_with("all tumour voxels together:"), "{said}");
+    let found = result(&again);
+    assert_eq!((&found["together"], found["lesions"].as_array().map(Vec::len)), (&true.into(), Some(1)));
+    assert!(found["warnings"].is_array());
 
     // An ensemble of ten, seven times the one and three times the other.
     let mut answer = |weights: &[&str]| {
@@ -177,7 +230,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
 
     for (wrong, needle) in [
         (["--thresholds", "0.1,0.2"], "expected 5 numbers"),
-        (["--margin", "wide"], "millimetres such as 5mm"),
+        (["--margin", "wide"], "millimetres below 10000 such as 5mm, found \"wide\""),
         (["--lesion", "0"], "a number from 1"),
     ] {
         let base = [&["diagnose", "--masks", "--model", &m, "-o", &o], &scans[..]].concat();
@@ -203,10 +256,25 @@ fn two_phases_are_aligned_and_not_classified_and_phases_are_guessed_when_asked()
     let text = |path: &Path| path.display().to_string();
     let (no_model, named_text, o) = (text(folder.path()), text(&named), text(&out));
     let base = ["diagnose", "--masks", "--model", &no_model, "-o", &o];
-    // No classification model is needed for two.
+    // No model is needed for two with masks, and options that say how to classify are of no use. A mask's own warnings stay.
+    let mask = named.join("CT-7_native_mask.nii.gz");
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*std::fs::read(&mask).expect("a mask")), &mut bytes)
+        .expect("unpacked");
+    // xyzt_units: metres.
+    bytes[123] = 1;
+    std::fs::write(&mask, gzip(&bytes)).expect("written");
+    let two = ["diagnose", "--masks", "-o", &o, "--guess-phases", &named_text, "--margin", "2"];
+    let (code, said, errors) = run(&two);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(said.matches("classification needs three or four phases, 2 given").count(), 1, "{said}");
+    assert!(errors.contains("warning: not used: --margin: nothing is classified"), "{errors}");
+    let (code, _, errors) = run(&["diagnose", "-o", &o, "--guess-phases", &named_text]);
+    assert!(code == Some(2) && errors.contains("--model: expected a model folder"), "{errors}");
     let (code, said, errors) = run(&[&base[..], &["--guess-phases", &named_text]].concat());
     assert_eq!(code, Some(0), "{errors}");
     assert!(said.contains("classification needs three or four phases, 2 given"), "{said}");
+    assert!(!errors.contains("not used"), "{errors}");
     assert!(errors.contains("topogram.nii.gz: its name tells no phase"), "{errors}");
     let found = result(&out);
     assert!(
@@ -219,6 +287,7 @@ fn two_phases_are_aligned_and_not_classified_and_phases_are_guessed_when_asked()
     assert!(found["lesions"].as_array().is_some_and(|l| !l.is_empty()));
     let warnings = found["warnings"].to_string();
     assert!(warnings.contains("guessed from the name") && warnings.contains("CT-7_native"), "{warnings}");
+    assert!(warnings.contains("non-contrast phase: mask: the header's unit is metres"), "{warnings}");
     assert!(out.join("aligned/non-contrast.nii.gz").is_file() && out.join("report.html").is_file());
     // Three phases and no model of the classification: refused, naming it.
     let scan = |phase: &str| text(&patients.join(format!("{phase}.nii.gz")));
@@ -247,9 +316,66 @@ fn phases_are_guessed_from_whole_words() {
         ("a_scan", None),
         ("nephrographic", None),
         ("", None),
+        ("kidney_3D", None),
+        ("CT_12a", None),
+        ("scan 2d", None),
+        ("p7", None),
+        ("CT_12_a", Some(Phase::Arterial)),
+        ("case_P_0000", Some(Phase::Portal)),
+        ("CT12_art2", Some(Phase::Arterial)),
+        ("1venous", Some(Phase::Portal)),
     ] {
         assert_eq!(Phase::guess(name).expect(name), want, "{name}");
     }
     let message = Phase::guess("late_arterial").expect_err("two").to_string();
     assert!(message.contains("arterial, delayed"), "{message}");
+}
+
+/// Five tumours in three phases.
+#[test]
+fn classify_says_where_the_others_are_and_leaves_nothing_old() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (models, out) = (folder.path().join("m"), folder.path().join("out"));
+    model(&models);
+    let [d, h, w] = [8, 40, 60];
+    let mut labels = vec![0u8; d * h * w];
+    for (n, z) in (0..5).flat_map(|n| (2..6).map(move |z| (n, z))) {
+        for y in 10..16 + n {
+            labels[(z * h + y) * w + 10 * n + 4..][..6].fill(2);
+        }
+    }
+    let values: Vec<i16> = (0..d * h * w).map(|i| (i * 31 % 400) as i16 - 50).collect();
+    let write = |name: &str, voxels: Voxels| {
+        let path = folder.path().join(name);
+        let volume = Volume::new([d, h, w], voxels, Affine::IDENTITY).expect("a volume");
+        nifti::write(&path, &nifti::Image::new(volume)).expect("written");
+        path.display().to_string()
+    };
+    let (image, mask) = (write("i.nii.gz", Voxels::I16(values.into())), write("m.nii.gz", Voxels::U8(labels.into())));
+    let (m, o) = (models.display().to_string(), out.display().to_string());
+    let mut call = vec!["classify", "--model", &m];
+    ["--portal", "--arterial", "--delayed"].iter().for_each(|flag| call.extend([*flag, &image, &mask]));
+    let (code, said, errors) = run(&call);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(said.contains("2 smaller ones") && said.contains("--json") && !said.contains("result.json"), "{said}");
+    let kept = [&call[..], &["-o", &o]].concat();
+    let (code, said, errors) = run(&kept);
+    assert!(code == Some(0) && said.contains("are in result.json"), "{said} {errors}");
+    assert!(out.join("result.json").is_file());
+    // What cannot be finished leaves no older result that looks like its own.
+    std::fs::remove_dir_all(out.join("pictures")).expect("removed");
+    std::fs::write(out.join("pictures"), "no folder").expect("written");
+    let (code, _, errors) = run(&kept);
+    assert!(code == Some(1) && errors.contains("pictures"), "{errors}");
+    assert!(!out.join("result.json").exists());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn paths_that_are_no_text_are_written_nearly() {
+    use std::os::unix::ffi::OsStrExt;
+    let file = Path::new(std::ffi::OsStr::from_bytes(b"scan\xff.nii")).to_path_buf();
+    let source = nephron::io::SourceFile { file, sha256: String::new() };
+    let text = serde_json::to_string(&source).expect("JSON");
+    assert!(text.contains("scan\u{fffd}.nii"), "{text}");
 }

@@ -5,7 +5,7 @@ use nephron::phase::Phase::{self, Arterial, Delayed, NonContrast, Portal};
 use nephron::pipeline::classify::{Classifier, ClassifierConfig, PhaseImage};
 use nephron::pipeline::crop::Margin;
 use nephron::pipeline::findings::{Findings, findings};
-use nephron::pipeline::lesions::{Lesion, LesionChoice, find};
+use nephron::pipeline::lesions::{Lesion, LesionChoice, find, together};
 use nephron::volume::{Affine, Volume, Voxels};
 
 const SHAPE: [usize; 3] = [12, 40, 40];
@@ -57,7 +57,10 @@ fn the_same_lesion_is_found_in_every_phase() {
     assert!((lesions[0].volume_ml - 1.2).abs() < 1e-9);
     // The box of 10 x 10 x 12 mm from corner to corner.
     let diameter = lesions[0].phases[2].diameter;
-    assert!((diameter.axial_mm - 200f64.sqrt()).abs() < 1e-9 && (diameter.any_mm - 344f64.sqrt()).abs() < 1e-9);
+    assert!(
+        (diameter.maximum_2d_diameter_mm - 200f64.sqrt()).abs() < 1e-9
+            && (diameter.maximum_3d_diameter_mm - 344f64.sqrt()).abs() < 1e-9
+    );
     let centre = lesions[0].phases[0].centre.expect("found");
     assert_eq!(centre, [-9.5, -9.5, 10.5]);
 }
@@ -72,9 +75,10 @@ fn pieces_are_joined_and_strangers_are_not() {
     ];
     let lesions = find(&phases).expect("lesions").0;
     assert_eq!(lesions.iter().map(volumes).collect::<Vec<_>>(), [[400.0, 320.0, 400.0], [240.0; 3]]);
-    // One that no phase shows where another does: near enough, it is the same; far away, another.
-    for (x, count) in [(12, 1), (30, 2)] {
-        let phases = [phase(Portal, &[([2, 5, 5], [2, 6, 6])]), phase(Delayed, &[([2, 5, x], [2, 6, 6])])];
+    // One that no phase shows where another does: near enough, it is the same; farther away, another. The larger has the
+    // radius (0.75 x 1200 mm3 / pi)^(1/3) = 6.6 mm; the centres are 6.5 and 7.5 mm apart.
+    for (x, count) in [(15, 1), (16, 2)] {
+        let phases = [phase(Portal, &[([2, 5, 5], [4, 10, 10])]), phase(Delayed, &[([2, 5, x], [4, 10, 3])])];
         let lesions = find(&phases).expect("lesions").0;
         assert_eq!(lesions.len(), count, "{x}");
         assert_eq!(lesions[0].missing().len(), usize::from(count == 2));
@@ -96,6 +100,114 @@ fn specks_are_counted_and_not_listed() {
     assert!((specks.volume_ml - 0.099).abs() < 1e-9, "{}", specks.volume_ml);
     let (alone, specks) = find(&[phase(Portal, &[speck]), phase(Delayed, &[speck])]).expect("lesions");
     assert_eq!((alone.len(), specks.count), (1, 0), "where there is nothing else it is the tumour");
+}
+
+#[test]
+fn a_speck_is_no_lesion_and_makes_no_two_lesions_one() {
+    let lesion = ([2, 5, 5], [4, 10, 10]);
+    // Beside it, within the sum of the radii: a lesion that this phase has missed.
+    let phases = [phase(Arterial, &[lesion]), phase(Portal, &[lesion]), phase(Delayed, &[([4, 9, 16], [1, 1, 1])])];
+    let (lesions, specks) = find(&phases).expect("lesions");
+    assert_eq!((lesions.len(), lesions[0].missing(), specks.count), (1, vec![Delayed], 1));
+    // Upon it: a part of it, and next to nothing.
+    let phases = [phase(Arterial, &[lesion]), phase(Portal, &[lesion]), phase(Delayed, &[([4, 9, 9], [1, 1, 1])])];
+    let (lesions, specks) = find(&phases).expect("lesions");
+    assert_eq!((lesions.len(), volumes(&lesions[0]), specks.count), (1, vec![400.0, 400.0, 1.0], 0));
+    assert_eq!(lesions[0].faint().iter().map(|f| f.0).collect::<Vec<_>>(), [Delayed]);
+    let warnings = findings(&phases, Some(&classifier()), LesionChoice::Largest).expect("findings").warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("delayed phase: lesion 1 has 0.00 ml there"), "{warnings:?}");
+    // Upon two: of the one it shares most with.
+    let two = [([2, 5, 5], [4, 10, 6]), ([2, 5, 12], [4, 10, 6])];
+    let phases = [phase(Arterial, &two), phase(Portal, &two), phase(Delayed, &[([4, 9, 9], [1, 1, 5])])];
+    let (lesions, specks) = find(&phases).expect("lesions");
+    assert_eq!(lesions.iter().map(volumes).collect::<Vec<_>>(), [[240.0, 240.0, 5.0], [240.0, 240.0, 0.0]]);
+    assert_eq!(specks.count, 0);
+}
+
+/// Two thousand times two thousand pairs of specks, and more of phases: only those that meet cost anything.
+#[test]
+fn a_noisy_mask_is_no_trouble() {
+    let shape = [40, 200, 200];
+    let noisy = |phase: Phase, shift: usize| {
+        let mut labels = vec![0u8; 40 * 200 * 200];
+        for (z, y, x) in (0..20).flat_map(|z| (0..50).flat_map(move |y| (0..20).map(move |x| (z, y, x)))) {
+            labels[(2 * z * 200 + 4 * y) * 200 + 4 * x + shift] = 2;
+        }
+        for (z, y) in (10..20).flat_map(|z| (50..70).map(move |y| (z, y))) {
+            labels[(z * 200 + y) * 200 + 150..][..20].fill(2);
+        }
+        let image = Volume::new(shape, Voxels::I16(vec![0i16; 40 * 200 * 200].into()), affine(0.0)).expect("an image");
+        let mask = Volume::new(shape, Voxels::U8(labels.into()), affine(0.0)).expect("a mask");
+        PhaseImage { phase, image, mask }
+    };
+    let phases = [noisy(NonContrast, 0), noisy(Arterial, 0), noisy(Portal, 1), noisy(Delayed, 2)];
+    let started = std::time::Instant::now();
+    let (lesions, specks) = find(&phases).expect("lesions");
+    eprintln!("20,000 specks in each of four phases: {:.2} s", started.elapsed().as_secs_f64());
+    assert_eq!((lesions.len(), volumes(&lesions[0])), (1, vec![4000.0; 4]));
+    // Those of the first two phases lie upon each other.
+    assert_eq!(specks.count, 60_000);
+    // Nothing but noise: the largest of each phase, the others counted.
+    let only = [noisy(Portal, 0), noisy(Delayed, 2)].map(|mut p| {
+        let Voxels::U8(labels) = &p.mask.voxels else { panic!("labels") };
+        let mut labels = labels.to_vec();
+        labels.iter_mut().enumerate().filter(|(i, _)| i % 200 >= 150).for_each(|(_, label)| *label = 0);
+        p.mask.voxels = Voxels::U8(labels.into());
+        p
+    });
+    let (lesions, specks) = find(&only).expect("lesions");
+    assert_eq!((lesions.len(), specks.count), (1, 39_999));
+}
+
+#[test]
+fn the_largest_is_one_that_every_phase_shows() {
+    let (large, small) = (([2, 5, 5], [4, 10, 10]), ([8, 30, 30], [2, 5, 5]));
+    let phases = [phase(Arterial, &[large, small]), phase(Portal, &[small]), phase(Delayed, &[small, large])];
+    let found = findings(&phases, Some(&classifier()), LesionChoice::Largest).expect("findings");
+    assert_eq!((found.lesion, answered(&found), found.not_classified), (Some(2), vec![false, true], None));
+    let reason = "lesion 1 was not found in the portal phase: lesion 2 is classified, though that one is larger";
+    assert!(found.warnings.iter().any(|w| w.starts_with(reason)), "{:?}", found.warnings);
+    // By its number it is what it is.
+    let asked = findings(&phases, Some(&classifier()), LesionChoice::Number(1)).expect("findings");
+    assert!(asked.classification.is_none() && asked.not_classified.expect("why").contains("the portal phase"));
+}
+
+#[test]
+fn together_all_tumour_voxels_are_one() {
+    let boxes = [([2, 5, 5], [4, 10, 10]), ([3, 30, 30], [2, 5, 5])];
+    let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &boxes));
+    let all = together(&phases).expect("one").expect("there is one");
+    assert_eq!((all.number, volumes(&all)), (1, vec![450.0; 3]));
+    let found = findings(&phases, Some(&classifier()), LesionChoice::Together).expect("findings");
+    assert!(found.together && found.lesions.len() == 1 && found.specks.count == 0);
+    let at = found.classification.expect("an answer").crops[0].at;
+    // Slice 3 has both, and the rectangle holds both.
+    assert_eq!((at.slice, at.rows, at.columns, at.area), (3, [5, 34], [5, 34], 125));
+    let one_without = [phase(Arterial, &boxes), phase(Portal, &[]), phase(Delayed, &boxes)];
+    let found = findings(&one_without, Some(&classifier()), LesionChoice::Together).expect("findings");
+    assert!(found.not_classified.expect("why").contains("not found in the portal phase"));
+    let none = [Arterial, Portal, Delayed].map(|p| phase(p, &[]));
+    assert!(together(&none).expect("none").is_none());
+}
+
+#[test]
+fn calls_that_do_not_fit_are_errors() {
+    let boxes = [([2, 5, 5], [4, 10, 10])];
+    let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &boxes));
+    let lesion = find(&phases).expect("lesions").0.remove(0);
+    let smaller = phases.map(|p| {
+        let cut = |volume: &Volume, voxels| Volume::new([2, 5, 5], voxels, volume.affine).expect("a volume");
+        let image = cut(&p.image, Voxels::I16(vec![0i16; 50].into()));
+        PhaseImage { phase: p.phase, image, mask: cut(&p.mask, Voxels::U8(vec![2u8; 50].into())) }
+    });
+    let message = classifier().classify(&smaller, &lesion).expect_err("another shape").to_string();
+    assert!(message.contains("[12, 40, 40]") && message.contains("[2, 5, 5]"), "{message}");
+    for count in [2, 65] {
+        let twice: Vec<PhaseImage> = (0..count).map(|_| phase(Portal, &boxes)).collect();
+        let message = find(&twice).map(|_| ()).expect_err("twice").to_string();
+        assert!(message.contains("found the portal phase twice"), "{message}");
+    }
+    assert!(find(&[]).expect("nothing").0.is_empty());
 }
 
 fn classifier() -> Classifier {
@@ -182,4 +294,16 @@ fn margins_and_thresholds_override_the_configuration() {
     assert_eq!(config.margin.voxels([5.0, 0.7, 2.5]), [8, 2]);
     let config: ClassifierConfig = serde_json::from_str(r#"{"margin": 4, "fusion": false}"#).expect("a configuration");
     assert_eq!((config.margin, config.fusion), (Margin::Voxels(4), Some(false)));
+    for (margin, found) in
+        [("2.5", "found 2.5"), ("-1", "found -1"), ("[1]", "found [1]"), ("\"6cm\"", "found \"6cm\"")]
+    {
+        let wrong = serde_json::from_str::<ClassifierConfig>(&format!("{{\"margin\": {margin}}}"));
+        let message = wrong.expect_err("refused").to_string();
+        let expected = "margin: expected a whole number of voxels, or millimetres below 10000 such as 5mm";
+        assert!(message.contains(expected) && message.contains(found), "{message}");
+    }
+    for margin in [Margin::Voxels(3), Margin::Millimetres(2.5)] {
+        let text = serde_json::to_string(&margin).expect("JSON");
+        assert_eq!(serde_json::from_str::<Margin>(&text).expect("a margin"), margin);
+    }
 }

@@ -11,6 +11,7 @@ mod bench;
 mod bspline;
 mod channels;
 mod checkpoint;
+mod checkpoint_folder;
 mod cli;
 mod cohort;
 mod components;

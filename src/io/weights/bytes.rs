@@ -21,7 +21,8 @@ impl Bytes<'_> {
 
     pub(super) fn take(&mut self, length: usize) -> Step<&[u8]> {
         let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or_else(|| format!("is cut short: {length} bytes expected"))?;
+        let left = self.bytes.len() - self.at;
+        let end = end.ok_or_else(|| format!("is cut short: {length} bytes expected, {left} found"))?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)
@@ -50,7 +51,7 @@ impl Bytes<'_> {
     }
 }
 
-/// The beginning of a name, fit for one line of a message. No known name is longer.
-pub(super) fn shown(name: &str) -> String {
-    name.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
+/// The beginning of a text from a file, fit for one line of a message. No known name is longer than 60 characters.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

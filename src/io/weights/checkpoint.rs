@@ -3,14 +3,14 @@
 //! Everything is stored, not compressed, so tensors are read where they lie in the file. The state dict is the root of the
 //! pickle or one of its members, under a name that training programs use or as the only member that holds tensors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::ops::Range;
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::Entry;
 use super::pickle::{Id, Pickle, TensorView, Value};
+use super::{Entry, shown};
 use crate::io::numbers::ByteOrder;
 
 /// What a zip archive begins with.
@@ -19,13 +19,19 @@ pub(super) const ZIP: &[u8] = b"PK\x03\x04";
 /// Where training programs put the state dict, nnU-Net's name first.
 const MEMBERS: [&str; 8] =
     ["network_weights", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights"];
-/// A checkpoint's pickle takes some hundred kilobytes. Values take about fifty times their bytes, so this bounds memory.
-const MOST_PICKLE_BYTES: usize = 32 << 20;
+/// What nnU-Net says of the axes that a network may be mirrored along.
+const MIRROR_AXES: &str = "inference_allowed_mirroring_axes";
+/// A checkpoint's pickle takes some hundred kilobytes. The dearest value is a tensor of 16 axes: five bytes (two recalls and a
+/// call) make some 550, the arena's own growth included some 650, so that a pickle of this size takes 1.1 GB at the worst.
+const MOST_PICKLE_BYTES: usize = 8 << 20;
 /// Views that repeat their storage (stride 0) may have this many values more than it.
 const MOST_REPEATED: usize = 1 << 24;
 
 /// As [`MOST_REPEATED`], for the bytes of a name.
 const MOST_NAME_BYTES: usize = 4096;
+
+/// Names that a message lists.
+const MOST_LISTED: usize = 4;
 
 type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
@@ -35,11 +41,19 @@ pub(super) fn is_bare_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80, 2..=5, _, _, rest @ ..] if rest.iter().take(4).any(|b| *b != 0))
 }
 
-/// The tensors of a checkpoint by name.
+/// What a checkpoint says.
+pub(super) struct Checkpoint {
+    /// The tensors by name.
+    pub(super) entries: BTreeMap<String, Entry>,
+    /// The axes (z, y, x) that its network may be mirrored along; None where it does not say.
+    pub(super) mirror_axes: Option<[bool; 3]>,
+}
+
+/// Reads a checkpoint's tensors and what it says of mirroring.
 ///
 /// # Errors
 /// What is wrong, in words.
-pub(super) fn entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint, String> {
     let damaged = |e| format!("is not a whole zip archive, as torch.save writes: {e}");
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
     let names: Vec<String> =
@@ -49,18 +63,21 @@ pub(super) fn entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
     if names.iter().any(|name| name.strip_prefix(root) == Some("constants.pkl")) {
         return Err("is a TorchScript program, expected a checkpoint: save the network's state_dict() instead".into());
     }
-    let pickle = content(&mut archive, bytes.len(), &format!("{root}data.pkl"))?;
+    let mut places = BTreeMap::new();
+    let mut content = |name: &str| content(&mut archive, &mut places, bytes.len(), name);
+    let pickle = content(&format!("{root}data.pkl"))?;
     if pickle.len() > MOST_PICKLE_BYTES {
         return Err(format!("has a data.pkl of {} bytes, expected at most {MOST_PICKLE_BYTES}", pickle.len()));
     }
     let pickle = Pickle::read(&bytes[pickle])?;
     let order = match names.iter().find(|name| name.strip_prefix(root) == Some("byteorder")) {
         None => ByteOrder::Little,
-        Some(name) => match &bytes[content(&mut archive, bytes.len(), name)?] {
+        Some(name) => match &bytes[content(name)?] {
             b"little" => ByteOrder::Little,
             b"big" => ByteOrder::Big,
             other => {
-                return Err(format!("has the byte order {:?}", String::from_utf8_lossy(&other[..other.len().min(16)])));
+                let found = shown(&String::from_utf8_lossy(&other[..other.len().min(16)]));
+                return Err(format!("has the byte order '{found}', expected little or big"));
             }
         },
     };
@@ -70,20 +87,28 @@ pub(super) fn entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
         let storage = match storages.get(&view.storage) {
             Some(range) => range.clone(),
             None => {
-                let range = content(&mut archive, bytes.len(), &format!("{root}data/{}", view.storage))?;
+                let range = content(&format!("{root}data/{}", view.storage))?;
                 storages.insert(view.storage.clone(), range.clone());
                 range
             }
         };
-        let entry = entry(view, storage, order).map_err(|reason| format!("tensor '{name}' {reason}"))?;
+        let entry = entry(view, storage, order).map_err(|reason| format!("tensor '{}' {reason}", shown(name)))?;
         entries.insert(name.to_owned(), entry);
     }
-    Ok(entries)
+    Ok(Checkpoint { entries, mirror_axes: mirror_axes(&pickle)? })
 }
 
-/// Where a file of the archive, which is `length` bytes long, lies; its checksum is compared.
-fn content(archive: &mut Archive<'_>, length: usize, name: &str) -> Result<Range<usize>, String> {
-    let index = archive.index_for_name(name).ok_or_else(|| format!("has no '{name}'"))?;
+/// Where a file of the archive, which is `length` bytes long, lies; its checksum is compared. `places` are those of the files
+/// before it, by their starts: none may lie on another, so that all checksums together cost one reading of the archive.
+fn content(
+    archive: &mut Archive<'_>,
+    places: &mut BTreeMap<usize, usize>,
+    length: usize,
+    name: &str,
+) -> Result<Range<usize>, String> {
+    let index = archive.index_for_name(name);
+    let name = shown(name);
+    let index = index.ok_or_else(|| format!("has no '{name}'"))?;
     let raw = archive.by_index_raw(index).map_err(|e| format!("'{name}': {e}"))?;
     if raw.compression() != CompressionMethod::Stored || raw.encrypted() || raw.size() != raw.compressed_size() {
         return Err(format!("'{name}' is compressed or encrypted, expected it as torch.save stores it"));
@@ -95,6 +120,12 @@ fn content(archive: &mut Archive<'_>, length: usize, name: &str) -> Result<Range
     });
     drop(raw);
     let range = range.ok_or_else(|| format!("is cut short inside '{name}'"))?;
+    if !range.is_empty() {
+        if places.range(..range.end).next_back().is_some_and(|(_, end)| *end > range.start) {
+            return Err(format!("'{name}' lies on another file of the archive, expected a place of its own"));
+        }
+        places.insert(range.start, range.end);
+    }
     let mut file = archive.by_index(index).map_err(|e| format!("'{name}': {e}"))?;
     std::io::copy(&mut file, &mut std::io::sink())
         .map_err(|e| format!("is damaged, or was saved without checksums: '{name}': {e}"))?;
@@ -137,43 +168,94 @@ fn entry(view: &TensorView, storage: Range<usize>, order: ByteOrder) -> Result<E
 }
 
 /// The members of the state dict that are tensors.
-fn state_dict(pickle: &Pickle) -> Result<Vec<(&str, &TensorView)>, String> {
+fn state_dict(pickle: &Pickle) -> Result<BTreeMap<&str, &TensorView>, String> {
     let Value::Dict(root) = pickle.root() else {
         return Err("holds no dict, expected a state dict or a checkpoint with one".into());
     };
-    let dicts: Vec<(&str, Vec<(&str, &TensorView)>)> = root
-        .iter()
-        .filter_map(|(key, value)| match (pickle.get(*key), pickle.get(*value)) {
-            (Value::Text(key), Value::Dict(members)) => Some((key.as_str(), tensors(pickle, members))),
-            _ => None,
-        })
-        .filter(|(_, tensors)| !tensors.is_empty())
-        .collect();
-    if let Some((_, tensors)) = MEMBERS.iter().find_map(|name| dicts.iter().rfind(|(key, _)| key == name)) {
-        return Ok(tensors.clone());
+    // One dict may be named many times: each is looked into once, and only the chosen one's tensors are gathered.
+    let mut seen = BTreeSet::new();
+    let (mut named, mut dicts) = (BTreeMap::new(), Vec::new());
+    for (name, id) in members(pickle, root) {
+        let Value::Dict(pairs) = pickle.get(id) else { continue };
+        if seen.insert(id) && pairs.iter().any(|pair| tensor(pickle, *pair).is_some()) {
+            dicts.push((name, pairs));
+        }
+        named.insert(name, pairs);
+    }
+    let usual = MEMBERS.iter().filter_map(|name| named.get(name));
+    for pairs in usual {
+        let found = tensors(pickle, pairs);
+        if !found.is_empty() {
+            return Ok(found);
+        }
     }
     let own = tensors(pickle, root);
     match dicts.as_slice() {
         _ if !own.is_empty() => Ok(own),
-        [(_, tensors)] => Ok(tensors.clone()),
+        [(_, pairs)] => Ok(tensors(pickle, pairs)),
         [] => Err("holds no tensors by name, expected a state dict".into()),
         several => {
-            let names: Vec<_> = several.iter().map(|(name, _)| format!("'{name}'")).collect();
+            let names: Vec<_> =
+                several.iter().take(MOST_LISTED).map(|(name, _)| format!("'{}'", shown(name))).collect();
+            let more = if several.len() > MOST_LISTED { ", ..." } else { "" };
             Err(format!(
-                "holds several dicts of tensors ({}), expected one, or one named 'state_dict'",
+                "holds {} dicts of tensors ({}{more}), expected one, or one named 'state_dict'",
+                several.len(),
                 names.join(", ")
             ))
         }
     }
 }
 
-fn tensors<'a>(pickle: &'a Pickle, dict: &'a [(Id, Id)]) -> Vec<(&'a str, &'a TensorView)> {
-    dict.iter()
-        .filter_map(|(key, value)| match (pickle.get(*key), pickle.get(*value)) {
-            (Value::Text(key), Value::Tensor(view)) if key.len() <= MOST_NAME_BYTES => {
-                Some((key.as_str(), view.as_ref()))
+/// The values of a dict by their names: of one key the last, as Python has it.
+fn members<'a>(pickle: &'a Pickle, dict: &[(Id, Id)]) -> BTreeMap<&'a str, Id> {
+    // A key may be recalled any number of times, and its text compared only once.
+    let mut keys = BTreeSet::new();
+    let mut members = BTreeMap::new();
+    for (key, value) in dict.iter().rev() {
+        if let Value::Text(text) = pickle.get(*key)
+            && text.len() <= MOST_NAME_BYTES
+            && keys.insert(*key)
+        {
+            members.entry(text.as_str()).or_insert(*value);
+        }
+    }
+    members
+}
+
+fn tensor(pickle: &Pickle, (key, value): (Id, Id)) -> Option<&TensorView> {
+    match (pickle.get(key), pickle.get(value)) {
+        (Value::Text(key), Value::Tensor(view)) if key.len() <= MOST_NAME_BYTES => Some(view),
+        _ => None,
+    }
+}
+
+fn tensors<'a>(pickle: &'a Pickle, dict: &[(Id, Id)]) -> BTreeMap<&'a str, &'a TensorView> {
+    let view = |(name, id): (&'a str, Id)| match pickle.get(id) {
+        Value::Tensor(view) => Some((name, view.as_ref())),
+        _ => None,
+    };
+    members(pickle, dict).into_iter().filter_map(view).collect()
+}
+
+/// nnU-Net's list of axes, or None for no mirroring at all.
+fn mirror_axes(pickle: &Pickle) -> Result<Option<[bool; 3]>, String> {
+    let Value::Dict(root) = pickle.root() else { return Ok(None) };
+    let Some(id) = members(pickle, root).remove(MIRROR_AXES) else { return Ok(None) };
+    let mut allowed = [false; 3];
+    match pickle.get(id) {
+        Value::Inert => {}
+        Value::Sequence(axes) => {
+            for axis in axes {
+                let place = match pickle.get(*axis) {
+                    Value::Integer(axis) => usize::try_from(*axis).ok().and_then(|axis| allowed.get_mut(axis)),
+                    _ => None,
+                };
+                *place.ok_or_else(|| format!("has {MIRROR_AXES} with something else, expected axes from 0 to 2"))? =
+                    true;
             }
-            _ => None,
-        })
-        .collect()
+        }
+        _ => return Err(format!("has {MIRROR_AXES} that is no list, expected axes from 0 to 2")),
+    }
+    Ok(Some(allowed))
 }

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+pub(crate) use bytes::shown;
+
+use super::SourceFile;
 use super::numbers::{ByteOrder, Number};
 use crate::error::{Error, Result};
 
@@ -37,6 +40,7 @@ pub struct Weights {
     path: PathBuf,
     bytes: Vec<u8>,
     entries: BTreeMap<String, Entry>,
+    mirror_axes: Option<[bool; 3]>,
 }
 
 impl Weights {
@@ -66,15 +70,19 @@ impl Weights {
     /// As [`Weights::read`].
     pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self> {
         let path = path.as_ref();
+        let mut mirror_axes = None;
         let entries = if bytes.starts_with(checkpoint::ZIP) {
-            checkpoint::entries(&bytes)
+            checkpoint::read(&bytes).map(|read| {
+                mirror_axes = read.mirror_axes;
+                read.entries
+            })
         } else if checkpoint::is_bare_pickle(&bytes) {
             Err("is a file of torch.save before PyTorch 1.6, expected its zip format: load it in PyTorch and save it again".into())
         } else {
             safetensors_entries(&bytes)
         };
         let entries = unwrapped(entries.map_err(|reason: String| Error::file(path, reason))?);
-        Ok(Self { path: path.to_path_buf(), bytes, entries })
+        Ok(Self { path: path.to_path_buf(), bytes, entries, mirror_axes })
     }
 
     /// Adds an f32 tensor, values in C order; one of the same name is replaced.
@@ -115,9 +123,21 @@ impl Weights {
         &self.path
     }
 
+    /// The file the weights came from, with the hash of the bytes that were read.
+    pub fn source(&self) -> SourceFile {
+        SourceFile::of(&self.path, &self.bytes)
+    }
+
+    /// The axes (z, y, x of the network's images) that the network may be mirrored along, as nnU-Net's checkpoints say under
+    /// `inference_allowed_mirroring_axes`. None where the file does not say.
+    pub fn mirror_axes(&self) -> Option<[bool; 3]> {
+        self.mirror_axes
+    }
+
     fn missing(&self, name: &str) -> String {
-        match self.names().min_by_key(|other| edit_distance(name, other)) {
-            Some(nearest) => format!("has no tensor '{name}'; the nearest name is '{nearest}'"),
+        let name = shown(name);
+        match self.names().min_by_key(|other| edit_distance(&name, other)) {
+            Some(nearest) => format!("has no tensor '{name}'; the nearest name is '{}'", shown(nearest)),
             None => format!("has no tensor '{name}'; it holds none at all"),
         }
     }
@@ -150,16 +170,23 @@ impl Entry {
 
 fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
     let file = SafeTensors::deserialize(bytes)
-        .map_err(|e| format!("is neither a whole safetensors file ({e}) nor a checkpoint of PyTorch"))?;
+        .map_err(|e| format!("is neither a whole safetensors file ({}) nor a checkpoint of PyTorch", one_line(&e)))?;
     let mut entries = BTreeMap::new();
     for (name, view) in file.iter() {
-        let number = number(view.dtype())
-            .ok_or_else(|| format!("tensor '{name}' has type {}, expected F32, F16, BF16 or F64", view.dtype()))?;
+        let number = number(view.dtype()).ok_or_else(|| {
+            let (name, found) = (shown(name), view.dtype());
+            format!("tensor '{name}' has type {found}, expected bool, an integer, F16, BF16, F32 or F64")
+        })?;
         let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
         let (shape, bytes) = (view.shape().to_vec(), start..start + view.data().len());
         entries.insert(name.to_owned(), Entry { number, order: ByteOrder::Little, shape, strides: None, bytes });
     }
     Ok(entries)
+}
+
+/// What the safetensors library says; it may quote the file.
+fn one_line(error: &safetensors::SafeTensorError) -> String {
+    error.to_string().chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// The tensors without the prefixes that all of them share with a wrapper.

@@ -1,5 +1,6 @@
 //! The names a checkpoint's pickle may use, and what calling them means here.
 
+use super::bytes::shown;
 use super::pickle::{Id, Machine, Step, TensorView, Value};
 use crate::io::numbers::Number;
 
@@ -54,6 +55,7 @@ pub(super) fn callable(module: &str, name: &str) -> Option<Callable> {
         | ("_codecs", "encode")
         | ("numpy", "dtype" | "ndarray")
         | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar" | "_reconstruct")
+        | ("collections", "Counter")
         | ("argparse", "Namespace")
         | ("types", "SimpleNamespace")
         | ("datetime", "datetime" | "date" | "timedelta")
@@ -80,7 +82,9 @@ impl Machine<'_> {
             // Python gives it nothing (a defaultdict: its factory) and sets the items afterwards.
             Value::Callable(Callable::Dict) => match arguments.first().map(|id| &self.values[*id]) {
                 None | Some(Value::Callable(_) | Value::Inert) => Value::Dict(vec![]),
-                Some(other) => return Err(format!("makes a dict of {}", describe(other))),
+                Some(other) => {
+                    return Err(format!("makes a dict of {}, expected nothing or a factory", describe(other)));
+                }
             },
             Value::Callable(Callable::Tensor) => self.tensor(&arguments)?,
             Value::Callable(Callable::Parameter) => match arguments.first().map(|id| &self.values[*id]) {
@@ -88,7 +92,7 @@ impl Machine<'_> {
                 _ => return Err("has a parameter that is made of no tensor".into()),
             },
             Value::Callable(Callable::Inert) => Value::Inert,
-            other => return Err(format!("calls {}", describe(other))),
+            other => return Err(format!("calls {}, expected a name", describe(other))),
         };
         self.push(made);
         Ok(())
@@ -97,7 +101,7 @@ impl Machine<'_> {
     /// (storage, offset, size, stride, ...).
     fn tensor(&self, arguments: &[Id]) -> Step<Value> {
         let [storage, offset, shape, strides, ..] = arguments else {
-            return Err(format!("makes a tensor of {} values, expected 6", arguments.len()));
+            return Err(format!("makes a tensor of {} values, expected 4 or more", arguments.len()));
         };
         let Value::Storage { number, key, elements } = &self.values[*storage] else {
             return Err(format!("makes a tensor of {}, expected a storage", describe(&self.values[*storage])));
@@ -126,7 +130,7 @@ impl Machine<'_> {
         let Value::Integer(elements) = elements else { return Err("has a storage without a length".into()) };
         let elements = usize::try_from(*elements).map_err(|_| format!("has a storage of {elements} values"))?;
         if kind != "storage" {
-            return Err(format!("has a persistent '{kind}', expected a storage"));
+            return Err(format!("has a persistent '{}', expected a storage", shown(kind)));
         }
         if key.len() > MOST_CHARACTERS {
             return Err(format!("names a storage by {} bytes, expected at most {MOST_CHARACTERS}", key.len()));
@@ -142,14 +146,14 @@ impl Machine<'_> {
                 Err(format!("has a tensor of {} axes, expected at most {MOST}", items.len()))
             }
             Value::Sequence(items) => items.iter().map(|item| self.size(*item)).collect(),
-            other => Err(format!("has sizes that are {}", describe(other))),
+            other => Err(format!("has sizes that are {}, expected a tuple of integers", describe(other))),
         }
     }
 
     fn size(&self, id: Id) -> Step<usize> {
         match &self.values[id] {
             Value::Integer(size) => usize::try_from(*size).map_err(|_| format!("has a size or stride of {size}")),
-            other => Err(format!("has a size that is {}", describe(other))),
+            other => Err(format!("has a size that is {}, expected an integer", describe(other))),
         }
     }
 }

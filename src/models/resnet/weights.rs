@@ -10,7 +10,7 @@ use rand_distr::{Distribution, StandardNormal};
 use super::{BATCH_NORM_EPS, Block, Conv, FUSION, ResNetConfig, WIDTHS};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::weights::Weights;
+use crate::io::weights::{Weights, shown};
 use crate::ops::Conv3dParams;
 use crate::tensor::{DType, Tensor};
 
@@ -40,7 +40,7 @@ impl<'a> Reader<'a> {
         match self.weights.names().find(|name| !used.contains(*name) && !name.ends_with(COUNT)) {
             None => Ok(()),
             Some(name) => {
-                let reason = format!("expected the weights of a ResNet-{depth} alone, found '{name}' too");
+                let reason = format!("expected the weights of a ResNet-{depth} alone, found '{}' too", shown(name));
                 Err(Error::file(self.weights.path(), reason))
             }
         }

@@ -1,10 +1,10 @@
 //! Files as torch.save writes them, opcode by opcode, for tests that need large or crooked ones.
 
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 /// A stored zip archive with `data.pkl` and storages 0, 1, ...
 pub fn archive(pickle: &[u8], storages: &[&[u8]]) -> Vec<u8> {
@@ -23,7 +23,21 @@ pub fn archive_of<'a>(files: impl IntoIterator<Item = (String, &'a [u8])>) -> Ve
     zip.finish().expect("an archive").into_inner()
 }
 
-fn text(text: &str) -> Vec<u8> {
+/// The files of an archive by their names without its folder, and where their bytes begin.
+pub fn files(bytes: &[u8]) -> Vec<(String, usize, Vec<u8>)> {
+    let mut zip = ZipArchive::new(Cursor::new(bytes)).expect("an archive");
+    let count = zip.len();
+    let read = |i| {
+        let mut file = zip.by_index(i).expect("a file");
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).expect("its bytes");
+        let name = file.name().expect("a name").split_once('/').expect("a folder").1.to_owned();
+        (name, file.data_start().expect("its place") as usize, content)
+    };
+    (0..count).map(read).collect()
+}
+
+pub fn text(text: &str) -> Vec<u8> {
     [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
 }
 

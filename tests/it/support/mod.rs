@@ -23,6 +23,13 @@ pub fn nephron() -> Command {
     Command::new(std::env::var_os("NEPHRON_TEST_PROGRAM").unwrap_or_else(built))
 }
 
+/// The program on the CPU: its exit code, standard output and standard error.
+pub fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = nephron().args(arguments).args(["--device", "cpu"]).output().expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
 /// Every device the tests run on. CPU always; the others where they are. A backend named in NEPHRON_REQUIRE
 /// (`vulkan,cuda-compile`) must be there; one that is missing otherwise is named on standard error.
 pub fn devices() -> &'static [Device] {
