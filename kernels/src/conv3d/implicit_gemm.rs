@@ -13,9 +13,7 @@ use cubecl::prelude::*;
 
 use super::Geometry;
 use super::finish::{Epilogue, finished};
-use super::staging::{
-    Share, Tiles, await_rest, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers,
-};
+use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers};
 
 /// What multiplies tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,7 +113,6 @@ pub fn conv3d_implicit_gemm<F: Float, O: Float, N: Size, P: Size>(
                 }
             }
         }
-        await_rest(&barriers, steps, t);
         let from = split * rows * g.co;
         store::<O, P>(y, b, residual, &g, &sums, first_m, first_n, rows, from, &epilogue, t, planes);
     }

@@ -11,9 +11,7 @@ use cubecl::prelude::*;
 
 use super::Geometry;
 use super::finish::{Epilogue, finished};
-use super::staging::{
-    Share, Tiles, await_rest, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers,
-};
+use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers};
 
 /// Outputs of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,7 +78,6 @@ pub fn conv3d_register_blocked<F: Float, O: Float, N: Size>(
             }
         }
 
-        await_rest(&barriers, steps, t);
         let lanes = comptime!(t.n / block.channels);
         let (row, column) = (UNIT_POS as usize / lanes, UNIT_POS as usize % lanes);
         #[unroll]

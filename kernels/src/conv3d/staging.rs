@@ -36,7 +36,7 @@ pub struct Tiles {
     pub n: usize,
     /// Terms of the sum a step.
     pub k: usize,
-    /// Steps in shared memory at a time.
+    /// Steps in shared memory at a time, at most one more than there are: no copy is on its way when the kernel ends.
     pub stages: usize,
     /// Units of the cube.
     pub units: usize,
@@ -285,18 +285,4 @@ pub fn await_stage(barriers: &Sequence<Shared<Barrier>>, round: u32, #[comptime]
         barriers.index(stage).wait_parity(round & 1);
     }
     sync_cube();
-}
-
-/// Waits for the stages that were begun and have no step, where the sum has fewer steps than stages: nothing may be on its
-/// way when the kernel ends.
-#[cube]
-pub fn await_rest(barriers: &Sequence<Shared<Barrier>>, steps: usize, #[comptime] t: Tiles) {
-    if comptime!(t.transfer == Transfer::Async) {
-        #[unroll]
-        for s in 0..comptime!(t.stages - 1) {
-            if s >= steps {
-                barriers.index(s).wait_parity(0u32);
-            }
-        }
-    }
 }

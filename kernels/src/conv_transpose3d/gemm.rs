@@ -24,7 +24,7 @@ use cubecl::prelude::*;
 use super::Placement;
 use crate::conv3d::Geometry;
 use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Step, Sums, plane_start};
-use crate::conv3d::staging::{Tiles, await_rest, await_stage, commit_stage, copy, place, stage_barriers};
+use crate::conv3d::staging::{Tiles, await_stage, commit_stage, copy, place, stage_barriers};
 
 /// Columns that the seats are dealt out in: four blocks.
 pub const SEATS: usize = 32;
@@ -114,7 +114,6 @@ pub fn conv_transpose3d_gemm<F: Float, N: Size, P: Size, S: Size>(
                 }
             }
         }
-        await_rest(&barriers, steps, t);
         scatter::<F, S>(y, &sums, &targets, &biases, t, planes);
     }
 }

@@ -193,7 +193,7 @@ fn splits(tiling: Tiling, problem: &Conv3dProblem, facts: &Facts) -> impl Iterat
     let most = k.div_ceil(tiling.tiles.k) / LEAST_STEPS;
     let some = [1, 2].map(|a| (a * facts.processors / tiles).min(most)).into_iter().filter(|s| *s > 1);
     let small = some.filter(move |s| s.saturating_mul(m).saturating_mul(n) < MOST_PARTS);
-    iter::once(tiling).chain(small.map(move |s| tiling.split(k, s)))
+    iter::once(1).chain(small).map(move |s| tiling.split(k, s))
 }
 
 /// The error of an algorithm that cannot do a problem.

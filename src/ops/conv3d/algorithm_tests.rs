@@ -54,6 +54,8 @@ fn sums_are_split_where_tiles_are_few() {
         let steps = k.div_ceil(tiling.tiles.k);
         let each = steps.div_ceil(tiling.splits);
         assert!(tiling.splits <= splits && (tiling.splits - 1) * each < steps, "{k} in {splits}: {tiling}");
+        // Every piece has a step for each stage that is filled ahead.
+        assert!(steps - (tiling.splits - 1) * each + 1 >= tiling.tiles.stages, "{k} in {splits}: {tiling}");
     }
 }
 

@@ -20,11 +20,21 @@ pub(in crate::ops) struct Tiling {
 }
 
 impl Tiling {
-    /// The same tiles with their sum of `k` terms cut into about `splits` pieces of whole steps, none of them empty.
+    /// The same tiles for a sum of `k` terms, cut into about `splits` pieces of whole steps, each of enough of them for the
+    /// stages; the stages of a sum that is shorter than those are fewer.
     pub(super) fn split(self, k: usize, splits: usize) -> Self {
         let steps = k.div_ceil(self.tiles.k);
-        let each = steps.div_ceil(splits.clamp(1, steps));
-        Self { splits: steps.div_ceil(each), ..self }
+        let stages = self.tiles.stages.min(steps + 1);
+        let pieces = |splits: usize| {
+            let each = steps.div_ceil(splits);
+            let pieces = steps.div_ceil(each);
+            (pieces, steps - (pieces - 1) * each)
+        };
+        let mut splits = splits.clamp(1, steps);
+        while splits > 1 && pieces(splits).1 + 1 < stages {
+            splits -= 1;
+        }
+        Self { tiles: Tiles { stages, ..self.tiles }, splits: pieces(splits).0, ..self }
     }
 }
 

@@ -18,7 +18,7 @@ enum Input {
     /// Tensors whose channels follow one another.
     Tensors(Vec<Tensor>),
     /// The block before.
-    Pending(Pending),
+    Pending(Box<Pending>),
 }
 
 /// A convolution's output that waits for its norm and activation. Nothing else holds it.
@@ -38,11 +38,11 @@ pub(super) fn conv_blocks(
 ) -> Result<Tensor> {
     let mut input = Input::Tensors(xs);
     for (block, problem) in blocks.iter().zip(problems) {
-        input = Input::Pending(convolve(device, input, block, problem, algorithm)?);
+        input = Input::Pending(Box::new(convolve(device, input, block, problem, algorithm)?));
     }
     match input {
         Input::Tensors(xs) => joined(xs),
-        Input::Pending(pending) => finish(device, pending),
+        Input::Pending(pending) => finish(device, *pending),
     }
 }
 
@@ -60,7 +60,7 @@ fn convolve(
         (Plan::Halo(tiling), Input::Tensors(xs)) if tiling.reads_two(&xs) => Input::Tensors(xs),
         (Plan::Halo(_), Input::Pending(pending)) => Input::Pending(pending),
         (_, Input::Tensors(xs)) => Input::Tensors(vec![joined(xs)?]),
-        (_, Input::Pending(pending)) => Input::Tensors(vec![finish(device, pending)?]),
+        (_, Input::Pending(pending)) => Input::Tensors(vec![finish(device, *pending)?]),
     };
     let raw = Tensor::gpu_alloc(device, problem.output_shape(), dtype)?;
     expect_addressable("conv_block", &[&raw])?;

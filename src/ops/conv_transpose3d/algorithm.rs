@@ -140,7 +140,13 @@ pub(super) fn plan(problem: &ConvTranspose3dProblem, facts: &Facts, algorithm: O
     }
     let [m, n, _] = product(problem);
     let cubes = |t: &Tiling| m.div_ceil(t.tiles.m) * n.div_ceil(t.tiles.n);
-    let all: Vec<_> = tilings(facts, pair(problem)).collect();
+    // No more stages than steps and one: no copy is on its way when the kernel ends.
+    let terms = product(problem)[2];
+    let short = |t: Tiling| Tiling {
+        tiles: Tiles { stages: t.tiles.stages.min(terms.div_ceil(t.tiles.k) + 1), ..t.tiles },
+        ..t
+    };
+    let all: Vec<_> = tilings(facts, pair(problem)).map(short).collect();
     let chosen = all.iter().find(|t| cubes(t) >= 2 * facts.processors).or_else(|| all.iter().max_by_key(|t| cubes(t)));
     match (chosen, algorithm) {
         (Some(tiling), _) => Ok(Plan::Gemm(*tiling)),
