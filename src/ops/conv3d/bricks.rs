@@ -59,8 +59,8 @@ pub(super) fn tilings(facts: &Facts, problem: &Conv3dProblem) -> impl Iterator<I
     // Voxels, channels, and the planes along each. A matrix instruction's operands fill registers, so a plane makes
     // 64 x 32 outputs; the twin's are few, since its brick has to fit the least of shared memories.
     let shapes: &[([usize; 3], usize, [usize; 2])] = match (facts.matrix, flat) {
-        (true, false) => &[([4, 8, 8], 64, [4, 2]), ([4, 8, 8], 32, [4, 1])],
-        (true, true) => &[([1, 16, 16], 64, [4, 2]), ([1, 16, 16], 32, [4, 1])],
+        (true, false) => &[([4, 8, 8], 32, [4, 1])],
+        (true, true) => &[([1, 16, 16], 32, [4, 1])],
         (false, false) => &[([2, 4, 8], 32, [2, 1])],
         (false, true) => &[([1, 8, 8], 32, [2, 1])],
     };

@@ -95,12 +95,11 @@ pub(in crate::ops) fn launch_planned<R: Runtime>(
         Plan::RegisterBlocked(tiling) => launch.register_blocked(tiling, width),
         Plan::ImplicitGemm(tiling) => launch.implicit_gemm(tiling, width),
         Plan::Halo(tiling) => {
-            let Conv3dHandles { x, w, b, residual, y } = buffers;
-            let buffers = HaloBuffers { w, b, residual, slope, y };
-            halo::launch(client, dtype, HaloInput::Plain(x), buffers, problem, tiling, false);
+            let Conv3dHandles { x, w, b, y, .. } = buffers;
+            halo::launch(client, dtype, HaloInput::Plain(x), HaloBuffers { w, b, y }, problem, tiling, false);
         }
     }
-    let stored = matches!(plan, Plan::RegisterBlocked(_) | Plan::ImplicitGemm(_) | Plan::Halo(_));
+    let stored = matches!(plan, Plan::RegisterBlocked(_) | Plan::ImplicitGemm(_));
     if !stored && (buffers.residual.is_some() || slope != 1.0) {
         launch.finish_in_place();
     }

@@ -2,7 +2,6 @@
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
-use nephron_kernels::conv3d::finish::EpilogueLaunch;
 use nephron_kernels::conv3d::halo::{self, InputNormLaunch, OutputMomentsLaunch, Source};
 
 use super::Conv3dProblem;
@@ -41,15 +40,11 @@ pub struct HaloBuffers<'a> {
     pub w: &'a Handle,
     /// [co].
     pub b: Option<&'a Handle>,
-    /// Of y's shape, added to the output.
-    pub residual: Option<&'a Handle>,
-    /// Of the leaky ReLU behind that; 1 leaves values as they are.
-    pub slope: f32,
     /// [n, od, oh, ow, co], written whole.
     pub y: &'a Handle,
 }
 
-/// y = leaky_relu(conv3d(input, w) + b + residual, slope) by `tiling`, which was planned for this problem and device. With `moments` also the moments of
+/// y = conv3d(input, w) + b by `tiling`, which was planned for this problem and device. With `moments` also the moments of
 /// every brick of y, ready to be merged into the statistics of an instance norm.
 pub(in crate::ops) fn launch<R: Runtime>(
     client: &ComputeClient<R>,
@@ -60,7 +55,7 @@ pub(in crate::ops) fn launch<R: Runtime>(
     tiling: &HaloTiling,
     moments: bool,
 ) -> Option<Parts> {
-    let HaloBuffers { w, b, residual, slope, y } = buffers;
+    let HaloBuffers { w, b, y } = buffers;
     let ([n, ci, ..], [_, co, spatial @ ..]) = (problem.input_shape(), problem.output_shape());
     let t = tiling.bricks;
     let width = vector_width(client, dtype, ci);
@@ -135,13 +130,12 @@ pub(in crate::ops) fn launch<R: Runtime>(
             array(w, w_len),
             array(&bias, if b.is_some() { co } else { 1 }),
             norm,
-            array(residual.unwrap_or(&nothing), if residual.is_some() { y_len } else { pair }),
             array(y, y_len),
             moments,
             problem.geometry(),
             first,
             n,
-            EpilogueLaunch::new(b.is_some().into(), residual.is_some().into(), slope),
+            b.is_some().into(),
             t,
             tiling.planes,
             tiling.step,

@@ -66,7 +66,7 @@ fn check(gpu: &Gpu, dtype: DType, problem: &Conv3dProblem, input: HaloInput<'_>,
     let [mean, inverse_sd, variance] = [0, 1, 2].map(|i| handle(&vectors[i]));
     with_client!(gpu, client => {
         let Ok(Plan::Halo(tiling)) = plan(client, dtype, problem, Some(Algorithm::Halo)) else { panic!("no plan") };
-        let buffers = HaloBuffers { w: &handle(&weight), b: Some(&handle(&bias)), residual: None, slope: 1.0, y: &handle(&y) };
+        let buffers = HaloBuffers { w: &handle(&weight), b: Some(&handle(&bias)), y: &handle(&y) };
         let parts = launch(client, dtype, input, buffers, problem, &tiling, true).expect("moments");
         launch_merge(client, &parts, &Statistics { mean, inverse_sd, variance }, norm, 0.0);
     });

@@ -71,8 +71,8 @@ pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams)
     conv3d_then(x, w, b, params, &Epilogue::NONE)
 }
 
-/// leaky_relu(conv3d(x, w, b) + residual, slope): in the store of the matrix products and of the halo kernel, where the sum is
-/// rounded to the tensors' type once; by the other kernels in a pass of its own over their output.
+/// leaky_relu(conv3d(x, w, b) + residual, slope): in the store of the matrix products, where the sum is rounded
+/// to the tensors' type once; by the other kernels in a pass of its own over their output.
 ///
 /// # Errors
 /// As [`conv3d`]; a residual of another shape, type or device than the output.

@@ -63,10 +63,13 @@ fn fits(tiling: &Tiling, facts: &Facts) -> bool {
         && t.units <= facts.units
 }
 
-/// Tiles whose blocks are `mma.sync`'s or its plain twin's.
+/// Tiles whose blocks are `mma.sync`'s or its plain twin's. On matrix instructions vectors of less than 16 bytes get the
+/// smallest tile, filled by the units: cp.async of so few saves nothing, and there are many rows to remember.
 pub(super) fn implicit_gemm(facts: &Facts) -> impl Iterator<Item = Tiling> {
-    let (facts, transfer) = (*facts, transfer(facts));
+    let facts = *facts;
     let step = facts.step();
+    let narrow = step != Step::Plain && facts.width * facts.dtype.size() < 16;
+    let transfer = if narrow { Transfer::Direct } else { transfer(&facts) };
     let stages = if transfer == Transfer::Async { 3 } else { 2 };
     // m, n, k and the planes along m and n. A row of k is 64 bytes, or 32.
     let k = if step == Step::Tf32 { 16 } else { 32 };
@@ -78,7 +81,8 @@ pub(super) fn implicit_gemm(facts: &Facts) -> impl Iterator<Item = Tiling> {
         block: Block { voxels: 0, channels: 0 },
         splits: 1,
     };
-    shapes.into_iter().map(tiling).filter(move |t| fits(t, &facts))
+    let small = move |t: &Tiling| !narrow || t.tiles.n * t.tiles.k == 32 * 16;
+    shapes.into_iter().map(tiling).filter(move |t| small(t) && fits(t, &facts))
 }
 
 /// Tiles for ordinary multiplications.

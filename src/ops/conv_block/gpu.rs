@@ -83,7 +83,7 @@ fn convolve(
                 (Input::Tensors(tensors), [first, second]) => HaloInput::Two([first, second], tensors[0].shape()[1]),
                 _ => HaloInput::Plain(&xs[0]),
             };
-            let buffers = HaloBuffers { w: &w, b: b.as_ref(), residual: None, slope: 1.0, y: &y };
+            let buffers = HaloBuffers { w: &w, b: b.as_ref(), y: &y };
             if let Some(parts) = halo::launch(client, dtype, source, buffers, problem, tiling, true) {
                 launch_merge(client, &parts, &statistics, norm_problem, eps);
             }

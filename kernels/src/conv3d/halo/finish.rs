@@ -5,21 +5,19 @@ use cubecl::prelude::*;
 use super::multiply::place_in_brick;
 use super::{Brick, Bricks, OutputMoments};
 use crate::conv3d::Geometry;
-use crate::conv3d::finish::{Epilogue, finished};
 use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Sums};
 use crate::norm::{Moments, merge};
 
-/// Epilogue, rounding and the store; the sums become what was stored.
+/// Bias, rounding and the store; the sums become what was stored.
 #[cube]
 pub(super) fn store<F: Float, P: Size>(
     y: &mut Array<Vector<F, P>>,
     b: &Array<f32>,
-    residual: &Array<Vector<F, P>>,
     g: &Geometry,
     sums: &mut Sums,
     brick: &Brick,
     first_n: usize,
-    epilogue: &Epilogue,
+    biased: u32,
     #[comptime] t: Bricks,
     #[comptime] planes: Planes,
 ) {
@@ -36,7 +34,7 @@ pub(super) fn store<F: Float, P: Size>(
             let n = n0 + comptime!(j * BLOCK[1]) + part * pair;
             if n < g.co {
                 let mut bias = Vector::<f32, P>::new(0.0f32);
-                if epilogue.biased != 0 {
+                if biased != 0 {
                     #[unroll]
                     for v in 0..pair {
                         bias[v] = b[n + v];
@@ -54,18 +52,16 @@ pub(super) fn store<F: Float, P: Size>(
                         for v in 0..pair {
                             value[v] += block[half][comptime!(part * pair + v)];
                         }
-                        let inside = z < g.z.output && line < g.y.output && x < g.x.output;
-                        let voxel = ((brick.image * g.z.output + z) * g.y.output + line) * g.x.output + x;
-                        let at = select(inside, (voxel * g.co + n) / pair, 0usize);
-                        let stored = Vector::<F, P>::cast_from(finished::<F, P>(value, residual, at, epilogue));
+                        let stored = Vector::<F, P>::cast_from(value);
                         let mut kept = block[half];
                         #[unroll]
                         for v in 0..pair {
                             kept[comptime!(part * pair + v)] = f32::cast_from(stored[v]);
                         }
                         block[half] = kept;
-                        if inside {
-                            y[at] = stored;
+                        if z < g.z.output && line < g.y.output && x < g.x.output {
+                            let voxel = ((brick.image * g.z.output + z) * g.y.output + line) * g.x.output + x;
+                            y[(voxel * g.co + n) / pair] = stored;
                         }
                     }
                 }

@@ -26,7 +26,6 @@ mod stage;
 use cubecl::prelude::*;
 
 use super::Geometry;
-use super::finish::Epilogue;
 use super::implicit_gemm::{BLOCK, Planes, Step, Sums};
 use super::staging::{Tiles, Transfer, await_stage, commit_stage, stage_barriers};
 use finish::{store, store_moments};
@@ -133,7 +132,7 @@ pub struct Brick {
 }
 
 /// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group, stride and dilation 1; `b` [co]
-/// where `biased`, `residual` of y's shape where `added`. `second` is read for [`Source::Two`]: x has the first `first` channels, it has the rest. A unit stores
+/// where `biased`. `second` is read for [`Source::Two`]: x has the first `first` channels, it has the rest. A unit stores
 /// `P` (1 or 2, a divisor of co) channels at a time.
 #[cube(launch_unchecked)]
 pub fn conv3d_halo<F: Float, N: Size, P: Size>(
@@ -142,13 +141,12 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
     w: &Array<Vector<F, N>>,
     b: &Array<f32>,
     norm: &InputNorm,
-    residual: &Array<Vector<F, P>>,
     y: &mut Array<Vector<F, P>>,
     moments: &mut OutputMoments,
     g: Geometry,
     first: usize,
     images: usize,
-    epilogue: Epilogue,
+    biased: u32,
     #[comptime] t: Bricks,
     #[comptime] planes: Planes,
     #[comptime] step: Step,
@@ -244,7 +242,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
                 }
             }
         }
-        store::<F, P>(y, b, residual, &g, &mut sums, &brick, first_n, &epilogue, t, planes);
+        store::<F, P>(y, b, &g, &mut sums, &brick, first_n, biased, t, planes);
         if with_moments {
             // SAFETY: every unit is past its last read once all have come to the barrier that `store_moments` begins with.
             unsafe { halo.free() };

@@ -7,9 +7,6 @@ use crate::common::leaky::leaky;
 use crate::conv3d::staging::copy;
 use crate::conv3d::{Geometry, is_inside};
 
-/// Loads of a unit on their way at a time.
-const BATCH: usize = 4;
-
 /// Fills the halo with channels `from` and on of a tensor of `channels`, zero outside and past the last of them.
 #[cube]
 pub(super) fn fill<F: Float, N: Size>(
@@ -47,43 +44,28 @@ pub(super) fn fill<F: Float, N: Size>(
             }
         }
     }
-    let at_once = comptime!(t.units / columns);
-    for batch in 0..comptime!(rows.div_ceil(at_once * BATCH)) {
-        let first = batch * comptime!(BATCH * at_once) + UNIT_POS as usize / columns;
-        let mut values = Array::<Vector<F, N>>::new(BATCH);
-        let mut found = Array::<u32>::new(BATCH);
-        #[unroll]
-        for i in 0..BATCH {
-            let row = first + i * at_once;
-            let z = brick.z + row / comptime!(t.halo()[1] * t.halo()[2]);
-            let y = brick.y + row / comptime!(t.halo()[2]) % comptime!(t.halo()[1]);
-            let x_at = brick.x + row % comptime!(t.halo()[2]);
-            let inside = is_inside(&g.z, z) && is_inside(&g.y, y) && is_inside(&g.x, x_at) && there && row < rows;
-            let slice = brick.image * g.z.input + z - g.z.padding;
-            let voxel = (slice * g.y.input + y - g.y.padding) * g.x.input + x_at - g.x.padding;
-            // Another index where the voxel is not inside: a wild one must not even be computed into an address.
-            values[i] = x[select(inside, (voxel * channels + channel) / width, 0usize)];
-            found[i] = u32::cast_from(inside);
+    for row in range_stepped(UNIT_POS as usize / columns, rows, comptime!(t.units / columns)) {
+        let z = brick.z + row / comptime!(t.halo()[1] * t.halo()[2]);
+        let y = brick.y + row / comptime!(t.halo()[2]) % comptime!(t.halo()[1]);
+        let x_at = brick.x + row % comptime!(t.halo()[2]);
+        let inside = is_inside(&g.z, z) && is_inside(&g.y, y) && is_inside(&g.x, x_at) && there;
+        let slice = brick.image * g.z.input + z - g.z.padding;
+        let voxel = (slice * g.y.input + y - g.y.padding) * g.x.input + x_at - g.x.padding;
+        // Another index where the voxel is not inside: a wild one must not even be computed into an address.
+        let at = select(inside, (voxel * channels + channel) / width, 0usize);
+        let mut value = x[at];
+        if comptime!(source == Source::Normed) {
+            let mut normed = Vector::<f32, N>::cast_from(value);
+            #[unroll]
+            for v in 0..width {
+                normed[v] = leaky((normed[v] - mean[v]) * scale[v] + shift[v], norm.slope);
+            }
+            value = Vector::cast_from(normed);
         }
-        #[unroll]
-        for i in 0..BATCH {
-            let row = first + i * at_once;
-            let mut value = values[i];
-            if comptime!(source == Source::Normed) {
-                let mut normed = Vector::<f32, N>::cast_from(value);
-                #[unroll]
-                for v in 0..width {
-                    normed[v] = leaky((normed[v] - mean[v]) * scale[v] + shift[v], norm.slope);
-                }
-                value = Vector::cast_from(normed);
-            }
-            if found[i] == 0 {
-                value = Vector::new(F::new(0.0));
-            }
-            if row < rows {
-                halo[row * comptime!(t.pitch() / width) + column] = value;
-            }
+        if !inside {
+            value = Vector::new(F::new(0.0));
         }
+        halo[row * comptime!(t.pitch() / width) + column] = value;
     }
 }
 
