@@ -103,8 +103,15 @@ const CHUNK: usize = 1 << 15;
 
 /// y = leaky_relu(y + residual, slope) in one pass: the ReLU for a slope of 0, no activation for 1.
 pub(in crate::ops) fn finish(y: &mut [f32], residual: Option<&[f32]>, slope: f32) {
-    // A factor of 0 would make NaN of what overflowed.
-    let activate = |v: f32| if v < 0.0 { if slope == 0.0 { 0.0 } else { v * slope } } else { v };
+    // One choice an array: two an element would not become vectors. And a factor of 0 would make NaN of what overflowed.
+    if slope == 0.0 {
+        finish_by(y, residual, |v| if v < 0.0 { 0.0 } else { v });
+    } else {
+        finish_by(y, residual, |v| if v < 0.0 { v * slope } else { v });
+    }
+}
+
+fn finish_by(y: &mut [f32], residual: Option<&[f32]>, activate: impl Fn(f32) -> f32 + Sync) {
     match residual {
         Some(residual) => y.par_chunks_mut(CHUNK).zip(residual.par_chunks(CHUNK)).for_each(|(y, r)| {
             for (y, r) in y.iter_mut().zip(r) {
