@@ -192,16 +192,16 @@ impl Case {
                 options.tolerance, options.window, self.iterations
             )),
             Outcome::Diverged => self.warnings.push(format!(
-                "the iterations diverged: the loss fell from {:.4} to {:.4} and ended at {:.4} after {}; the map of the lowest \
-                 is kept, a learning rate below {} may do better",
+                "the iterations diverged: the loss fell from {:.4} to {:.4} and ended at {:.4} after {}; the map of the \
+                 lowest is kept, a learning rate below {} may do better",
                 minimum.ends[0], minimum.loss, minimum.ends[1], self.iterations, options.learning_rate
             )),
         }
         let volume = self.map.determinant();
         if volume <= 0.0 && self.start.determinant() > 0.0 {
             return Err(Error::Data(format!(
-                "registration: the map found turns space inside out (determinant {volume:.3}); expected one above 0: the masks \
-                 are too unlike, or the learning rate of {} is too high",
+                "registration: the map found turns space inside out (determinant {volume:.3}); expected one above 0: the \
+                 masks are too unlike, or the learning rate of {} is too high",
                 options.learning_rate
             )));
         }

@@ -36,23 +36,24 @@ fn on_gpu(tasks: &[Task<'_>], results: &mut [Option<Result<Minimum>>]) -> Option
         let Task { masks, model, objective } = tasks[i];
         steps::Task { masks, chain: &model.chain, start: &model.start, objective }
     };
-    let together: Vec<steps::Task<'_>> = there.iter().map(|&i| own(i)).collect();
-    match steps::minimise(&together) {
-        Ok(minima) => {
-            there.iter().zip(minima).for_each(|(&i, minimum)| results[i] = Some(Ok(minimum)));
-            None
+    let run = |which: &[usize]| steps::minimise(&which.iter().map(|&i| own(i)).collect::<Vec<_>>());
+    let (minima, apart) = together_or_apart(&there, run);
+    there.iter().zip(minima).for_each(|(&i, minimum)| results[i] = Some(minimum));
+    apart
+}
+
+/// What `run` makes of all of them, or, where it fails, of one by one, so that each has an answer or an error of its own;
+/// then with what is to be said of it.
+#[cfg(feature = "gpu")]
+fn together_or_apart<T>(which: &[usize], run: impl Fn(&[usize]) -> Result<Vec<T>>) -> (Vec<Result<T>>, Option<String>) {
+    match run(which) {
+        Ok(all) => (all.into_iter().map(Ok).collect(), None),
+        Err(e) if which.len() > 1 => {
+            let alone = |i: &usize| run(&[*i]).and_then(|mut one| one.pop().ok_or_else(nothing));
+            let why = format!("registered one by one: {} pairs together failed: {e}", which.len());
+            (which.iter().map(alone).collect(), Some(why))
         }
-        // One by one, so that each has an answer or an error of its own.
-        Err(e) if there.len() > 1 => {
-            for &i in &there {
-                results[i] = Some(steps::minimise(&[own(i)]).and_then(|mut minima| minima.pop().ok_or_else(nothing)));
-            }
-            Some(format!("registered one by one: {} pairs together failed: {e}", there.len()))
-        }
-        Err(e) => {
-            there.iter().zip(Some(e)).for_each(|(&i, e)| results[i] = Some(Err(e)));
-            None
-        }
+        Err(e) => (vec![Err(e)], None),
     }
 }
 
@@ -116,4 +117,25 @@ fn on_host(task: &Task<'_>) -> Result<Minimum> {
         }
     }
     Ok(minimum)
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_together_is_run_one_by_one() {
+        let full = |which: &[usize]| match which {
+            [3] | [_, _, ..] => Err(Error::Data(format!("no room for {which:?}"))),
+            _ => Ok(which.iter().map(|i| i * 10).collect()),
+        };
+        let (results, said) = together_or_apart(&[1, 3, 4], full);
+        let results: Vec<_> = results.into_iter().map(|r| r.map_err(|e| e.to_string())).collect();
+        assert_eq!(results, [Ok(10), Err("no room for [3]".into()), Ok(40)]);
+        assert_eq!(said.as_deref(), Some("registered one by one: 3 pairs together failed: no room for [1, 3, 4]"));
+        let (results, said) = together_or_apart(&[3], full);
+        assert!(results.len() == 1 && results[0].is_err() && said.is_none());
+        let (results, said) = together_or_apart(&[1, 3, 4], |which: &[usize]| Ok(which.to_vec()));
+        assert!(results.into_iter().map(|r| r.expect("an answer")).eq([1, 3, 4]) && said.is_none());
+    }
 }

@@ -30,6 +30,7 @@ mod golden;
 mod grid_sample;
 mod interpolate;
 mod io;
+mod iterations;
 mod layering;
 mod lesions;
 mod linear;

@@ -16,7 +16,6 @@ pub(super) fn store<F: Float, P: Size>(
     g: &Geometry,
     sums: &mut Sums,
     brick: &Brick,
-    first_n: usize,
     biased: u32,
     #[comptime] t: Bricks,
     #[comptime] planes: Planes,
@@ -25,7 +24,7 @@ pub(super) fn store<F: Float, P: Size>(
     let lane = UNIT_POS as usize % PLANE;
     let plane = UNIT_POS as usize / PLANE;
     let m0 = plane / planes.n * comptime!(t.m() / planes.m) + lane / 4;
-    let n0 = first_n + plane % planes.n * comptime!(t.n / planes.n) + lane % 4 * 2;
+    let n0 = brick.co + plane % planes.n * comptime!(t.n / planes.n) + lane % 4 * 2;
     let (mi, ni) = comptime!((t.m() / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
     #[unroll]
     for j in 0..ni {
@@ -81,7 +80,6 @@ pub(super) fn store_moments(
     g: &Geometry,
     sums: &Sums,
     brick: &Brick,
-    first_n: usize,
     #[comptime] t: Bricks,
     #[comptime] planes: Planes,
 ) {
@@ -147,7 +145,7 @@ pub(super) fn store_moments(
     sync_cube();
     if UNIT_POS < columns as u32 {
         let total = merge_records(&counts, &means, &m2s, 0usize, column, each, shares, columns);
-        let co = first_n + column;
+        let co = brick.co + column;
         if co < g.co {
             let at = brick.index * g.co + co;
             moments.means[at] = total.mean;

@@ -29,7 +29,7 @@ use super::Geometry;
 use super::implicit_gemm::{BLOCK, Planes, Step, Sums};
 use super::staging::{Tiles, Transfer, await_stage, commit_stage, stage_barriers};
 use finish::{store, store_moments};
-use multiply::{lane_rows, multiply_mma, multiply_plain, multiply_tf32};
+use multiply::{lane_row, multiply_mma, multiply_plain, multiply_tf32};
 use stage::{fill, stage_weights};
 
 /// What is known of the input.
@@ -73,16 +73,24 @@ impl Bricks {
         [0, 1, 2].map(|a| self.voxels[a] + self.kernel[a] - 1)
     }
 
+    /// Halo rows from under an output voxel to under the one `m` further on, where no carry lies between them: the sides
+    /// are powers of two, and the first has zeros where `m` has ones.
+    pub fn halo_step(&self, m: usize) -> usize {
+        let [_, along_y, along_x] = self.voxels;
+        let (z, y, x) = (m / along_x / along_y, m / along_x % along_y, m % along_x);
+        (z * self.halo()[1] + y) * self.halo()[2] + x
+    }
+
     /// Elements from one row to the next, of the halo and of the weights.
     pub fn pitch(&self) -> usize {
         self.chunk + if self.bytes == 2 { 8 } else { 0 }
     }
 
-    /// Bytes of shared memory at the most: the halo and the stages of weights, and the moments of `planes_m` planes. These come
-    /// after the halo is done with, but not every compilation finds a place for them in it.
+    /// Bytes of shared memory at the most: the halo, the stages of weights, the brick, and the moments of `planes_m`
+    /// planes. These come after the halo is done with, but not every compilation finds a place for them in it.
     pub fn shared_bytes(&self, planes_m: usize) -> usize {
         let rows = self.halo().iter().product::<usize>() + self.kernel[2] * self.n;
-        rows * self.pitch() * self.bytes + 8 * planes_m * (2 * self.n + 1) * 4
+        rows * self.pitch() * self.bytes + 8 * planes_m * (2 * self.n + 1) * 4 + 32
     }
 
     /// The part that the staging of weights looks at.
@@ -129,6 +137,40 @@ pub struct Brick {
     pub z: usize,
     pub y: usize,
     pub x: usize,
+    /// First output channel.
+    pub co: usize,
+}
+
+/// One unit works out which brick is the cube's, and leaves it in shared memory: carried through the multiplication in
+/// registers, by every unit, it took six of the 128 that let four cubes of 128 units on a multiprocessor.
+#[cube]
+fn leave_brick(index: usize, first_n: usize, g: &Geometry, #[comptime] t: Bricks) -> SharedMemory<u32> {
+    let mut left = SharedMemory::<u32>::new(6usize);
+    if UNIT_POS == 0 {
+        let along_x = g.x.output.div_ceil(comptime!(t.voxels[2]));
+        let along_y = g.y.output.div_ceil(comptime!(t.voxels[1]));
+        let along_z = g.z.output.div_ceil(comptime!(t.voxels[0]));
+        left[0] = index as u32;
+        left[1] = (index / along_x / along_y / along_z) as u32;
+        left[2] = (index / along_x / along_y % along_z * comptime!(t.voxels[0])) as u32;
+        left[3] = (index / along_x % along_y * comptime!(t.voxels[1])) as u32;
+        left[4] = (index % along_x * comptime!(t.voxels[2])) as u32;
+        left[5] = first_n as u32;
+    }
+    left
+}
+
+/// What [`leave_brick`] left, for all units past a barrier.
+#[cube]
+fn brick(left: &SharedMemory<u32>) -> Brick {
+    Brick {
+        index: left[0] as usize,
+        image: left[1] as usize,
+        z: left[2] as usize,
+        y: left[3] as usize,
+        x: left[4] as usize,
+        co: left[5] as usize,
+    }
 }
 
 /// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group, stride and dilation 1; `b` [co]
@@ -164,14 +206,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
         let width = N::value();
         let stages = comptime!(t.stages());
         let first_n = CUBE_POS % across * t.n;
-        let index = CUBE_POS / across;
-        let brick = Brick {
-            index,
-            image: index / along_x / along_y / along_z,
-            z: index / along_x / along_y % along_z * comptime!(t.voxels[0]),
-            y: index / along_x % along_y * comptime!(t.voxels[1]),
-            x: index % along_x * comptime!(t.voxels[2]),
-        };
+        let left = leave_brick(CUBE_POS / across, first_n, &g, t);
         let rows = comptime!(t.halo().iter().product::<usize>());
         let mut halo = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(rows * t.pitch() / width), 16usize);
         let all_stages = comptime!(t.kernel[2] * t.n * t.pitch() / width);
@@ -187,7 +222,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
             block[1] = Vector::new(0.0f32);
             sums.push(block);
         }
-        let voxels = lane_rows(t, planes, step);
+        let row = lane_row(t, planes, step);
 
         let taps = comptime!(t.kernel[0] * t.kernel[1] * t.kernel[2]);
         let lines = comptime!(t.kernel[0] * t.kernel[1]);
@@ -205,6 +240,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
         }
         for chunk in 0..chunks {
             sync_cube();
+            let brick = brick(&left);
             let from = chunk * t.chunk;
             if comptime!(source == Source::Two) {
                 if from < first {
@@ -233,20 +269,21 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
                     }
                     let at = from + comptime!(s * t.pitch() / width);
                     if comptime!(step == Step::Mma) {
-                        multiply_mma::<F, N>(&halo, &weights, &mut sums, &voxels, at, s, t, planes);
+                        multiply_mma::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes);
                     } else if comptime!(step == Step::Tf32) {
-                        multiply_tf32::<F, N>(&halo, &weights, &mut sums, &voxels, at, s, t, planes);
+                        multiply_tf32::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes);
                     } else {
-                        multiply_plain::<F, N>(&halo, &weights, &mut sums, &voxels, at, s, t, planes);
+                        multiply_plain::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes);
                     }
                 }
             }
         }
-        store::<F, P>(y, b, &g, &mut sums, &brick, first_n, biased, t, planes);
+        let brick = brick(&left);
+        store::<F, P>(y, b, &g, &mut sums, &brick, biased, t, planes);
         if with_moments {
             // SAFETY: every unit is past its last read once all have come to the barrier that `store_moments` begins with.
             unsafe { halo.free() };
-            store_moments(moments, &g, &sums, &brick, first_n, t, planes);
+            store_moments(moments, &g, &sums, &brick, t, planes);
         }
     }
 }

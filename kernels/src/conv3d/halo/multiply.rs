@@ -5,22 +5,14 @@ use cubecl::prelude::*;
 use super::Bricks;
 use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Step, Sums, multiply_four_terms};
 
-/// The first vectors of the halo rows that this lane reads: for [`Step::Mma`] one a block of 16, else two.
+/// The halo row under the first output voxel that this lane multiplies. Its others are [`Bricks::halo_step`] further on.
 #[cube]
-pub(super) fn lane_rows(#[comptime] t: Bricks, #[comptime] planes: Planes, #[comptime] step: Step) -> Array<u32> {
+pub(super) fn lane_row(#[comptime] t: Bricks, #[comptime] planes: Planes, #[comptime] step: Step) -> usize {
     let lane = UNIT_POS as usize % PLANE;
-    let m0 = UNIT_POS as usize / PLANE / planes.n * comptime!(t.m() / planes.m);
-    let mi = comptime!(t.m() / planes.m / BLOCK[0]);
-    let each = comptime!(if step == Step::Mma { 1 } else { 2 });
-    let mut voxels = Array::<u32>::new(comptime!(mi * each));
-    #[unroll]
-    for i in 0..comptime!(mi * each) {
-        let row = if comptime!(step == Step::Mma) { lane % 16 } else { lane / 4 };
-        let m = m0 + row + comptime!(i * BLOCK[0] / each);
-        let (z, y, x) = place_in_brick(m, t);
-        voxels[i] = ((z * comptime!(t.halo()[1]) + y) * comptime!(t.halo()[2]) + x) as u32;
-    }
-    voxels
+    let row = if comptime!(step == Step::Mma) { lane % 16 } else { lane / 4 };
+    let m = UNIT_POS as usize / PLANE / planes.n * comptime!(t.m() / planes.m) + row;
+    let (z, y, x) = place_in_brick(m, t);
+    (z * comptime!(t.halo()[1]) + y) * comptime!(t.halo()[2]) + x
 }
 
 /// (z, y, x) in the brick of its output voxel `m`.
@@ -36,7 +28,7 @@ pub(super) fn multiply_mma<F: Float, N: Size>(
     halo: &SharedMemory<Vector<F, N>>,
     weights: &SharedMemory<Vector<F, N>>,
     sums: &mut Sums,
-    voxels: &Array<u32>,
+    row: usize,
     from: usize,
     #[comptime] stage: usize,
     #[comptime] t: Bricks,
@@ -49,22 +41,22 @@ pub(super) fn multiply_mma<F: Float, N: Size>(
     let piece = comptime!(16 / t.bytes / width);
     let n0 = UNIT_POS as usize / PLANE % planes.n * comptime!(t.n / planes.n);
     let (mi, ni) = comptime!((t.m() / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
-    let half_a = from + lane / 16 * comptime!(8 / width);
+    let row_a = row * pitch + from + lane / 16 * comptime!(8 / width);
     let row_b = (n0 + lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * comptime!(8 / width);
     #[unroll]
     for k in 0..comptime!(t.chunk / BLOCK[2]) {
         let mut left = Sequence::<Array<Vector<F, Const<2>>>>::new();
         #[unroll]
         for i in 0..mi {
-            let at = voxels[i] as usize * pitch + half_a + comptime!(k * BLOCK[2] / width);
-            let row = halo.slice(at, at + piece);
-            left.push(def.load_matrix::<Vector<F, N>, Const<2>>(&row, cmma::MatrixIdent::A, 4usize, false));
+            let at = row_a + comptime!((t.halo_step(i * BLOCK[0]) * t.pitch() + k * BLOCK[2]) / width);
+            let part = halo.slice(at, at + piece);
+            left.push(def.load_matrix::<Vector<F, N>, Const<2>>(&part, cmma::MatrixIdent::A, 4usize, false));
         }
         #[unroll]
         for j in 0..comptime!(ni / 2) {
             let at = row_b + comptime!(((stage * t.n + j * 16) * t.pitch() + k * BLOCK[2]) / width);
-            let row = weights.slice(at, at + piece);
-            let both = def.load_matrix::<Vector<F, N>, Const<2>>(&row, cmma::MatrixIdent::B, 4usize, false);
+            let part = weights.slice(at, at + piece);
+            let both = def.load_matrix::<Vector<F, N>, Const<2>>(&part, cmma::MatrixIdent::B, 4usize, false);
             #[unroll]
             for h in 0..2usize {
                 let mut right = Array::<Vector<F, Const<2>>>::new(2usize);
@@ -85,7 +77,7 @@ pub(super) fn multiply_tf32<F: Float, N: Size>(
     halo: &SharedMemory<Vector<F, N>>,
     weights: &SharedMemory<Vector<F, N>>,
     sums: &mut Sums,
-    voxels: &Array<u32>,
+    row: usize,
     from: usize,
     #[comptime] stage: usize,
     #[comptime] t: Bricks,
@@ -102,13 +94,14 @@ pub(super) fn multiply_tf32<F: Float, N: Size>(
         let mut right = Array::<Vector<F, N>>::new(ni);
         #[unroll]
         for j in 0..ni {
-            let row = comptime!(stage * t.n + j * BLOCK[1]) + n0 + lane / 4;
-            right[j] = weights[row * pitch + k];
+            let co = comptime!(stage * t.n + j * BLOCK[1]) + n0 + lane / 4;
+            right[j] = weights[co * pitch + k];
         }
         #[unroll]
         for i in 0..mi {
-            let low = halo[voxels[2 * i] as usize * pitch + from + k];
-            let high = halo[voxels[2 * i + 1] as usize * pitch + from + k];
+            let at = row * pitch + from + k;
+            let low = halo[at + comptime!(t.halo_step(i * BLOCK[0]) * t.pitch() / width)];
+            let high = halo[at + comptime!(t.halo_step(i * BLOCK[0] + 8) * t.pitch() / width)];
             multiply_four_terms::<F, N>(low, high, &right, sums, i, ni);
         }
     }
@@ -120,7 +113,7 @@ pub(super) fn multiply_plain<F: Float, N: Size>(
     halo: &SharedMemory<Vector<F, N>>,
     weights: &SharedMemory<Vector<F, N>>,
     sums: &mut Sums,
-    voxels: &Array<u32>,
+    row: usize,
     from: usize,
     #[comptime] stage: usize,
     #[comptime] t: Bricks,
@@ -144,8 +137,8 @@ pub(super) fn multiply_plain<F: Float, N: Size>(
         for i in 0..mi {
             #[unroll]
             for half in 0..2usize {
-                let voxel = voxels[comptime!(2 * i + half)] as usize;
-                let left = Vector::<f32, N>::cast_from(halo[voxel * pitch + from + k]);
+                let at = row + comptime!(t.halo_step(i * BLOCK[0] + half * 8));
+                let left = Vector::<f32, N>::cast_from(halo[at * pitch + from + k]);
                 #[unroll]
                 for j in 0..ni {
                     let block = sums.index_mut(comptime!(i * ni + j));

@@ -84,18 +84,20 @@ pub(super) fn stage_weights<F: Float, N: Size>(
     let width = N::value();
     let columns = comptime!(t.chunk / width);
     let column = UNIT_POS as usize % columns;
-    let at_once = comptime!(t.units / columns);
     let k = channel + column * width;
     let stages = comptime!(t.stages());
+    let taps = comptime!(t.kernel[0] * t.kernel[1] * t.kernel[2]);
+    let (row, co) = (UNIT_POS as usize / columns, first_row + UNIT_POS as usize / columns);
+    // A base and a step, not an address a row: the compiler would keep every row's in a register through all taps.
+    let base = ((co * taps + tap) * g.ci + k) / width;
+    let step = comptime!(t.units / columns * taps) * (g.ci / width);
     #[unroll]
     for i in 0..comptime!(t.n.div_ceil(t.units / columns)) {
-        let row = UNIT_POS as usize / columns + i * at_once;
-        if row < t.n {
-            let co = first_row + row;
-            let found = co < g.co && k < g.ci;
-            let taps = comptime!(t.kernel[0] * t.kernel[1] * t.kernel[2]);
-            let from = select(found, ((co * taps + tap) * g.ci + k) / width, 0usize);
-            let to = comptime!(stage * t.n * t.pitch() / width) + row * comptime!(t.pitch() / width) + column;
+        let below = comptime!(i * (t.units / columns));
+        if row + below < t.n {
+            let found = co + below < g.co && k < g.ci;
+            let from = select(found, base + i * step, 0usize);
+            let to = comptime!((stage * t.n + below) * t.pitch() / width) + row * comptime!(t.pitch() / width) + column;
             copy(w, weights, from, to, found, stages);
         }
     }
