@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::crop::Margin;
+use super::segment::Precision;
 use crate::error::{Error, Result};
 use crate::models::resnet::ResNetConfig;
 use crate::ops::Intensity;
@@ -30,6 +31,8 @@ pub struct ClassifierConfig {
     pub margin: Margin,
     /// A threshold per class, in class order. Given, the decision is the highest score above its own, else the highest.
     pub thresholds: Option<Vec<f64>>,
+    /// f32 ("single"), or f16 where a GPU has it ("fastest"): logits within 2e-2 of their range, tests say.
+    pub precision: Precision,
     /// Weight files (safetensors or PyTorch's .pth) beside the configuration; several are an ensemble.
     pub weights: Vec<PathBuf>,
 }
@@ -45,6 +48,7 @@ impl Default for ClassifierConfig {
             sd: 97.874_36,
             margin: Margin::Voxels(0),
             thresholds: None,
+            precision: Precision::Single,
             weights: vec![],
         }
     }

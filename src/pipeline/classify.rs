@@ -19,7 +19,6 @@ use crate::models::resnet::{FUSION, ResNet, seeded_weights};
 use crate::ops::Intensity;
 use crate::phase::{Phase, Subtype};
 use crate::stats;
-use crate::tensor::DType;
 use crate::volume::Volume;
 
 /// Fewer phases than this make no image.
@@ -103,10 +102,12 @@ impl Classifier {
             let weights = Weights::read(&path)?;
             files.push(weights.source());
             let fusion = config.fusion.unwrap_or_else(|| weights.shape(FUSION).is_some());
-            ResNet::new(&config.network(fusion), &weights, device, DType::F32).map_err(|e| match e {
-                Error::File { .. } => e,
-                other => Error::file(&path, other),
-            })
+            ResNet::new(&config.network(fusion), &weights, device, config.precision.dtype(device)).map_err(
+                |e| match e {
+                    Error::File { .. } => e,
+                    other => Error::file(&path, other),
+                },
+            )
         };
         let models = config.weights.iter().map(read).collect::<Result<_>>()?;
         Ok(Self { config, models, files, device: device.clone() })
@@ -135,7 +136,8 @@ impl Classifier {
     pub fn seeded(config: ClassifierConfig, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
         let network = config.network(config.fusion.unwrap_or(true));
-        let model = ResNet::new(&network, &seeded_weights(&network, seed)?, device, DType::F32)?;
+        let dtype = config.precision.dtype(device);
+        let model = ResNet::new(&network, &seeded_weights(&network, seed)?, device, dtype)?;
         Ok(Self { config, models: vec![model], files: vec![], device: device.clone() })
     }
 

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::export::{Exporter, slice_bytes};
 use super::preprocess::{Prepared, prepare, separate_axis};
 use super::sliding_window::{Mirroring, SlidingWindow};
@@ -28,7 +30,8 @@ pub enum Output {
 }
 
 /// What the network computes with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// f16 on a GPU that has it (as nnU-Net's autocast), f32 elsewhere.
     #[default]
@@ -38,7 +41,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    fn dtype(self, device: &Device) -> DType {
+    pub(super) fn dtype(self, device: &Device) -> DType {
         match self {
             Self::Fastest if device.supports(DType::F16) => DType::F16,
             _ => DType::F32,

@@ -1,12 +1,14 @@
 //! Lesions over the phases, and what is classified of them.
 
-use nephron::Device;
 use nephron::phase::Phase::{self, Arterial, Delayed, NonContrast, Portal};
 use nephron::pipeline::classify::{Classifier, ClassifierConfig, PhaseImage};
 use nephron::pipeline::crop::Margin;
 use nephron::pipeline::findings::{Findings, findings};
 use nephron::pipeline::lesions::{Lesion, LesionChoice, find, together};
 use nephron::volume::{Affine, Volume, Voxels};
+use nephron::{DType, Device};
+
+use crate::support::{compiles_only, devices};
 
 const SHAPE: [usize; 3] = [12, 40, 40];
 
@@ -213,6 +215,28 @@ fn calls_that_do_not_fit_are_errors() {
 fn classifier() -> Classifier {
     let config = ClassifierConfig { depth: 18, input_size: 32, ..ClassifierConfig::default() };
     Classifier::seeded(config, 5, &Device::Cpu).expect("a classifier")
+}
+
+/// As its configuration says: in f16 where the device has it, near f32's answer and not the same.
+#[test]
+fn a_classifier_computes_with_what_it_is_told() {
+    let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &[([2, 5, 5], [4, 10, 10])]));
+    let lesion = find(&phases).expect("lesions").0.remove(0);
+    let told = |precision: &str, device: &Device| {
+        let text = format!("{{\"depth\": 18, \"input_size\": 32, \"precision\": \"{precision}\"}}");
+        let config: ClassifierConfig = serde_json::from_str(&text).expect("a configuration");
+        let model = Classifier::seeded(config, 5, device).expect("a classifier");
+        model.classify(&phases, &lesion).expect("an answer").probabilities
+    };
+    let exact = told("single", &Device::Cpu);
+    for device in devices().iter().filter(|d| !compiles_only(d)) {
+        let fast = told("fastest", device);
+        let apart = fast.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let halves = device.supports(DType::F16);
+        // A probability moves by at most a quarter of what its logits do, whose range of seeded weights is a few units.
+        assert!(if halves { apart > 0.0 && apart < 2e-2 } else { apart < 1e-5 }, "{}: {apart}", device.name());
+    }
+    assert!(serde_json::from_str::<ClassifierConfig>("{\"precision\": \"double\"}").is_err());
 }
 
 fn answered(findings: &Findings) -> Vec<bool> {
