@@ -239,7 +239,7 @@ fn masks_too_large_for_a_device_go_to_the_cpu() {
         // Codes take two bytes a voxel, and half a buffer is for them.
         let voxels = device.max_buffer_bytes() / 4;
         if voxels > 1 << 26 {
-            println!("SKIPPED on {}: a mask of {voxels} voxels would be needed", device.name());
+            eprintln!("SKIPPED on {}: a mask of {voxels} voxels would be needed", device.name());
             continue;
         }
         let side = (voxels as f64).cbrt().ceil() as usize;

@@ -88,3 +88,41 @@ fn fits(tiling: &HaloTiling, facts: &Facts) -> bool {
         && t.shared_bytes(tiling.planes.m) <= facts.shared_bytes
         && t.units <= facts.units
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The halo row under output voxel `m`, by its coordinates.
+    fn row(t: &Bricks, m: usize) -> usize {
+        let ([_, along_y, along_x], [_, halo_y, halo_x]) = (t.voxels, t.halo());
+        let (z, y, x) = (m / along_x / along_y, m / along_x % along_y, m % along_x);
+        (z * halo_y + y) * halo_x + x
+    }
+
+    /// The kernel reaches a lane's rows from its first one by constants; here each is worked out on its own.
+    #[test]
+    fn the_rows_of_a_lane_are_constant_steps_apart() {
+        for (voxels, planes) in [([4, 8, 8], 4), ([1, 16, 16], 4), ([2, 4, 8], 2), ([1, 8, 8], 2)] {
+            for kernel in [[3, 3, 3], [1, 3, 3], [3, 1, 3], [1, 1, 3]] {
+                let transfer = nephron_kernels::conv3d::staging::Transfer::Direct;
+                let t = Bricks { voxels, kernel, n: 32, chunk: 16, units: planes * PLANE, bytes: 2, transfer };
+                assert!(voxels.iter().all(|v| v.is_power_of_two()) && t.m().is_multiple_of(16 * planes));
+                let each = t.m() / planes;
+                for plane in 0..planes {
+                    // Lanes start on one of 16 rows and step by 16, or on one of 8 and step by 8.
+                    for rows in [8, 16] {
+                        for (first, step) in (0..rows).flat_map(|r| (0..each).step_by(rows).map(move |s| (r, s))) {
+                            let start = plane * each + first;
+                            assert_eq!(
+                                row(&t, start) + t.halo_step(step),
+                                row(&t, start + step),
+                                "{t:?} {start} {step}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

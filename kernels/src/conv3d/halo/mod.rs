@@ -142,7 +142,8 @@ pub struct Brick {
 }
 
 /// One unit works out which brick is the cube's, and leaves it in shared memory: carried through the multiplication in
-/// registers, by every unit, it took six of the 128 that let four cubes of 128 units on a multiprocessor.
+/// registers, by every unit, it took six of the 128 with which four cubes of 128 units fit a multiprocessor's registers
+/// (its shared memory has room for as many only where chunks are of 16). Read behind a chunk's barrier: there is one.
 #[cube]
 fn leave_brick(index: usize, first_n: usize, g: &Geometry, #[comptime] t: Bricks) -> SharedMemory<u32> {
     let mut left = SharedMemory::<u32>::new(6usize);
