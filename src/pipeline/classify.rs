@@ -96,18 +96,16 @@ impl Classifier {
         if config.weights.is_empty() {
             return Err(Error::file(&path, "expected at least one file under \"weights\", found none"));
         }
-        let mut files = Vec::new();
+        let (dtype, mut files) = (config.precision.dtype(device), Vec::new());
         let read = |file: &PathBuf| {
             let path = folder.join(file);
             let weights = Weights::read(&path)?;
             files.push(weights.source());
             let fusion = config.fusion.unwrap_or_else(|| weights.shape(FUSION).is_some());
-            ResNet::new(&config.network(fusion), &weights, device, config.precision.dtype(device)).map_err(
-                |e| match e {
-                    Error::File { .. } => e,
-                    other => Error::file(&path, other),
-                },
-            )
+            ResNet::new(&config.network(fusion), &weights, device, dtype).map_err(|e| match e {
+                Error::File { .. } => e,
+                other => Error::file(&path, other),
+            })
         };
         let models = config.weights.iter().map(read).collect::<Result<_>>()?;
         Ok(Self { config, models, files, device: device.clone() })

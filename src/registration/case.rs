@@ -269,23 +269,23 @@ fn on_device(
     options: &RegistrationOptions,
 ) -> Result<(AffineDice, Option<String>)> {
     let bytes = (fixed.labels().len() as u64).max(cell_bytes(moving.grid.shape, &options.channels));
-    let room = device.max_buffer_bytes() / 2;
-    let (device, warning) = if bytes < room {
-        (device, None)
-    } else {
-        let name = device.name();
-        let why =
-            format!("registered on the CPU: the masks need {bytes} bytes in a buffer, expected below {room} on {name}");
-        (&Device::Cpu, Some(why))
-    };
+    let warning = too_large(bytes, device.max_buffer_bytes() / 2, &device.name());
+    let device = if warning.is_none() { device } else { &Device::Cpu };
     let masks = AffineDice::new(&fixed.tensor(device)?, &moving.tensor(device)?, options.padding, &options.channels)?;
     Ok((masks, warning))
+}
+
+/// What is said where masks that need `bytes` have no `room` in a buffer of a device.
+fn too_large(bytes: u64, room: u64, device: &str) -> Option<String> {
+    (bytes >= room).then(|| {
+        format!("registered on the CPU: the masks need {bytes} bytes in a buffer, expected below {room} on {device}")
+    })
 }
 
 /// Bytes of the codes of a mask's cells on a GPU, where its labels reach every edge of [d, h, w].
 pub(super) fn cell_bytes(shape: [usize; 3], channels: &Channels) -> u64 {
     let width = if channels.count() > 2 { 4 } else { 2 };
-    shape.iter().fold(width, |bytes: u64, size| bytes.saturating_mul(*size as u64 + 1))
+    shape.iter().fold(width, |bytes: u64, size| bytes.saturating_mul((*size as u64).saturating_add(1)))
 }
 
 /// What is said of a channel that is left out.
@@ -300,4 +300,21 @@ fn without(channel: usize, channels: &Channels, [fixed, moving]: [&Mask; 2]) -> 
         return format!("{who} a tumour (label 2): aligned by kidney and tumour together alone");
     }
     format!("{who} voxels of channel {:?}: aligned by the others of {channels} alone", channels.labels(channel))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_go_to_the_cpu_where_a_buffer_cannot_hold_them() {
+        assert_eq!(too_large(99, 100, "cuda:0"), None);
+        let said = too_large(100, 100, "cuda:0").expect("no room");
+        assert!(said.contains("on the CPU") && said.contains("100 bytes") && said.contains("cuda:0"), "{said}");
+        // One more cell than voxels along each axis, two bytes each; four for more than two channels.
+        let two = Channels::default();
+        assert_eq!(cell_bytes([3, 4, 5], &two), 2 * 4 * 5 * 6);
+        assert_eq!(cell_bytes([3, 4, 5], &"1/2/3".parse().expect("channels")), 4 * 4 * 5 * 6);
+        assert_eq!(cell_bytes([usize::MAX; 3], &two), u64::MAX);
+    }
 }

@@ -47,7 +47,8 @@ fn on_gpu(tasks: &[Task<'_>], results: &mut [Option<Result<Minimum>>]) -> Option
 #[cfg(feature = "gpu")]
 fn together_or_apart<T>(which: &[usize], run: impl Fn(&[usize]) -> Result<Vec<T>>) -> (Vec<Result<T>>, Option<String>) {
     match run(which) {
-        Ok(all) => (all.into_iter().map(Ok).collect(), None),
+        Ok(all) if all.len() == which.len() => (all.into_iter().map(Ok).collect(), None),
+        Ok(_) => (which.iter().map(|_| Err(nothing())).collect(), None),
         Err(e) if which.len() > 1 => {
             let alone = |i: &usize| run(&[*i]).and_then(|mut one| one.pop().ok_or_else(nothing));
             let why = format!("registered one by one: {} pairs together failed: {e}", which.len());
@@ -135,6 +136,8 @@ mod tests {
         assert_eq!(said.as_deref(), Some("registered one by one: 3 pairs together failed: no room for [1, 3, 4]"));
         let (results, said) = together_or_apart(&[3], full);
         assert!(results.len() == 1 && results[0].is_err() && said.is_none());
+        let (results, _) = together_or_apart(&[1, 3, 4], |_| Ok(vec![1]));
+        assert!(results.len() == 3 && results.iter().all(Result::is_err));
         let (results, said) = together_or_apart(&[1, 3, 4], |which: &[usize]| Ok(which.to_vec()));
         assert!(results.into_iter().map(|r| r.expect("an answer")).eq([1, 3, 4]) && said.is_none());
     }

@@ -228,7 +228,7 @@ pub(super) fn ranked(problem: &Conv3dProblem, facts: &Facts) -> Vec<Plan> {
         .flat_map(split)
         .map(Plan::RegisterBlocked)
         .chain(tiling::implicit_gemm(facts).flat_map(split).map(Plan::ImplicitGemm))
-        .chain(bricks::tilings(facts, problem).map(Plan::Halo));
+        .chain(bricks::tiling(facts, problem).map(Plan::Halo));
     let stem = stem::brick(problem, facts).map(Plan::Stem);
     let candidates = [Plan::Naive, Plan::Direct, Plan::Pointwise].into_iter().chain(stem).chain(tiled);
     let mut able: Vec<_> = candidates.filter(|p| obstacle(problem, facts, p.algorithm()).is_none()).collect();

@@ -51,35 +51,36 @@ pub(super) fn obstacle(problem: &Conv3dProblem) -> Option<Error> {
     None
 }
 
-/// The bricks that fit the device, for a kernel that [`obstacle`] lets through.
-pub(super) fn tilings(facts: &Facts, problem: &Conv3dProblem) -> impl Iterator<Item = HaloTiling> {
-    let facts = *facts;
+/// Voxels, channels, and the planes along each. A matrix instruction's operands fill registers, so a plane makes 64 x 32
+/// outputs; the twin's are few, since its brick has to fit the least of shared memories. Sides are powers of two
+/// ([`Bricks::halo_step`]).
+fn shape(matrix: bool, flat: bool) -> ([usize; 3], usize, [usize; 2]) {
+    match (matrix, flat) {
+        (true, false) => ([4, 8, 8], 32, [4, 1]),
+        (true, true) => ([1, 16, 16], 32, [4, 1]),
+        (false, false) => ([2, 4, 8], 32, [2, 1]),
+        (false, true) => ([1, 8, 8], 32, [2, 1]),
+    }
+}
+
+/// The brick for a kernel that [`obstacle`] lets through, if it fits the device.
+pub(super) fn tiling(facts: &Facts, problem: &Conv3dProblem) -> Option<HaloTiling> {
     let [_, ci, kz, ky, kx] = problem.weight_shape();
-    let flat = problem.output_shape()[2] == 1;
-    // Voxels, channels, and the planes along each. A matrix instruction's operands fill registers, so a plane makes
-    // 64 x 32 outputs; the twin's are few, since its brick has to fit the least of shared memories.
-    let shapes: &[([usize; 3], usize, [usize; 2])] = match (facts.matrix, flat) {
-        (true, false) => &[([4, 8, 8], 32, [4, 1])],
-        (true, true) => &[([1, 16, 16], 32, [4, 1])],
-        (false, false) => &[([2, 4, 8], 32, [2, 1])],
-        (false, true) => &[([1, 8, 8], 32, [2, 1])],
-    };
-    let step = facts.step();
-    let chunk = if ci <= 16 || facts.dtype.size() == 4 { 16 } else { 32 };
-    let tiling = move |&(voxels, n, [m_planes, n_planes]): &([usize; 3], usize, [usize; 2])| HaloTiling {
+    let (voxels, n, [m_planes, n_planes]) = shape(facts.matrix, problem.output_shape()[2] == 1);
+    let tiling = HaloTiling {
         bricks: Bricks {
             voxels,
             kernel: [kz, ky, kx],
             n,
-            chunk,
+            chunk: if ci <= 16 || facts.dtype.size() == 4 { 16 } else { 32 },
             units: m_planes * n_planes * PLANE,
             bytes: facts.dtype.size(),
-            transfer: transfer(&facts),
+            transfer: transfer(facts),
         },
         planes: Planes { m: m_planes, n: n_planes },
-        step,
+        step: facts.step(),
     };
-    shapes.iter().map(tiling).filter(move |t| fits(t, &facts))
+    fits(&tiling, facts).then_some(tiling)
 }
 
 fn fits(tiling: &HaloTiling, facts: &Facts) -> bool {
@@ -103,10 +104,12 @@ mod tests {
     /// The kernel reaches a lane's rows from its first one by constants; here each is worked out on its own.
     #[test]
     fn the_rows_of_a_lane_are_constant_steps_apart() {
-        for (voxels, planes) in [([4, 8, 8], 4), ([1, 16, 16], 4), ([2, 4, 8], 2), ([1, 8, 8], 2)] {
+        for (voxels, n, [planes, _]) in
+            [(true, true), (true, false), (false, true), (false, false)].map(|(m, f)| shape(m, f))
+        {
             for kernel in [[3, 3, 3], [1, 3, 3], [3, 1, 3], [1, 1, 3]] {
                 let transfer = nephron_kernels::conv3d::staging::Transfer::Direct;
-                let t = Bricks { voxels, kernel, n: 32, chunk: 16, units: planes * PLANE, bytes: 2, transfer };
+                let t = Bricks { voxels, kernel, n, chunk: 16, units: planes * PLANE, bytes: 2, transfer };
                 assert!(voxels.iter().all(|v| v.is_power_of_two()) && t.m().is_multiple_of(16 * planes));
                 let each = t.m() / planes;
                 for plane in 0..planes {

@@ -86,11 +86,13 @@ impl Bricks {
         self.chunk + if self.bytes == 2 { 8 } else { 0 }
     }
 
-    /// Bytes of shared memory at the most: the halo, the stages of weights, the brick, and the moments of `planes_m`
-    /// planes. These come after the halo is done with, but not every compilation finds a place for them in it.
+    /// Bytes of shared memory at the most: the halo, the stages of weights and their barriers, the brick, and the moments of
+    /// `planes_m` planes. These come after the halo is done with, but not every compilation finds a place for them in it.
+    /// Each part may begin at a multiple of 16.
     pub fn shared_bytes(&self, planes_m: usize) -> usize {
         let rows = self.halo().iter().product::<usize>() + self.kernel[2] * self.n;
-        rows * self.pitch() * self.bytes + 8 * planes_m * (2 * self.n + 1) * 4 + 32
+        let barriers = if self.transfer == Transfer::Async { 16 * self.kernel[2] } else { 0 };
+        rows * self.pitch() * self.bytes + barriers + BRICK_BYTES + 8 * planes_m * (2 * self.n + 1) * 4
     }
 
     /// The part that the staging of weights looks at.
@@ -141,16 +143,23 @@ pub struct Brick {
     pub co: usize,
 }
 
+/// Bytes of [`leave_brick`]'s six words, to a multiple of 16.
+const BRICK_BYTES: usize = 32;
+
 /// One unit works out which brick is the cube's, and leaves it in shared memory: carried through the multiplication in
 /// registers, by every unit, it took six of the 128 with which four cubes of 128 units fit a multiprocessor's registers
 /// (its shared memory has room for as many only where chunks are of 16). Read behind a chunk's barrier: there is one.
 #[cube]
-fn leave_brick(index: usize, first_n: usize, g: &Geometry, #[comptime] t: Bricks) -> SharedMemory<u32> {
+fn leave_brick(
+    index: usize,
+    first_n: usize,
+    along_z: usize,
+    along_y: usize,
+    along_x: usize,
+    #[comptime] t: Bricks,
+) -> SharedMemory<u32> {
     let mut left = SharedMemory::<u32>::new(6usize);
     if UNIT_POS == 0 {
-        let along_x = g.x.output.div_ceil(comptime!(t.voxels[2]));
-        let along_y = g.y.output.div_ceil(comptime!(t.voxels[1]));
-        let along_z = g.z.output.div_ceil(comptime!(t.voxels[0]));
         left[0] = index as u32;
         left[1] = (index / along_x / along_y / along_z) as u32;
         left[2] = (index / along_x / along_y % along_z * comptime!(t.voxels[0])) as u32;
@@ -207,7 +216,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
         let width = N::value();
         let stages = comptime!(t.stages());
         let first_n = CUBE_POS % across * t.n;
-        let left = leave_brick(CUBE_POS / across, first_n, &g, t);
+        let left = leave_brick(CUBE_POS / across, first_n, along_z, along_y, along_x, t);
         let rows = comptime!(t.halo().iter().product::<usize>());
         let mut halo = SharedMemory::<Vector<F, N>>::new_aligned(comptime!(rows * t.pitch() / width), 16usize);
         let all_stages = comptime!(t.kernel[2] * t.n * t.pitch() / width);
