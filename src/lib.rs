@@ -12,26 +12,15 @@
 //! # Ok::<(), nephron::Error>(())
 //! ```
 
-#[cfg(feature = "cli")]
-pub mod cli;
-pub mod device;
-pub mod error;
-pub mod io;
-mod memory;
 pub mod models;
 pub mod nn;
-pub mod ops;
 pub mod phantom;
 pub mod phase;
 pub mod pipeline;
-pub mod registration;
 pub mod report;
-pub mod shapes;
-pub mod stats;
-pub mod tensor;
-pub mod volume;
 
-pub use device::{Device, DeviceSpec};
-pub use error::{Error, Result};
-pub use memory::{HostMemory, host_memory, release_host_memory, reset_peak};
-pub use tensor::{DType, Shape, Tensor};
+pub use nephron_compute::{
+    DType, Device, DeviceSpec, Error, HostMemory, Result, Shape, Tensor, device, error, host_memory, ops,
+    release_host_memory, reset_peak, shapes, tensor,
+};
+pub use nephron_imaging::{io, registration, stats, volume};

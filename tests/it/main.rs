@@ -1,52 +1,12 @@
-//! One integration binary, a file an op. `support` holds the devices, drawn inputs and derived bounds they share.
+//! The networks and the stages of the pipeline; and the structure of the repository itself.
 
-mod stats;
-mod support;
+use nephron_testing as support;
 
-mod activation;
-mod affine_dice;
-mod arithmetic;
-mod bad_input;
-mod bench;
-mod bspline;
-mod channels;
-mod checkpoint;
 mod checkpoint_folder;
-mod cli;
-mod cohort;
-mod components;
-mod conv3d;
-mod conv3d_backward;
-#[cfg(feature = "cuda-compile")]
-mod conv3d_compiled;
-mod conv_block;
-mod conv_epilogue;
-mod conv_transpose3d;
 mod crop;
-mod devices;
-mod diagnose;
-mod dice;
-mod golden;
-mod grid_sample;
-mod interpolate;
-mod io;
-mod iterations;
 mod layering;
 mod lesions;
-mod linear;
-mod norm;
-mod npy;
 mod phantom;
 mod pipeline;
-mod pool;
-mod profiling;
-mod registration;
-mod resample;
 mod resnet;
-mod softmax;
-mod tile;
-mod transformations;
 mod unet;
-mod volume;
-mod warp;
-mod weights;

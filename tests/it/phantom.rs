@@ -8,7 +8,6 @@ use nephron::volume::{Volume, Voxels};
 use nephron::{Device, Error};
 
 use crate::support;
-
 fn hu(volume: &Volume) -> &[i16] {
     match &volume.voxels {
         Voxels::I16(v) => v,
@@ -268,24 +267,4 @@ fn the_demo_network_segments_an_unseen_phantom() {
     let both = count(&|n| of(&phase.mask, n) && of(&found.mask, n));
     let dice = 2.0 * both / (count(&|n| of(&phase.mask, n)) + count(&|n| of(&found.mask, n)));
     assert!(dice > 0.85, "kidney and tumour together: Dice {dice}");
-}
-
-#[cfg(feature = "cli")]
-#[test]
-fn the_verb_writes_a_patient_and_refuses_wrong_calls() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let nephron = |args: &[&str]| {
-        let mut command = support::nephron();
-        command.arg("phantom").arg(dir.path().join("p")).args(args).output().expect("the binary starts")
-    };
-    let done = nephron(&["--seed", "4", "--subtype", "aml", "--phases", "P,arterial", "--spacing", "8,8,10", "--json"]);
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let text = String::from_utf8(done.stdout).expect("UTF-8");
-    let result: serde_json::Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
-    assert_eq!(result["truth"]["subtype"], "AML");
-    assert_eq!(result["files"].as_array().map(Vec::len), Some(5));
-    assert!(dir.path().join("p/arterial_mask.nii.gz").is_file());
-    for wrong in [&["--phases", "P,P"][..], &["--spacing", "1,2"], &["--spacing", "0,1,1"], &["--subtype", "x"]] {
-        assert_eq!(nephron(wrong).status.code(), Some(2), "{wrong:?}");
-    }
 }

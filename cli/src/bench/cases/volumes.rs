@@ -1,0 +1,99 @@
+//! Registration's step and the resampling of a scan, each checked on a smaller case against its f64 reference.
+
+use super::{Case, expect_within, values};
+use nephron::device::Device;
+use nephron::error::Result;
+use nephron::ops::affine_dice::{AffineDice, Frame, reference as dice_reference};
+use nephron::ops::resample::reference as resample_reference;
+use nephron::ops::{self, AffineDiceParams, Interpolation, Outside, ResampleParams};
+use nephron::tensor::Tensor;
+
+pub(super) const CT: &str = "CT 200x512x512 i16 to 1.5x1.5x3 mm";
+
+pub(super) fn labels_name([d, h, w]: [usize; 3]) -> String {
+    format!("label maps {d}x{h}x{w}, a step")
+}
+
+const THETA: [[f64; 4]; 3] = [[1.02, 0.01, 0.0, 0.03], [-0.01, 0.98, 0.02, 0.0], [0.0, 0.01, 1.01, -0.05]];
+
+/// Every voxel one of three labels without pattern: nothing can be skipped.
+fn labels(len: usize, offset: usize) -> Vec<u8> {
+    values(len + offset)[offset..].iter().map(|v| (v.abs() * 3.0) as u8).collect()
+}
+
+pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
+    let params = AffineDiceParams::default();
+    let maps = move |device: &Device, [d, h, w]: [usize; 3]| -> Result<[Tensor; 2]> {
+        let map = |offset| Tensor::from_u8(device, [1, 1, d, h, w], labels(d * h * w, offset));
+        Ok([map(0)?, map(7)?])
+    };
+    let [fixed, moving] = maps(device, size)?;
+    let voxels = fixed.len() as f64;
+    // What an iteration takes: the masks are prepared once for all of them.
+    let masks = AffineDice::new(&fixed, &moving, params.padding, &params.channels)?;
+    let [d, h, w] = size;
+    let frame = Frame::normalised([w, h, d], [w, h, d], params.align_corners);
+    let step = move || -> Result<()> {
+        let value = masks.sums(&frame.matrix(&THETA))?.value(params.smooth, &[0.5; 2]);
+        std::hint::black_box(frame.gradient(&value.by_matrix));
+        Ok(())
+    };
+    let on = device.clone();
+    let check = move || {
+        let small = [12, 14, 16];
+        let [fixed, moving] = maps(&on, small)?;
+        let got = ops::affine_dice(&fixed, &moving, &THETA, &params)?;
+        let len = small.iter().product();
+        let (fixed, moving) = (labels(len, 0), labels(len, 7));
+        let want = dice_reference::affine_dice((&fixed, small), (&moving, small), &THETA, &params);
+        let unit = 16.0 * f64::from(f32::EPSILON);
+        expect_within("affine_dice: loss", got.loss, want.loss, unit * want.loss_magnitude)?;
+        for r in 0..3 {
+            for c in 0..4 {
+                let bound = unit * want.dtheta_magnitude[r][c];
+                expect_within("affine_dice: dtheta", got.dtheta[r][c], want.dtheta[r][c], bound)?;
+            }
+        }
+        Ok(())
+    };
+    Ok(Case {
+        op: "affine_dice",
+        name: labels_name(size),
+        // Coordinates and weights, about 30 a voxel; a channel's value and gradient, and their sums: about 60.
+        flops: (30.0 + 60.0 * params.channels.count() as f64) * voxels,
+        bytes: 2.0 * voxels,
+        run: Box::new(step),
+        check: Box::new(check),
+    })
+}
+
+pub(super) fn resample(device: &Device) -> Result<Case> {
+    // 0.75 x 0.75 x 1.5 mm to 1.5 x 1.5 x 3 mm, the first voxels' outer faces together.
+    let params = |size: [usize; 3]| ResampleParams {
+        size,
+        matrix: [[2.0, 0.0, 0.0, 0.5], [0.0, 2.0, 0.0, 0.5], [0.0, 0.0, 2.0, 0.5]],
+        interpolation: Interpolation::Linear,
+        outside: Outside::Border,
+        intensity: None,
+    };
+    let ct = |len: usize| values(len).iter().map(|v| (v * 1000.0) as i16).collect::<Vec<_>>();
+    let x = Tensor::from_i16(device, [1, 1, 200, 512, 512], ct(200 * 512 * 512))?;
+    let outputs: usize = 100 * 256 * 256;
+    let bytes = (x.bytes() + 4 * outputs) as f64;
+    let on = device.clone();
+    let check = move || {
+        let (data, small) = (ct(10 * 12 * 14), params([5, 6, 7]));
+        let x = Tensor::from_i16(&on, [1, 1, 10, 12, 14], data.clone())?;
+        let got = ops::resample(&x, &small)?.to_ndhwc()?;
+        let data: Vec<f64> = data.iter().map(|&v| v.into()).collect();
+        let want = resample_reference::resample(&data, [10, 12, 14], &small);
+        for (got, want) in got.iter().zip(&want.value) {
+            // Eight terms of at most 1000 HU.
+            expect_within("resample", (*got).into(), *want, 16.0 * f64::from(f32::EPSILON) * 1000.0)?;
+        }
+        Ok(())
+    };
+    let params = params([100, 256, 256]);
+    let run = Box::new(move || ops::resample(&x, &params).map(drop));
+    Ok(Case { op: "resample", name: CT.into(), flops: 14.0 * outputs as f64, bytes, run, check: Box::new(check) })
+}

@@ -1,0 +1,166 @@
+//! `nephron classify`: subtype probabilities from phases and masks that are there already.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Context;
+use super::lesion::LesionArgs;
+use super::patients::given;
+use nephron::error::{Error, Result};
+use nephron::io::{SourceFile, hash_files, nifti, write_atomic};
+use nephron::phase::Subtype;
+use nephron::pipeline::classify::{Classifier, LEAST_PHASES, PhaseImage, too_few};
+use nephron::pipeline::diagnose::{SCHEMA_VERSION, clear};
+use nephron::pipeline::findings::{Findings, findings};
+use nephron::pipeline::lesions::LEAST_ML;
+use nephron::volume::Orientation;
+
+/// Subtype probabilities from phases and their masks (1 kidney, 2 tumour), each pair on one grid.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Portal-venous phase and its mask
+    #[arg(long, value_names = ["IMAGE", "MASK"], num_args = 2)]
+    portal: Option<Vec<PathBuf>>,
+    /// Arterial phase and its mask
+    #[arg(long, value_names = ["IMAGE", "MASK"], num_args = 2)]
+    arterial: Option<Vec<PathBuf>>,
+    /// Delayed phase and its mask
+    #[arg(long, value_names = ["IMAGE", "MASK"], num_args = 2)]
+    delayed: Option<Vec<PathBuf>>,
+    /// Phase without contrast medium and its mask
+    #[arg(long, value_names = ["IMAGE", "MASK"], num_args = 2)]
+    non_contrast: Option<Vec<PathBuf>>,
+    /// Model folder with classification/ (config.json and weights)
+    #[arg(long)]
+    model: PathBuf,
+    #[command(flatten)]
+    what: LesionArgs,
+    /// Folder for result.json and pictures; made if missing
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    schema_version: u32,
+    program: String,
+    device: String,
+    files: Vec<SourceFile>,
+    models: Vec<SourceFile>,
+    classes: [Subtype; 5],
+    warnings: Vec<String>,
+    #[serde(flatten)]
+    findings: Findings,
+    seconds: f64,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let started = Instant::now();
+    args.what.check()?;
+    let pairs = given([&args.non_contrast, &args.arterial, &args.portal, &args.delayed]);
+    if pairs.len() < LEAST_PHASES {
+        return Err(Error::Usage(too_few(pairs.len())));
+    }
+    let (mut phases, mut files, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    for (phase, pair) in pairs {
+        let [image_path, mask_path] = pair.as_slice() else { continue };
+        let (image, mask) = (nifti::read_ct(image_path)?, nifti::read_labels(mask_path)?);
+        for (path, noted) in [(image_path, &image.warnings), (mask_path, &mask.warnings)] {
+            for warning in noted.iter().map(|w| format!("{}: {w}", path.display())) {
+                eprintln!("warning: {warning}");
+                warnings.push(warning);
+            }
+        }
+        if !image.volume.grid().matches(&mask.volume.grid()) {
+            let [expected, found] = [&image, &mask].map(|i| format!("{:?} at {:?}", i.volume.shape, i.volume.affine.0));
+            let reason =
+                format!("lies on another grid than {}: expected {expected}, found {found}", image_path.display());
+            return Err(Error::file(mask_path, reason));
+        }
+        files.extend([image_path, mask_path].into_iter().flat_map(nifti::files));
+        phases.push(PhaseImage {
+            phase,
+            image: image.volume.reorient(Orientation::LPS)?,
+            mask: mask.volume.reorient(Orientation::LPS)?,
+        });
+    }
+    let device = context.device()?;
+    let classifier = args.what.apply(Classifier::read(&args.model.join("classification"), &device)?)?;
+    if let Some(folder) = &args.output {
+        clear(folder, &["result.json"])?;
+    }
+    let mut found = findings(&phases, Some(&classifier), args.what.lesion())?;
+    found.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+    warnings.append(&mut found.warnings);
+    if let Some(folder) = &args.output {
+        found.write_pictures(&phases, folder)?;
+    }
+    let report = Report {
+        schema_version: SCHEMA_VERSION,
+        program: format!("nephron {}", env!("CARGO_PKG_VERSION")),
+        device: device.name(),
+        files: hash_files(&files)?,
+        models: classifier.files().to_vec(),
+        classes: Subtype::ALL,
+        warnings,
+        findings: found,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    if let Some(folder) = &args.output {
+        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("the folder cannot be made: {e}")))?;
+        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::Data(format!("result.json: {e}")))?;
+        write_atomic(folder.join("result.json"), |file| writeln!(file, "{text}"))?;
+    }
+    if context.json {
+        return context.print_json(&report);
+    }
+    print_findings(&report.findings, args.output.is_some());
+    Ok(())
+}
+
+/// Of the lesions that were not classified so many are shown.
+const SHOWN: usize = 3;
+
+/// The lesions for a person, a line each; all that were classified, and the largest of the others. `written`: is there a
+/// result.json?
+pub(super) fn print_findings(findings: &Findings, written: bool) {
+    let mut left_out = 0;
+    for found in &findings.lesions {
+        if found.classification.is_none() && found.lesion.number > SHOWN {
+            left_out += 1;
+            continue;
+        }
+        let lesion = &found.lesion;
+        let diameter = lesion.phases.iter().map(|p| p.diameter.maximum_2d_diameter_mm).fold(0.0, f64::max);
+        let name = findings.name(lesion.number).to_lowercase();
+        let head = format!("{name}: {:.1} ml, {diameter:.0} mm across", lesion.volume_ml);
+        match (&found.classification, &found.not_classified) {
+            (Some(c), _) => {
+                let list: Vec<_> =
+                    Subtype::ALL.iter().zip(&c.probabilities).map(|(class, p)| format!("{class} {p:.3}")).collect();
+                say!("{head}: {} ({})", c.decision, list.join(", "));
+            }
+            // The patient's own reason has a line below.
+            (None, reason) if *reason == findings.not_classified => say!("{head}"),
+            (None, reason) => say!("{head}: not classified: {}", reason.as_deref().unwrap_or("no reason given")),
+        }
+    }
+    if left_out > 0 {
+        let place = if written { "are in result.json" } else { "are left out here, --json shows them" };
+        say!("{left_out} smaller ones that were not classified {place}");
+    }
+    if findings.specks.count > 0 {
+        say!(
+            "specks of less than {LEAST_ML} ml, left out: {}, {:.2} ml",
+            findings.specks.count,
+            findings.specks.volume_ml
+        );
+    }
+    if let (None, Some(reason)) = (&findings.classification, &findings.not_classified) {
+        say!("not classified: {reason}");
+    }
+}

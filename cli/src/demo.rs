@@ -1,0 +1,84 @@
+//! `nephron demo`: the whole pipeline on a phantom, with the models that come with the program.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::Context;
+use super::diagnose::{print, run_with_progress};
+use super::patients::{Patient, read};
+use nephron::error::{Error, Result};
+use nephron::phantom::{PhantomOptions, generate};
+use nephron::phase::{Phase, Subtype};
+use nephron::pipeline::demo;
+use nephron::pipeline::diagnose::{DiagnoseOptions, Diagnosis};
+use nephron::volume::Voxels;
+
+/// Run the whole pipeline on a synthetic patient.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Result folder; made if missing
+    #[arg(default_value = "nephron-demo")]
+    folder: PathBuf,
+    /// The patient's seed
+    #[arg(long, default_value_t = 2021)]
+    seed: u64,
+}
+
+/// A phase's segmentation against the phantom's truth.
+#[derive(Debug, Serialize)]
+struct Truth {
+    phase: Phase,
+    kidney_dice: f64,
+    tumour_dice: f64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    seed: u64,
+    subtype: Subtype,
+    truth: Vec<Truth>,
+    result: Diagnosis,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let device = context.device()?;
+    let folder = args.folder.join("patient");
+    let patient = generate(&PhantomOptions { seed: args.seed, ..PhantomOptions::default() })?;
+    patient.write(&folder)?;
+    let files: Vec<_> = patient.phases.iter().map(|p| (p.phase, folder.join(format!("{}.nii.gz", p.phase)))).collect();
+    let inputs = read(&Patient { files, output: args.folder.clone(), guessed: false }, false)?;
+    let system = demo::system(&args.folder.join("model"), &device)?;
+    let result = run_with_progress(&inputs, &system, &DiagnoseOptions::default(), &device, &args.folder, context)?;
+
+    let mut truth = Vec::new();
+    for (phantom, found) in patient.phases.iter().zip(&result.phases) {
+        let mask = nephron::io::nifti::read_labels(args.folder.join(&found.mask))?;
+        let (Voxels::U8(want), Voxels::U8(got)) = (&phantom.mask.voxels, &mask.volume.voxels) else {
+            return Err(Error::Data("masks hold labels".into()));
+        };
+        let dice = |is: &dyn Fn(u8) -> bool| {
+            let count = |labels: &[u8]| labels.iter().filter(|l| is(**l)).count() as f64;
+            let both = want.iter().zip(got.iter()).filter(|(a, b)| is(**a) && is(**b)).count() as f64;
+            2.0 * both / (count(want) + count(got)).max(1.0)
+        };
+        let (kidney_dice, tumour_dice) = (dice(&|l| l == 1 || l == 2), dice(&|l| l == 2));
+        truth.push(Truth { phase: found.phase, kidney_dice, tumour_dice });
+    }
+    if context.json {
+        return context.print_json(&Report { seed: args.seed, subtype: patient.subtype, truth, result });
+    }
+    say!("synthetic patient of seed {} with a {} tumour", args.seed, patient.subtype);
+    print(&result, &args.folder);
+    for t in &truth {
+        say!(
+            "{:13} segmentation against the truth: Dice kidney {:.3}, tumour {:.3}",
+            t.phase.to_string(),
+            t.kidney_dice,
+            t.tumour_dice
+        );
+    }
+    say!("open {} to look at it", args.folder.join("report.html").display());
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! `nephron devices`: what is here, and why a backend is missing.
+
+use super::Context;
+use nephron::device;
+use nephron::error::Result;
+
+/// Runs the verb.
+pub fn run(context: &Context) -> Result<()> {
+    let report = device::report();
+    if context.json {
+        return context.print_json(&report);
+    }
+    for backend in &report {
+        if let Some(reason) = &backend.missing {
+            say!("{}: not available: {reason}", backend.backend);
+        }
+        for adapter in &backend.adapters {
+            say!("{}: {} ({}, {})", adapter.device, adapter.name, adapter.kind, adapter.driver);
+            for detail in &adapter.details {
+                say!("    {detail}");
+            }
+        }
+    }
+    say!("auto chooses: {}", device::Device::auto().name());
+    Ok(())
+}

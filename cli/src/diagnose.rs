@@ -1,0 +1,211 @@
+//! `nephron diagnose`: the whole pipeline.
+
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+
+use super::Context;
+use super::classify::print_findings;
+use super::lesion::LesionArgs;
+use super::patients::{Patient, cohort, given, guessed, read};
+use nephron::error::{Error, Result};
+use nephron::pipeline::classify::{Classifier, LEAST_PHASES};
+use nephron::pipeline::diagnose::{DiagnoseOptions, Diagnosis, PhaseInput, Step, System, diagnose};
+use nephron::pipeline::{Mirroring, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
+
+/// The whole pipeline: two to four phases in, masks, aligned phases and a report out; with three phases or four, subtype
+/// probabilities too.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Portal-venous phase
+    #[arg(long, value_name = "F")]
+    portal: Option<PathBuf>,
+    /// Arterial phase
+    #[arg(long, value_name = "F")]
+    arterial: Option<PathBuf>,
+    /// Delayed phase
+    #[arg(long, value_name = "F")]
+    delayed: Option<PathBuf>,
+    /// Phase without contrast medium
+    #[arg(long, value_name = "F")]
+    non_contrast: Option<PathBuf>,
+    /// Many patients: a folder each in DIR, with portal.nii.gz, arterial.nii.gz, delayed.nii.gz and non-contrast.nii.gz; results
+    /// go into folders of the same names
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["portal", "arterial", "delayed", "non_contrast"])]
+    cohort: Option<PathBuf>,
+    /// One patient: the phases in DIR, guessed from the names of its .nii and .nii.gz files
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["portal", "arterial", "delayed", "non_contrast", "cohort"])]
+    guess_phases: Option<PathBuf>,
+    /// Do not segment: beside each scan NAME.nii.gz lies its mask NAME_mask.nii.gz (1 kidney, 2 tumour)
+    #[arg(long, conflicts_with_all = ["tta", "memory_budget"])]
+    masks: bool,
+    #[command(flatten)]
+    what: LesionArgs,
+    /// Model folder with segmentation/ (not needed with --masks) and classification/ (not needed for two phases)
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Result folder; made if missing
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Average each tile over its mirrored copies, eight where the weights allow all axes
+    #[arg(long)]
+    tta: bool,
+    /// The most memory for the segmentation: bytes, or with KB, MB, GB, KiB, MiB, GiB
+    #[arg(long, value_parser = budget)]
+    memory_budget: Option<u64>,
+}
+
+fn budget(text: &str) -> Result<u64, String> {
+    parse_bytes(text).map_err(|e| e.to_string())
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    args.what.check()?;
+    let patients = patients(args)?;
+    for patient in &patients {
+        let given = patient.files.len();
+        if given < 2 {
+            let of = args.cohort.as_ref().map_or(String::new(), |_| format!(" in {}", patient.output.display()));
+            return Err(Error::Usage(format!("diagnose needs two to four phases, {given} given{of}")));
+        }
+    }
+    // Where nobody has phases enough to be classified, no model of that is needed.
+    let classified = patients.iter().any(|p| p.files.len() >= LEAST_PHASES);
+    let model = || {
+        let none = || Error::Usage("--model: expected a model folder, found none".into());
+        args.model.as_deref().ok_or_else(none)
+    };
+    if !args.masks || classified {
+        model()?;
+    }
+    if !classified && !args.what.given().is_empty() {
+        let reason = "nothing is classified, which takes three or four phases";
+        eprintln!("warning: not used: {}: {reason}", args.what.given().join(", "));
+    }
+    // A single patient's files are read before models are loaded: what is wrong with them is said at once.
+    let single = if args.cohort.is_none() { Some(read(&patients[0], args.masks)?) } else { None };
+    let device = context.device()?;
+    let segmenter =
+        if args.masks { None } else { Some(Segmenter::load(model()?, None, Precision::default(), &device)?) };
+    let classifier = if classified {
+        Some(args.what.apply(Classifier::read(&model()?.join("classification"), &device)?)?)
+    } else {
+        None
+    };
+    let system = System { segmenter, classifier, notes: vec![] };
+    let options = DiagnoseOptions {
+        segment: SegmentOptions {
+            mirroring: if args.tta { Mirroring::AllAxes } else { Mirroring::Off },
+            memory_budget: args.memory_budget,
+            ..SegmentOptions::default()
+        },
+        lesion: args.what.lesion(),
+        ..DiagnoseOptions::default()
+    };
+    let one = |patient: &Patient, inputs: Vec<PhaseInput>| {
+        run_with_progress(&inputs, &system, &options, &device, &patient.output, context)
+    };
+    if let Some(inputs) = single {
+        let result = one(&patients[0], inputs)?;
+        if context.json {
+            return context.print_json(&result);
+        }
+        print(&result, &patients[0].output);
+        return Ok(());
+    }
+    // One patient's failure is said and does not cost the others.
+    let (mut failed, mut results) = (0, Vec::new());
+    for patient in &patients {
+        match read(patient, args.masks).and_then(|inputs| one(patient, inputs)) {
+            Ok(result) if context.json => results.push(result),
+            Ok(result) => {
+                let found = &result.findings;
+                let reason = || found.not_classified.clone().unwrap_or_else(|| "not classified".into());
+                let decision = found.classification.as_ref().map_or_else(reason, |c| c.decision.to_string());
+                say!("{}: {decision}, {:.1} s", patient.output.display(), result.seconds.total);
+            }
+            Err(error) => {
+                failed += 1;
+                eprintln!("warning: {}: {error}", patient.output.display());
+            }
+        }
+    }
+    if context.json {
+        context.print_json(&results)?;
+    }
+    if failed > 0 {
+        return Err(Error::Data(format!("{failed} of {} patients failed", patients.len())));
+    }
+    Ok(())
+}
+
+fn patients(args: &Args) -> Result<Vec<Patient>> {
+    if let Some(folder) = &args.cohort {
+        return cohort(folder, &args.output);
+    }
+    if let Some(folder) = &args.guess_phases {
+        return Ok(vec![guessed(folder, &args.output)?]);
+    }
+    let files = given([&args.non_contrast, &args.arterial, &args.portal, &args.delayed]);
+    Ok(vec![Patient { files, output: args.output.clone(), guessed: false }])
+}
+
+/// The pipeline with a bar that follows it.
+pub(super) fn run_with_progress(
+    inputs: &[PhaseInput],
+    system: &System,
+    options: &DiagnoseOptions,
+    device: &nephron::Device,
+    folder: &Path,
+    context: &Context,
+) -> Result<Diagnosis> {
+    let bar = context.progress(0, "reading");
+    let result = diagnose(inputs, system, options, device, folder, &mut |step| show(&bar, step));
+    bar.finish_and_clear();
+    result
+}
+
+fn show(bar: &ProgressBar, step: Step) {
+    match step {
+        Step::Segment(phase, Stage::Preparing) => bar.set_message(format!("segment {phase}")),
+        Step::Segment(_, Stage::Tiles(done, all)) => {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        }
+        Step::Align => bar.set_message("align"),
+        Step::Classify => bar.set_message("classify"),
+    }
+}
+
+/// The result for a person.
+pub(super) fn print(result: &Diagnosis, folder: &Path) {
+    for line in result.notes.iter().chain(&result.warnings) {
+        say!("note: {line}");
+    }
+    for p in &result.phases {
+        print!("{:13} kidney {:6.1} ml, tumour {:6.1} ml", p.phase.to_string(), p.kidney_ml, p.tumour_ml);
+        match &p.registration {
+            None => say!("; reference"),
+            Some(r) => say!(
+                "; kidney Dice {:.3} as scanned, {:.3} by centres of mass, {:.3} aligned ({} iterations)",
+                r.identity.kidney.hard,
+                r.centre_of_mass.kidney.hard,
+                r.aligned.kidney.hard,
+                r.iterations
+            ),
+        }
+    }
+    print_findings(&result.findings, true);
+    let s = &result.seconds;
+    say!(
+        "{:.1} s on {} (segment {:.1}, align {:.1}, classify {:.1}, write {:.1}); results in {}",
+        s.total,
+        result.device,
+        s.segment,
+        s.align,
+        s.classify,
+        s.write,
+        folder.display()
+    );
+}

@@ -1,0 +1,207 @@
+//! `nephron evaluate classification`: scores, truth and readers in; areas, intervals, tests and curves out.
+
+mod metrics;
+mod tables;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::Context;
+use nephron::error::{Error, Result};
+use nephron::io::write_atomic;
+use nephron::report::plot::{Chart, Series};
+use nephron::stats;
+use metrics::{Metrics, Settings};
+use tables::{Cohort, Reader};
+
+/// ROC and precision-recall curves, areas with intervals, confusion, and readers beside the model.
+///
+/// Writes metrics.json, roc.csv, precision_recall.csv, confusion.csv and both curves as SVG and PNG.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// CSV: case, a column of probabilities for each class and, unless --truth is given, truth
+    #[arg(long, value_name = "FILE", required_unless_present = "results", conflicts_with = "results")]
+    scores: Option<PathBuf>,
+    /// Instead of --scores: folders of `diagnose` results; a case is called as the folder that its result.json is in
+    #[arg(long, value_name = "DIR", num_args = 1.., requires = "truth")]
+    results: Vec<PathBuf>,
+    /// CSV: case, truth (a class's name, or its number from 0)
+    #[arg(long, value_name = "FILE")]
+    truth: Option<PathBuf>,
+    /// CSV: case, reader, first and, if they gave one, second diagnosis
+    #[arg(long, value_name = "FILE")]
+    readers: Option<PathBuf>,
+    /// Decide by the highest score above its class's threshold, else the highest: one for each class, in their order
+    #[arg(long, value_name = "T,T,..", value_delimiter = ',')]
+    thresholds: Option<Vec<f64>>,
+    /// Resamples of the cases for the 95 % intervals
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    bootstrap: u32,
+    /// Rounds of the permutation tests
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    permutations: u32,
+    /// Of both
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Folder for the results, made where it is missing
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let cohort = match (&args.scores, &args.truth) {
+        (Some(scores), truth) => Cohort::read(scores, truth.as_deref())?,
+        (None, Some(truth)) => {
+            let (table, without) = tables::from_results(&super::results(&args.results)?)?;
+            for (case, reason) in without {
+                eprintln!("warning: {case}: {reason}; left out");
+            }
+            Cohort::from_table(&table, Some(truth))?
+        }
+        (None, None) => return Err(Error::Usage("expected --scores, or --results with --truth".into())),
+    };
+    let readers = args.readers.as_deref().map_or(Ok(Vec::new()), |path| cohort.readers(path))?;
+    if let Some(thresholds) = &args.thresholds {
+        if thresholds.len() != cohort.classes.len() {
+            let [expected, found] = [cohort.classes.len(), thresholds.len()];
+            return Err(Error::Usage(format!("--thresholds: expected {expected}, one for each class, found {found}")));
+        }
+        if let Some(wrong) = thresholds.iter().find(|t| !(0.0..=1.0).contains(*t)) {
+            return Err(Error::Usage(format!("--thresholds: expected numbers between 0 and 1, found {wrong}")));
+        }
+    }
+    let settings = Settings {
+        thresholds: args.thresholds.as_deref(),
+        rounds: args.bootstrap as usize,
+        permutations: args.permutations as usize,
+        seed: args.seed,
+    };
+    let metrics = metrics::metrics(&cohort, &readers, &settings)?;
+    for warning in &metrics.warnings {
+        eprintln!("warning: {warning}");
+    }
+    write(&args.output, &cohort, &readers, &metrics)?;
+    if context.json {
+        return context.print_json(&metrics);
+    }
+    print(&metrics);
+    say!("{}", args.output.display());
+    Ok(())
+}
+
+fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("cannot be made: {e}")))?;
+    let save = |name: &str, bytes: &[u8]| write_atomic(folder.join(name), |file| file.write_all(bytes));
+    let mut roc = Chart {
+        title: "Receiver operating characteristic".into(),
+        x: "false positive rate (1 - specificity)".into(),
+        y: "true positive rate (sensitivity)".into(),
+        diagonal: true,
+        series: Vec::new(),
+    };
+    let mut precision =
+        Chart { title: "Precision over recall".into(), x: "recall".into(), y: "precision".into(), ..Chart::default() };
+    let (mut roc_table, mut precision_table) =
+        (String::from("class,threshold,fpr,tpr\n"), String::from("class,threshold,recall,precision\n"));
+    for (class, figures) in metrics.classes.iter().enumerate() {
+        let (Some(auc), Some(average)) = (figures.auc, figures.average_precision) else { continue };
+        let (scores, positive) = (cohort.column(class), cohort.positive(class));
+        for (chart, table, curve, label) in [
+            (
+                &mut roc,
+                &mut roc_table,
+                stats::roc_curve(&scores, &positive),
+                format!("{}: AUC {:.3} ({:.3}-{:.3})", figures.name, auc.value, auc.low, auc.high),
+            ),
+            (
+                &mut precision,
+                &mut precision_table,
+                stats::precision_recall_curve(&scores, &positive),
+                format!("{}: average precision {average:.3}", figures.name),
+            ),
+        ] {
+            let points: Vec<(f64, f64)> = curve.x.iter().copied().zip(curve.y.iter().copied()).collect();
+            for (i, (x, y)) in points.iter().enumerate() {
+                let threshold = curve.thresholds.get(i).map_or(String::new(), f64::to_string);
+                *table += &format!("\"{}\",{threshold},{x},{y}\n", figures.name.replace('"', "\"\""));
+            }
+            chart.series.push(Series { label, points, marks: false, colour: class });
+        }
+        let points: Vec<(f64, f64)> = metrics
+            .readers
+            .iter()
+            .map(|r| (1.0 - r.classes[class].specificity, r.classes[class].sensitivity))
+            .filter(|(x, y)| x.is_finite() && y.is_finite())
+            .collect();
+        if !points.is_empty() {
+            let label = format!("{}: {} readers", figures.name, readers.len());
+            roc.series.push(Series { label, points, marks: true, colour: class });
+        }
+    }
+    for (name, chart, table) in [("roc", roc, roc_table), ("precision_recall", precision, precision_table)] {
+        save(&format!("{name}.csv"), table.as_bytes())?;
+        save(&format!("{name}.svg"), chart.svg()?.as_bytes())?;
+        save(&format!("{name}.png"), &chart.png()?)?;
+    }
+    let mut confusion = format!("truth \\ answer,{}\n", metrics.class_names.join(","));
+    for (name, row) in metrics.class_names.iter().zip(&metrics.confusion.0) {
+        let cells: Vec<String> = row.iter().map(usize::to_string).collect();
+        confusion += &format!("{name},{}\n", cells.join(","));
+    }
+    save("confusion.csv", confusion.as_bytes())?;
+    let text = serde_json::to_string_pretty(metrics).map_err(|e| Error::Data(format!("metrics.json: {e}")))?;
+    save("metrics.json", (text + "\n").as_bytes())
+}
+
+fn print(metrics: &Metrics) {
+    let figure = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.3}"));
+    say!(
+        "{:<16} {:>5} {:>21} {:>7} {:>12} {:>12} {:>9}",
+        "class",
+        "cases",
+        "AUC (95 %)",
+        "AP",
+        "sensitivity",
+        "specificity",
+        "optimal t"
+    );
+    for class in &metrics.classes {
+        let auc = class.auc.map_or("-".into(), |a| format!("{:.3} ({:.3}-{:.3})", a.value, a.low, a.high));
+        let [ap, sensitivity, specificity] =
+            [class.average_precision, class.sensitivity, class.specificity].map(figure);
+        let optimal = figure(class.optimal.as_ref().map(|o| o.threshold));
+        say!(
+            "{:<16} {:>5} {auc:>21} {ap:>7} {sensitivity:>12} {specificity:>12} {optimal:>9}",
+            class.name,
+            class.cases
+        );
+    }
+    let (auc, accuracy) = (metrics.macro_auc, metrics.accuracy);
+    say!("mean AUC {:.3} ({:.3}-{:.3})", auc.value, auc.low, auc.high);
+    say!(
+        "accuracy {:.3} ({:.3}-{:.3}), truth among the two highest {:.3}, {} cases",
+        accuracy.value,
+        accuracy.low,
+        accuracy.high,
+        metrics.top_2_accuracy,
+        metrics.cases
+    );
+    if metrics.readers.is_empty() {
+        return;
+    }
+    say!("{:<16} {:>5} {:>8} {:>8} {:>8} {:>9}", "reader", "cases", "top 1", "top 2", "model", "p");
+    for r in &metrics.readers {
+        say!(
+            "{:<16} {:>5} {:>8.3} {:>8.3} {:>8.3} {:>9.4}",
+            r.name,
+            r.cases,
+            r.top_1_accuracy,
+            r.top_2_accuracy,
+            r.model_accuracy,
+            r.p_accuracy
+        );
+    }
+    if let (Some(first), Some(second)) = (metrics.readers_top_1, metrics.readers_top_2) {
+        say!("{:<16} {:>5} {first:>8.3} {second:>8.3}", "mean", "");
+    }
+}

@@ -1,0 +1,69 @@
+//! `nephron evaluate`: figures over a cohort from the results of single cases.
+
+mod classification;
+mod registration;
+mod segmentation;
+
+use std::path::{Path, PathBuf};
+
+use super::Context;
+use nephron::error::{Error, Result};
+
+/// What is evaluated.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// ROC and precision-recall curves, areas with intervals, confusion, and readers beside the model.
+    Classification(classification::Args),
+    /// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
+    Registration(registration::Args),
+    /// Dice, volumes and surface distances of masks against true ones of the same names.
+    Segmentation(segmentation::Args),
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    match &args.what {
+        What::Classification(args) => classification::run(args, context),
+        What::Registration(args) => registration::run(args, context),
+        What::Segmentation(args) => segmentation::run(args, context),
+    }
+}
+
+/// How deep below a given folder results are looked for.
+const DEPTH: usize = 6;
+
+/// Every result.json in the folders and below them, in order. A folder without any is refused.
+fn results(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for folder in folders {
+        let before = files.len();
+        find(folder, DEPTH, &mut files)?;
+        if files.len() == before {
+            return Err(Error::file(folder, "expected a result.json of register or diagnose in it, found none"));
+        }
+    }
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+fn find(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    let failed = |e: std::io::Error| Error::file(folder, format!("cannot be read: {e}"));
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            if depth > 0 {
+                find(&path, depth - 1, files)?;
+            }
+        } else if path.file_name().is_some_and(|name| name == "result.json") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! `nephron evaluate registration`: a table over the result.json of many `register` or `diagnose` runs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::results;
+use crate::Context;
+use nephron::error::{Error, Result};
+use nephron::io::write_atomic;
+
+/// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
+///
+/// Reads every result.json that `register` and `diagnose` have left in the folders and below them, and prints mean and standard
+/// deviation per phase and over all.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folders of results, a case each or many
+    #[arg(required = true, value_name = "DIR")]
+    folders: Vec<PathBuf>,
+    /// Of the masks warped trilinearly, as in the loss, instead of the nearest labels
+    #[arg(long)]
+    soft: bool,
+    /// Write a line for each case to FILE
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Dice {
+    soft: f64,
+    hard: f64,
+}
+
+#[derive(Deserialize)]
+struct Overlap {
+    kidney: Dice,
+    tumour: Option<Dice>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    identity: Overlap,
+    centre_of_mass: Overlap,
+    aligned: Overlap,
+    converged: bool,
+    iterations: usize,
+    seconds: f64,
+}
+
+#[derive(Deserialize)]
+struct Phase {
+    phase: String,
+    registration: Option<Found>,
+}
+
+/// What of a result.json matters here: `diagnose` lists phases, `register` has one registration and no list.
+#[derive(Deserialize)]
+struct Diagnosis {
+    phases: Vec<Phase>,
+}
+
+/// One registration of the cohort. Dice as they lie, by centre of mass, aligned.
+struct Row {
+    case: String,
+    phase: String,
+    kidney: [f64; 3],
+    tumour: Option<[f64; 3]>,
+    found: Found,
+}
+
+/// Mean and standard deviation (n - 1) of Dice.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Spread {
+    mean: f64,
+    sd: f64,
+}
+
+/// A line of the table.
+#[derive(Serialize)]
+struct Summary {
+    phase: String,
+    cases: usize,
+    converged: usize,
+    /// As they lie, by centre of mass, aligned.
+    kidney: [Spread; 3],
+    /// Of the cases with a tumour in both masks.
+    tumour: Option<[Spread; 3]>,
+    cases_with_tumour: usize,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let files = results(&args.folders)?;
+    let mut rows = Vec::new();
+    for file in &files {
+        read(file, args.soft, &mut rows)?;
+    }
+    if rows.is_empty() {
+        return Err(Error::Data(format!("{} results without a registration: nothing to evaluate", files.len())));
+    }
+    let mut groups: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    for row in &rows {
+        groups.entry(&row.phase).or_default().push(row);
+    }
+    let mut table: Vec<Summary> = groups.iter().map(|(phase, rows)| summary(phase, rows)).collect();
+    if groups.len() > 1 {
+        table.push(summary("all", &rows.iter().collect::<Vec<_>>()));
+    }
+    if let Some(path) = &args.csv {
+        let text = csv(&rows);
+        write_atomic(path, |file| file.write_all(text.as_bytes()))?;
+    }
+    if context.json {
+        return context.print_json(&table);
+    }
+    print(&table);
+    Ok(())
+}
+
+fn read(path: &Path, soft: bool, rows: &mut Vec<Row>) -> Result<()> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+    let case = path.parent().unwrap_or(Path::new("")).display().to_string();
+    let mut keep = |phase: &str, found: Found| {
+        let steps = [&found.identity, &found.centre_of_mass, &found.aligned];
+        let pick = |d: &Dice| if soft { d.soft } else { d.hard };
+        let tumours = steps.map(|o| o.tumour.as_ref().map(pick));
+        let tumour = if let [Some(a), Some(b), Some(c)] = tumours { Some([a, b, c]) } else { None };
+        rows.push(Row {
+            case: case.clone(),
+            phase: phase.into(),
+            kidney: steps.map(|o| pick(&o.kidney)),
+            tumour,
+            found,
+        });
+    };
+    if let Ok(diagnosis) = serde_json::from_str::<Diagnosis>(&text) {
+        for Phase { phase, registration } in diagnosis.phases {
+            if let Some(found) = registration {
+                keep(&phase, found);
+            }
+        }
+        return Ok(());
+    }
+    let found = serde_json::from_str(&text)
+        .map_err(|e| Error::file(path, format!("expected a result of register or diagnose: {e}")))?;
+    keep("moving", found);
+    Ok(())
+}
+
+fn spread(values: &[f64]) -> Spread {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    Spread { mean, sd: if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 } }
+}
+
+fn summary(phase: &str, rows: &[&Row]) -> Summary {
+    let tumours: Vec<[f64; 3]> = rows.iter().filter_map(|r| r.tumour).collect();
+    let step = |k: usize| spread(&rows.iter().map(|r| r.kidney[k]).collect::<Vec<_>>());
+    let tumour = |k: usize| spread(&tumours.iter().map(|t| t[k]).collect::<Vec<_>>());
+    Summary {
+        phase: phase.into(),
+        cases: rows.len(),
+        converged: rows.iter().filter(|r| r.found.converged).count(),
+        kidney: [0, 1, 2].map(step),
+        tumour: (!tumours.is_empty()).then(|| [0, 1, 2].map(tumour)),
+        cases_with_tumour: tumours.len(),
+    }
+}
+
+fn csv(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "case,phase,kidney_identity,kidney_centre_of_mass,kidney_aligned,tumour_identity,tumour_centre_of_mass,tumour_aligned,\
+         converged,iterations,seconds\n",
+    );
+    for Row { case, phase, kidney, tumour, found } in rows {
+        let tumour = tumour.map_or(",,".to_owned(), |[a, b, c]| format!("{a},{b},{c}"));
+        let [a, b, c] = kidney;
+        // A folder's name may hold a comma or a quote.
+        let case = case.replace('"', "\"\"");
+        let Found { converged, iterations, seconds, .. } = found;
+        let _ = writeln!(text, "\"{case}\",{phase},{a},{b},{c},{tumour},{converged},{iterations},{seconds}");
+    }
+    text
+}
+
+fn print(table: &[Summary]) {
+    say!(
+        "{:<14} {:>5} {:<8} {:>17} {:>17} {:>17}",
+        "phase",
+        "cases",
+        "Dice",
+        "as they lie",
+        "centre of mass",
+        "aligned"
+    );
+    for line in table {
+        let cells = |s: &[Spread; 3]| s.map(|s| format!("{:.4} +- {:.4}", s.mean, s.sd));
+        let [a, b, c] = cells(&line.kidney);
+        say!("{:<14} {:>5} {:<8} {a:>17} {b:>17} {c:>17}", line.phase, line.cases, "kidney");
+        if let Some(tumour) = &line.tumour {
+            let [a, b, c] = cells(tumour);
+            say!("{:<14} {:>5} {:<8} {a:>17} {b:>17} {c:>17}", "", line.cases_with_tumour, "tumour");
+        }
+        if line.converged < line.cases {
+            say!("{:<14} {} of {} did not converge", "", line.cases - line.converged, line.cases);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! `nephron evaluate segmentation`: masks against masks of the same names.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::Context;
+use nephron::error::{Error, Result};
+use nephron::io::{nifti, write_atomic};
+use nephron::phase::Phase;
+use nephron::stats;
+use nephron::volume::{Volume, Voxels};
+
+/// Dice, volumes and surface distances of masks (1 kidney, 2 tumour) against true ones of the same names.
+///
+/// "kidney" is kidney and tumour together, labels 1 and 2. Distances are in mm; where one mask of a pair is empty there are
+/// none, and it is said how many are missing.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of masks to judge
+    #[arg(long, value_name = "DIR")]
+    masks: PathBuf,
+    /// Folder of true masks: each must have its counterpart
+    #[arg(long, value_name = "DIR")]
+    truth: PathBuf,
+    /// Group by the phase that a file's name begins or ends with (portal_7.nii.gz, 7_portal_mask.nii.gz)
+    #[arg(long)]
+    by_phase: bool,
+    /// Write a line for each mask and label to FILE
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+/// One label of one pair.
+struct Row {
+    case: String,
+    phase: String,
+    label: &'static str,
+    dice: f64,
+    /// Millilitres, found and true.
+    volumes: [f64; 2],
+    distances: Option<stats::SurfaceDistances>,
+}
+
+#[derive(Serialize)]
+struct Spread {
+    mean: f64,
+    sd: f64,
+}
+
+/// A line of the table.
+#[derive(Serialize)]
+struct Summary {
+    phase: String,
+    label: &'static str,
+    cases: usize,
+    dice: Spread,
+    /// Found less true, of the true volume. Cases without a true volume are left out.
+    volume_error: Option<Spread>,
+    hausdorff_95_mm: Option<Spread>,
+    average_distance_mm: Option<Spread>,
+    /// One of the two is empty.
+    without_distance: usize,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let mut rows = Vec::new();
+    for name in names(&args.truth)? {
+        let (found, truth) = (args.masks.join(&name), args.truth.join(&name));
+        if !found.exists() {
+            return Err(Error::file(&found, format!("expected a mask for {}, found none", truth.display())));
+        }
+        let phase = if args.by_phase { phase(&name)? } else { "all".into() };
+        compare(&name, &phase, [&found, &truth], &mut rows)?;
+    }
+    let mut groups: BTreeMap<(&str, &'static str), Vec<&Row>> = BTreeMap::new();
+    for row in &rows {
+        groups.entry((&row.phase, row.label)).or_default().push(row);
+    }
+    let table: Vec<Summary> = groups.iter().map(|((phase, label), rows)| summary(phase, label, rows)).collect();
+    if let Some(path) = &args.csv {
+        let text = csv(&rows);
+        write_atomic(path, |file| file.write_all(text.as_bytes()))?;
+    }
+    if context.json {
+        return context.print_json(&table);
+    }
+    print(&table);
+    Ok(())
+}
+
+/// The NIfTI files of a folder, in order.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let failed = |e: std::io::Error| Error::file(folder, format!("cannot be read: {e}"));
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".nii") || name.ends_with(".nii.gz") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    if names.is_empty() {
+        return Err(Error::file(folder, "expected masks (.nii, .nii.gz) in it, found none"));
+    }
+    Ok(names)
+}
+
+fn phase(name: &str) -> Result<String> {
+    let stem = name.trim_end_matches(".gz").trim_end_matches(".nii");
+    let stem = stem.strip_suffix("_mask").unwrap_or(stem);
+    let found = Phase::ALL.into_iter().map(|p| p.to_string()).find(|p| stem.starts_with(p) || stem.ends_with(p));
+    let all = || Phase::ALL.map(|p| p.to_string()).join(", ");
+    found.ok_or_else(|| Error::Usage(format!("--by-phase: expected {name} to begin or end with one of {}", all())))
+}
+
+fn compare(name: &str, phase: &str, paths: [&Path; 2], rows: &mut Vec<Row>) -> Result<()> {
+    let masks = paths.map(|path| nifti::read_labels(path).and_then(|i| i.volume.to_labels()));
+    let [found, truth] = masks;
+    let (found, truth): (Volume, Volume) = (found?, truth?);
+    if !found.grid().matches(&truth.grid()) {
+        let [expected, other] = [&truth, &found].map(|v| format!("{:?} at {:?}", v.shape, v.affine.0));
+        return Err(Error::file(paths[0], format!("lies on another grid: expected {expected}, found {other}")));
+    }
+    let (Voxels::U8(a), Voxels::U8(b)) = (&found.voxels, &truth.voxels) else {
+        return Err(Error::file(paths[0], "expected labels"));
+    };
+    let spacing @ [z, y, x] = truth.spacing();
+    let millilitres = x * y * z / 1000.0;
+    for (label, is) in [("kidney", (|l| l == 1 || l == 2) as fn(u8) -> bool), ("tumour", |l| l == 2)] {
+        let [a, b] = [a, b].map(|labels| labels.iter().map(|l| is(*l)).collect::<Vec<bool>>());
+        let count = |mask: &[bool]| mask.iter().filter(|m| **m).count() as f64;
+        let both = a.iter().zip(&b).filter(|(a, b)| **a && **b).count() as f64;
+        let all = count(&a) + count(&b);
+        rows.push(Row {
+            case: name.to_owned(),
+            phase: phase.to_owned(),
+            label,
+            // Nothing found where nothing is: agreement.
+            dice: if all > 0.0 { 2.0 * both / all } else { 1.0 },
+            volumes: [count(&a), count(&b)].map(|n| n * millilitres),
+            distances: stats::surface_distances(&a, &b, truth.shape, spacing),
+        });
+    }
+    Ok(())
+}
+
+fn spread(values: &[f64]) -> Option<Spread> {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    (!values.is_empty()).then(|| Spread { mean, sd: if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 } })
+}
+
+fn summary(phase: &str, label: &'static str, rows: &[&Row]) -> Summary {
+    let of = |f: &dyn Fn(&Row) -> Option<f64>| spread(&rows.iter().filter_map(|r| f(r)).collect::<Vec<_>>());
+    let error = |r: &Row| (r.volumes[1] > 0.0).then(|| (r.volumes[0] - r.volumes[1]) / r.volumes[1]);
+    Summary {
+        phase: phase.into(),
+        label,
+        cases: rows.len(),
+        dice: of(&|r| Some(r.dice)).unwrap_or(Spread { mean: f64::NAN, sd: f64::NAN }),
+        volume_error: of(&error),
+        hausdorff_95_mm: of(&|r| r.distances.map(|d| d.hausdorff_95)),
+        average_distance_mm: of(&|r| r.distances.map(|d| d.average)),
+        without_distance: rows.iter().filter(|r| r.distances.is_none()).count(),
+    }
+}
+
+fn csv(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "case,phase,label,dice,volume_ml,true_volume_ml,hausdorff_95_mm,hausdorff_mm,average_distance_mm\n",
+    );
+    for Row { case, phase, label, dice, volumes: [found, truth], distances } in rows {
+        let distances =
+            distances.map_or(",,".to_owned(), |d| format!("{},{},{}", d.hausdorff_95, d.hausdorff, d.average));
+        let case = case.replace('"', "\"\"");
+        let _ = writeln!(text, "\"{case}\",{phase},{label},{dice},{found},{truth},{distances}");
+    }
+    text
+}
+
+fn print(table: &[Summary]) {
+    say!(
+        "{:<14} {:<7} {:>5} {:>17} {:>17} {:>15} {:>15}",
+        "phase",
+        "label",
+        "cases",
+        "Dice",
+        "volume error",
+        "HD95 mm",
+        "average mm"
+    );
+    let cell = |s: &Option<Spread>, scale: f64, unit: &str| {
+        s.as_ref().map_or("-".into(), |s| format!("{:.2} +- {:.2}{unit}", s.mean * scale, s.sd * scale))
+    };
+    for line in table {
+        let dice = format!("{:.4} +- {:.4}", line.dice.mean, line.dice.sd);
+        let volume = cell(&line.volume_error, 100.0, " %");
+        let [far, average] = [&line.hausdorff_95_mm, &line.average_distance_mm].map(|s| cell(s, 1.0, ""));
+        say!("{:<14} {:<7} {:>5} {dice:>17} {volume:>17} {far:>15} {average:>15}", line.phase, line.label, line.cases);
+        if line.without_distance > 0 {
+            say!("{:<14} {} without a distance: one of the masks is empty", "", line.without_distance);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `nephron info`: what an image is, as nephron reads it.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::Context;
+use nephron::error::Result;
+use nephron::io::nifti::{self, GeometrySource, Image, Version};
+
+/// Shape, spacing, orientation, dtype and geometry source of an image.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A NIfTI image (.nii, .nii.gz, .hdr or .img)
+    file: PathBuf,
+}
+
+/// The JSON of `info`. Axes are the file's own, (i, j, k).
+#[derive(Serialize)]
+struct Info {
+    file: PathBuf,
+    format: &'static str,
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    orientation: String,
+    dtype: String,
+    loaded_as: String,
+    geometry: &'static str,
+    sform_code: i64,
+    qform_code: i64,
+    slope: f64,
+    inter: f64,
+    minimum: Option<f32>,
+    maximum: Option<f32>,
+    not_finite: usize,
+    affine: [[f64; 4]; 3],
+    warnings: Vec<String>,
+}
+
+impl Info {
+    fn of(file: PathBuf, image: Image) -> Self {
+        let Image { volume, header, warnings } = image;
+        let [d, h, w] = volume.shape;
+        let range = volume.voxels.range();
+        let (slope, inter) = header.scale.unwrap_or((1.0, 0.0));
+        Self {
+            file,
+            format: match header.version {
+                Version::One => "NIfTI-1",
+                Version::Two => "NIfTI-2",
+            },
+            shape: [w, h, d],
+            spacing_mm: volume.affine.spacing(),
+            orientation: volume.orientation().to_string(),
+            dtype: header.stored.to_string(),
+            loaded_as: volume.voxels.dtype().to_string(),
+            geometry: match header.geometry.source {
+                GeometrySource::Sform => "sform",
+                GeometrySource::Qform => "qform",
+                GeometrySource::Pixdim => "pixdim",
+            },
+            sform_code: header.geometry.sform_code,
+            qform_code: header.geometry.qform.map_or(0, |qform| qform.code),
+            slope,
+            inter,
+            minimum: range.map(|(low, _)| low),
+            maximum: range.map(|(_, high)| high),
+            not_finite: volume.not_finite(),
+            affine: volume.affine.0,
+            warnings,
+        }
+    }
+
+    fn print(&self) {
+        let [i, j, k] = self.shape;
+        let [x, y, z] = self.spacing_mm;
+        say!("{}: {}", self.file.display(), self.format);
+        say!("shape        {i} x {j} x {k} (i, j, k)");
+        say!("spacing      {x:.4} x {y:.4} x {z:.4} mm");
+        say!("orientation  {}", self.orientation);
+        say!("dtype        {}, loaded as {}", self.dtype, self.loaded_as);
+        say!("geometry     {} (sform code {}, qform code {})", self.geometry, self.sform_code, self.qform_code);
+        say!("scaling      slope {}, inter {}", self.slope, self.inter);
+        match (self.minimum, self.maximum) {
+            (Some(low), Some(high)) => say!("values       {low} to {high}"),
+            _ => say!("values       all NaN"),
+        }
+        if self.not_finite > 0 {
+            say!("not finite   {} voxels", self.not_finite);
+        }
+        say!("affine       index (i, j, k) to RAS+ mm");
+        for [a, b, c, t] in self.affine {
+            say!("             {a:12.6} {b:12.6} {c:12.6} {t:12.4}");
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let info = Info::of(args.file.clone(), nifti::read(&args.file)?);
+    for warning in &info.warnings {
+        eprintln!("warning: {}: {warning}", args.file.display());
+    }
+    if context.json {
+        return context.print_json(&info);
+    }
+    info.print();
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! The command line: one file for each verb, with its arguments and a `run` function.
+
+/// A line on standard output, as `println!`, but a reader that went away (`nephron devices | head -1`) is no failure.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::write_line(format_args!($($text)*))
+    };
+}
+
+mod bench;
+mod classify;
+mod demo;
+mod devices;
+mod diagnose;
+mod evaluate;
+mod info;
+mod lesion;
+mod op;
+mod patients;
+mod phantom;
+mod register;
+mod resample;
+mod segment;
+mod trace;
+mod warp;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use nephron::device::{Device, DeviceSpec};
+use nephron::error::{Error, Result};
+
+/// GPU kernels for 3D medical imaging, and a kidney-cancer CT pipeline built from them.
+#[derive(Debug, Parser)]
+#[command(name = "nephron", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// auto, cpu, cuda[:n] or vulkan[:n]
+    #[arg(long, global = true, default_value = "auto", value_parser = parse_device)]
+    device: DeviceSpec,
+    /// Threads of the CPU backend (all cores if not given)
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Machine-readable result on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// Write a timeline of the ops to FILE, in Chrome's trace format; on a GPU each op is then waited for
+    #[arg(long, global = true, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Write the source of every kernel that is compiled for a GPU to DIR, with what it takes there
+    #[cfg(feature = "gpu")]
+    #[arg(long, global = true, value_name = "DIR")]
+    dump: Option<PathBuf>,
+    /// Time the likely kernels for each convolution on a GPU and keep the fastest, for later runs too
+    #[cfg(feature = "gpu")]
+    #[arg(long, global = true)]
+    tune: bool,
+    /// Let convolutions of f32 round their operands to tf32 where a GPU multiplies those faster
+    #[cfg(feature = "gpu")]
+    #[arg(long, global = true)]
+    tf32: bool,
+    /// Say more on standard error
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Backends and adapters, their limits and features, and why one is missing.
+    Devices,
+    /// Shape, spacing, orientation, dtype and geometry source of an image.
+    Info(info::Args),
+    /// Resample an image onto a new grid.
+    Resample(resample::Args),
+    /// Segment kidneys and tumours.
+    Segment(segment::Args),
+    /// Align a moving mask, and images with it, to a fixed mask.
+    Register(Box<register::Args>),
+    /// Move images and masks by transforms that were found before.
+    Warp(warp::Args),
+    /// Subtype probabilities from aligned phases and masks.
+    Classify(classify::Args),
+    /// The whole pipeline: scans in, masks, aligned phases and probabilities out.
+    Diagnose(diagnose::Args),
+    /// Figures over a cohort from the results of single cases.
+    Evaluate(evaluate::Args),
+    /// Make a synthetic multi-phase patient with ground truth.
+    Phantom(phantom::Args),
+    /// Run the whole pipeline on a synthetic patient.
+    Demo(demo::Args),
+    /// Run one operation on .npy arrays.
+    Op(op::Args),
+    /// Time operations and networks, each checked first.
+    Bench(bench::Args),
+}
+
+/// Ends the program where the line can't be written: quietly when nobody reads any more, otherwise with one line.
+fn write_line(text: fmt::Arguments<'_>) {
+    if let Err(error) = writeln!(io::stdout().lock(), "{text}") {
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        eprintln!("error: standard output: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn parse_device(text: &str) -> Result<DeviceSpec, String> {
+    text.parse().map_err(|e: Error| e.to_string())
+}
+
+/// What every verb gets: the options that all of them share.
+pub(crate) struct Context {
+    spec: DeviceSpec,
+    pub(crate) json: bool,
+    pub(crate) verbose: u8,
+}
+
+impl Context {
+    /// Opens the device that the user asked for. Verbs call it after they have checked their arguments and files.
+    pub(crate) fn device(&self) -> Result<Device> {
+        let device = Device::open(self.spec)?;
+        if self.verbose > 0 {
+            eprintln!("device: {}", device.name());
+        }
+        Ok(device)
+    }
+
+    /// One JSON object on one line, the last line of standard output.
+    pub(crate) fn print_json(&self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(value).map_err(|e| Error::Data(format!("result: {e}")))?;
+        say!("{text}");
+        Ok(())
+    }
+
+    /// A progress bar on standard error, silent where that is no terminal.
+    pub(crate) fn progress(&self, length: u64, what: &str) -> ProgressBar {
+        let target =
+            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(length), target);
+        if let Ok(style) = ProgressStyle::with_template("{msg:24} {bar:40} {pos}/{len} {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+}
+
+/// Parses the command line, runs the verb; one line on standard error and exit code 1 or 2 when it fails.
+pub fn main() -> ExitCode {
+    let parsed = match Cli::try_parse() {
+        Ok(cli) => Ok(cli),
+        Err(help) if !help.use_stderr() => help.exit(),
+        Err(wrong) => Err(usage(&wrong)),
+    };
+    match parsed.and_then(execute) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// As [`main`] with arguments from elsewhere, the first being the program's name, and the error returned.
+///
+/// # Errors
+/// Whatever the verb fails with; wrong arguments are [`Error::Usage`].
+pub fn run_from<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>) -> Result<()> {
+    execute(Cli::try_parse_from(args).map_err(|e| usage(&e))?)
+}
+
+/// A wrong call in one line: what clap says before it goes on to the usage.
+fn usage(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|mark| text.find(mark)).min();
+    let said = text[..end.unwrap_or(text.len())].trim_start_matches("error:");
+    Error::Usage(said.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn execute(cli: Cli) -> Result<()> {
+    set_threads(cli.threads)?;
+    #[cfg(feature = "gpu")]
+    {
+        nephron::ops::say_choices(cli.verbose > 0);
+        nephron::ops::tune_convolutions(cli.tune);
+        nephron::ops::allow_tf32(cli.tf32);
+    }
+    if cli.trace.is_some() {
+        nephron::ops::record_timeline();
+    }
+    #[cfg(feature = "gpu")]
+    cli.dump.as_deref().map_or(Ok(()), nephron::device::dump_kernels)?;
+    let done = run(&cli.verb, Context { spec: cli.device, json: cli.json, verbose: cli.verbose });
+    // What a run that failed has done is worth reading too; its own error comes first.
+    let traced = cli.trace.as_deref().map_or(Ok(()), trace::write);
+    #[cfg(feature = "gpu")]
+    if cli.dump.is_some() {
+        let kernels = nephron::device::finish_kernel_dump();
+        return done.and(traced).and(kernels.map(|count| {
+            if count == 0 {
+                eprintln!("warning: no kernel was compiled: the run was on the CPU");
+            }
+        }));
+    }
+    done.and(traced)
+}
+
+fn set_threads(threads: Option<u32>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads as usize)
+        .build_global()
+        .map_err(|e| Error::Data(format!("threads: {e}")))
+}
+
+fn run(verb: &Verb, context: Context) -> Result<()> {
+    match verb {
+        Verb::Devices => devices::run(&context),
+        Verb::Info(args) => info::run(args, &context),
+        Verb::Resample(args) => resample::run(args, &context),
+        Verb::Segment(args) => segment::run(args, &context),
+        Verb::Register(args) => register::run(args, &context),
+        Verb::Warp(args) => warp::run(args, &context),
+        Verb::Classify(args) => classify::run(args, &context),
+        Verb::Diagnose(args) => diagnose::run(args, &context),
+        Verb::Evaluate(args) => evaluate::run(args, &context),
+        Verb::Phantom(args) => phantom::run(args, &context),
+        Verb::Demo(args) => demo::run(args, &context),
+        Verb::Op(args) => op::run(args, &context),
+        Verb::Bench(args) => bench::run(args, &context),
+    }
+}

@@ -1,0 +1,155 @@
+//! .npy arrays to tensors and back: the one place where an op's array layout meets ours.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use nephron::device::Device;
+use nephron::error::{Error, Result};
+use nephron::io::npy;
+use nephron::tensor::{DType, Shape, Tensor};
+
+/// The `--in` files of one call, read when the op asks for them.
+pub(super) struct Inputs<'a> {
+    files: Vec<(String, PathBuf)>,
+    device: &'a Device,
+    dtype: DType,
+    known: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Inputs<'a> {
+    pub(super) fn new(files: Vec<(String, PathBuf)>, device: &'a Device, dtype: DType) -> Self {
+        Self { files, device, dtype, known: RefCell::default() }
+    }
+
+    fn file(&self, name: &'static str) -> Option<&Path> {
+        self.known.borrow_mut().push(name);
+        self.files.iter().find(|(known, _)| known == name).map(|(_, path)| path.as_path())
+    }
+
+    fn required(&self, name: &'static str) -> Result<&Path> {
+        self.file(name).ok_or_else(|| Error::Usage(format!("input '{name}' is needed: --in {name}=F.npy")))
+    }
+
+    /// [n, c, d, h, w] in PyTorch's order.
+    pub(super) fn tensor(&self, name: &'static str) -> Result<Tensor> {
+        let path = self.required(name)?;
+        let (shape, data) = npy::read_f32(path)?;
+        Tensor::from_ncdhw(self.device, axes::<5>(path, &shape)?, self.dtype, &data)
+    }
+
+    /// One value a channel, [c].
+    pub(super) fn vector(&self, name: &'static str) -> Result<Tensor> {
+        self.vector_at(self.required(name)?)
+    }
+
+    /// One value a channel, [c], that may be missing.
+    pub(super) fn optional_vector(&self, name: &'static str) -> Result<Option<Tensor>> {
+        self.file(name).map(|path| self.vector_at(path)).transpose()
+    }
+
+    fn vector_at(&self, path: &Path) -> Result<Tensor> {
+        let (shape, data) = npy::read_f32(path)?;
+        axes::<1>(path, &shape)?;
+        Tensor::vector(self.device, &data)
+    }
+
+    /// Sampling points [n, d, h, w, 3], (x, y, z): our channels-last order already.
+    pub(super) fn grid(&self, name: &'static str) -> Result<Tensor> {
+        let path = self.required(name)?;
+        let (shape, data) = npy::read_f32(path)?;
+        let [n, d, h, w, three] = axes::<5>(path, &shape)?;
+        if three != 3 {
+            return Err(Error::file(path, format!("expected a grid [n, d, h, w, 3], found shape {shape:?}")));
+        }
+        Tensor::from_ndhwc(self.device, [n, 3, d, h, w], DType::F32, data)
+    }
+
+    /// Affine matrices [n, 3, 4].
+    pub(super) fn thetas(&self, name: &'static str) -> Result<Tensor> {
+        let path = self.required(name)?;
+        let (shape, data) = npy::read_f32(path)?;
+        match axes::<3>(path, &shape)? {
+            [n, 3, 4] => Tensor::from_ndhwc(self.device, [n, 1, 1, 3, 4], DType::F32, data),
+            _ => Err(Error::file(path, format!("expected matrices [n, 3, 4], found shape {shape:?}"))),
+        }
+    }
+
+    /// One affine matrix [3, 4] on the host.
+    pub(super) fn theta(&self, name: &'static str) -> Result<[[f64; 4]; 3]> {
+        let path = self.required(name)?;
+        let (shape, data) = npy::read_f32(path)?;
+        if shape != [3, 4] {
+            return Err(Error::file(path, format!("expected a matrix [3, 4], found shape {shape:?}")));
+        }
+        Ok(std::array::from_fn(|r| std::array::from_fn(|c| f64::from(data[r * 4 + c]))))
+    }
+
+    /// Labels [n, d, h, w], or [d, h, w] with n = 1.
+    pub(super) fn labels(&self, name: &'static str) -> Result<Tensor> {
+        let path = self.required(name)?;
+        let (shape, data) = npy::read_u8(path)?;
+        let shape = match shape.as_slice() {
+            &[d, h, w] => [1, 1, d, h, w],
+            _ => {
+                let [n, d, h, w] = axes::<4>(path, &shape)?;
+                [n, 1, d, h, w]
+            }
+        };
+        Tensor::from_u8(self.device, shape, data)
+    }
+
+    /// Refuses inputs that nothing asked for.
+    pub(super) fn refuse_unknown(&self, op: &str) -> Result<()> {
+        let known = self.known.borrow();
+        match self.files.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some((name, _)) => {
+                Err(Error::Usage(format!("{op} has no input '{name}' (it takes: {})", known.join(", "))))
+            }
+        }
+    }
+}
+
+fn axes<const N: usize>(path: &Path, shape: &[usize]) -> Result<[usize; N]> {
+    shape.try_into().map_err(|_| Error::file(path, format!("expected {N} axes, found shape {shape:?}")))
+}
+
+/// A result and the array it becomes.
+pub(super) enum Output {
+    /// [n, c, d, h, w] in PyTorch's order.
+    Tensor(Tensor),
+    /// One value a channel, [c].
+    Vector(Tensor),
+    /// [n, d, h, w, 3].
+    Grid(Tensor),
+    /// [1].
+    Scalar(f64),
+    /// [3, 4].
+    Matrix([[f64; 4]; 3]),
+}
+
+impl Output {
+    pub(super) fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Tensor(t) => t.shape().to_vec(),
+            Self::Vector(t) => vec![t.len()],
+            Self::Grid(t) => grid_shape(t.shape()),
+            Self::Scalar(_) => vec![1],
+            Self::Matrix(_) => vec![3, 4],
+        }
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let data = match self {
+            Self::Tensor(t) => t.to_ncdhw()?,
+            Self::Vector(t) | Self::Grid(t) => t.to_ndhwc()?,
+            Self::Scalar(value) => vec![*value as f32],
+            Self::Matrix(rows) => rows.iter().flatten().map(|v| *v as f32).collect(),
+        };
+        npy::write_f32(path, &self.shape(), &data)
+    }
+}
+
+fn grid_shape([n, c, d, h, w]: Shape) -> Vec<usize> {
+    vec![n, d, h, w, c]
+}

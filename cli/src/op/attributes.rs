@@ -1,0 +1,97 @@
+//! `--attr k=v`: read by the op that knows the name; one that no op read is refused.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use nephron::error::{Error, Result};
+use nephron::ops::Channels;
+
+/// The attributes of one call. Each getter notes that its name was asked for.
+pub(super) struct Attributes {
+    given: BTreeMap<String, String>,
+    known: RefCell<Vec<&'static str>>,
+}
+
+impl Attributes {
+    pub(super) fn parse(pairs: &[String]) -> Result<Self> {
+        let mut given = BTreeMap::new();
+        for pair in pairs {
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| Error::Usage(format!("--attr takes NAME=VALUE, found '{pair}'")))?;
+            if given.insert(name.to_owned(), value.to_owned()).is_some() {
+                return Err(Error::Usage(format!("attribute '{name}' is given twice")));
+            }
+        }
+        Ok(Self { given, known: RefCell::default() })
+    }
+
+    fn text(&self, name: &'static str) -> Option<&str> {
+        self.known.borrow_mut().push(name);
+        self.given.get(name).map(String::as_str)
+    }
+
+    /// One value, or `default`.
+    pub(super) fn value<T: FromStr>(&self, name: &'static str, default: T) -> Result<T> {
+        match self.text(name) {
+            None => Ok(default),
+            Some(text) => text.trim().parse().map_err(|_| unreadable(name, std::any::type_name::<T>(), text)),
+        }
+    }
+
+    /// Sets of labels `2/1,2`, or the default ones.
+    pub(super) fn channels(&self, name: &'static str) -> Result<Channels> {
+        let Some(text) = self.text(name) else { return Ok(Channels::default()) };
+        text.parse().map_err(|e: Error| Error::Usage(format!("attribute '{name}' is '{text}': {e}")))
+    }
+
+    /// `N` numbers `a,b,c`; a single one stands for all.
+    pub(super) fn list<const N: usize>(&self, name: &'static str, default: [usize; N]) -> Result<[usize; N]> {
+        let Some(text) = self.text(name) else { return Ok(default) };
+        let wanted = format!("{N} whole numbers as a,b,c");
+        let numbers: Vec<usize> = text
+            .split(',')
+            .map(|t| t.trim().parse())
+            .collect::<Result<_, _>>()
+            .map_err(|_| unreadable(name, &wanted, text))?;
+        match numbers.as_slice() {
+            [one] => Ok([*one; N]),
+            many => many.try_into().map_err(|_| unreadable(name, &wanted, text)),
+        }
+    }
+
+    /// `N` numbers that must be given.
+    pub(super) fn required_list<const N: usize>(&self, name: &'static str) -> Result<[usize; N]> {
+        if !self.given.contains_key(name) {
+            return Err(Error::Usage(format!("attribute '{name}' is needed: --attr {name}=a,b,c")));
+        }
+        self.list(name, [0; N])
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&self, name: &'static str, words: &[(&str, T)], default: T) -> Result<T> {
+        let Some(text) = self.text(name) else { return Ok(default) };
+        let list = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join("|");
+        words
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| unreadable(name, &list(), text))
+    }
+
+    /// Refuses attributes that nothing asked for.
+    pub(super) fn refuse_unknown(&self, op: &str) -> Result<()> {
+        let known = self.known.borrow();
+        match self.given.keys().find(|name| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                let list = if known.is_empty() { "none".into() } else { known.join(", ") };
+                Err(Error::Usage(format!("{op} has no attribute '{name}' (it takes: {list})")))
+            }
+        }
+    }
+}
+
+fn unreadable(name: &str, expected: &str, found: &str) -> Error {
+    Error::Usage(format!("attribute '{name}': expected {expected}, found '{found}'"))
+}

@@ -1,0 +1,147 @@
+//! `nephron op`: one operation on .npy arrays in PyTorch's layout and meaning.
+
+mod arrays;
+mod attributes;
+mod table;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Context;
+use nephron::error::{Error, Result};
+use nephron::tensor::DType;
+use arrays::Inputs;
+use attributes::Attributes;
+
+/// Run one operation on .npy arrays (f32 [n, c, d, h, w] unless the README's table says otherwise).
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The operation: conv3d, instance_norm, grid_sample3d ...
+    name: String,
+    /// An input array
+    #[arg(long = "in", value_name = "NAME=F.npy", num_args = 1..)]
+    inputs: Vec<String>,
+    /// Where an output goes
+    #[arg(long = "out", value_name = "NAME=F.npy", num_args = 1..)]
+    outputs: Vec<String>,
+    /// An attribute: stride=2,2,2 or align_corners=true
+    #[arg(long = "attr", value_name = "K=V", num_args = 1..)]
+    attributes: Vec<String>,
+    /// Storage type of float arrays on the device
+    #[arg(long, value_parser = ["f32", "f16", "bf16"], default_value = "f32")]
+    dtype: String,
+    /// Time N runs on arrays already on the device and print the median
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    op: String,
+    device: String,
+    outputs: Vec<(String, Vec<usize>)>,
+    #[serde(flatten)]
+    timing: Option<Timing>,
+}
+
+/// Medians over the repeats. The rates count the arithmetic and the bytes that the operation needs at the least.
+#[derive(Serialize)]
+struct Timing {
+    repeat: u32,
+    median_ms: f64,
+    gflops: f64,
+    gbs: f64,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let attributes = Attributes::parse(&args.attributes)?;
+    let outputs = named_files("--out", &args.outputs)?;
+    let files = named_files("--in", &args.inputs)?;
+    let dtype = match args.dtype.as_str() {
+        "f16" => DType::F16,
+        "bf16" => DType::BF16,
+        _ => DType::F32,
+    };
+    let prepare = table::find(&args.name)?;
+    let device = context.device()?;
+    let inputs = Inputs::new(files, &device, dtype);
+    let call = prepare(&inputs, &attributes).map_err(wrong_call)?;
+    attributes.refuse_unknown(&args.name)?;
+    inputs.refuse_unknown(&args.name)?;
+
+    let results = call.run().map_err(wrong_call)?;
+    device.synchronize()?;
+    for (name, _) in &outputs {
+        if !results.iter().any(|(known, _)| known == name) {
+            let known: Vec<_> = results.iter().map(|(known, _)| *known).collect();
+            return Err(Error::Usage(format!("{} has no output '{name}' (it gives: {})", args.name, known.join(", "))));
+        }
+    }
+    let mut shapes = Vec::new();
+    for (name, value) in results {
+        if let Some((_, path)) = outputs.iter().find(|(wanted, _)| wanted == name) {
+            value.write(path)?;
+        }
+        shapes.push((name.to_owned(), value.shape()));
+    }
+
+    let timing = args.repeat.map(|repeat| time(&call, &device, repeat)).transpose()?;
+    let report = Report { op: args.name.clone(), device: device.name(), outputs: shapes, timing };
+    if context.json {
+        return context.print_json(&report);
+    }
+    for (name, shape) in &report.outputs {
+        say!("{name}: {shape:?}");
+    }
+    if let Some(t) = &report.timing {
+        say!(
+            "median of {}: {:.4} ms, {:.2} GFLOP/s, {:.2} GB/s on {}",
+            t.repeat,
+            t.median_ms,
+            t.gflops,
+            t.gbs,
+            report.device
+        );
+    }
+    Ok(())
+}
+
+/// What an op says of its arguments, it says of this call's attributes.
+fn wrong_call(error: Error) -> Error {
+    match error {
+        Error::Argument { .. } => Error::Usage(error.to_string()),
+        other => other,
+    }
+}
+
+fn time(call: &table::Call, device: &nephron::Device, repeat: u32) -> Result<Timing> {
+    let mut ms = Vec::with_capacity(repeat as usize);
+    for _ in 0..repeat {
+        let start = Instant::now();
+        call.run()?;
+        device.synchronize()?;
+        ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    ms.sort_by(f64::total_cmp);
+    let median_ms = (ms[(ms.len() - 1) / 2] + ms[ms.len() / 2]) / 2.0;
+    let per_second = 1e3 / median_ms.max(1e-9) / 1e9;
+    Ok(Timing { repeat, median_ms, gflops: call.flops() * per_second, gbs: call.bytes() * per_second })
+}
+
+/// `NAME=FILE` pairs, each name once.
+fn named_files(option: &str, pairs: &[String]) -> Result<Vec<(String, PathBuf)>> {
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    for pair in pairs {
+        let (name, file) = pair
+            .split_once('=')
+            .ok_or_else(|| Error::Usage(format!("{option} takes NAME=FILE.npy, found '{pair}'")))?;
+        if files.iter().any(|(known, _)| known == name) {
+            return Err(Error::Usage(format!("{option}: '{name}' is given twice")));
+        }
+        files.push((name.to_owned(), PathBuf::from(file)));
+    }
+    Ok(files)
+}

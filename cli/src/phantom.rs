@@ -1,0 +1,68 @@
+//! `nephron phantom`: a synthetic patient with its truth.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::Context;
+use nephron::error::{Error, Result};
+use nephron::phantom::{PhantomOptions, generate};
+use nephron::phase::{Phase, Subtype};
+
+/// Make a synthetic multi-phase patient with ground truth.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder for the images, masks and truth.json; made when it is missing
+    dir: PathBuf,
+    /// The same seed gives the same files
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// oncocytoma, AML, chRCC, pRCC or ccRCC (drawn from the seed if not given)
+    #[arg(long, value_parser = parse::<Subtype>)]
+    subtype: Option<Subtype>,
+    /// Any of non-contrast, arterial, portal, delayed or N, A, P, D
+    #[arg(long, value_delimiter = ',', value_parser = parse::<Phase>, default_value = "N,A,P,D")]
+    phases: Vec<Phase>,
+    /// Millimetres between voxels along x,y,z
+    #[arg(long, value_name = "X,Y,Z", value_parser = triple, default_value = "1.6,1.6,3")]
+    spacing: [f64; 3],
+    /// Field of view along x,y,z in millimetres
+    #[arg(long, value_name = "X,Y,Z", value_parser = triple, default_value = "300,240,174")]
+    size: [f64; 3],
+}
+
+fn parse<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|e: Error| e.to_string())
+}
+
+fn triple(text: &str) -> Result<[f64; 3], String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|x| x.trim().parse::<f64>()).collect();
+    let numbers = numbers.map_err(|e| format!("expected three numbers X,Y,Z, found {text:?}: {e}"))?;
+    <[f64; 3]>::try_from(numbers).map_err(|n| format!("expected three numbers X,Y,Z, found {}", n.len()))
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let options = PhantomOptions {
+        seed: args.seed,
+        subtype: args.subtype,
+        phases: args.phases.clone(),
+        spacing: args.spacing,
+        size: args.size,
+    };
+    // Every argument error of `generate` is a wrong call here.
+    let patient = generate(&options).map_err(|error| match error {
+        Error::Argument { .. } => Error::Usage(error.to_string()),
+        other => other,
+    })?;
+    let paths = patient.write(&args.dir)?;
+    if context.json {
+        return context.print_json(&json!({ "files": paths, "truth": patient.truth() }));
+    }
+    let [x, y, z] = patient.tumour.diameters;
+    say!("{} of {x:.0} x {y:.0} x {z:.0} mm, seed {}", patient.subtype, patient.seed);
+    for path in &paths {
+        say!("{}", path.display());
+    }
+    Ok(())
+}

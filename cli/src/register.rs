@@ -1,0 +1,258 @@
+//! `nephron register`: a moving mask, and images with it, onto a fixed mask.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Context;
+use nephron::error::{Error, Result};
+use nephron::io::{nifti, write_atomic};
+use nephron::ops::{Interpolation, PaddingMode};
+use nephron::registration::{
+    self, Channels, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform,
+};
+
+/// Align a moving mask, and images with it, to a fixed mask.
+///
+/// Masks hold labels, by default 1 for kidney and 2 for tumour (see --channels), and may differ in shape, spacing and
+/// orientation. The folder gets transform.tfm (ITK), transform.json, result.json, and the mask and images on the fixed
+/// mask's grid under their own names. Outside the field of view masks are 0 and images their own minimum.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The mask that stays
+    #[arg(long, value_name = "MASK")]
+    fixed: PathBuf,
+    /// The mask that is moved
+    #[arg(long, value_name = "MASK")]
+    moving: PathBuf,
+    /// Images that lie as the moving mask does, and move with it
+    #[arg(long = "image", value_name = "IMG", num_args = 1..)]
+    images: Vec<PathBuf>,
+    /// Folder for the results, made where it is missing
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// The maps to look among: affine, similarity, rigid or translation
+    #[arg(long, value_name = "KIND", default_value_t = Transformation::Affine)]
+    transformation: Transformation,
+    /// The sets of labels to lay on one another, between slashes; by default tumour, and kidney with tumour
+    #[arg(long, value_name = "SETS", default_value_t = Channels::default())]
+    channels: Channels,
+    /// Where to begin: centre-of-mass, identity, or a transform file (.tfm or .json)
+    #[arg(long, value_name = "START", default_value = "centre-of-mass")]
+    start: String,
+    /// world: no motion means the same millimetre; grid: the same place between -1 and 1, as the authors' code has it
+    /// (needs --resolution full)
+    #[arg(long, value_name = "SPACE", default_value = "world", value_parser = parse_space)]
+    space: Space,
+    /// What the moving mask is outside its grid: border or zeros
+    #[arg(long, value_name = "RULE", default_value = "border", value_parser = parse_padding)]
+    padding: PaddingMode,
+    /// Normalised coordinates: true, -1 and 1 are the centres of the outer voxels; false, their outer edges
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    align_corners: bool,
+    /// The term that smooths Dice
+    #[arg(long, value_name = "S", default_value_t = RegistrationOptions::default().smooth)]
+    smooth: f64,
+    /// Adam's learning rate
+    #[arg(long, value_name = "RATE", default_value_t = RegistrationOptions::default().learning_rate)]
+    learning_rate: f64,
+    /// Stop after so many iterations at the latest
+    #[arg(long, value_name = "N", default_value_t = RegistrationOptions::default().max_iterations)]
+    max_iterations: usize,
+    /// Stop when the loss falls by less than this over --window iterations
+    #[arg(long, value_name = "LOSS", default_value_t = RegistrationOptions::default().tolerance)]
+    tolerance: f64,
+    /// Iterations that --tolerance looks back over
+    #[arg(long, value_name = "N", default_value_t = RegistrationOptions::default().window)]
+    window: usize,
+    /// Voxel size in mm that finer masks are thinned out to at first, or `full`
+    #[arg(long, value_name = "MM", default_value = "2", value_parser = parse_resolution)]
+    resolution: Resolution,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Resolution {
+    Full,
+    Millimetres(f64),
+}
+
+fn parse_resolution(text: &str) -> Result<Resolution, String> {
+    match text {
+        "full" => Ok(Resolution::Full),
+        _ => text.parse().map(Resolution::Millimetres).map_err(|_| "expected millimetres or full".into()),
+    }
+}
+
+fn parse_space(text: &str) -> Result<Space, String> {
+    match text {
+        "world" => Ok(Space::World),
+        "grid" => Ok(Space::Grid),
+        _ => Err("expected world or grid".into()),
+    }
+}
+
+fn parse_padding(text: &str) -> Result<PaddingMode, String> {
+    match text {
+        "border" => Ok(PaddingMode::Border),
+        "zeros" => Ok(PaddingMode::Zeros),
+        _ => Err("expected border or zeros".into()),
+    }
+}
+
+fn start(text: &str) -> Result<Start> {
+    match text {
+        "centre-of-mass" => Ok(Start::CentreOfMass),
+        "identity" => Ok(Start::Identity),
+        file => transform::read(file).map(Start::Given),
+    }
+}
+
+/// result.json, and what `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    fixed: &'a Path,
+    moving: &'a Path,
+    device: String,
+    #[serde(flatten)]
+    registration: &'a Registration,
+    /// The moving mask and the images on the fixed grid.
+    warped: &'a [PathBuf],
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let outputs = outputs(args)?;
+    let options = RegistrationOptions {
+        transformation: args.transformation,
+        channels: args.channels,
+        start: start(&args.start)?,
+        space: args.space,
+        padding: args.padding,
+        align_corners: args.align_corners,
+        smooth: args.smooth,
+        learning_rate: args.learning_rate,
+        max_iterations: args.max_iterations,
+        tolerance: args.tolerance,
+        window: args.window,
+        resolution: match args.resolution {
+            Resolution::Full => None,
+            Resolution::Millimetres(mm) => Some(mm),
+        },
+    };
+    // A wrong number on the command line, found before anything is read.
+    options.validate().map_err(|e| Error::Usage(e.to_string()))?;
+    // A run that fails leaves no earlier run's answer behind.
+    remove_stale(&args.output.join("result.json"))?;
+    let fixed = warned(&args.fixed, nifti::read_labels(&args.fixed)?);
+    let moving = warned(&args.moving, nifti::read_labels(&args.moving)?);
+    let device = context.device()?;
+    let found = registration::register(&fixed.volume, &moving.volume, &device, &options).map_err(|e| {
+        Error::Data(format!("{} (fixed) and {} (moving): {e}", args.fixed.display(), args.moving.display()))
+    })?;
+    for warning in &found.warnings {
+        eprintln!("warning: {warning}");
+    }
+
+    std::fs::create_dir_all(&args.output).map_err(|e| Error::file(&args.output, format!("cannot be made: {e}")))?;
+    let grid = fixed.volume.grid();
+    let write = |image: &nifti::Image, path: &Path, interpolation: Interpolation| {
+        let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)?;
+        nifti::write(path, &fixed.with_volume(warped))
+    };
+    write(&moving, &outputs[0], Interpolation::Nearest)?;
+    for (path, output) in args.images.iter().zip(&outputs[1..]) {
+        let image = warned(path, nifti::read_ct(path)?);
+        if image.volume.grid().is_apart_from(&moving.volume.grid())? {
+            eprintln!("warning: {}: lies wholly outside the moving mask's grid", path.display());
+        }
+        write(&image, output, Interpolation::Linear)?;
+    }
+    transform::write_itk(args.output.join("transform.tfm"), &found.transform)?;
+    transform::write_json(args.output.join("transform.json"), &found, &grid, &moving.volume.grid())?;
+    let report = Report {
+        fixed: &args.fixed,
+        moving: &args.moving,
+        device: device.name(),
+        registration: &found,
+        warped: &outputs,
+    };
+    let text = serde_json::to_string_pretty(&report).map_err(|e| Error::Data(format!("result: {e}")))?;
+    write_atomic(args.output.join("result.json"), |file| {
+        use std::io::Write;
+        writeln!(file, "{text}")
+    })?;
+    if context.json {
+        return context.print_json(&report);
+    }
+    print(&found, &args.channels);
+    say!("{}", args.output.display());
+    Ok(())
+}
+
+fn remove_stale(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(Error::file(path, format!("cannot be replaced: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says what is odd about a file.
+fn warned(path: &Path, image: nifti::Image) -> nifti::Image {
+    for warning in &image.warnings {
+        eprintln!("warning: {}: {warning}", path.display());
+    }
+    image
+}
+
+/// Where the moving mask and the images go: their own names (pairs of files become .nii.gz), no two the same, none the
+/// input itself.
+fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
+    let inputs: Vec<&Path> = std::iter::once(&args.moving).chain(&args.images).map(PathBuf::as_path).collect();
+    let mut outputs: Vec<PathBuf> = Vec::new();
+    for input in &inputs {
+        let Some(name) = input.file_name() else {
+            return Err(Error::Usage(format!("{}: expected the name of a file", input.display())));
+        };
+        let mut output = args.output.join(name);
+        if nifti::expect_name(&output).is_err() {
+            output.set_extension("nii.gz");
+        }
+        if let Some(other) = outputs.iter().position(|o| *o == output) {
+            return Err(Error::Usage(format!(
+                "{} and {} would both be written to {}",
+                inputs[other].display(),
+                input.display(),
+                output.display()
+            )));
+        }
+        let place = output.canonicalize().ok();
+        let same = |input: &Path| place.is_some() && input.canonicalize().ok() == place;
+        if same(&args.fixed) || inputs.iter().any(|input| same(input)) {
+            return Err(Error::Usage(format!("{} is an input, choose another folder", output.display())));
+        }
+        outputs.push(output);
+    }
+    Ok(outputs)
+}
+
+fn print(found: &Registration, channels: &Channels) {
+    let usual = *channels == Channels::default();
+    let [all, second] = if usual { ["kidney", "tumour"] } else { ["all labels", "label 2"] };
+    say!("{:<16} {all:>14} {second:>14}", "Dice soft/hard");
+    let row = |name: &str, overlap: &Overlap| {
+        let both = |d: registration::Dice| format!("{:.4}/{:.4}", d.soft, d.hard);
+        say!("{name:<16} {:>14} {:>14}", both(overlap.kidney), overlap.tumour.map_or_else(|| "none".to_owned(), both));
+    };
+    row("identity", &found.identity);
+    row("centre of mass", &found.centre_of_mass);
+    row("aligned", &found.aligned);
+    // The default ones are the table's columns.
+    for channel in found.channels.iter().filter(|_| !usual) {
+        let labels: Vec<String> = channel.labels.iter().map(u8::to_string).collect();
+        say!("channel {}: Dice {:.4}, weight {:.2}", labels.join(","), channel.dice, channel.weight);
+    }
+    say!("{} after {} iterations, {:.2} s", found.outcome, found.iterations, found.seconds);
+}

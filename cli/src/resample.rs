@@ -1,0 +1,132 @@
+//! `nephron resample`: an image on a new grid.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Context;
+use nephron::error::{Error, Result};
+use nephron::io::nifti;
+use nephron::ops::Interpolation;
+use nephron::volume::Grid;
+
+/// Resample an image onto a new grid.
+///
+/// Points outside the input's field of view become 0 in uint8 masks and the image's minimum in anything else. uint8
+/// and int16 stay what they are with --interp nearest; everything else is written as float32.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A NIfTI image (.nii, .nii.gz, .hdr or .img)
+    input: PathBuf,
+    /// The result, .nii or .nii.gz
+    output: PathBuf,
+    #[command(flatten)]
+    target: Target,
+    /// How a value between voxels is made
+    #[arg(long, value_enum, default_value_t = Interp::Linear)]
+    interp: Interp,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// Voxel size in mm along the file's own axes; the field of view keeps its centre
+    #[arg(long, value_name = "X,Y,Z", value_parser = parse_spacing)]
+    spacing: Option<[f64; 3]>,
+    /// The grid of this image
+    #[arg(long, value_name = "REF")]
+    like: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Interp {
+    Linear,
+    Nearest,
+    Cubic,
+}
+
+impl From<Interp> for Interpolation {
+    fn from(interp: Interp) -> Self {
+        match interp {
+            Interp::Linear => Self::Linear,
+            Interp::Nearest => Self::Nearest,
+            Interp::Cubic => Self::Cubic,
+        }
+    }
+}
+
+fn parse_spacing(text: &str) -> Result<[f64; 3], String> {
+    let numbers: Vec<f64> = text
+        .split(',')
+        .map(|n| n.trim().parse().map_err(|_| format!("'{n}' is not a number")))
+        .collect::<Result<_, _>>()?;
+    let spacing: [f64; 3] =
+        numbers.try_into().map_err(|n: Vec<f64>| format!("expected three numbers X,Y,Z, found {}", n.len()))?;
+    if spacing.iter().all(|s| s.is_finite() && *s > 0.0) {
+        Ok(spacing)
+    } else {
+        Err("expected millimetres above 0".into())
+    }
+}
+
+/// The JSON of `resample`. Axes are the file's own, (i, j, k).
+#[derive(Serialize)]
+struct Report {
+    output: PathBuf,
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    dtype: String,
+    device: String,
+    /// Of the resampling itself, transfers to and from the device included, files not.
+    seconds: f64,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    nifti::expect_name(&args.output).map_err(|e| Error::Usage(e.to_string()))?;
+    let image = nifti::read_ct(&args.input)?;
+    warn(&args.input, &image);
+    let grid = match (&args.target.spacing, &args.target.like) {
+        (Some(spacing), _) => Grid::with_spacing(&image.volume, *spacing)?,
+        (None, Some(like)) => {
+            let reference = nifti::read(like)?;
+            warn(like, &reference);
+            reference.volume.grid()
+        }
+        (None, None) => image.volume.grid(),
+    };
+    if grid.is_apart_from(&image.volume.grid())? {
+        eprintln!("warning: {}: lies wholly outside the new grid", args.input.display());
+    }
+    let device = context.device()?;
+    let start = Instant::now();
+    let volume = image.volume.resample_to(&grid, args.interp.into(), &device)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let result = image.with_volume(volume);
+    nifti::write(&args.output, &result)?;
+
+    let [d, h, w] = grid.shape;
+    let report = Report {
+        output: args.output.clone(),
+        shape: [w, h, d],
+        spacing_mm: grid.affine.spacing(),
+        dtype: result.volume.voxels.dtype().to_string(),
+        device: device.name(),
+        seconds,
+    };
+    if context.json {
+        return context.print_json(&report);
+    }
+    let ([i, j, k], [x, y, z]) = (report.shape, report.spacing_mm);
+    say!("{}: {i} x {j} x {k} voxels of {x:.4} x {y:.4} x {z:.4} mm", report.output.display());
+    say!("{} on {} in {seconds:.3} s", report.dtype, report.device);
+    Ok(())
+}
+
+/// Says what was odd about a file.
+fn warn(path: &Path, image: &nifti::Image) {
+    for warning in &image.warnings {
+        eprintln!("warning: {}: {warning}", path.display());
+    }
+}

@@ -1,0 +1,159 @@
+//! `nephron evaluate` over cohorts.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support;
+
+/// 40 cases of three classes, two readers.
+fn write_cohort(folder: &Path) {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let (mut scores, mut truth) = ("case,aml,ccRCC,pRCC\n".to_owned(), "case,truth\n".to_owned());
+    let mut readers = "case,reader,first,second\n".to_owned();
+    for case in 0..40 {
+        let class = case % 3;
+        let mut row: [f64; 3] =
+            std::array::from_fn(|i| rng.random_range(0.05..1.0) + if i == class { 0.4 } else { 0.0 });
+        let sum: f64 = row.iter().sum();
+        row.iter_mut().for_each(|v| *v /= sum);
+        scores += &format!("p{case},{},{},{}\n", row[0], row[1], row[2]);
+        truth += &format!("p{case},{}\n", ["aml", "CCRCC", "2"][class]);
+        readers += &format!("p{case},anna,{},pRCC\np{case},ben,{},\n", rng.random_range(0..3), class);
+    }
+    for (name, text) in [("scores.csv", scores), ("truth.csv", truth), ("readers.csv", readers)] {
+        std::fs::write(folder.join(name), text).expect("written");
+    }
+}
+
+fn evaluate(folder: &Path, options: &[&str]) -> (Option<i32>, String, String) {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let call = ["evaluate", "classification", "--scores", &at("scores.csv"), "-o", &at("out")];
+    let output = support::nephron().args(call).args(options).output().expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_cohort_is_evaluated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_cohort(folder.path());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (truth, readers) = (at("truth.csv"), at("readers.csv"));
+    let (code, text, errors) = evaluate(folder.path(), &["--truth", &truth, "--readers", &readers, "--json"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let printed: Value = serde_json::from_str(text.trim()).expect("JSON");
+    let written: Value =
+        serde_json::from_slice(&std::fs::read(at("out/metrics.json")).expect("metrics")).expect("JSON");
+    assert_eq!(printed, written);
+    assert_eq!((written["cases"].as_u64(), written["schema_version"].as_u64()), (Some(40), Some(1)));
+    for class in written["classes"].as_array().expect("classes") {
+        let auc = class["auc"]["value"].as_f64().expect("an area");
+        assert!(auc > 0.6 && class["auc"]["low"].as_f64() <= Some(auc), "{class}");
+    }
+    let [anna, ben] = [0, 1].map(|i| &written["readers"][i]);
+    assert_eq!((ben["top_1_accuracy"].as_f64(), ben["name"].as_str()), (Some(1.0), Some("ben")));
+    assert!(anna["top_2_accuracy"].as_f64() > anna["top_1_accuracy"].as_f64(), "{anna}");
+    assert!(anna["p_accuracy"].as_f64() < Some(0.05), "{anna}");
+    for name in ["roc.csv", "precision_recall.csv", "confusion.csv"] {
+        assert!(std::fs::read_to_string(folder.path().join("out").join(name)).expect(name).lines().count() > 3);
+    }
+    for name in ["roc", "precision_recall"] {
+        let svg = std::fs::read_to_string(at(&format!("out/{name}.svg"))).expect("a picture");
+        assert!(svg.contains("ccRCC: "), "the legend");
+        let png = image::open(at(&format!("out/{name}.png"))).expect("a picture").into_rgb8();
+        assert!(png.pixels().filter(|p| p.0 != [255; 3]).count() > 5000, "something is drawn");
+    }
+    // Thresholds change decisions, not areas.
+    let (code, text, _) = evaluate(folder.path(), &["--truth", &truth, "--thresholds", "0,0.99,0.99", "--json"]);
+    let other: Value = serde_json::from_str(text.trim()).expect("JSON");
+    assert_eq!(code, Some(0));
+    assert_eq!(other["macro_auc"], written["macro_auc"]);
+    assert_eq!(other["classes"][0]["sensitivity"], 1.0);
+}
+
+#[test]
+fn cohorts_that_cannot_be_evaluated_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("scores.csv");
+    let truths = folder.path().join("truth.csv");
+    let readers = folder.path().join("readers.csv");
+    let refused = |scores: &str, truth: Option<&str>, reader: Option<&str>, parts: &[&str]| {
+        std::fs::write(&path, scores).expect("written");
+        let mut options: Vec<&str> = Vec::new();
+        for (option, file, text) in [("--truth", &truths, truth), ("--readers", &readers, reader)] {
+            if let Some(text) = text {
+                std::fs::write(file, text).expect("written");
+                options.extend([option, file.to_str().expect("UTF-8")]);
+            }
+        }
+        let (code, _, errors) = evaluate(folder.path(), &options);
+        assert_eq!((code, errors.lines().count()), (Some(1), 1), "{errors}");
+        assert!(parts.iter().all(|p| errors.contains(p)), "{errors}: expected {parts:?}");
+        assert!(!folder.path().join("out").exists());
+    };
+    let good = "case,truth,a,b\n1,a,0.9,0.1\n2,b,0.5,0.5\n";
+    refused("case,truth,a,b\n1,a,0.9,0.1\n2,a,0.5,0.5\n", None, None, &["two classes", "only a"]);
+    refused("case,truth,a,b\n1,a,1.9,-0.9\n", None, None, &["row 1", "between 0 and 1", "'1.9'"]);
+    refused("case,truth,a,b\n1,a,nan,0.5\n", None, None, &["between 0 and 1", "'nan'"]);
+    refused("case,truth,a,b\n1,a,0.9,0.3\n", None, None, &["row 1", "add up to 1", "1.2"]);
+    refused("case,truth,a,b\n1,c,0.9,0.1\n", None, None, &["one of a, b", "'c'"]);
+    refused("case,truth,a,b\n1,a,0.9,0.1\n1,b,0.5,0.5\n", None, None, &["row 2", "case '1'", "row 1"]);
+    refused("case,a,b\n1,0.9,0.1\n", None, None, &["column 'truth'", "--truth"]);
+    refused("case,a,b\n1,0.9,0.1\n", Some("case,truth\n2,a\n"), None, &["truth.csv", "case '1'", "found none"]);
+    refused("case,truth,a\n1,a,1\n", None, None, &["two classes or more"]);
+    refused("case,truth,a,b\n1,a,0.9\n", None, None, &["CSV"]);
+    refused(good, None, Some("case,reader,first\n7,anna,a\n"), &["readers.csv", "row 1", "'7'"]);
+    refused(good, None, Some("case,reader,first\n1,anna,x\n"), &["one of a, b", "'x'"]);
+    refused(good, None, Some("case,reader,first\n1,anna,a\n1,anna,b\n"), &["row 2", "anna", "already"]);
+    refused(good, None, Some("case,who,first\n1,anna,a\n"), &["column 'reader'", "case, who, first"]);
+}
+
+#[test]
+fn masks_are_evaluated() {
+    use nephron::io::nifti;
+    use nephron::volume::{Affine, Volume, Voxels};
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut affine = Affine::IDENTITY;
+    (affine.0[0][0], affine.0[1][1], affine.0[2][2]) = (2.0, 2.0, 3.0);
+    let write = |name: &str, labels: &dyn Fn(usize, usize, usize) -> u8| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        let voxels: Vec<u8> = (0..6 * 8 * 10).map(|i| labels(i / 80, i / 10 % 8, i % 10)).collect();
+        let volume = Volume::new([6, 8, 10], Voxels::U8(voxels.into()), affine).expect("a mask");
+        nifti::write(path, &nifti::Image::new(volume)).expect("written");
+    };
+    // A block of 4 x 4 x 4 voxels, found one voxel (2 mm) too far along x; its upper half along z tumour.
+    let block = |z: usize, y: usize, x: usize| {
+        u8::from((1..5).contains(&z) && (2..6).contains(&y) && (3..7).contains(&x)) * (1 + u8::from(z > 2))
+    };
+    write("truth/portal_1.nii.gz", &block);
+    write("found/portal_1.nii.gz", &|z, y, x| if x > 0 { block(z, y, x - 1) } else { 0 });
+    write("truth/arterial_1.nii.gz", &block);
+    write("found/arterial_1.nii.gz", &|z, y, x| block(z, y, x).min(1));
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (found, truth, csv) = (at("found"), at("truth"), at("cases.csv"));
+    let run = |options: &[&str]| {
+        let call = ["evaluate", "segmentation", "--masks", &found, "--truth", &truth];
+        let output = support::nephron().args(call).args(options).output().expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, text, errors) = run(&["--by-phase", "--csv", &csv, "--json"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let table: Value = serde_json::from_str(text.trim()).expect("JSON");
+    let line = |phase: &str, label: &str| {
+        let lines = table.as_array().expect("lines");
+        lines.iter().find(|l| l["phase"] == phase && l["label"] == label).expect("a line").clone()
+    };
+    let portal = line("portal", "kidney");
+    assert_eq!(portal["dice"]["mean"], 0.75, "{portal}");
+    assert_eq!((&portal["hausdorff_95_mm"]["mean"], &portal["volume_error"]["mean"]), (&2.0.into(), &0.0.into()));
+    let healthy = line("arterial", "tumour");
+    assert_eq!((&healthy["dice"]["mean"], &healthy["volume_error"]["mean"]), (&0.0.into(), &(-1.0).into()));
+    assert_eq!((&healthy["without_distance"], &healthy["hausdorff_95_mm"]), (&1.into(), &Value::Null));
+    assert_eq!(std::fs::read_to_string(&csv).expect("a table").lines().count(), 5);
+    std::fs::remove_file(folder.path().join("found/portal_1.nii.gz")).expect("removed");
+    let (code, _, errors) = run(&[]);
+    assert!(code == Some(1) && errors.contains("portal_1") && errors.contains("found none"), "{errors}");
+}

@@ -1,0 +1,104 @@
+//! Every op of `nephron op` against arrays that PyTorch, SciPy and MONAI computed in f64 (golden/make.py).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nephron::io::npy;
+use nephron::io::weights::Weights;
+use nephron::{Device, cli};
+use serde_json::Value;
+
+use crate::support::{self, compiles_only, devices};
+
+fn golden(file: &str) -> std::path::PathBuf {
+    support::root().join("tests/golden").join(file)
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("{key} of {value}"))
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().unwrap_or_else(|| panic!("{key} of {value}"))
+}
+
+/// Runs one case on a device and compares each output, element by element, with its own bound.
+fn run(case: &Value, arrays: &Weights, device: &Device, folder: &Path) {
+    let (name, op) = (text(case, "name"), text(case, "op"));
+    let mut args: Vec<String> = vec!["nephron".into(), "op".into(), op.into(), "--device".into(), device.name()];
+    for input in list(case, "inputs") {
+        let key = text(input, "name");
+        let (shape, data) = arrays.get(&format!("{name}/in/{key}")).expect("an input");
+        let path = folder.join(format!("{key}.npy"));
+        if input["labels"].as_bool().expect("a flag") {
+            let labels: Vec<u8> = data.iter().map(|v| *v as u8).collect();
+            npy::write_u8(&path, &shape, &labels).expect("a written array");
+        } else {
+            npy::write_f32(&path, &shape, &data).expect("a written array");
+        }
+        args.extend(["--in".into(), format!("{key}={}", path.display())]);
+    }
+    for attr in list(case, "attrs") {
+        args.extend(["--attr".into(), attr.as_str().expect("text").into()]);
+    }
+    let out = |key: &str| folder.join(format!("out_{key}.npy"));
+    let keys: Vec<&str> = list(case, "outputs").iter().map(|k| k.as_str().expect("text")).collect();
+    for key in &keys {
+        args.extend(["--out".into(), format!("{key}={}", out(key).display())]);
+    }
+    nephron_cli::run_from(args).unwrap_or_else(|e| panic!("{name} on {}: {e}", device.name()));
+    for key in keys {
+        let (shape, got) = npy::read_f32(out(key)).expect("an output");
+        let (want_shape, want) = arrays.get(&format!("{name}/want/{key}")).expect("a golden output");
+        let (_, bound) = arrays.get(&format!("{name}/bound/{key}")).expect("a bound");
+        assert_eq!(shape, want_shape, "{name} {key} on {}", device.name());
+        if compiles_only(device) {
+            continue;
+        }
+        for (i, ((got, want), bound)) in got.iter().zip(&want).zip(&bound).enumerate() {
+            let difference = (f64::from(*got) - f64::from(*want)).abs();
+            assert!(
+                difference <= f64::from(*bound),
+                "{name} {key}[{i}] on {}: {got}, golden {want}, bound {bound:e}",
+                device.name()
+            );
+        }
+    }
+}
+
+/// All cases of the ops that `wanted` picks, on every device; says how many there were.
+fn run_all(wanted: &[&str]) {
+    let cases: Value =
+        serde_json::from_str(&std::fs::read_to_string(golden("cases.json")).expect("cases.json")).expect("json");
+    let arrays = Weights::read(golden("ops.safetensors")).expect("ops.safetensors");
+    let mut count = BTreeMap::new();
+    for case in list(&cases, "cases").iter().filter(|c| wanted.contains(&text(c, "op"))) {
+        for device in devices() {
+            let folder = tempfile::tempdir().expect("a folder");
+            run(case, &arrays, device, folder.path());
+        }
+        *count.entry(text(case, "op").to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(count.len(), wanted.len(), "every op has cases: {count:?}");
+    println!("{count:?} on {:?}", devices());
+}
+
+#[test]
+fn convolutions() {
+    run_all(&["conv3d", "conv3d_backward", "conv_transpose3d"]);
+}
+
+#[test]
+fn norms_activations_and_pools() {
+    run_all(&["instance_norm", "batch_norm", "leaky_relu", "softmax", "max_pool3d", "avg_pool3d"]);
+}
+
+#[test]
+fn sampling() {
+    run_all(&["interpolate3d", "bspline_resample3d", "grid_sample3d", "affine_grid3d", "warp3d"]);
+}
+
+#[test]
+fn losses() {
+    run_all(&["dice", "dice_ce", "affine_dice"]);
+}

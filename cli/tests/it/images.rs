@@ -1,0 +1,85 @@
+//! `nephron info` and `nephron resample`.
+
+use std::path::Path;
+
+use nephron::io::nifti;
+use nephron::volume::{Volume, Voxels};
+use tempfile::tempdir;
+
+use crate::support;
+use crate::support::nifti_file::NiftiFile;
+
+fn value(volume: &Volume, [i, j, k]: [usize; 3]) -> f32 {
+    volume.voxels.value((k * volume.shape[1] + j) * volume.shape[2] + i)
+}
+
+/// `nephron info --json` on a scaled big-endian file that has a qform alone.
+#[test]
+fn info_says_what_an_image_is() {
+    let folder = tempdir().expect("a folder");
+    let file = NiftiFile {
+        big_endian: true,
+        datatype: 512,
+        voxels: [1u16, 2, 3, 4, 5, 6].map(u16::to_be_bytes).concat(),
+        codes: [1, 0],
+        quatern: [0.0, 0.0, 1.0],
+        scale: [0.5, 1.0],
+        ..NiftiFile::new(&[1, 2, 3])
+    };
+    let path = file.write(folder.path(), "a.nii.gz");
+    let run = |json: &[&str]| {
+        let mut command = support::nephron();
+        let output = command.arg("info").arg(&path).args(json).output().expect("the command runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let info: serde_json::Value = serde_json::from_str(&run(&["--json"])).expect("one JSON object");
+    let want = serde_json::json!({
+        "file": path, "format": "NIfTI-1", "shape": [1, 2, 3], "spacing_mm": [1.0, 2.0, 3.0], "orientation": "LPS",
+        "dtype": "uint16", "loaded_as": "f32", "geometry": "qform", "sform_code": 0, "qform_code": 1,
+        "slope": 0.5, "inter": 1.0, "minimum": 1.5, "maximum": 4.0, "not_finite": 0,
+        "affine": [[-1.0, 0.0, 0.0, 0.0], [0.0, -2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]], "warnings": [],
+    });
+    assert_eq!(info, want);
+    let text = run(&[]);
+    for needle in ["1 x 2 x 3", "LPS", "uint16", "qform", "slope 0.5", "1.5 to 4"] {
+        assert!(text.contains(needle), "{text} lacks {needle}");
+    }
+}
+
+/// The verb puts masks and images on a grid, keeps their codes, and exits 2 for a wrong call.
+#[test]
+fn the_resample_verb() {
+    let folder = tempdir().expect("a folder");
+    let out = folder.path().join("out.nii.gz");
+    let ct = NiftiFile { codes: [0, 4], ..NiftiFile::new(&[6, 5, 4]) }.write(folder.path(), "ct.nii");
+    let mask = NiftiFile { datatype: 512, ..NiftiFile::new(&[6, 5, 4]) }.write(folder.path(), "mask.nii");
+    let run = |input: &Path, arguments: &[&str]| {
+        let mut command = support::nephron();
+        command.args(["resample", "--device", "cpu", "--json"]).arg(input).arg(&out).args(arguments);
+        let output = command.output().expect("the command runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = run(&ct, &["--spacing", "2,2,1.5"]);
+    assert_eq!(code, Some(0));
+    let report: serde_json::Value = serde_json::from_str(&text).expect("one JSON object");
+    assert_eq!(report["shape"], serde_json::json!([3, 5, 8]));
+    assert_eq!(report["spacing_mm"], serde_json::json!([2.0, 2.0, 1.5]));
+    let image = nifti::read(&out).expect("the result");
+    assert_eq!((image.volume.shape, image.header.geometry.sform_code), ([8, 5, 3], 4));
+    // Voxel n holds n: value = i + 6 j + 30 k, at the new centre (1, 2, 3.5) as at the old one.
+    let centre = |k| value(&image.volume, [1, 2, k]);
+    assert_eq!((centre(3) + centre(4)) / 2.0, 59.5);
+
+    assert_eq!(run(&mask, &["--like", out.to_str().expect("a name"), "--interp", "nearest"]).0, Some(0));
+    let image = nifti::read(&out).expect("the result");
+    assert_eq!(image.volume.shape, [8, 5, 3]);
+    assert!(matches!(image.volume.voxels, Voxels::I16(_)), "whole numbers stay whole numbers");
+
+    std::fs::remove_file(&out).expect("the result");
+    for wrong in [&[][..], &["--spacing", "1,2"], &["--spacing", "1,0,1"], &["--spacing", "1,1,1", "--like", "x.nii"]] {
+        assert_eq!(run(&ct, wrong).0, Some(2), "{wrong:?}");
+    }
+    assert_eq!(run(&ct, &["--like", "missing.nii"]).0, Some(1));
+    assert!(!out.exists());
+}

@@ -1,0 +1,100 @@
+//! add and concat.
+
+use nephron_compute::ops;
+use nephron_compute::ops::arithmetic::reference;
+use nephron_compute::{Device, Shape, Tensor};
+use rand::Rng;
+
+use crate::support::{assert_close, assert_exact, devices, f64s, float_types, integers, rng, tensor, uniform};
+
+const SHAPES: [Shape; 5] = [[1, 1, 1, 1, 1], [2, 3, 5, 7, 11], [1, 1, 1, 1, 257], [3, 17, 1, 1, 1], [1, 32, 4, 8, 9]];
+
+fn len(shape: Shape) -> usize {
+    shape.iter().product()
+}
+
+#[test]
+fn add_is_exact_on_whole_numbers_and_bounded_otherwise() {
+    let mut rng = rng();
+    for shape in SHAPES {
+        let (ia, ib) = (integers(&mut rng, len(shape), 100), integers(&mut rng, len(shape), 100));
+        let (a, b) = (uniform(&mut rng, len(shape)), uniform(&mut rng, len(shape)));
+        let (exact, _) = reference::add(&f64s(&ia), &f64s(&ib));
+        let (want, magnitude) = reference::add(&f64s(&a), &f64s(&b));
+        for device in devices() {
+            for dtype in float_types(device) {
+                let y = ops::add(&tensor(device, shape, dtype, &ia), &tensor(device, shape, dtype, &ib));
+                assert_exact("add", &y.expect("add"), &exact);
+                let y = ops::add(&tensor(device, shape, dtype, &a), &tensor(device, shape, dtype, &b));
+                assert_close("add", &y.expect("add"), &want, &magnitude, 1);
+            }
+        }
+    }
+}
+
+/// Concatenates tensors of `channels` over images of `shape` (its c is ignored) and compares every element.
+fn check_concat(shape: Shape, channels: &[usize]) {
+    let mut rng = rng();
+    let [n, _, d, h, w] = shape;
+    let parts: Vec<(Vec<f32>, usize)> = channels.iter().map(|&c| (uniform(&mut rng, n * c * d * h * w), c)).collect();
+    let oracle: Vec<_> = parts.iter().map(|(data, c)| (f64s(data), *c)).collect();
+    let oracle: Vec<_> = oracle.iter().map(|(data, c)| (data.as_slice(), *c)).collect();
+    let want = reference::concat(&oracle, n, d * h * w);
+    for device in devices() {
+        for dtype in float_types(device) {
+            let tensors: Vec<_> = parts.iter().map(|(x, c)| tensor(device, [n, *c, d, h, w], dtype, x)).collect();
+            let y = ops::concat(&tensors.iter().collect::<Vec<_>>()).expect("concat");
+            assert_eq!(y.shape(), [n, channels.iter().sum(), d, h, w]);
+            assert_exact(&format!("concat {channels:?}"), &y, &want);
+        }
+    }
+}
+
+#[test]
+fn concat_copies_every_channel_to_its_place() {
+    check_concat([1, 0, 1, 1, 1], &[1]);
+    check_concat([2, 0, 3, 5, 7], &[3, 1, 7]);
+    check_concat([2, 0, 1, 3, 5], &[32, 32]);
+    // Widths of 4, 2 and 1 elements at a time.
+    check_concat([1, 0, 2, 3, 3], &[8, 4]);
+    check_concat([1, 0, 2, 3, 3], &[6, 2, 4]);
+    check_concat([3, 0, 2, 2, 1], &[4, 3]);
+    check_concat([2, 0, 2, 2, 3], &[2, 0, 5]);
+    let mut rng = rng();
+    let drawn: Vec<usize> = (0..rng.random_range(1..5)).map(|_| rng.random_range(1..20)).collect();
+    check_concat([rng.random_range(1..4), 0, 3, 2, 5], &drawn);
+}
+
+#[test]
+fn empty_tensors_give_empty_results() {
+    for device in devices() {
+        let x = tensor(device, [2, 3, 0, 4, 5], nephron_compute::DType::F32, &[]);
+        assert!(ops::add(&x, &x).expect("add").is_empty());
+        assert_eq!(ops::concat(&[&x, &x]).expect("concat").shape(), [2, 6, 0, 4, 5]);
+    }
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused() {
+    let cpu = Device::Cpu;
+    let x = tensor(&cpu, [1, 2, 1, 1, 3], nephron_compute::DType::F32, &[0.0; 6]);
+    let y = tensor(&cpu, [1, 3, 1, 1, 2], nephron_compute::DType::F32, &[0.0; 6]);
+    let labels = Tensor::from_u8(&cpu, [1, 2, 1, 1, 3], vec![0; 6]).expect("labels");
+    let refused: [(nephron_compute::Result<Tensor>, [&str; 2]); 6] = [
+        (ops::add(&x, &y), ["[1, 2, 1, 1, 3]", "[1, 3, 1, 1, 2]"]),
+        (ops::add(&x, &labels), ["f32", "u8"]),
+        (ops::add(&labels, &x), ["f32", "u8"]),
+        (ops::concat(&[&x, &y]), ["[1, 3, 1, 1, 3]", "[1, 3, 1, 1, 2]"]),
+        (ops::concat(&[&x, &labels]), ["f32", "u8"]),
+        (ops::concat(&[]), ["at least 1", "0"]),
+    ];
+    for (result, [expected, found]) in refused {
+        let message = result.expect_err("does not fit").to_string();
+        assert!(message.contains(expected) && message.contains(found), "{message}");
+    }
+    for device in devices().iter().filter(|d| **d != cpu) {
+        let elsewhere = x.to_device(device).expect("a copy");
+        let message = ops::add(&x, &elsewhere).expect_err("two devices").to_string();
+        assert!(message.contains("cpu") && message.contains(&device.name()), "{message}");
+    }
+}

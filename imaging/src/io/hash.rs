@@ -1,0 +1,59 @@
+//! What a result was made from: files with their SHA-256 (FIPS 180-4).
+
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use nephron_compute::error::{Error, Result};
+
+/// A path as text for JSON, which must be UTF-8; a path need not be.
+pub(crate) fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// Bytes hashed at a time.
+const STEP: usize = 1 << 20;
+
+/// A file and what was in it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct SourceFile {
+    /// As it was called; bytes that are not UTF-8 are replaced where it is written as JSON.
+    #[serde(serialize_with = "lossy")]
+    pub file: PathBuf,
+    /// SHA-256 of its bytes, in lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+impl SourceFile {
+    /// Of bytes that are in memory.
+    pub(super) fn of(file: &Path, bytes: &[u8]) -> Self {
+        Self { file: file.to_path_buf(), sha256: digits(&Sha256::digest(bytes)) }
+    }
+}
+
+fn digits(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hashes files as they lie on disk (a .nii.gz compressed), in their order.
+///
+/// # Errors
+/// [`Error::File`] for one that cannot be read.
+pub fn hash_files(paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
+    paths.par_iter().map(|path| Ok(SourceFile { file: path.clone(), sha256: sha256(path)? })).collect()
+}
+
+fn sha256(path: &Path) -> Result<String> {
+    let (file, _) = super::open(path)?;
+    let mut reader = BufReader::with_capacity(STEP, file);
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; STEP]);
+    loop {
+        let read = reader.read(&mut buffer).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+        if read == 0 {
+            return Ok(digits(&hash.finalize()));
+        }
+        hash.update(&buffer[..read]);
+    }
+}

@@ -1,0 +1,180 @@
+//! Reading: the header is checked before anything is allocated, and memory is claimed only for voxels that the file can
+//! really hold.
+
+use std::path::{Path, PathBuf};
+
+use super::header::{Fields, Version};
+use super::source::Source;
+use super::{Header, Image, geometry};
+use nephron_compute::error::{Error, Result};
+use crate::volume::Volume;
+
+/// Reads an image. `path` may be the .nii, .nii.gz, or either file of a .hdr/.img pair.
+///
+/// Unscaled uint8 loads as [`Voxels::U8`](crate::volume::Voxels::U8); other integers whose values (scaled) are all whole numbers in i16's range as
+/// [`Voxels::I16`](crate::volume::Voxels::I16); everything else as f32. Non-finite voxels are kept: see [`read_ct`].
+///
+/// # Errors
+/// [`Error::File`], naming the file and what is wrong: missing, a folder, not NIfTI, cut short, damaged, axes of length 0 or
+/// less, true 4D, an element type other than integer or float, voxel size 0 or less, an affine that is singular or not
+/// finite, a finite slope with an inter that is not.
+pub fn read(path: impl AsRef<Path>) -> Result<Image> {
+    let path = path.as_ref();
+    let header_path = header_path(path);
+    let mut source = Source::open(&header_path)?;
+    let mut bytes = vec![0u8; Version::Two.header_bytes()];
+    let (version, order) = source
+        .fill(&mut bytes[..4])
+        .ok()
+        .and_then(|()| Version::detect([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        .ok_or_else(|| Error::file(&header_path, "is not a NIfTI file"))?;
+    bytes.truncate(version.header_bytes());
+    source.fill(&mut bytes[4..]).map_err(|e| source.error(&e, "inside its header"))?;
+    let fields = Fields::parse(version, order, &bytes).ok_or_else(|| {
+        Error::file(&header_path, "is not a NIfTI file (no NIfTI magic; ANALYZE 7.5 files have to be converted)")
+    })?;
+
+    let wrong = |reason: String| Error::file(&header_path, reason);
+    let (axes, [i, j, k]) = shape(&fields).map_err(wrong)?;
+    let number = fields.number().map_err(|name| {
+        wrong(format!(
+            "voxels of type {name} (code {}) are not supported, expected integers or floats",
+            fields.datatype
+        ))
+    })?;
+    let scale = scale(&fields).map_err(wrong)?;
+    let mut warnings = Vec::new();
+    let geometry = geometry::read(&fields, version, axes, [i, j, k], &mut warnings).map_err(wrong)?;
+
+    let claimed = || format!("its header claims {i} x {j} x {k} voxels of {number}");
+    let (count, length) = [j, k, number.size()]
+        .iter()
+        .try_fold(i, |n, &d| n.checked_mul(d))
+        .map(|length| (length / number.size(), length as u64))
+        .ok_or_else(|| wrong(format!("{}, more than memory can hold", claimed())))?;
+    let mut offset = offset(&fields, version).map_err(wrong)?;
+    if fields.single {
+        offset = offset.max(version.header_bytes() as u64);
+        source.skip(offset - version.header_bytes() as u64).map_err(|e| source.error(&e, "before its voxels"))?;
+    } else {
+        source = Source::open(&voxel_path(&header_path, path)?)?;
+        source.skip(offset).map_err(|e| source.error(&e, "before its voxels"))?;
+    }
+    if source.most < offset.saturating_add(length) {
+        let held = source.most.saturating_sub(offset);
+        let reason = format!("{} ({length} bytes), the file holds at most {held} bytes of them", claimed());
+        return Err(Error::file(&source.path, reason));
+    }
+    let voxels = source.voxels(number, order, scale, count)?;
+    source.finish()?;
+
+    let volume = Volume { shape: [k, j, i], voxels, affine: geometry.affine };
+    let header = Header { version, byte_order: order, stored: number, scale, units: fields.units, geometry };
+    Ok(Image { volume, header, warnings })
+}
+
+/// The files that [`read`] takes an image from: itself, or header and voxels of a pair.
+pub fn files(path: impl AsRef<Path>) -> Vec<PathBuf> {
+    let header = header_path(path.as_ref());
+    let voxels = voxel_path(&header, path.as_ref()).ok().filter(|voxels| *voxels != header);
+    std::iter::once(header).chain(voxels).collect()
+}
+
+/// Reads an image and refuses voxels that are NaN or infinite.
+///
+/// # Errors
+/// As [`read`], and for such voxels with their count and the first one's place.
+pub fn read_ct(path: impl AsRef<Path>) -> Result<Image> {
+    let path = path.as_ref();
+    let image = read(path)?;
+    image.volume.check_finite().map_err(|e| Error::file(path, e))?;
+    Ok(image)
+}
+
+/// Reads a label mask in any element type as [`Voxels::U8`](crate::volume::Voxels::U8).
+///
+/// # Errors
+/// As [`read`], and for the first voxel that is not a whole number from 0 to 255.
+pub fn read_labels(path: impl AsRef<Path>) -> Result<Image> {
+    let path = path.as_ref();
+    let mut image = read(path)?;
+    image.volume = image.volume.to_labels().map_err(|e| Error::file(path, e))?;
+    Ok(image)
+}
+
+/// Number of axes in the header, and the first three lengths (i, j, k).
+fn shape(fields: &Fields) -> Result<(usize, [usize; 3]), String> {
+    let axes = fields.dim[0];
+    if !(1.0..=7.0).contains(&axes) {
+        return Err(format!("its header claims {axes} axes, expected 1 to 7"));
+    }
+    let dim = &fields.dim[1..=axes as usize];
+    let shown = || dim.iter().map(f64::to_string).collect::<Vec<_>>().join(" x ");
+    if let Some((axis, length)) = dim.iter().enumerate().find(|(_, length)| **length < 1.0) {
+        return Err(format!("axis {} of {} has length {length}, expected at least 1", axis + 1, shown()));
+    }
+    if dim.iter().skip(3).any(|&length| length > 1.0) {
+        return Err(format!("is a {axes}D image ({}), expected a single 3D volume", shown()));
+    }
+    let length = |axis: usize| dim.get(axis).map_or(1, |&length| length as usize);
+    Ok((dim.len(), [length(0), length(1), length(2)]))
+}
+
+/// Slope and inter, as nibabel decides.
+fn scale(fields: &Fields) -> Result<Option<(f64, f64)>, String> {
+    let (slope, inter) = (fields.scl_slope, fields.scl_inter);
+    if slope == 0.0 || !slope.is_finite() {
+        return Ok(None);
+    }
+    if !inter.is_finite() {
+        return Err(format!("its scale has a slope of {slope} with an inter of {inter}"));
+    }
+    Ok((slope != 1.0 || inter != 0.0).then_some((slope, inter)))
+}
+
+/// Bytes before the voxels; a single file that says 0 means right behind the header.
+fn offset(fields: &Fields, version: Version) -> Result<u64, String> {
+    let offset = fields.vox_offset;
+    if offset == 0.0 {
+        return Ok(if fields.single { version.single_offset() as u64 } else { 0 });
+    }
+    let least = if fields.single { version.header_bytes() as f64 } else { 0.0 };
+    if offset.fract() != 0.0 || !(least..9e15).contains(&offset) {
+        return Err(format!("its voxels start at byte {offset} (vox_offset), expected a whole number from {least}"));
+    }
+    Ok(offset as u64)
+}
+
+/// The header of an .img is the .hdr beside it.
+fn header_path(path: &Path) -> PathBuf {
+    partner(path, "img", "hdr").into_iter().find(|p| p.exists()).unwrap_or_else(|| path.to_path_buf())
+}
+
+/// The voxels of an .hdr are in the .img beside it.
+fn voxel_path(header: &Path, asked: &Path) -> Result<PathBuf> {
+    if header != asked {
+        return Ok(asked.to_path_buf());
+    }
+    let candidates = partner(header, "hdr", "img");
+    let Some(first) = candidates.first() else {
+        return Err(Error::file(header, "keeps its voxels in an .img file (magic ni1), but is not named .hdr"));
+    };
+    let missing = || Error::file(header, format!("its voxels are missing: there is no file {}", first.display()));
+    candidates.iter().find(|p| p.exists()).cloned().ok_or_else(missing)
+}
+
+/// The names that `path` (ending in `from` or `from`.gz) may have with `to` instead: as it is, then with .gz on or off.
+fn partner(path: &Path, from: &str, to: &str) -> Vec<PathBuf> {
+    let name = path.as_os_str().to_string_lossy().into_owned();
+    let (stem, gz) = match name.strip_suffix(".gz") {
+        Some(stem) => (stem.to_owned(), true),
+        None => (name, false),
+    };
+    let Some((base, extension)) = stem.rsplit_once('.') else { return Vec::new() };
+    if !extension.eq_ignore_ascii_case(from) {
+        return Vec::new();
+    }
+    let to = if extension == extension.to_uppercase() { to.to_uppercase() } else { to.to_owned() };
+    let (plain, zipped) = (PathBuf::from(format!("{base}.{to}")), PathBuf::from(format!("{base}.{to}.gz")));
+    if gz { vec![zipped, plain] } else { vec![plain, zipped] }
+}

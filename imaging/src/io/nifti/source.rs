@@ -1,0 +1,167 @@
+//! A file as a stream of voxels: unzipped on the fly, decoded a step at a time, failures put into words.
+
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+
+use nephron_compute::error::{Error, Result};
+use crate::io::numbers::{ByteOrder, Number};
+use crate::volume::Voxels;
+
+/// Bytes decoded at a time.
+const STEP: usize = 1 << 20;
+/// DEFLATE's best: 258 bytes for 2 bits. More than this times the file's size cannot come out of it.
+const GZIP_RATIO: u64 = 1032;
+
+enum Stream {
+    Plain(BufReader<File>),
+    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
+}
+
+/// A file, unzipped on the fly when its content (not its name) says gzip.
+pub(super) struct Source {
+    pub path: PathBuf,
+    stream: Stream,
+    /// The most bytes that can come out of it.
+    pub most: u64,
+}
+
+impl Source {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let (mut file, metadata) = crate::io::open(path)?;
+        let failed = |e: std::io::Error| Error::file(path, format!("cannot be read: {e}"));
+        let mut magic = [0u8; 2];
+        let gzip = match file.read_exact(&mut magic) {
+            Ok(()) => magic == [0x1f, 0x8b],
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => false,
+            Err(e) => return Err(failed(e)),
+        };
+        file.rewind().map_err(failed)?;
+        let reader = BufReader::with_capacity(STEP, file);
+        let length = metadata.len();
+        let (stream, most) = if gzip {
+            (Stream::Gzip(Box::new(MultiGzDecoder::new(reader))), length.saturating_mul(GZIP_RATIO))
+        } else {
+            (Stream::Plain(reader), length)
+        };
+        Ok(Self { path: path.to_path_buf(), stream, most })
+    }
+
+    fn reader(&mut self) -> &mut dyn Read {
+        match &mut self.stream {
+            Stream::Plain(reader) => reader,
+            Stream::Gzip(reader) => reader,
+        }
+    }
+
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.reader().read_exact(buffer)
+    }
+
+    pub(super) fn skip(&mut self, bytes: u64) -> std::io::Result<()> {
+        let skipped = std::io::copy(&mut self.reader().take(bytes), &mut std::io::sink())?;
+        if skipped == bytes { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// `count` voxels, decoded a step at a time.
+    pub(super) fn voxels(
+        &mut self,
+        number: Number,
+        order: ByteOrder,
+        scale: Option<(f64, f64)>,
+        count: usize,
+    ) -> Result<Voxels> {
+        let mut values = Values::new(number, scale, count)
+            .map_err(|()| Error::file(&self.path, format!("its {count} voxels do not fit in this machine's memory")))?;
+        let size = number.size();
+        let mut buffer = vec![0u8; STEP.min(count * size)];
+        let mut done = 0;
+        while done < count {
+            let now = (count - done).min(STEP / size);
+            let bytes = &mut buffer[..now * size];
+            self.fill(bytes).map_err(|e| self.error(&e, &format!("after {done} of {count} voxels")))?;
+            match scale {
+                None => number.decode(order, bytes, |v| values.push(v)),
+                Some((slope, inter)) => number.decode(order, bytes, |v| values.push(slope * v + inter)),
+            }
+            done += now;
+        }
+        Ok(values.into_voxels())
+    }
+
+    /// Reads what is left of a gzip stream, so that its checksum is compared. A file with much more behind the voxels is
+    /// left alone.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        if let Stream::Gzip(reader) = &mut self.stream {
+            let tail = std::io::copy(&mut reader.take(STEP as u64), &mut std::io::sink());
+            tail.map_err(|e| self.error(&e, "behind its voxels"))?;
+        }
+        Ok(())
+    }
+
+    /// What a failed read means, `place` being where it happened.
+    pub(super) fn error(&self, error: &std::io::Error, place: &str) -> Error {
+        let gzip = matches!(self.stream, Stream::Gzip(_));
+        let reason = match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                format!("is cut short: the {} ends {place}", if gzip { "gzip stream" } else { "file" })
+            }
+            ErrorKind::InvalidInput | ErrorKind::InvalidData if gzip => {
+                format!("is damaged: the gzip stream is not valid {place} ({error})")
+            }
+            _ => format!("cannot be read {place}: {error}"),
+        };
+        Error::file(&self.path, reason)
+    }
+}
+
+/// Voxels as they come in: as narrow as the stored type allows, widened to f32 at the first value that does not fit.
+enum Values {
+    U8(Vec<u8>),
+    I16(Vec<i16>),
+    F32(Vec<f32>),
+}
+
+impl Values {
+    fn new(number: Number, scale: Option<(f64, f64)>, count: usize) -> Result<Self, ()> {
+        Ok(match (number, scale) {
+            (Number::U8, None) => Self::U8(reserve(count)?),
+            (number, _) if number.is_integer() => Self::I16(reserve(count)?),
+            _ => Self::F32(reserve(count)?),
+        })
+    }
+
+    fn push(&mut self, value: f64) {
+        match self {
+            Self::U8(values) => values.push(value as u8),
+            Self::I16(values) => {
+                let narrow = value as i16;
+                if f64::from(narrow) == value {
+                    values.push(narrow);
+                } else {
+                    let mut wide: Vec<f32> = Vec::with_capacity(values.capacity());
+                    wide.extend(values.iter().map(|&v| f32::from(v)));
+                    wide.push(value as f32);
+                    *self = Self::F32(wide);
+                }
+            }
+            Self::F32(values) => values.push(value as f32),
+        }
+    }
+
+    fn into_voxels(self) -> Voxels {
+        match self {
+            Self::U8(values) => Voxels::U8(values.into()),
+            Self::I16(values) => Voxels::I16(values.into()),
+            Self::F32(values) => Voxels::F32(values.into()),
+        }
+    }
+}
+
+fn reserve<T>(count: usize) -> Result<Vec<T>, ()> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| ())?;
+    Ok(values)
+}

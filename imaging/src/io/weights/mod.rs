@@ -1,0 +1,262 @@
+//! Network weights in safetensors files and PyTorch's checkpoints (.pth, .pt), told apart by their first bytes.
+//!
+//! Source of the first: <https://github.com/huggingface/safetensors>. Of a checkpoint nothing is executed, see `pickle`.
+
+mod bytes;
+mod checkpoint;
+mod names;
+mod pickle;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+pub(crate) use bytes::shown;
+
+use super::SourceFile;
+use super::numbers::{ByteOrder, Number};
+use nephron_compute::error::{Error, Result};
+
+struct Entry {
+    number: Number,
+    order: ByteOrder,
+    shape: Vec<usize>,
+    /// In values; None: C order.
+    strides: Option<Vec<usize>>,
+    /// From the first value on.
+    bytes: Range<usize>,
+}
+
+/// Prefixes that wrappers put before every name: data-parallel training, and compiled modules.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+
+/// A file of weights in memory, or tensors put together by name. Values become f32 when they are asked for.
+#[derive(Default)]
+pub struct Weights {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    entries: BTreeMap<String, Entry>,
+    mirror_axes: Option<[bool; 3]>,
+}
+
+impl Weights {
+    /// Reads a file of bool, integer, F16, BF16, F32 and F64 tensors. Of a checkpoint the state dict is read: the dict itself, or
+    /// its member `network_weights` (nnU-Net), `state_dict`, `model_state_dict`, `model` and the like, or the only member that
+    /// holds tensors. Where every name begins with `module.` or `_orig_mod.`, that is taken off.
+    ///
+    /// # Errors
+    /// [`Error::File`]: neither a safetensors file nor a zip archive of `torch.save`, cut short, damaged, a tensor of another
+    /// type or beyond its storage, a pickle that names anything but tensors, containers and plain values.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let (mut file, metadata) = super::open(path)?;
+        let mut bytes = Vec::new();
+        let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+        bytes
+            .try_reserve_exact(length)
+            .map_err(|_| Error::file(path, format!("{length} bytes do not fit in memory")))?;
+        file.read_to_end(&mut bytes).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+
+        Self::from_bytes(path, bytes)
+    }
+
+    /// As [`Weights::read`] for the bytes of a file, `path` being what errors call it.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut mirror_axes = None;
+        let entries = if bytes.starts_with(checkpoint::ZIP) {
+            checkpoint::read(&bytes).map(|read| {
+                mirror_axes = read.mirror_axes;
+                read.entries
+            })
+        } else if checkpoint::is_bare_pickle(&bytes) {
+            Err("is a file of torch.save before PyTorch 1.6, expected its zip format: load it in PyTorch and save it again".into())
+        } else {
+            safetensors_entries(&bytes)
+        };
+        let entries = unwrapped(entries.map_err(|reason: String| Error::file(path, reason))?);
+        Ok(Self { path: path.to_path_buf(), bytes, entries, mirror_axes })
+    }
+
+    /// Adds an f32 tensor, values in C order; one of the same name is replaced.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for values that do not have their shape's length.
+    pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, values: &[f32]) -> Result<()> {
+        let name = name.into();
+        check_length(&name, &shape, values.len())?;
+        let start = self.bytes.len();
+        self.bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        let bytes = start..self.bytes.len();
+        self.entries.insert(name, Entry { number: Number::F32, order: ByteOrder::Little, shape, strides: None, bytes });
+        Ok(())
+    }
+
+    /// Shape and values (C order) of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::File`] when there is none of that name; the message gives the nearest one.
+    pub fn get(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let entry = self.entries.get(name).ok_or_else(|| Error::file(&self.path, self.missing(name)))?;
+        Ok((entry.shape.clone(), entry.values(&self.bytes)))
+    }
+
+    /// The shape of a tensor, if there is one of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The file the weights came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file the weights came from, with the hash of the bytes that were read.
+    pub fn source(&self) -> SourceFile {
+        SourceFile::of(&self.path, &self.bytes)
+    }
+
+    /// The axes (z, y, x of the network's images) that the network may be mirrored along, as nnU-Net's checkpoints say under
+    /// `inference_allowed_mirroring_axes`. None where the file does not say.
+    pub fn mirror_axes(&self) -> Option<[bool; 3]> {
+        self.mirror_axes
+    }
+
+    fn missing(&self, name: &str) -> String {
+        let name = shown(name);
+        match self.names().min_by_key(|other| edit_distance(&name, other)) {
+            Some(nearest) => format!("has no tensor '{name}'; the nearest name is '{}'", shown(nearest)),
+            None => format!("has no tensor '{name}'; it holds none at all"),
+        }
+    }
+}
+
+impl Entry {
+    fn values(&self, file: &[u8]) -> Vec<f32> {
+        let (bytes, size) = (&file[self.bytes.clone()], self.number.size());
+        let count: usize = self.shape.iter().product();
+        let mut values = Vec::with_capacity(count);
+        let Some(strides) = &self.strides else {
+            self.number.decode(self.order, bytes, |v| values.push(v as f32));
+            return values;
+        };
+        let mut place = vec![0; self.shape.len()];
+        for _ in 0..count {
+            let at: usize = place.iter().zip(strides).map(|(i, s)| i * s).sum();
+            self.number.decode(self.order, &bytes[at * size..(at + 1) * size], |v| values.push(v as f32));
+            for axis in (0..place.len()).rev() {
+                place[axis] += 1;
+                if place[axis] < self.shape[axis] {
+                    break;
+                }
+                place[axis] = 0;
+            }
+        }
+        values
+    }
+}
+
+fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|e| format!("is neither a whole safetensors file ({}) nor a checkpoint of PyTorch", one_line(&e)))?;
+    let mut entries = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let number = number(view.dtype()).ok_or_else(|| {
+            let (name, found) = (shown(name), view.dtype());
+            format!("tensor '{name}' has type {found}, expected bool, an integer, F16, BF16, F32 or F64")
+        })?;
+        let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+        let (shape, bytes) = (view.shape().to_vec(), start..start + view.data().len());
+        entries.insert(name.to_owned(), Entry { number, order: ByteOrder::Little, shape, strides: None, bytes });
+    }
+    Ok(entries)
+}
+
+/// What the safetensors library says; it may quote the file.
+fn one_line(error: &safetensors::SafeTensorError) -> String {
+    error.to_string().chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// The tensors without the prefixes that all of them share with a wrapper.
+fn unwrapped(mut entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
+    while let Some(prefix) = WRAPPERS.iter().find(|p| !entries.is_empty() && entries.keys().all(|k| k.starts_with(**p)))
+    {
+        entries = entries.into_iter().map(|(name, entry)| (name[prefix.len()..].to_owned(), entry)).collect();
+    }
+    entries
+}
+
+/// Writes f32 tensors: name, shape and values in C order of each.
+///
+/// # Errors
+/// [`Error::Shape`] for values that do not have their shape's length, [`Error::File`] when writing fails.
+pub fn write(path: impl AsRef<Path>, tensors: &[(&str, &[usize], &[f32])]) -> Result<()> {
+    let path = path.as_ref();
+    for (name, shape, values) in tensors {
+        check_length(name, shape, values.len())?;
+    }
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let refused = |e| Error::file(path, format!("cannot be written: {e}"));
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape, _), bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(refused)?;
+    let file = safetensors::serialize(views, None).map_err(refused)?;
+    super::write_atomic(path, |out| out.write_all(&file))
+}
+
+fn check_length(name: &str, shape: &[usize], found: usize) -> Result<()> {
+    if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) == Some(found) {
+        return Ok(());
+    }
+    Err(Error::shape(format!("tensor '{name}'"), format!("as many values as {shape:?}"), found))
+}
+
+fn number(dtype: Dtype) -> Option<Number> {
+    Some(match dtype {
+        Dtype::BOOL => Number::Bool,
+        Dtype::I8 => Number::I8,
+        Dtype::U8 => Number::U8,
+        Dtype::I16 => Number::I16,
+        Dtype::U16 => Number::U16,
+        Dtype::I32 => Number::I32,
+        Dtype::U32 => Number::U32,
+        Dtype::I64 => Number::I64,
+        Dtype::U64 => Number::U64,
+        Dtype::F16 => Number::F16,
+        Dtype::BF16 => Number::BF16,
+        Dtype::F32 => Number::F32,
+        Dtype::F64 => Number::F64,
+        _ => return None,
+    })
+}
+
+/// Levenshtein's distance: the fewest insertions, deletions and substitutions of bytes.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

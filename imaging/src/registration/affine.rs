@@ -1,0 +1,44 @@
+//! Coordinates: from parameters to index maps to maps of the patient's space, and back.
+
+use nephron_compute::error::Result;
+use nephron_compute::ops::affine_dice::{Frame, Matrix};
+use crate::volume::{Affine, Grid};
+
+/// [d, h, w] to (x, y, z).
+pub(super) fn size(grid: &Grid) -> [usize; 3] {
+    let [d, h, w] = grid.shape;
+    [w, h, d]
+}
+
+/// PyTorch's normalised coordinates of both grids. Along an axis of size 1 `align_corners` would squash everything to
+/// one point and could not be undone; the grid's edges are -1 and 1 there. What is sampled is the same.
+pub(super) fn frame(fixed: &Grid, moving: &Grid, align_corners: bool) -> Frame {
+    let (fixed, moving) = (size(fixed), size(moving));
+    let mut frame = Frame::normalised(fixed, moving, align_corners);
+    let edges = Frame::normalised(fixed, moving, false);
+    for k in 0..3 {
+        if fixed[k] == 1 {
+            (frame.input.scale[k], frame.input.offset[k]) = (edges.input.scale[k], edges.input.offset[k]);
+        }
+        if moving[k] == 1 {
+            (frame.output.scale[k], frame.output.offset[k]) = (edges.output.scale[k], edges.output.offset[k]);
+        }
+    }
+    frame
+}
+
+/// The parameters in `frame` of an index map.
+pub(super) fn parameters(frame: &Frame, matrix: &Matrix) -> Result<Matrix> {
+    let (input, output) = (Affine(frame.input.matrix()).inverse()?, Affine(frame.output.matrix()).inverse()?);
+    Ok(output.after(&Affine(*matrix).after(&input)).0)
+}
+
+/// The index map of a map of the patient's space: index of `fixed` -> millimetres -> `world` -> index of `moving`.
+pub(super) fn index_map(fixed: &Grid, moving: &Grid, world: &Affine) -> Result<Matrix> {
+    Ok(moving.affine.inverse()?.after(&world.after(&fixed.affine)).0)
+}
+
+/// The map of the patient's space of an index map.
+pub(super) fn world_map(fixed: &Grid, moving: &Grid, matrix: &Matrix) -> Result<Affine> {
+    Ok(moving.affine.after(&Affine(*matrix).after(&fixed.affine.inverse()?)))
+}

@@ -1,0 +1,140 @@
+//! A mask and what registration needs to know of it.
+
+use rayon::prelude::*;
+
+use nephron_compute::device::Device;
+use nephron_compute::error::{Error, Result};
+use nephron_compute::ops::Interpolation;
+use nephron_compute::ops::affine_dice::{Channels, MAX_CHANNELS};
+use nephron_compute::tensor::Tensor;
+use crate::volume::{Affine, Grid, Volume, Voxels};
+
+/// Labels on a grid; those in no channel count as background.
+#[derive(Debug, Clone)]
+pub(super) struct Mask {
+    pub grid: Grid,
+    labels: std::sync::Arc<Vec<u8>>,
+    pub channels: Channels,
+    /// Voxels of each channel.
+    pub counts: [usize; MAX_CHANNELS],
+    /// Of all channels together.
+    pub total: usize,
+    /// Of label 2, where a channel has it.
+    pub tumour: usize,
+    /// The centre of mass of all channels together, index (x, y, z).
+    centre: [f64; 3],
+}
+
+/// Voxels of each channel, of all, of label 2, and the sums of x, y, z over all. Whole numbers, so the order of adding
+/// is of no account.
+type Census = [u64; MAX_CHANNELS + 5];
+
+impl Mask {
+    /// Refuses a mask without any of the channels' labels; `which` names it.
+    pub fn new(which: &str, volume: &Volume, channels: &Channels) -> Result<Self> {
+        volume.validate()?;
+        let volume = volume.to_labels().map_err(|e| Error::Data(format!("{which} mask: {e}")))?;
+        let Voxels::U8(labels) = &volume.voxels else {
+            return Err(Error::argument(format!("{which} mask: dtype"), "u8", volume.voxels.dtype()));
+        };
+        let mask = Self::from_labels(volume.grid(), labels.clone(), channels);
+        if mask.total == 0 {
+            let highest = labels.iter().max().copied().unwrap_or(0);
+            let expected = if *channels == Channels::default() {
+                "label 1 (kidney) or 2 (tumour)".to_owned()
+            } else {
+                format!("the channels {channels}")
+            };
+            return Err(Error::Data(format!(
+                "{which} mask: expected voxels of {expected}, found none; the highest label is {highest}"
+            )));
+        }
+        Ok(mask)
+    }
+
+    fn from_labels(grid: Grid, labels: std::sync::Arc<Vec<u8>>, channels: &Channels) -> Self {
+        const ALL: usize = MAX_CHANNELS;
+        let [_, h, w] = grid.shape;
+        let census = labels
+            .par_chunks(w)
+            .enumerate()
+            .map(|(row, labels)| {
+                let mut census: Census = [0; MAX_CHANNELS + 5];
+                for (x, &label) in labels.iter().enumerate() {
+                    let members = channels.members(label);
+                    if members != 0 {
+                        for (channel, count) in census[..MAX_CHANNELS].iter_mut().enumerate() {
+                            *count += u64::from(members >> channel & 1);
+                        }
+                        census[ALL] += 1;
+                        census[ALL + 1] += u64::from(label == 2);
+                        census[ALL + 2] += x as u64;
+                    }
+                }
+                census[ALL + 3] = census[ALL] * (row % h) as u64;
+                census[ALL + 4] = census[ALL] * (row / h) as u64;
+                census
+            })
+            .reduce(|| [0; MAX_CHANNELS + 5], |a, b| std::array::from_fn(|i| a[i] + b[i]));
+        let total = census[ALL] as usize;
+        let centre = std::array::from_fn(|k| census[ALL + 2 + k] as f64 / total.max(1) as f64);
+        let counts = std::array::from_fn(|c| census[c] as usize);
+        Self { grid, labels, channels: *channels, counts, total, tumour: census[ALL + 1] as usize, centre }
+    }
+
+    /// The centre of mass of everything labelled, RAS millimetres.
+    pub fn centre(&self) -> [f64; 3] {
+        self.grid.affine.apply(self.centre)
+    }
+
+    /// The shift that lays this centre of mass on another's.
+    pub fn onto(&self, other: &Self) -> Affine {
+        let (from, to) = (self.centre(), other.centre());
+        let mut shift = Affine::IDENTITY;
+        for k in 0..3 {
+            shift.0[k][3] = to[k] - from[k];
+        }
+        shift
+    }
+
+    /// The mask with voxels of at least `resolution` millimetres along every axis, by the nearest voxel. Itself where
+    /// its voxels are as large already, or where nothing labelled would be left.
+    pub fn coarse(&self, resolution: f64) -> Result<Self> {
+        let spacing = self.grid.affine.spacing();
+        if spacing.iter().all(|s| *s >= resolution) {
+            return Ok(self.clone());
+        }
+        let volume = self.volume();
+        let grid = Grid::with_spacing(&volume, spacing.map(|s| s.max(resolution)))?;
+        let Voxels::U8(labels) = volume.resample_to(&grid, Interpolation::Nearest, &Device::Cpu)?.voxels else {
+            return Ok(self.clone());
+        };
+        let mask = Self::from_labels(grid, labels, &self.channels);
+        Ok(if mask.total > 0 { mask } else { self.clone() })
+    }
+
+    fn volume(&self) -> Volume {
+        Volume { shape: self.grid.shape, voxels: Voxels::U8(self.labels.clone()), affine: self.grid.affine }
+    }
+
+    /// The label of the voxel nearest to an index (x, y, z), halves up; 0 outside the voxels.
+    pub fn nearest(&self, at: [f64; 3]) -> u8 {
+        let [d, h, w] = self.grid.shape;
+        let size = [w, h, d];
+        let at = at.map(|v| (v + 0.5).floor());
+        if !(0..3).all(|k| at[k] >= 0.0 && at[k] < size[k] as f64) {
+            return 0;
+        }
+        let [x, y, z] = at.map(|v| v as usize);
+        self.labels[(z * h + y) * w + x]
+    }
+
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    /// [1, 1, d, h, w] on a device.
+    pub fn tensor(&self, device: &Device) -> Result<Tensor> {
+        self.volume().to_tensor(device)
+    }
+}

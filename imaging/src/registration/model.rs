@@ -1,0 +1,144 @@
+//! What is looked for: which maps, by which parameters.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::affine::{frame, index_map, parameters};
+use nephron_compute::error::{Error, Result};
+use nephron_compute::ops::affine_dice::{Chain, Parameters};
+use crate::volume::{Affine, Grid};
+
+/// A family of maps of space.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transformation {
+    /// Any 3 x 4 matrix: 12 parameters, normalised coordinates to normalised coordinates.
+    #[default]
+    Affine,
+    /// A shift, a rotation and one scale: 7 parameters.
+    Similarity,
+    /// A shift and a rotation: 6 parameters.
+    Rigid,
+    /// A shift: 3 parameters.
+    Translation,
+}
+
+impl Transformation {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Affine, Self::Similarity, Self::Rigid, Self::Translation];
+
+    /// How many parameters it has.
+    pub fn parameters(self) -> usize {
+        match self {
+            Self::Affine => 12,
+            Self::Similarity => 7,
+            Self::Rigid => 6,
+            Self::Translation => 3,
+        }
+    }
+}
+
+impl fmt::Display for Transformation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Affine => "affine",
+            Self::Similarity => "similarity",
+            Self::Rigid => "rigid",
+            Self::Translation => "translation",
+        })
+    }
+}
+
+impl FromStr for Transformation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|t| t.to_string() == text).ok_or_else(|| {
+            Error::Usage(format!("transformation: expected affine, similarity, rigid or translation, found '{text}'"))
+        })
+    }
+}
+
+/// Parameters, the index maps they mean, and where they begin.
+#[derive(Debug, Clone)]
+pub(super) struct Model {
+    pub chain: Chain,
+    pub start: Vec<f64>,
+}
+
+impl Model {
+    /// From `start`, a map of the patient's space; motions turn about where it takes `centre`: world(p) =
+    /// s R (start(p) - pivot) + pivot + reach t. A unit of each of their parameters moves the organs about as far.
+    pub fn new(
+        kind: Transformation,
+        [fixed, moving]: [&Grid; 2],
+        start: &Affine,
+        centre: [f64; 3],
+        align_corners: bool,
+    ) -> Result<Self> {
+        if kind == Transformation::Affine {
+            let frame = frame(fixed, moving, align_corners);
+            let start = parameters(&frame, &index_map(fixed, moving, start)?)?;
+            return Ok(Self { chain: Chain::from(&frame), start: start.as_flattened().to_vec() });
+        }
+        let (spacing, [d, h, w]) = (fixed.affine.spacing(), fixed.shape);
+        // As normalised coordinates: a unit is half the grid.
+        let reach = [w, h, d].iter().zip(spacing).map(|(n, s)| *n as f64 * s / 2.0).fold(1.0, f64::max);
+        let pivot = start.apply(centre);
+        let (mut pre, mut post) = (start.after(&fixed.affine).0, moving.affine.inverse()?);
+        let onto_pivot = post.apply(pivot);
+        for r in 0..3 {
+            pre[r][3] -= pivot[r];
+            post.0[r][3] = onto_pivot[r];
+        }
+        let parameters = Parameters::Motion { count: kind.parameters(), reach };
+        Ok(Self { chain: Chain { pre, post: post.0, parameters }, start: vec![0.0; kind.parameters()] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The derivative of the index map along every parameter against central differences.
+    #[test]
+    fn gradients_are_central_differences() {
+        let plan = |shape, spacing: [f64; 3]| {
+            let mut affine = Affine([[0.1, -0.2, 0.05, 7.0], [0.3, 0.1, 0.0, -9.0], [0.0, 0.2, 0.1, 3.0]]);
+            (0..3).for_each(|k| affine.0[k][k] += spacing[k]);
+            Grid { shape, affine }
+        };
+        let (fixed, moving) = (plan([20, 30, 40], [1.5, 2.0, -3.0]), plan([25, 20, 30], [-2.0, 1.0, 2.5]));
+        let start = Affine([[1.0, 0.1, 0.0, 4.0], [-0.1, 0.9, 0.2, 5.0], [0.0, 0.0, 1.1, -6.0]]);
+        let weights = Affine([[0.3, -0.7, 0.2, 0.9], [0.5, 0.4, -0.6, -0.1], [-0.2, 0.8, 0.6, 0.35]]).0;
+        for kind in Transformation::ALL {
+            let model = Model::new(kind, [&fixed, &moving], &start, [1.0, 2.0, 3.0], true).expect("a model");
+            let mut at = model.start.clone();
+            assert_eq!(at.len(), kind.parameters());
+            if kind != Transformation::Affine {
+                // The start is the start.
+                let want = index_map(&fixed, &moving, &start).expect("a map");
+                let got = model.chain.matrix(&at);
+                let apart = got.as_flattened().iter().zip(want.as_flattened()).map(|(a, b)| (a - b).abs());
+                assert!(apart.fold(0.0, f64::max) < 1e-9, "{kind}");
+            }
+            at.iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * (i as f64 - 2.0));
+            let value = |at: &[f64]| -> f64 {
+                let matrix = model.chain.matrix(at);
+                matrix.as_flattened().iter().zip(weights.as_flattened()).map(|(m, w)| m * w).sum()
+            };
+            let gradient = model.chain.gradient(&at, &weights);
+            for i in 0..at.len() {
+                let along = |step: f64| {
+                    let mut at = at.clone();
+                    at[i] += step;
+                    value(&at)
+                };
+                let want = (along(1e-5) - along(-1e-5)) / 2e-5;
+                assert!((gradient[i] - want).abs() <= 1e-6 * want.abs().max(1.0), "{kind} {i}: {} {want}", gradient[i]);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! How well two masks agree under a map, on the fixed mask's own grid.
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::affine::{index_map, size};
+use super::mask::Mask;
+use nephron_compute::device::Device;
+use nephron_compute::error::Result;
+use nephron_compute::ops::PaddingMode;
+use nephron_compute::ops::affine_dice::{AffineDice, Channels, Matrix};
+use crate::volume::Affine;
+
+/// Dice = 2 |A and B| / (|A| + |B|) of one label.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Dice {
+    /// Of the mask warped trilinearly, as in the loss (border clamped) but without a smoothing term.
+    pub soft: f64,
+    /// Of the mask warped to the nearest label, background outside its grid.
+    pub hard: f64,
+}
+
+/// Dice of what was aligned, whatever its channels.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Overlap {
+    /// All labels of all channels together: by default kidney and tumour, labels 1 and 2.
+    pub kidney: Dice,
+    /// Label 2; none where a mask has no tumour, or no channel that label.
+    pub tumour: Option<Dice>,
+}
+
+/// Two masks to compare under several maps.
+pub(super) struct Comparison<'a> {
+    fixed: &'a Mask,
+    moving: &'a Mask,
+    soft: AffineDice,
+}
+
+impl<'a> Comparison<'a> {
+    pub fn new(fixed: &'a Mask, moving: &'a Mask) -> Result<Self> {
+        let all: Vec<u8> = (1..=255).filter(|&label| fixed.channels.contains(label)).collect();
+        let channels = Channels::new(&[&[2], &all])?;
+        let [a, b] = [fixed, moving].map(|mask| mask.tensor(&Device::Cpu));
+        let soft = AffineDice::new(&a?, &b?, PaddingMode::Border, &channels)?;
+        Ok(Self { fixed, moving, soft })
+    }
+
+    /// Dice with the moving mask at `world` (fixed point to moving point).
+    pub fn under(&self, world: &Affine) -> Result<Overlap> {
+        let matrix = index_map(&self.fixed.grid, &self.moving.grid, world)?;
+        let soft = self.soft.sums(&matrix)?.value(0.0, &[0.5; 2]).dice;
+        let hard = hard(self.fixed, self.moving, &matrix)?;
+        let of = |channel: usize| Dice { soft: soft[channel], hard: hard[channel] };
+        let tumours = self.fixed.tumour > 0 && self.moving.tumour > 0;
+        Ok(Overlap { kidney: of(1), tumour: tumours.then(|| of(0)) })
+    }
+}
+
+/// Dice by the nearest label, of label 2 and of all, under an index map.
+pub(super) fn hard(fixed: &Mask, moving: &Mask, matrix: &Matrix) -> Result<[f64; 2]> {
+    let [w, h, _] = size(&fixed.grid);
+    let map = Affine(*matrix);
+    let [xs, ys, zs] = reach(fixed, moving, &map)?;
+    // |A and B| and |B| of label 2 and of all.
+    let channels = &fixed.channels;
+    let [i0, i1, p0, p1] = zs
+        .into_par_iter()
+        .map(|z| {
+            let mut counts = [0u64; 4];
+            for y in ys.clone() {
+                for x in xs.clone() {
+                    let label = moving.nearest(map.apply([x as f64, y as f64, z as f64]));
+                    if channels.contains(label) {
+                        let own = fixed.labels()[(z * h + y) * w + x];
+                        counts[0] += u64::from(label == 2 && own == 2);
+                        counts[1] += u64::from(channels.contains(own));
+                        counts[2] += u64::from(label == 2);
+                        counts[3] += 1;
+                    }
+                }
+            }
+            counts
+        })
+        .reduce(|| [0; 4], |a, b| std::array::from_fn(|i| a[i] + b[i]));
+    let dice = |both: u64, p: u64, g: usize| {
+        let total = p as f64 + g as f64;
+        if total > 0.0 { 2.0 * both as f64 / total } else { 1.0 }
+    };
+    Ok([dice(i0, p0, fixed.tumour), dice(i1, p1, fixed.total)])
+}
+
+/// The box of fixed voxels, (x, y, z), that can land on the moving grid.
+fn reach(fixed: &Mask, moving: &Mask, map: &Affine) -> Result<[std::ops::Range<usize>; 3]> {
+    let back = map.inverse()?;
+    let (fixed, moving) = (size(&fixed.grid), size(&moving.grid));
+    let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
+    for corner in 0..8usize {
+        // One voxel beyond the outer centres, more than rounding to the nearest needs.
+        let at = back.apply(std::array::from_fn(|k| if corner >> k & 1 == 1 { moving[k] as f64 } else { -1.0 }));
+        for k in 0..3 {
+            low[k] = low[k].min(at[k]);
+            high[k] = high[k].max(at[k]);
+        }
+    }
+    Ok(std::array::from_fn(|k| low[k].max(0.0) as usize..(high[k] + 1.0).clamp(0.0, fixed[k] as f64) as usize))
+}

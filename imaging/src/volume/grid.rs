@@ -1,0 +1,92 @@
+//! Grids without voxels.
+
+use super::{Affine, Volume};
+use nephron_compute::error::{Error, Result};
+
+/// The largest axis a new grid may have: finer spacing than any scan's is a slip in the unit.
+const MAX_AXIS: f64 = 65536.0;
+/// The most voxels of a new grid, for the same reason: 32 GiB of f32.
+const MAX_VOXELS: f64 = 8.0 * 1_073_741_824.0;
+
+/// Where voxels lie, without their values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    /// [d, h, w], which are NIfTI's (k, j, i).
+    pub shape: [usize; 3],
+    /// Index (i, j, k) to RAS+ millimetres.
+    pub affine: Affine,
+}
+
+impl Grid {
+    /// The grid of `volume` with another voxel size: `spacing` in mm along the file's own axes (i, j, k), exactly as asked.
+    ///
+    /// Size = old spacing * size / new spacing, rounded half to even, at least 1. The axes keep their directions and the
+    /// field of view its centre, so the edges move by at most a quarter of a new voxel (more only where a size of 1 was
+    /// forced).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a spacing that is not finite and more than 0, or so small that an axis exceeds 65536.
+    pub fn with_spacing(volume: &Volume, spacing: [f64; 3]) -> Result<Self> {
+        if spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            return Err(Error::argument("grid: spacing", "millimetres above 0", format!("{spacing:?}")));
+        }
+        let old = volume.affine.spacing();
+        let [d, h, w] = volume.shape;
+        let size = [w, h, d];
+        let ideal: [f64; 3] =
+            std::array::from_fn(|a| (old[a] * size[a] as f64 / spacing[a]).round_ties_even().max(1.0));
+        if ideal.iter().any(|n| *n > MAX_AXIS) {
+            let found = format!("{spacing:?}, which makes {ideal:?} voxels");
+            return Err(Error::argument("grid: spacing", format!("axes of at most {MAX_AXIS} voxels"), found));
+        }
+        if ideal.iter().product::<f64>() > MAX_VOXELS {
+            let found = format!("{spacing:?}, which makes {ideal:?} voxels");
+            return Err(Error::argument("grid: spacing", format!("at most {MAX_VOXELS} voxels"), found));
+        }
+        // New index to old index: about the two centres.
+        let scale: [f64; 3] = std::array::from_fn(|a| spacing[a] / old[a]);
+        let step = Affine(std::array::from_fn(|a| {
+            let mut row = [0.0; 4];
+            row[a] = scale[a];
+            row[3] = (size[a] as f64 - 1.0) / 2.0 - scale[a] * (ideal[a] - 1.0) / 2.0;
+            row
+        }));
+        let [i, j, k] = ideal.map(|n| n as usize);
+        Ok(Self { shape: [k, j, i], affine: volume.affine.after(&step) })
+    }
+
+    /// The same shape, and every corner in the same place to within a hundredth of a voxel: what is left of two programs
+    /// rounding one geometry to f32.
+    pub fn matches(&self, other: &Self) -> bool {
+        let least = self.affine.spacing().into_iter().fold(f64::INFINITY, f64::min);
+        let last = self.shape.map(|n| n.saturating_sub(1) as f64);
+        let corners = (0..8).map(|c| std::array::from_fn(|a| if c >> a & 1 == 1 { last[2 - a] } else { 0.0 }));
+        let near = |p: [f64; 3]| {
+            let (a, b) = (self.affine.apply(p), other.affine.apply(p));
+            (0..3).all(|k| (a[k] - b[k]).abs() <= 0.01 * least)
+        };
+        self.shape == other.shape && corners.into_iter().all(near)
+    }
+
+    /// Millimetres between voxel centres along (d, h, w).
+    pub fn spacing(&self) -> [f64; 3] {
+        let [i, j, k] = self.affine.spacing();
+        [k, j, i]
+    }
+
+    /// True when no voxel centre of `self` lies in the field of view of `other`, as far as the axes of `other` can tell.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the affine of `other` is singular.
+    pub fn is_apart_from(&self, other: &Self) -> Result<bool> {
+        let to_other = other.affine.inverse()?.after(&self.affine);
+        let last = self.shape.map(|n| n.saturating_sub(1) as f64);
+        let corners: [[f64; 3]; 8] = std::array::from_fn(|corner| {
+            to_other.apply(std::array::from_fn(|a| if corner >> a & 1 == 1 { last[2 - a] } else { 0.0 }))
+        });
+        Ok((0..3).any(|a| {
+            let edge = other.shape[2 - a] as f64 - 0.5;
+            corners.iter().all(|c| c[a] < -0.5) || corners.iter().all(|c| c[a] > edge)
+        }))
+    }
+}

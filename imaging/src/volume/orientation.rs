@@ -1,0 +1,122 @@
+//! Which way the axes run, and turning a volume so that they run another way. Voxels are moved, never interpolated.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Affine, Volume, Voxels};
+use nephron_compute::error::{Error, Result};
+
+/// The anatomical direction each index axis (i, j, k) runs towards, as nibabel's axis codes: `RAS` has i growing to the
+/// right, j to the front (anterior), k to the head (superior).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orientation {
+    /// For i, j, k: the RAS+ axis (0 x, 1 y, 2 z) ...
+    axes: [usize; 3],
+    /// ... and whether the index grows towards its positive end.
+    positive: [bool; 3],
+}
+
+const LETTERS: [[char; 2]; 3] = [['L', 'R'], ['P', 'A'], ['I', 'S']];
+
+impl Orientation {
+    /// i to the right, j to the front, k to the head: NIfTI's own.
+    pub const RAS: Self = Self { axes: [0, 1, 2], positive: [true; 3] };
+    /// i to the left, j to the back, k to the head: DICOM's and ITK's.
+    pub const LPS: Self = Self { axes: [0, 1, 2], positive: [false, false, true] };
+
+    /// The closest orientation of an affine: of the six ways to pair index axes with anatomical ones, the one with the
+    /// largest sum of |cosines|; the first of equals.
+    pub fn of(affine: &Affine) -> Self {
+        const PAIRINGS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let length = affine.spacing();
+        let cosine = |row: usize, column: usize| affine.0[row][column] / length[column];
+        let score = |axes: &[usize; 3]| (0..3).map(|c| cosine(axes[c], c).abs()).sum::<f64>();
+        let mut axes = PAIRINGS[0];
+        for candidate in &PAIRINGS[1..] {
+            // By more than rounding, so that an oblique at exactly 45 degrees does not depend on its last bit.
+            if score(candidate) > score(&axes) + 1e-9 {
+                axes = *candidate;
+            }
+        }
+        Self { axes, positive: std::array::from_fn(|c| affine.0[axes[c]][c] >= 0.0) }
+    }
+}
+
+impl fmt::Display for Orientation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let code: String = (0..3).map(|c| LETTERS[self.axes[c]][usize::from(self.positive[c])]).collect();
+        f.write_str(&code)
+    }
+}
+
+impl FromStr for Orientation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::argument("orientation", "a letter each of L/R, P/A and I/S, such as RAS", text);
+        let letters: Vec<char> = text.chars().map(|c| c.to_ascii_uppercase()).collect();
+        let letters: [char; 3] = letters.try_into().map_err(|_| wrong())?;
+        let (mut axes, mut positive) = ([0; 3], [false; 3]);
+        for (c, letter) in letters.iter().enumerate() {
+            axes[c] = LETTERS.iter().position(|pair| pair.contains(letter)).ok_or_else(wrong)?;
+            positive[c] = LETTERS[axes[c]][1] == *letter;
+        }
+        let mut sorted = axes;
+        sorted.sort_unstable();
+        if sorted != [0, 1, 2] {
+            return Err(wrong());
+        }
+        Ok(Self { axes, positive })
+    }
+}
+
+impl Volume {
+    /// The closest orientation of its axes.
+    pub fn orientation(&self) -> Orientation {
+        Orientation::of(&self.affine)
+    }
+
+    /// The same image with its axes permuted and flipped to the orientation closest to `target`. Every voxel keeps its value
+    /// and its place in the patient. `reorient(original.orientation())` undoes it, bit for bit in the voxels.
+    pub fn reorient(&self, target: Orientation) -> Result<Self> {
+        self.validate()?;
+        let source = self.orientation();
+        if source == target {
+            return Ok(self.clone());
+        }
+        let [d, h, w] = self.shape;
+        let (old_size, old_stride) = ([w, h, d], [1, w, w * h]);
+        // For each new index axis: which old one it is, and whether it runs backwards along it.
+        let from: [usize; 3] = std::array::from_fn(|c| (0..3).find(|&o| source.axes[o] == target.axes[c]).unwrap_or(c));
+        let flip: [bool; 3] = std::array::from_fn(|c| source.positive[from[c]] != target.positive[c]);
+        let size = from.map(|o| old_size[o]);
+        let last = |c: usize| size[c] - 1;
+
+        let mut step = Affine([[0.0; 4]; 3]); // new index to old index
+        for c in 0..3 {
+            let row = &mut step.0[from[c]];
+            row[c] = if flip[c] { -1.0 } else { 1.0 };
+            row[3] = if flip[c] { last(c) as f64 } else { 0.0 };
+        }
+        let offsets: [Vec<usize>; 3] = std::array::from_fn(|c| {
+            (0..size[c]).map(|n| (if flip[c] { last(c) - n } else { n }) * old_stride[from[c]]).collect()
+        });
+        let voxels = match &self.voxels {
+            Voxels::U8(v) => Voxels::U8(gather(v, &offsets).into()),
+            Voxels::I16(v) => Voxels::I16(gather(v, &offsets).into()),
+            Voxels::F32(v) => Voxels::F32(gather(v, &offsets).into()),
+        };
+        Ok(Self { shape: [size[2], size[1], size[0]], voxels, affine: self.affine.after(&step) })
+    }
+}
+
+/// values[x + y + z] over z (slowest), y, x.
+fn gather<T: Copy>(values: &[T], [x, y, z]: &[Vec<usize>; 3]) -> Vec<T> {
+    let mut out = Vec::with_capacity(values.len());
+    for z in z {
+        for y in y {
+            out.extend(x.iter().map(|x| values[x + y + z]));
+        }
+    }
+    out
+}

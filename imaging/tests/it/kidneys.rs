@@ -1,0 +1,79 @@
+//! A patient with two kidneys and a tumour who moved between two scans: masks on any grid, and how far a map is from the
+//! truth. Shared with the tests of the command.
+
+use nephron_imaging::volume::{Affine, Grid, Volume, Voxels};
+
+/// A patient's kidneys: two ellipsoids, the left one with a tumour; points in RAS millimetres.
+pub fn kidneys([x, y, z]: [f64; 3]) -> u8 {
+    let inside = |centre: [f64; 3], radii: [f64; 3]| {
+        ((x - centre[0]) / radii[0]).powi(2)
+            + ((y - centre[1]) / radii[1]).powi(2)
+            + ((z - centre[2]) / radii[2]).powi(2)
+            <= 1.0
+    };
+    if inside([-62.0, 12.0, 31.0], [17.0, 15.0, 19.0]) {
+        return 2;
+    }
+    u8::from(inside([-55.0, 0.0, 5.0], [25.0, 22.0, 48.0]) || inside([58.0, -6.0, -9.0], [24.0, 25.0, 45.0]))
+}
+
+/// The labels at every voxel of a grid, of a patient who has moved: a point p of the scan shows what was at `back` p.
+pub fn scan(grid: &Grid, back: &Affine, labels: impl Fn([f64; 3]) -> u8) -> Volume {
+    let [d, h, w] = grid.shape;
+    let map = back.after(&grid.affine);
+    let voxels = (0..d * h * w).map(|i| labels(map.apply([(i % w) as f64, (i / w % h) as f64, (i / w / h) as f64])));
+    Volume::new(grid.shape, Voxels::U8(voxels.collect::<Vec<_>>().into()), grid.affine).expect("a volume")
+}
+
+/// A grid about the origin: spacing (i, j, k) in mm, negative to run towards left, back or feet.
+pub fn grid(shape: [usize; 3], spacing: [f64; 3]) -> Grid {
+    let [d, h, w] = shape;
+    let mut affine = Affine::IDENTITY;
+    for (k, size) in [w, h, d].into_iter().enumerate() {
+        affine.0[k][k] = spacing[k];
+        affine.0[k][3] = -spacing[k] * (size as f64 - 1.0) / 2.0;
+    }
+    Grid { shape, affine }
+}
+
+/// Turned about z then x by `degrees`, scaled, shifted.
+pub fn motion(degrees: f64, scale: f64, shift: [f64; 3]) -> Affine {
+    let (s, c) = degrees.to_radians().sin_cos();
+    let turn = Affine([[c, -s, 0.0, 0.0], [s, c, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
+    let tilt = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, c, -s, 0.0], [0.0, s, c, 0.0]]);
+    let mut map = turn.after(&tilt);
+    for (row, shift) in map.0.iter_mut().zip(shift) {
+        row[..3].iter_mut().for_each(|v| *v *= scale);
+        row[3] = shift;
+    }
+    map
+}
+
+/// The largest distance, over labelled voxels, between where two maps take them.
+pub fn worst_error(mask: &Volume, found: &Affine, truth: &Affine) -> f64 {
+    let Voxels::U8(labels) = &mask.voxels else { panic!("a mask") };
+    let [_, h, w] = mask.shape;
+    let mut worst = 0.0f64;
+    for (i, _) in labels.iter().enumerate().filter(|(_, l)| **l > 0) {
+        let at = mask.affine.apply([(i % w) as f64, (i / w % h) as f64, (i / w / h) as f64]);
+        let (a, b) = (found.apply(at), truth.apply(at));
+        worst = worst.max((0..3).map(|k| (a[k] - b[k]).powi(2)).sum::<f64>().sqrt());
+    }
+    worst
+}
+
+pub fn on_devices(f: impl Fn(&Device) -> nephron_compute::Result<Registration>, check: impl Fn(&str, &Registration)) {
+    for device in devices() {
+        match f(device) {
+            // Nothing ran there, so any result is as good as another; a kernel that does not compile is a failure.
+            Err(Error::Kernel { message, .. }) => panic!("{}: {message}", device.name()),
+            _ if compiles_only(device) => {}
+            result => check(&device.name(), &result.expect("registration")),
+        }
+    }
+}
+
+pub fn refused(fixed: &Volume, moving: &Volume, options: &RegistrationOptions, parts: &[&str]) {
+    let message = register(fixed, moving, &Device::Cpu, options).expect_err("must be refused").to_string();
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}: expected {parts:?}");
+}

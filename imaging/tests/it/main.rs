@@ -1,0 +1,16 @@
+//! Volumes, files and registration.
+
+use nephron_testing as support;
+
+mod checkpoint;
+mod components;
+mod io;
+mod kidneys;
+mod npy;
+mod registration;
+mod registration_channels;
+mod registration_families;
+mod registration_iterations;
+mod stats;
+mod volume;
+mod weights;

@@ -1,0 +1,62 @@
+//! npy arrays.
+
+use nephron_imaging::io::npy;
+use tempfile::tempdir;
+
+#[test]
+fn npy_is_read_in_every_type_and_order() {
+    let folder = tempdir().expect("a folder");
+    let file = |descr: &str, fortran: &str, shape: &str, data: &[u8]| {
+        let mut dict = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
+        dict.insert_str(dict.len() - 1, &" ".repeat((64 - (10 + dict.len()) % 64) % 64));
+        let bytes = [b"\x93NUMPY\x01\x00", &(dict.len() as u16).to_le_bytes()[..], dict.as_bytes(), data].concat();
+        let path = folder.path().join("a.npy");
+        std::fs::write(&path, bytes).expect("a test file");
+        path
+    };
+    let read = |path| npy::read_f32(path).expect("a sound array");
+    assert_eq!(
+        read(file("<f4", "False", "(2,)", &[1f32, -2.5].map(f32::to_le_bytes).concat())),
+        (vec![2], vec![1.0, -2.5])
+    );
+    assert_eq!(
+        read(file(">f8", "False", "(1, 2)", &[0.5f64, 3.0].map(f64::to_be_bytes).concat())),
+        (vec![1, 2], vec![0.5, 3.0])
+    );
+    assert_eq!(read(file("<f2", "False", "(2,)", &[0x00, 0x3c, 0x00, 0xc0])), (vec![2], vec![1.0, -2.0]));
+    assert_eq!(read(file("|b1", "False", "(3,)", &[0, 1, 1])), (vec![3], vec![0.0, 1.0, 1.0]));
+    assert_eq!(read(file(">i4", "False", "()", &(-7i32).to_be_bytes())), (vec![], vec![-7.0]));
+    assert_eq!(read(file("<i8", "False", "(1,)", &9i64.to_le_bytes())), (vec![1], vec![9.0]));
+    assert_eq!(read(file("<u2", "False", "(0, 3)", &[])), (vec![0, 3], vec![]));
+    // Fortran order: element (a, b, c) of shape (2, 3, 2) lies at a + 2 b + 6 c.
+    let want: Vec<f32> =
+        (0..2).flat_map(|a| (0..3).flat_map(move |b| (0..2).map(move |c| (a + 2 * b + 6 * c) as f32))).collect();
+    let data: Vec<u8> = (0..12).collect();
+    assert_eq!(read(file("|u1", "True", "(2, 3, 2)", &data)), (vec![2, 3, 2], want));
+    assert_eq!(npy::read_u8(file("<f4", "False", "(1,)", &255f32.to_le_bytes())).expect("labels").1, [255]);
+    let message = npy::read_u8(file("<f4", "False", "(1,)", &1.5f32.to_le_bytes())).expect_err("1.5").to_string();
+    assert!(message.contains("a.npy") && message.contains("1.5"), "{message}");
+}
+
+#[test]
+fn npy_is_written_for_others() {
+    let folder = tempdir().expect("a folder");
+    let path = folder.path().join("a.npy");
+    let data: Vec<f32> = (0..24).map(|v| v as f32 / 3.0).collect();
+    npy::write_f32(&path, &[2, 3, 4], &data).expect("written");
+    let bytes = std::fs::read(&path).expect("the file");
+    assert_eq!((bytes.len() - 4 * 24) % 64, 0, "the values are aligned");
+    let file = npyz::NpyFile::new(&bytes[..]).expect("an npy file");
+    assert_eq!((file.shape(), file.order()), (&[2u64, 3, 4][..], npyz::Order::C));
+    assert_eq!(file.into_vec::<f32>().expect("f32"), data);
+    assert_eq!(npy::read_f32(&path).expect("read back"), (vec![2, 3, 4], data));
+    for shape in [&[][..], &[5], &[5, 1, 0]] {
+        let data = vec![7u8; shape.iter().product()];
+        npy::write_u8(&path, shape, &data).expect("written");
+        let bytes = std::fs::read(&path).expect("the file");
+        assert_eq!(npyz::NpyFile::new(&bytes[..]).expect("an npy file").into_vec::<u8>().expect("u8"), data);
+        assert_eq!(npy::read_u8(&path).expect("read back"), (shape.to_vec(), data));
+    }
+    let message = npy::write_f32(&path, &[2, 2], &[0.0; 3]).expect_err("too few").to_string();
+    assert!(message.contains("[2, 2]") && message.contains('3'), "{message}");
+}

@@ -1,0 +1,136 @@
+//! Shared by every op's tests: the devices at hand, seeded inputs, and comparisons that NaN fails.
+
+pub mod checkpoint_file;
+pub mod nifti_file;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use nephron_compute::{DType, Device, DeviceSpec, Shape, Tensor};
+use rand::{Rng, RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The project's folder. On a machine that has no copy where the tests were built, NEPHRON_TEST_ROOT says where it is.
+pub fn root() -> PathBuf {
+    std::env::var_os("NEPHRON_TEST_ROOT").map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), PathBuf::from)
+}
+
+/// Every device the tests run on. CPU always; the others where they are. A backend named in NEPHRON_REQUIRE
+/// (`vulkan,cuda-compile`) must be there; one that is missing otherwise is named on standard error.
+pub fn devices() -> &'static [Device] {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(|| {
+        nephron_compute::device::guard_buffers();
+        let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
+        let mut found = vec![Device::Cpu];
+        let mut specs = vec![DeviceSpec::Vulkan(None), DeviceSpec::Cuda(None)];
+        specs.push("cuda-compile".parse().expect("a device of this build"));
+        for spec in specs {
+            match Device::open(spec) {
+                Ok(device) => found.push(device),
+                Err(error) => {
+                    let name = spec.to_string();
+                    assert!(!required.split(',').any(|r| r == name), "{name} is required: {error}");
+                    eprintln!("SKIPPED on {name}: {error}");
+                }
+            }
+        }
+        found
+    })
+}
+
+/// Does this device only compile, so that its results mean nothing?
+pub fn compiles_only(device: &Device) -> bool {
+    device.name() == "cuda-compile"
+}
+
+/// The float types a device computes with.
+pub fn float_types(device: &Device) -> Vec<DType> {
+    [DType::F32, DType::F16, DType::BF16].into_iter().filter(|d| device.supports(*d)).collect()
+}
+
+/// A fresh seed each run, printed so that a failure can be repeated with NEPHRON_SEED.
+pub fn rng() -> ChaCha8Rng {
+    let seed = match std::env::var("NEPHRON_SEED") {
+        Ok(seed) => seed.parse().expect("NEPHRON_SEED is a whole number"),
+        Err(_) => rand::rng().next_u64(),
+    };
+    eprintln!("NEPHRON_SEED={seed}");
+    ChaCha8Rng::seed_from_u64(seed)
+}
+
+/// Uniform in [-1, 1), representable in f16 and bf16 so that every storage type holds the same numbers.
+pub fn uniform(rng: &mut impl Rng, len: usize) -> Vec<f32> {
+    (0..len).map(|_| half::bf16::from_f32(rng.random_range(-1.0f32..1.0)).to_f32()).collect()
+}
+
+/// Whole numbers from -k to k: sums of their products are exact in f32.
+pub fn integers(rng: &mut impl Rng, len: usize, k: i32) -> Vec<f32> {
+    (0..len).map(|_| rng.random_range(-k..=k) as f32).collect()
+}
+
+/// f32 to the oracle's f64.
+pub fn f64s(data: &[f32]) -> Vec<f64> {
+    data.iter().map(|&v| v.into()).collect()
+}
+
+/// A float tensor from PyTorch-ordered data.
+pub fn tensor(device: &Device, shape: Shape, dtype: DType, data: &[f32]) -> Tensor {
+    Tensor::from_ncdhw(device, shape, dtype, data).expect("a tensor of the given shape")
+}
+
+/// gamma_k = k u / (1 - k u): the relative error of k chained f32 roundings (Higham, Accuracy and Stability, 3.1).
+pub fn gamma(k: usize) -> f64 {
+    let ku = k as f64 * f64::from(f32::EPSILON) / 2.0;
+    ku / (1.0 - ku)
+}
+
+/// Half an ulp of the storage type, relative, plus its smallest subnormal step.
+pub fn storage_rounding(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F16 => value.abs() * 2f64.powi(-11) + 2f64.powi(-25),
+        DType::BF16 => value.abs() * 2f64.powi(-8) + 2f64.powi(-133),
+        _ => value.abs() * 2f64.powi(-24) + 2f64.powi(-149),
+    }
+}
+
+/// Compares a result with the oracle's, both in PyTorch's order: |got - want| <= gamma_k * magnitude + storage rounding,
+/// where `magnitude` is the oracle's sum of absolute terms, element by element. On `cuda-compile` it only waits for the
+/// compiler's verdict.
+pub fn assert_close(what: &str, got: &Tensor, want: &[f64], magnitude: &[f64], k: usize) {
+    let device = got.device();
+    let data = got.to_ncdhw().unwrap_or_else(|e| panic!("{what} on {}: {e}", device.name()));
+    if compiles_only(&device) {
+        return;
+    }
+    assert_eq!(data.len(), want.len(), "{what} on {}", device.name());
+    for (i, (&got_value, (&want, &magnitude))) in data.iter().zip(want.iter().zip(magnitude)).enumerate() {
+        let value = f64::from(got_value);
+        let bound = gamma(k) * magnitude + storage_rounding(got.dtype(), want.abs().max(magnitude * gamma(k)));
+        let same_special = (want.is_nan() && value.is_nan()) || want == value;
+        assert!(
+            same_special || (value - want).abs() <= bound,
+            "{what} on {} {}: element {i} is {value}, expected {want} +- {bound:e}",
+            device.name(),
+            got.dtype()
+        );
+    }
+}
+
+/// Bit-for-bit equality with the oracle (integer-valued inputs).
+pub fn assert_exact(what: &str, got: &Tensor, want: &[f64]) {
+    let device = got.device();
+    let data = got.to_ncdhw().unwrap_or_else(|e| panic!("{what} on {}: {e}", device.name()));
+    if compiles_only(&device) {
+        return;
+    }
+    assert_eq!(data.len(), want.len(), "{what} on {}", device.name());
+    for (i, (&value, &want)) in data.iter().zip(want).enumerate() {
+        assert!(
+            f64::from(value) == want,
+            "{what} on {} {}: element {i} is {value}, expected {want}",
+            device.name(),
+            got.dtype()
+        );
+    }
+}
