@@ -225,7 +225,7 @@ pub(super) fn each_once(phases: &[Phase]) -> Result<Vec<Phase>> {
 }
 
 /// Why so few phases are not classified.
-pub(crate) fn too_few(given: usize) -> String {
+pub fn too_few(given: usize) -> String {
     format!("classification needs three or four phases, {given} given")
 }
 

@@ -16,7 +16,10 @@ pub const SCHEMA_VERSION: u32 = 2;
 
 /// Removes what an earlier run left in a result folder and this one might not write again: files of these names, and pictures
 /// of lesions. They must not stand beside the files of a run that was cut short.
-pub(crate) fn clear(folder: &Path, names: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// A file that cannot be removed.
+pub fn clear(folder: &Path, names: &[&str]) -> Result<()> {
     let mut old: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
     for entry in std::fs::read_dir(folder.join("pictures")).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with("lesion") {

@@ -37,6 +37,7 @@ pub fn files(bytes: &[u8]) -> Vec<(String, usize, Vec<u8>)> {
     (0..count).map(read).collect()
 }
 
+/// A text as a pickle holds it.
 pub fn text(text: &str) -> Vec<u8> {
     [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
 }

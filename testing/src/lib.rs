@@ -12,7 +12,8 @@ use rand_chacha::ChaCha8Rng;
 
 /// The project's folder. On a machine that has no copy where the tests were built, NEPHRON_TEST_ROOT says where it is.
 pub fn root() -> PathBuf {
-    std::env::var_os("NEPHRON_TEST_ROOT").map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), PathBuf::from)
+    std::env::var_os("NEPHRON_TEST_ROOT")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), PathBuf::from)
 }
 
 /// Every device the tests run on. CPU always; the others where they are. A backend named in NEPHRON_REQUIRE

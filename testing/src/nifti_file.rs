@@ -9,19 +9,33 @@ use flate2::write::GzEncoder;
 /// A header and its voxels' bytes; every field may be set to nonsense.
 #[derive(Clone)]
 pub struct NiftiFile {
+    /// 1 or 2.
     pub version: u8,
+    /// Byte order of every number.
     pub big_endian: bool,
+    /// The magic bytes.
     pub magic: Vec<u8>,
+    /// Sizes along (x, y, z, t, ...).
     pub dim: Vec<i64>,
+    /// Code of the element type.
     pub datatype: i16,
+    /// `pixdim[0..4]`: qfac and spacing.
     pub pixdim: [f64; 4],
+    /// Where the voxels begin.
     pub vox_offset: f64,
+    /// `scl_slope` and `scl_inter`.
     pub scale: [f64; 2],
+    /// `xyzt_units`.
     pub units: u8,
+    /// `qform_code` and `sform_code`.
     pub codes: [i16; 2],
+    /// `quatern_b`, `_c` and `_d`.
     pub quatern: [f64; 3],
+    /// `qoffset_x`, `_y` and `_z`.
     pub qoffset: [f64; 3],
+    /// Rows of the sform.
     pub srow: [f64; 12],
+    /// Bytes of the voxels.
     pub voxels: Vec<u8>,
 }
 
@@ -55,6 +69,7 @@ impl NiftiFile {
         self
     }
 
+    /// The header alone.
     pub fn header(&self) -> Vec<u8> {
         let mut out = Out { bytes: vec![0; if self.version == 1 { 348 } else { 540 }], big: self.big_endian };
         let mut dim = [1i64; 8];
@@ -130,6 +145,7 @@ impl Out {
     }
 }
 
+/// The bytes as one gzip member.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).expect("gzip into memory");

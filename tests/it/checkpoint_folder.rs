@@ -2,14 +2,23 @@
 
 use std::path::PathBuf;
 
-use nephron::Device;
 use nephron::io::weights::Weights;
 use nephron::pipeline::{Mirroring, Output, Precision, SegmentOptions, Segmentation, Segmenter};
 use nephron::volume::{Affine, Volume, Voxels};
+use nephron::{Device, Error};
 
-use crate::checkpoint::{golden, refusal};
 use crate::support;
 use crate::support::checkpoint_file::{archive_of, files};
+
+fn golden(name: &str) -> PathBuf {
+    support::root().join("tests/golden/checkpoint").join(name)
+}
+
+fn refusal(bytes: Vec<u8>) -> String {
+    let error = Weights::from_bytes("some.pth", bytes).map(|_| ()).expect_err("refused");
+    assert!(matches!(error, Error::File { .. }) && !error.to_string().contains('\n'), "{error}");
+    error.to_string()
+}
 
 /// nnU-Net's own folder: plans.json, dataset.json, fold_k/checkpoint_final.pth.
 #[test]

@@ -1,15 +1,15 @@
 //! Segmentation: against nnU-Net's inference restated in Python, whichever way an image is stored, and what is refused.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use nephron::io::{nifti, npy};
+use nephron::io::npy;
 use nephron::models::{Normalization, OrientationRule, SeparateAxis, UNet, UNetArchitecture, UNetPlan};
 use nephron::pipeline::{
     Mirroring, Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, gaussian, parse_bytes, positions,
     resampled_size, separate_axis,
 };
 use nephron::volume::{Affine, Orientation, Volume, Voxels};
-use nephron::{DType, Device, Error};
+use nephron::{DType, Device};
 use rand::Rng;
 
 use crate::support::{self, compiles_only, devices, rng};

@@ -7,10 +7,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Context;
+use cases::Case;
 use nephron::device::Device;
 use nephron::error::{Error, Result};
 use nephron::tensor::DType;
-use cases::Case;
 
 /// Time operations and networks on a device, beside what it can copy and multiply.
 #[derive(Debug, clap::Args)]

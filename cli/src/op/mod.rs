@@ -10,10 +10,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Context;
-use nephron::error::{Error, Result};
-use nephron::tensor::DType;
 use arrays::Inputs;
 use attributes::Attributes;
+use nephron::error::{Error, Result};
+use nephron::tensor::DType;
 
 /// Run one operation on .npy arrays (f32 [n, c, d, h, w] unless the README's table says otherwise).
 #[derive(Debug, clap::Args)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use nephron::Device;
 use nephron::io::npy;
 use nephron::io::weights::Weights;
-use nephron::{Device, cli};
 use serde_json::Value;
 
 use crate::support::{self, compiles_only, devices};

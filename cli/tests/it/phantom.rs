@@ -1,7 +1,5 @@
 //! `nephron phantom`.
 
-use nephron::io::nifti;
-
 use crate::support;
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use nephron::DType;
 use nephron::io::nifti;
+use nephron::pipeline::{Precision, Segmenter};
 use nephron::volume::{Affine, Volume, Voxels};
+use nephron::{DType, Device, Error};
 use rand::Rng;
 
 use crate::support::{self, rng};

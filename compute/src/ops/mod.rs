@@ -20,7 +20,7 @@ pub mod resample;
 mod sampling;
 pub mod softmax;
 pub mod tile;
-pub(crate) mod timeline;
+pub mod timeline;
 #[cfg(feature = "gpu")]
 mod trace;
 pub mod warp;
@@ -57,7 +57,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// Float data is what every arithmetic op takes.
-pub(crate) fn expect_float(what: &str, x: &Tensor) -> Result<()> {
+pub fn expect_float(what: &str, x: &Tensor) -> Result<()> {
     if x.dtype().is_float() {
         Ok(())
     } else {
@@ -66,7 +66,7 @@ pub(crate) fn expect_float(what: &str, x: &Tensor) -> Result<()> {
 }
 
 /// All operands of an op live on one device.
-pub(crate) fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
+pub fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
     let (expected, found) = (x.device(), y.device());
     if expected == found {
         Ok(())
@@ -76,13 +76,13 @@ pub(crate) fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<(
 }
 
 /// Operands share their float type.
-pub(crate) fn expect_same_dtype(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
+pub fn expect_same_dtype(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
     if x.dtype() == y.dtype() { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), x.dtype(), y.dtype())) }
 }
 
 /// Kernels index in 32 bits, so a tensor they touch has fewer than 2^32 elements.
 #[cfg(feature = "gpu")]
-pub(crate) fn expect_addressable(what: &str, tensors: &[&Tensor]) -> Result<()> {
+pub fn expect_addressable(what: &str, tensors: &[&Tensor]) -> Result<()> {
     match tensors.iter().find(|t| u32::try_from(t.len()).is_err()) {
         None => Ok(()),
         Some(t) => Err(Error::shape(what, "fewer than 4294967296 elements on a GPU", format!("{:?}", t.shape()))),
@@ -90,7 +90,7 @@ pub(crate) fn expect_addressable(what: &str, tensors: &[&Tensor]) -> Result<()> 
 }
 
 /// A parameter per channel: f32 [1, c, 1, 1, 1] on the device of `x`.
-pub(crate) fn expect_vector(what: &str, x: &Tensor, parameter: &Tensor, channels: usize) -> Result<()> {
+pub fn expect_vector(what: &str, x: &Tensor, parameter: &Tensor, channels: usize) -> Result<()> {
     expect_same_device(what, x, parameter)?;
     let expected = [1, channels, 1, 1, 1];
     if parameter.shape() != expected {

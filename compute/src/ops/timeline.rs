@@ -49,7 +49,7 @@ pub fn take_timeline() -> Vec<TimelineSpan> {
 }
 
 /// Recorded when it goes out of scope.
-pub(crate) struct Open {
+pub struct Open {
     name: String,
     detail: String,
     device: Device,
@@ -70,7 +70,7 @@ pub(super) fn op(name: &str, operands: &[&Tensor]) -> Option<Open> {
 }
 
 /// The span of a stage of something larger.
-pub(crate) fn stage(device: &Device, name: impl FnOnce() -> String) -> Option<Open> {
+pub fn stage(device: &Device, name: impl FnOnce() -> String) -> Option<Open> {
     if RECORDING.load(Ordering::Relaxed) { open(device, name(), String::new()) } else { None }
 }
 

@@ -39,7 +39,8 @@ fn relu_keeps_nan_and_drops_minus_infinity() {
 
 #[test]
 fn labels_are_refused() {
-    let labels = nephron_compute::Tensor::from_u8(&nephron_compute::Device::Cpu, [1, 1, 1, 1, 2], vec![0, 1]).expect("labels");
+    let labels =
+        nephron_compute::Tensor::from_u8(&nephron_compute::Device::Cpu, [1, 1, 1, 1, 2], vec![0, 1]).expect("labels");
     let message = ops::relu(&labels).expect_err("labels are not floats").to_string();
     assert!(message.contains("f32") && message.contains("u8"), "{message}");
 }

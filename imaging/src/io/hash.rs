@@ -8,8 +8,11 @@ use sha2::{Digest, Sha256};
 
 use nephron_compute::error::{Error, Result};
 
-/// A path as text for JSON, which must be UTF-8; a path need not be.
-pub(crate) fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+/// Serialises a path as text: JSON must be UTF-8, a path need not be.
+///
+/// # Errors
+/// Those of the serialiser.
+pub fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 

@@ -7,7 +7,7 @@ pub mod npy;
 pub mod numbers;
 pub mod weights;
 
-pub(crate) use hash::lossy;
+pub use hash::lossy;
 pub use hash::{SourceFile, hash_files};
 
 use std::fs::{File, Metadata};

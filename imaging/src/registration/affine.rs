@@ -1,8 +1,8 @@
 //! Coordinates: from parameters to index maps to maps of the patient's space, and back.
 
+use crate::volume::{Affine, Grid};
 use nephron_compute::error::Result;
 use nephron_compute::ops::affine_dice::{Frame, Matrix};
-use crate::volume::{Affine, Grid};
 
 /// [d, h, w] to (x, y, z).
 pub(super) fn size(grid: &Grid) -> [usize; 3] {

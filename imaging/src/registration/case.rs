@@ -6,10 +6,10 @@ use super::mask::Mask;
 use super::model::Model;
 use super::overlap::{Comparison, hard};
 use super::{Channel, Outcome, Registration, RegistrationOptions, Space, Start};
+use crate::volume::{Affine, Grid, Volume};
 use nephron_compute::device::Device;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::{AffineDice, Channels, Minimum, Objective, Reason};
-use crate::volume::{Affine, Grid, Volume};
 
 /// The learning rate on the full grid, relative to that on the thinned one: the map is a fraction of a voxel off there.
 const FINE_RATE: f64 = 0.1;

@@ -4,10 +4,10 @@ use super::RegistrationOptions;
 use super::affine::world_map;
 use super::mask::Mask;
 use super::model::Model;
+use crate::volume::{Affine, Volume};
 use nephron_compute::device::Device;
 use nephron_compute::error::Result;
 use nephron_compute::ops::affine_dice::AffineDice;
-use crate::volume::{Affine, Volume};
 
 /// Minus the mean soft Dice of the channels (by default the tumour, and kidney and tumour together) of two masks under
 /// a map.

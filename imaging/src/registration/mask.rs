@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
+use crate::volume::{Affine, Grid, Volume, Voxels};
 use nephron_compute::device::Device;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::Interpolation;
 use nephron_compute::ops::affine_dice::{Channels, MAX_CHANNELS};
 use nephron_compute::tensor::Tensor;
-use crate::volume::{Affine, Grid, Volume, Voxels};
 
 /// Labels on a grid; those in no channel count as background.
 #[derive(Debug, Clone)]

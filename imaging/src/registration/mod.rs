@@ -21,10 +21,10 @@ mod options;
 mod overlap;
 pub mod transform;
 
-pub use nephron_compute::ops::affine_dice::Channels;
 pub use adam::Adam;
 pub use loss::Loss;
 pub use model::Transformation;
+pub use nephron_compute::ops::affine_dice::Channels;
 pub use options::{RegistrationOptions, Space, Start};
 pub use overlap::{Dice, Overlap};
 
@@ -34,11 +34,11 @@ use std::time::Instant;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::volume::{Affine, Volume};
+use case::Case;
 use nephron_compute::device::Device;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::Matrix;
-use crate::volume::{Affine, Volume};
-use case::Case;
 
 /// Pairs in one launch at most.
 const MAX_PAIRS: usize = 256;

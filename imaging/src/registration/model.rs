@@ -6,9 +6,9 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::affine::{frame, index_map, parameters};
+use crate::volume::{Affine, Grid};
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::{Chain, Parameters};
-use crate::volume::{Affine, Grid};
 
 /// A family of maps of space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

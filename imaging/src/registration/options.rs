@@ -2,10 +2,10 @@
 
 use super::Transformation;
 use super::mask::Mask;
+use crate::volume::Affine;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::PaddingMode;
 use nephron_compute::ops::affine_dice::{Channels, check_smooth};
-use crate::volume::Affine;
 
 /// Where the iterations begin.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -5,11 +5,11 @@ use serde::Serialize;
 
 use super::affine::{index_map, size};
 use super::mask::Mask;
+use crate::volume::Affine;
 use nephron_compute::device::Device;
 use nephron_compute::error::Result;
 use nephron_compute::ops::PaddingMode;
 use nephron_compute::ops::affine_dice::{AffineDice, Channels, Matrix};
-use crate::volume::Affine;
 
 /// Dice = 2 |A and B| / (|A| + |B|) of one label.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -8,12 +8,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Registration;
+use crate::io::write_atomic;
+use crate::volume::{Affine, Grid, Volume, Voxels};
 use nephron_compute::device::Device;
 use nephron_compute::error::{Error, Result};
-use crate::io::write_atomic;
 use nephron_compute::ops::Interpolation;
 use nephron_compute::ops::affine_dice::Matrix;
-use crate::volume::{Affine, Grid, Volume, Voxels};
 
 /// `moving` on the fixed grid: out(p) = moving(transform(p)), p in RAS millimetres, whatever its own grid is.
 /// Outside its field of view labels are 0 and images their own minimum, see [`Volume::resample_to`].

@@ -144,7 +144,10 @@ impl Component {
     }
 
     /// Is it of a volume of this shape? One without voxels is of any.
-    pub(crate) fn check_shape(&self, shape: [usize; 3]) -> Result<()> {
+    ///
+    /// # Errors
+    /// Another shape.
+    pub fn check_shape(&self, shape: [usize; 3]) -> Result<()> {
         if self.runs.is_empty() || self.shape == shape {
             return Ok(());
         }
@@ -210,7 +213,7 @@ fn hull(mut points: Vec<[i64; 2]>) -> Vec<[i64; 2]> {
 
 /// Voxels that components of two volumes share: ((place in `a`, place in `b`), count), in the order of the places. One merge
 /// over the sorted runs of all: time goes with the runs, not with the pairs of components.
-pub(crate) fn overlaps(a: &[&Component], b: &[&Component]) -> Vec<((usize, usize), usize)> {
+pub fn overlaps(a: &[&Component], b: &[&Component]) -> Vec<((usize, usize), usize)> {
     let sorted = |list: &[&Component]| {
         let mut runs: Vec<(Run, usize)> =
             list.iter().enumerate().flat_map(|(i, c)| c.runs.iter().map(move |r| (*r, i))).collect();
@@ -232,14 +235,16 @@ pub(crate) fn overlaps(a: &[&Component], b: &[&Component]) -> Vec<((usize, usize
 }
 
 /// Disjoint sets, by path halving.
-pub(crate) struct Sets(Vec<usize>);
+pub struct Sets(Vec<usize>);
 
 impl Sets {
-    pub(crate) fn new(count: usize) -> Self {
+    /// `count` sets of one element each.
+    pub fn new(count: usize) -> Self {
         Self((0..count).collect())
     }
 
-    pub(crate) fn root(&mut self, mut i: usize) -> usize {
+    /// The lowest element of the set that `i` belongs to.
+    pub fn root(&mut self, mut i: usize) -> usize {
         while self.0[i] != i {
             self.0[i] = self.0[self.0[i]];
             i = self.0[i];
@@ -247,8 +252,8 @@ impl Sets {
         i
     }
 
-    /// The lower root stays.
-    pub(crate) fn join(&mut self, a: usize, b: usize) {
+    /// Merges the sets of two elements; the lower root stays.
+    pub fn join(&mut self, a: usize, b: usize) {
         let (a, b) = (self.root(a), self.root(b));
         self.0[a.max(b)] = a.min(b);
     }

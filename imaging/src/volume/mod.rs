@@ -1,7 +1,7 @@
 //! Voxels with geometry: spacing, affine, orientation, resampling onto a grid.
 
 mod affine;
-pub(crate) mod components;
+pub mod components;
 mod grid;
 mod orientation;
 

@@ -10,11 +10,11 @@ use rand::Rng;
 use crate::support::checkpoint_file::{archive, archive_of, files, state_dict, text, write};
 use crate::support::{self, rng};
 
-pub(crate) fn golden(name: &str) -> PathBuf {
+fn golden(name: &str) -> PathBuf {
     support::root().join("tests/golden/checkpoint").join(name)
 }
 
-pub(crate) fn refusal(bytes: Vec<u8>) -> String {
+fn refusal(bytes: Vec<u8>) -> String {
     let error = Weights::from_bytes("some.pth", bytes).map(|_| ()).expect_err("refused");
     assert!(matches!(error, Error::File { .. }) && !error.to_string().contains('\n'), "{error}");
     error.to_string()

@@ -7,6 +7,7 @@ mod components;
 mod io;
 mod kidneys;
 mod npy;
+mod registering;
 mod registration;
 mod registration_channels;
 mod registration_families;

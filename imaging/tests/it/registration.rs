@@ -1,14 +1,12 @@
 //! Affine registration of masks: recovered maps, PyTorch's loop, refusals, transform files, the command.
 
-use std::path::Path;
-
-use nephron_imaging::io::nifti;
+use nephron_compute::Device;
 use nephron_compute::ops::Interpolation;
 use nephron_imaging::registration::{Registration, RegistrationOptions, register, transform};
-use nephron_imaging::volume::{Affine, Grid, Volume, Voxels};
-use nephron_compute::{Device, Error};
+use nephron_imaging::volume::{Affine, Volume, Voxels};
 
-use crate::kidneys::{grid, kidneys, motion, scan, worst_error};
+use crate::kidneys::{grid, kidneys, motion, scan};
+use crate::registering::{on_devices, refused, worst_error};
 use crate::support::{compiles_only, devices};
 /// Fixed and moving scan of different shape, spacing and orientation.
 #[test]
@@ -49,7 +47,8 @@ fn theta_and_the_warped_mask_agree_with_the_report() {
 
         let params = nephron_compute::ops::AffineDiceParams { align_corners, smooth: 0.0, ..Default::default() };
         let tensor = |v: &Volume| v.to_tensor(&Device::Cpu).expect("a tensor");
-        let soft = nephron_compute::ops::affine_dice(&tensor(&fixed), &tensor(&moving), &found.theta, &params).expect("dice");
+        let soft =
+            nephron_compute::ops::affine_dice(&tensor(&fixed), &tensor(&moving), &found.theta, &params).expect("dice");
         assert!((soft.dice[1] - found.aligned.kidney.soft).abs() < 1e-9, "{soft:?} {:?}", found.aligned);
     }
 }

@@ -5,7 +5,8 @@ use nephron_compute::ops::Channels;
 use nephron_imaging::registration::{RegistrationOptions, register};
 use nephron_imaging::volume::{Affine, Volume, Voxels};
 
-use crate::kidneys::{grid, motion, on_devices, scan, worst_error};
+use crate::kidneys::{grid, motion, scan};
+use crate::registering::{on_devices, worst_error};
 
 pub(crate) fn channels(text: &str) -> Channels {
     text.parse().expect("sets of labels")

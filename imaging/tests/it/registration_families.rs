@@ -6,7 +6,8 @@ use nephron_imaging::registration::{Loss, RegistrationOptions, Space, Start, Tra
 use nephron_imaging::volume::{Affine, Volume, Voxels};
 use rand::Rng;
 
-use crate::kidneys::{grid, kidneys, motion, on_devices, refused, scan, worst_error};
+use crate::kidneys::{grid, kidneys, motion, scan};
+use crate::registering::{on_devices, refused, worst_error};
 use crate::support;
 /// Every family finds what it can express, and stays within it.
 #[test]

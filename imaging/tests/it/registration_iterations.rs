@@ -3,13 +3,14 @@
 
 use nephron_compute::ops::Channels;
 use nephron_compute::ops::affine_dice::CHECK_EVERY;
+use nephron_compute::{Device, Error};
 use nephron_imaging::registration::{
     Outcome, Registration, RegistrationOptions, Start, Transformation, register, register_all,
 };
 use nephron_imaging::volume::{Affine, Volume, Voxels};
-use nephron_compute::{Device, Error};
 
-use crate::kidneys::{grid, kidneys, motion, refused, scan, worst_error};
+use crate::kidneys::{grid, kidneys, motion, scan};
+use crate::registering::{refused, worst_error};
 use crate::support::{compiles_only, devices};
 
 fn bare(found: Registration) -> Registration {
@@ -99,8 +100,12 @@ fn masks_of_many_bricks_register_beside_small_ones() {
     let moving = scan(&small, &truth, kidneys);
     let pairs = [[&other, &moving], [&fixed, &moving], [&moving, &fixed]];
     for sets in ["2/1,2", "1/2/1,2"] {
-        let options =
-            RegistrationOptions { channels: sets.parse().expect("sets of labels"), resolution: None, max_iterations: 2, ..Default::default() };
+        let options = RegistrationOptions {
+            channels: sets.parse().expect("sets of labels"),
+            resolution: None,
+            max_iterations: 2,
+            ..Default::default()
+        };
         let host = register(&fixed, &moving, &Device::Cpu, &options).expect("registration");
         for device in devices() {
             let iterations = as_alone(&pairs, device, &options);
@@ -198,7 +203,8 @@ fn thinning_does_not_hide_the_full_grids() {
         })
     };
     let (fixed, moving) = (of(1, [-57.0, 3.0, 4.0]), of(2, [-51.0, -3.0, 12.0]));
-    let options = RegistrationOptions { start: Start::Identity, ..options("1/2".parse().expect("sets of labels"), 30.0, 20) };
+    let options =
+        RegistrationOptions { start: Start::Identity, ..options("1/2".parse().expect("sets of labels"), 30.0, 20) };
     let found = register(&fixed, &moving, &Device::Cpu, &options).expect("registration");
     assert!(found.warnings.iter().any(|w| w.contains("full grids from the start")), "{:?}", found.warnings);
     assert_eq!(found.channels.iter().map(|c| c.weight).collect::<Vec<_>>(), [0.5, 0.5]);

@@ -1,7 +1,7 @@
 //! Curves, areas, confusion and tests against scikit-learn; intervals against simulation; `evaluate classification`.
 
 use nephron_imaging::stats;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use serde_json::Value;

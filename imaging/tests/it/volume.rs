@@ -1,8 +1,8 @@
 //! Volumes: validation, orientation, grids, resampling onto a grid.
 
 use nephron_compute::ops::Interpolation;
-use nephron_imaging::volume::{Affine, Grid, Orientation, Volume, Voxels};
 use nephron_compute::{Device, Tensor};
+use nephron_imaging::volume::{Affine, Grid, Orientation, Volume, Voxels};
 use rand::Rng;
 
 use crate::support::{compiles_only, devices, rng};

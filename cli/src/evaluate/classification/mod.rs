@@ -7,11 +7,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::Context;
+use metrics::{Metrics, Settings};
 use nephron::error::{Error, Result};
 use nephron::io::write_atomic;
 use nephron::report::plot::{Chart, Series};
 use nephron::stats;
-use metrics::{Metrics, Settings};
 use tables::{Cohort, Reader};
 
 /// ROC and precision-recall curves, areas with intervals, confusion, and readers beside the model.

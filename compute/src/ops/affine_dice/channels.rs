@@ -68,7 +68,7 @@ impl Channels {
     }
 
     /// The mean: every channel counts the same.
-    pub(crate) fn mean(&self) -> Vec<f64> {
+    pub fn mean(&self) -> Vec<f64> {
         vec![1.0 / self.count as f64; self.count]
     }
 }

@@ -13,7 +13,7 @@ pub mod gpu;
 mod objective;
 pub mod reference;
 #[cfg(feature = "gpu")]
-pub(crate) mod steps;
+pub mod steps;
 mod sums;
 
 pub use chain::{Chain, Parameters};
@@ -91,8 +91,11 @@ pub fn affine_dice(
     Ok(AffineDiceOutput { loss: value.loss, dtheta: frame.gradient(&value.by_matrix), dice: value.dice })
 }
 
-/// s of a Dice is finite and 0 or more.
-pub(crate) fn check_smooth(what: &str, smooth: f64) -> Result<()> {
+/// Checks the smoothing term s of a Dice, named `what` in the error.
+///
+/// # Errors
+/// A value that is not finite, or below 0.
+pub fn check_smooth(what: &str, smooth: f64) -> Result<()> {
     if smooth.is_finite() && smooth >= 0.0 {
         Ok(())
     } else {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::header::{Fields, Version};
 use super::source::Source;
 use super::{Header, Image, geometry};
-use nephron_compute::error::{Error, Result};
 use crate::volume::Volume;
+use nephron_compute::error::{Error, Result};
 
 /// Reads an image. `path` may be the .nii, .nii.gz, or either file of a .hdr/.img pair.
 ///

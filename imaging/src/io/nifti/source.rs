@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
-use nephron_compute::error::{Error, Result};
 use crate::io::numbers::{ByteOrder, Number};
 use crate::volume::Voxels;
+use nephron_compute::error::{Error, Result};
 
 /// Bytes decoded at a time.
 const STEP: usize = 1 << 20;

@@ -8,8 +8,8 @@ use flate2::write::GzEncoder;
 
 use super::header::{Fields, Version};
 use super::{GeometrySource, Image, geometry};
-use nephron_compute::error::{Error, Result};
 use crate::volume::{Affine, Voxels};
+use nephron_compute::error::{Error, Result};
 
 /// NIFTI_XFORM_ALIGNED_ANAT: what nibabel gives an affine of unknown meaning.
 const ALIGNED: i64 = 2;

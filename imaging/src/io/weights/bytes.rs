@@ -52,6 +52,6 @@ impl Bytes<'_> {
 }
 
 /// The beginning of a text from a file, fit for one line of a message. No known name is longer than 60 characters.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     text.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-pub(crate) use bytes::shown;
+pub use bytes::shown;
 
 use super::SourceFile;
 use super::numbers::{ByteOrder, Number};
