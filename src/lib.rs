@@ -20,7 +20,7 @@ pub mod pipeline;
 pub mod report;
 
 pub use nephron_compute::{
-    DType, Device, DeviceSpec, Error, HostMemory, Result, Shape, Tensor, device, error, host_memory, ops,
-    release_host_memory, reset_peak, shapes, tensor,
+    Autotune, DType, Device, DeviceOptions, DeviceSpec, Error, HostMemory, Result, Shape, Tensor, device, error,
+    host_memory, ops, release_host_memory, reset_peak, shapes, tensor,
 };
 pub use nephron_imaging::{io, registration, stats, volume};

@@ -71,7 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let (image, mask) = (nifti::read_ct(image_path)?, nifti::read_labels(mask_path)?);
         for (path, noted) in [(image_path, &image.warnings), (mask_path, &mask.warnings)] {
             for warning in noted.iter().map(|w| format!("{}: {w}", path.display())) {
-                eprintln!("warning: {warning}");
+                note!("warning: {warning}");
                 warnings.push(warning);
             }
         }
@@ -94,7 +94,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         clear(folder, &["result.json"])?;
     }
     let mut found = findings(&phases, Some(&classifier), args.what.lesion())?;
-    found.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+    found.warnings.iter().for_each(|w| note!("warning: {w}"));
     warnings.append(&mut found.warnings);
     if let Some(folder) = &args.output {
         found.write_pictures(&phases, folder)?;

@@ -81,7 +81,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     if !classified && !args.what.given().is_empty() {
         let reason = "nothing is classified, which takes three or four phases";
-        eprintln!("warning: not used: {}: {reason}", args.what.given().join(", "));
+        note!("warning: not used: {}: {reason}", args.what.given().join(", "));
     }
     // A single patient's files are read before models are loaded: what is wrong with them is said at once.
     let single = if args.cohort.is_none() { Some(read(&patients[0], args.masks)?) } else { None };
@@ -127,7 +127,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             }
             Err(error) => {
                 failed += 1;
-                eprintln!("warning: {}: {error}", patient.output.display());
+                note!("warning: {}: {error}", patient.output.display());
             }
         }
     }

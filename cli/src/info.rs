@@ -99,7 +99,7 @@ impl Info {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let info = Info::of(args.file.clone(), nifti::read(&args.file)?);
     for warning in &info.warnings {
-        eprintln!("warning: {}: {warning}", args.file.display());
+        note!("warning: {}: {warning}", args.file.display());
     }
     if context.json {
         return context.print_json(&info);

@@ -7,21 +7,29 @@ macro_rules! say {
     };
 }
 
+/// A line on standard error, as `eprintln!`, but one that cannot be written is no reason to panic.
+macro_rules! note {
+    ($($text:tt)*) => {
+        $crate::warn_line(format_args!($($text)*))
+    };
+}
+
 mod bench;
 mod classify;
 mod demo;
+mod device_options;
 mod devices;
 mod diagnose;
 mod evaluate;
 mod info;
 mod lesion;
+mod logging;
 mod op;
 mod patients;
 mod phantom;
 mod register;
 mod resample;
 mod segment;
-mod trace;
 mod warp;
 
 use std::ffi::OsString;
@@ -29,13 +37,14 @@ use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use nephron::device::{Device, DeviceSpec};
+use nephron::device::{Device, DeviceOptions, DeviceSpec};
 use nephron::error::{Error, Result};
 
 /// GPU kernels for 3D medical imaging, and a kidney-cancer CT pipeline built from them.
@@ -109,9 +118,14 @@ fn write_line(text: fmt::Arguments<'_>) {
         if error.kind() == ErrorKind::BrokenPipe {
             std::process::exit(0);
         }
-        eprintln!("error: standard output: {error}");
+        warn_line(format_args!("error: standard output: {error}"));
         std::process::exit(1);
     }
+}
+
+/// A line on standard error. Where that cannot be written there is nobody to tell.
+fn warn_line(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
@@ -121,6 +135,9 @@ fn parse_device(text: &str) -> Result<DeviceSpec, String> {
 /// What every verb gets: the options that all of them share.
 pub(crate) struct Context {
     spec: DeviceSpec,
+    options: DeviceOptions,
+    /// The device that the verb opened.
+    opened: OnceLock<Device>,
     pub(crate) json: bool,
     pub(crate) verbose: u8,
 }
@@ -128,11 +145,14 @@ pub(crate) struct Context {
 impl Context {
     /// Opens the device that the user asked for. Verbs call it after they have checked their arguments and files.
     pub(crate) fn device(&self) -> Result<Device> {
-        let device = Device::open(self.spec)?;
-        if self.verbose > 0 {
-            eprintln!("device: {}", device.name());
+        if let Some(device) = self.opened.get() {
+            return Ok(device.clone());
         }
-        Ok(device)
+        let device = Device::open_with(self.spec, self.options.clone())?;
+        if self.verbose > 0 {
+            warn_line(format_args!("device: {}", device.name()));
+        }
+        Ok(self.opened.get_or_init(|| device).clone())
     }
 
     /// One JSON object on one line, the last line of standard output.
@@ -166,7 +186,7 @@ pub fn main() -> ExitCode {
     match parsed.and_then(execute) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            note!("error: {error}");
             ExitCode::from(error.exit_code())
         }
     }
@@ -189,55 +209,39 @@ fn usage(error: &clap::Error) -> Error {
 }
 
 fn execute(cli: Cli) -> Result<()> {
-    set_threads(cli.threads)?;
-    #[cfg(feature = "gpu")]
-    {
-        nephron::ops::say_choices(cli.verbose > 0);
-        nephron::ops::tune_convolutions(cli.tune);
-        nephron::ops::allow_tf32(cli.tf32);
-    }
-    if cli.trace.is_some() {
-        nephron::ops::record_timeline();
-    }
-    #[cfg(feature = "gpu")]
-    cli.dump.as_deref().map_or(Ok(()), nephron::device::dump_kernels)?;
-    let done = run(&cli.verb, Context { spec: cli.device, json: cli.json, verbose: cli.verbose });
+    let options = device_options::of(&cli)?;
+    let trace = logging::start(cli.verbose > 0, cli.trace.as_deref())?;
+    let context = Context { spec: cli.device, options, opened: OnceLock::new(), json: cli.json, verbose: cli.verbose };
+    let done = in_pool(cli.threads, || run(&cli.verb, &context));
     // What a run that failed has done is worth reading too; its own error comes first.
-    let traced = cli.trace.as_deref().map_or(Ok(()), trace::write);
-    #[cfg(feature = "gpu")]
-    if cli.dump.is_some() {
-        let kernels = nephron::device::finish_kernel_dump();
-        return done.and(traced).and(kernels.map(|count| {
-            if count == 0 {
-                eprintln!("warning: no kernel was compiled: the run was on the CPU");
-            }
-        }));
-    }
-    done.and(traced)
+    drop(trace);
+    done.and(device_options::finish_dump(&cli, context.opened.get()))
 }
 
-fn set_threads(threads: Option<u32>) -> Result<()> {
-    let Some(threads) = threads else { return Ok(()) };
-    rayon::ThreadPoolBuilder::new()
+/// Runs `f` with so many threads for everything that is parallel in it.
+fn in_pool(threads: Option<u32>, f: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let Some(threads) = threads else { return f() };
+    let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads as usize)
-        .build_global()
-        .map_err(|e| Error::Data(format!("threads: {e}")))
+        .build()
+        .map_err(|e| Error::Data(format!("threads: {e}")))?;
+    pool.install(f)
 }
 
-fn run(verb: &Verb, context: Context) -> Result<()> {
+fn run(verb: &Verb, context: &Context) -> Result<()> {
     match verb {
-        Verb::Devices => devices::run(&context),
-        Verb::Info(args) => info::run(args, &context),
-        Verb::Resample(args) => resample::run(args, &context),
-        Verb::Segment(args) => segment::run(args, &context),
-        Verb::Register(args) => register::run(args, &context),
-        Verb::Warp(args) => warp::run(args, &context),
-        Verb::Classify(args) => classify::run(args, &context),
-        Verb::Diagnose(args) => diagnose::run(args, &context),
-        Verb::Evaluate(args) => evaluate::run(args, &context),
-        Verb::Phantom(args) => phantom::run(args, &context),
-        Verb::Demo(args) => demo::run(args, &context),
-        Verb::Op(args) => op::run(args, &context),
-        Verb::Bench(args) => bench::run(args, &context),
+        Verb::Devices => devices::run(context),
+        Verb::Info(args) => info::run(args, context),
+        Verb::Resample(args) => resample::run(args, context),
+        Verb::Segment(args) => segment::run(args, context),
+        Verb::Register(args) => register::run(args, context),
+        Verb::Warp(args) => warp::run(args, context),
+        Verb::Classify(args) => classify::run(args, context),
+        Verb::Diagnose(args) => diagnose::run(args, context),
+        Verb::Evaluate(args) => evaluate::run(args, context),
+        Verb::Phantom(args) => phantom::run(args, context),
+        Verb::Demo(args) => demo::run(args, context),
+        Verb::Op(args) => op::run(args, context),
+        Verb::Bench(args) => bench::run(args, context),
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
             continue;
         }
         let Some(phase) = Phase::guess(stem).map_err(|e| Error::Usage(format!("{}: {e}", path.display())))? else {
-            eprintln!("warning: {}: its name tells no phase, left out", path.display());
+            note!("warning: {}: its name tells no phase, left out", path.display());
             continue;
         };
         if let Some((_, other)) = files.iter().find(|(p, _)| *p == phase) {
@@ -57,7 +57,7 @@ pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
                 "expected one {phase} phase, found two by their names: {other} and {path}"
             )));
         }
-        eprintln!("{}: guessed to be the {phase} phase", path.display());
+        note!("{}: guessed to be the {phase} phase", path.display());
         files.push((phase, path));
     }
     files.sort();

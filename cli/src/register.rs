@@ -151,7 +151,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Error::Data(format!("{} (fixed) and {} (moving): {e}", args.fixed.display(), args.moving.display()))
     })?;
     for warning in &found.warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
 
     std::fs::create_dir_all(&args.output).map_err(|e| Error::file(&args.output, format!("cannot be made: {e}")))?;
@@ -164,7 +164,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     for (path, output) in args.images.iter().zip(&outputs[1..]) {
         let image = warned(path, nifti::read_ct(path)?);
         if image.volume.grid().is_apart_from(&moving.volume.grid())? {
-            eprintln!("warning: {}: lies wholly outside the moving mask's grid", path.display());
+            note!("warning: {}: lies wholly outside the moving mask's grid", path.display());
         }
         write(&image, output, Interpolation::Linear)?;
     }
@@ -202,7 +202,7 @@ fn remove_stale(path: &Path) -> Result<()> {
 /// Says what is odd about a file.
 fn warned(path: &Path, image: nifti::Image) -> nifti::Image {
     for warning in &image.warnings {
-        eprintln!("warning: {}: {warning}", path.display());
+        note!("warning: {}: {warning}", path.display());
     }
     image
 }

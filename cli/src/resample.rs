@@ -97,7 +97,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         (None, None) => image.volume.grid(),
     };
     if grid.is_apart_from(&image.volume.grid())? {
-        eprintln!("warning: {}: lies wholly outside the new grid", args.input.display());
+        note!("warning: {}: lies wholly outside the new grid", args.input.display());
     }
     let device = context.device()?;
     let start = Instant::now();
@@ -127,6 +127,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 /// Says what was odd about a file.
 fn warn(path: &Path, image: &nifti::Image) {
     for warning in &image.warnings {
-        eprintln!("warning: {}: {warning}", path.display());
+        note!("warning: {}: {warning}", path.display());
     }
 }

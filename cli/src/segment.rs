@@ -134,7 +134,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     for (image, mask) in args.images.iter().zip(outputs) {
         let report = segment(&segmenter, image, mask, &options, context)?;
         for warning in &report.warnings {
-            eprintln!("warning: {}: {warning}", image.display());
+            note!("warning: {}: {warning}", image.display());
         }
         if !context.json {
             print(&report);
@@ -213,7 +213,7 @@ fn segment(
     let Segmentation { tiles, working_set, seconds, warnings, .. } = result;
     if context.verbose > 0 {
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        eprintln!(
+        note!(
             "memory: {:.0} MB planned for sums, activations and one slab; {:.0} MB at most held by the CPU's tensors, weights \
              included",
             megabytes(working_set),

@@ -75,7 +75,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     for (path, output) in args.images.iter().zip(&outputs) {
         let image = nifti::read(path)?;
         for warning in &image.warnings {
-            eprintln!("warning: {}: {warning}", path.display());
+            note!("warning: {}: {warning}", path.display());
         }
         let moved = match args.interp {
             Sampling::Values(interpolation) => transform::warp(&image.volume, &chain, &grid, interpolation, &device)?,

@@ -19,7 +19,7 @@ pub mod ops;
 pub mod shapes;
 pub mod tensor;
 
-pub use device::{Device, DeviceSpec};
+pub use device::{Autotune, Device, DeviceOptions, DeviceSpec};
 pub use error::{Error, Result};
 pub use memory::{HostMemory, host_memory, release_host_memory, reset_peak};
 pub use tensor::{DType, Shape, Tensor};

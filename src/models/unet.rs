@@ -4,11 +4,14 @@ use std::path::Path;
 
 use super::unet_architecture::UNetArchitecture;
 use super::unet_parameters::{Loader, Parameter, Source};
+use tracing::debug_span;
+
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::{self, Weights};
 use crate::nn::{ConvBlock, ConvLayer, DecoderBlock, forward_blocks};
-use crate::ops::{expect_same_device, timeline};
+use crate::ops::expect_same_device;
+use crate::ops::span::{self, OpSpan};
 use crate::tensor::{DType, Tensor};
 
 /// A U-Net with its weights on a device.
@@ -111,7 +114,7 @@ impl UNet {
         let mut skips = Vec::new();
         let device = self.device();
         for (stage, blocks) in self.encoder.iter().enumerate() {
-            let _span = timeline::stage(&device, || format!("encoder stage {stage}"));
+            let _span = OpSpan::enter(debug_span!(target: span::TARGET, "encoder stage", stage), &device);
             x = forward_blocks(vec![x], blocks)?;
             if stage + 1 < self.encoder.len() {
                 skips.push(x.clone());
@@ -119,10 +122,10 @@ impl UNet {
         }
         for block in &self.decoder {
             let Some(skip) = skips.pop() else { break };
-            let _span = timeline::stage(&device, || format!("decoder stage {}", skips.len()));
+            let _span = OpSpan::enter(debug_span!(target: span::TARGET, "decoder stage", stage = skips.len()), &device);
             x = block.forward(x, skip)?;
         }
-        let _span = timeline::stage(&device, || "head".into());
+        let _span = OpSpan::enter(debug_span!(target: span::TARGET, "head"), &device);
         self.head.forward(&x)
     }
 

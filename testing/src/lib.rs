@@ -6,7 +6,7 @@ pub mod nifti_file;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use nephron_compute::{DType, Device, DeviceSpec, Shape, Tensor};
+use nephron_compute::{DType, Device, DeviceOptions, DeviceSpec, Shape, Tensor};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -21,13 +21,12 @@ pub fn root() -> PathBuf {
 pub fn devices() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
-        nephron_compute::device::guard_buffers();
         let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
         let mut found = vec![Device::Cpu];
         let mut specs = vec![DeviceSpec::Vulkan(None), DeviceSpec::Cuda(None)];
         specs.push("cuda-compile".parse().expect("a device of this build"));
         for spec in specs {
-            match Device::open(spec) {
+            match Device::open_with(spec, DeviceOptions::default().with_guard_buffers(true)) {
                 Ok(device) => found.push(device),
                 Err(error) => {
                     let name = spec.to_string();
@@ -38,6 +37,11 @@ pub fn devices() -> &'static [Device] {
         }
         found
     })
+}
+
+/// The device with tf32 allowed.
+pub fn with_tf32(device: &Device) -> Device {
+    device.with_options(device.options().into_owned().with_tf32(true)).expect("options that an open device takes")
 }
 
 /// Does this device only compile, so that its results mean nothing?

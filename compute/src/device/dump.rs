@@ -5,7 +5,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -16,8 +15,6 @@ const END: &str = "[END_KERNEL_COMPILATION]";
 /// CubeCL writes its log from a thread of its own: how long to wait for it, and how often to look.
 const PATIENCE: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(50);
-
-static FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
 /// What a kernel takes on the device it was compiled for.
 struct Usage {
@@ -36,37 +33,29 @@ struct Kernel<'a> {
     source: &'a str,
 }
 
-/// From now on the sources of kernels are kept, to be written to `folder` by [`finish_kernel_dump`]. Devices that were
-/// opened before do not take part.
+/// Prepares `folder`, and says where CubeCL is to log what it compiles.
 ///
 /// # Errors
 /// A folder that cannot be made.
-pub fn dump_kernels(folder: &Path) -> Result<()> {
+pub(super) fn begin(folder: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("cannot be made: {e}")))?;
     let log = log_in(folder);
     if log.exists() {
         fs::remove_file(&log).map_err(|e| Error::file(&log, format!("cannot be removed: {e}")))?;
     }
-    FOLDER.get_or_init(|| folder.to_path_buf());
-    Ok(())
+    Ok(log)
 }
 
 fn log_in(folder: &Path) -> PathBuf {
     folder.join("cubecl.log")
 }
 
-/// Where CubeCL is to log what it compiles.
-pub(super) fn log_file() -> Option<PathBuf> {
-    FOLDER.get().map(|folder| log_in(folder))
-}
-
-/// Writes a file for each kernel that was compiled since [`dump_kernels`] (`.cu`, `.wgsl`, `.spvasm`) and `kernels.csv`
-/// with their registers, local and shared memory and occupancy where the device is CUDA's. Gives back how many there were.
+/// Writes a file for each kernel that was compiled since [`begin`] (`.cu`, `.wgsl`, `.spvasm`) and `kernels.csv` with
+/// their registers, local and shared memory and occupancy where the device is CUDA's. Returns the number of kernels.
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn finish_kernel_dump() -> Result<usize> {
-    let Some(folder) = FOLDER.get() else { return Ok(0) };
+pub(super) fn finish(folder: &Path) -> Result<usize> {
     let text = settled(&log_in(folder));
     let kernels: Vec<Kernel<'_>> = text.split(START).skip(1).filter_map(parse).collect();
     let mut table = String::from("file,kernel,registers,local_bytes,shared_bytes,cubes_a_multiprocessor,note\n");
@@ -143,7 +132,8 @@ fn cuda_usage(source: &str) -> Result<Usage, String> {
     let context = CudaContext::new(0).map_err(|e| format!("{e:?}"))?;
     let (major, minor) = context.compute_capability().map_err(|e| format!("{e:?}"))?;
     let suffix = if major >= 9 { "a" } else { "" };
-    let toolkit = std::env::var("CUDA_PATH").unwrap_or_else(|_| "/usr/local/cuda".into());
+    let toolkit = cubecl_cuda::install::cuda_path().ok_or("no CUDA toolkit was found")?;
+    let toolkit = toolkit.display();
     let options = CompileOptions {
         options: vec![format!("--gpu-architecture=compute_{major}{minor}{suffix}")],
         include_paths: vec![format!("{toolkit}/include"), format!("{toolkit}/include/cccl")],

@@ -1,15 +1,17 @@
 //! A GPU behind CubeCL: opening it, its buffers, and turning what CubeCL swallows into errors.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::faults;
+use super::options::DeviceOptions;
+use super::{dump, faults};
 use crate::error::{Error, Result};
+use crate::ops::choices::Choices;
 use crate::tensor::DType;
 
 /// Bytes behind every buffer that a test run fills with a pattern and checks after the launch.
@@ -47,19 +49,8 @@ macro_rules! with_client {
 }
 pub(crate) use with_client;
 
-static GUARDED: AtomicBool = AtomicBool::new(false);
-
-/// For tests: from now on fresh buffers are filled with a pattern that is NaN, and end in a tail that is checked on reading.
-#[doc(hidden)]
-pub fn guard_buffers() {
-    GUARDED.store(true, Ordering::Relaxed);
-}
-
-fn guarded() -> bool {
-    GUARDED.load(Ordering::Relaxed)
-}
-
-struct Inner {
+/// The hardware with its client: opened once a process.
+struct Context {
     client: Client,
     name: String,
     identity: OnceLock<String>,
@@ -67,68 +58,93 @@ struct Inner {
     max_buffer_bytes: u64,
     f16: bool,
     bf16: bool,
+    /// Where the kernels that this client compiles are logged, for [`Gpu::finish_kernel_dump`].
+    kernel_dump: Option<PathBuf>,
 }
 
-/// An opened GPU. Cloning is cheap.
+/// The hardware, and what one opening of it has of its own.
+struct Opened {
+    context: Arc<Context>,
+    options: DeviceOptions,
+    choices: Choices,
+}
+
+/// An opened GPU. Cloning is cheap. Two that were opened with different options are equal: they are the same hardware, and
+/// their tensors go together. An op follows the options of its first operand's device.
 #[derive(Clone)]
-pub struct Gpu(Arc<Inner>);
+pub struct Gpu(Arc<Opened>);
 
 impl PartialEq for Gpu {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0.context, &other.0.context)
     }
 }
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Gpu({})", self.0.name)
+        write!(f, "Gpu({})", self.0.context.name)
     }
 }
 
-static OPEN: Mutex<Option<HashMap<String, Gpu>>> = Mutex::new(None);
+/// Contexts by device name. Each is opened once a process: CubeCL panics on a second set-up, and buffers only fit their own
+/// client. It holds no setting.
+static OPEN: Mutex<Option<HashMap<String, Arc<Context>>>> = Mutex::new(None);
 
-/// Each device is opened once a process: CubeCL panics on a second set-up, and buffers only fit their own client.
-fn opened(name: String, open: impl FnOnce() -> Result<Client>) -> Result<Gpu> {
+fn opened(name: String, options: DeviceOptions, open: impl FnOnce() -> Result<Client>) -> Result<Gpu> {
     let mut map = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let map = map.get_or_insert_default();
-    if let Some(gpu) = map.get(&name) {
-        return Ok(gpu.clone());
-    }
-    single_stream();
-    let gpu = Gpu::new(name.clone(), open()?)?;
-    map.insert(name, gpu.clone());
-    Ok(gpu)
+    let context = match map.get(&name) {
+        Some(context) if options.kernel_dump.is_none() || options.kernel_dump == context.kernel_dump => context.clone(),
+        Some(_) => {
+            let expected = "a device that this process opens for the first time (CubeCL's log is fixed then)";
+            return Err(Error::argument("device options: kernel dump", expected, format!("{name}, opened before")));
+        }
+        None => {
+            let log = options.kernel_dump.as_deref().map(dump::begin).transpose()?;
+            let client = configured(log, open)?;
+            let context = Arc::new(Context::new(name.clone(), client, options.kernel_dump.clone())?);
+            map.insert(name, context.clone());
+            context
+        }
+    };
+    Ok(Gpu(Arc::new(Opened { context, options, choices: Choices::default() })))
 }
 
-/// CubeCL keeps a stream and its own memory pools per host thread; on wgpu, buffers that cross streams get corrupted.
-fn single_stream() {
+/// Makes a client under the configuration of CubeCL that nephron needs. CubeCL has one configuration for the process, and
+/// reads it when a client is made. It keeps a stream and its own memory pools per host thread; on wgpu, buffers that cross
+/// streams get corrupted: one stream for all.
+fn configured(log: Option<PathBuf>, open: impl FnOnce() -> Result<Client>) -> Result<Client> {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
     let mut config = (*CubeClRuntimeConfig::get()).clone();
     config.streaming.max_streams = 1;
-    if let Some(file) = super::dump::log_file() {
+    let base = Arc::new(config.clone());
+    if let Some(file) = log {
         config.compilation.logger.level = cubecl::config::compilation::CompilationLogLevel::Full;
         config.compilation.logger.file = Some(file);
     }
     *CubeClRuntimeConfig::storage().lock() = Some(Arc::new(config));
+    let client = open();
+    *CubeClRuntimeConfig::storage().lock() = Some(base);
+    client
 }
 
 #[cfg(feature = "cuda")]
-pub(super) fn open_cuda(index: usize) -> Result<Gpu> {
+pub(super) fn open_cuda(index: usize, options: DeviceOptions) -> Result<Gpu> {
     let name = format!("cuda:{index}");
     let failed = |reason: String| Error::Device { device: format!("cuda:{index}"), reason };
     super::list::cuda_problem(index).map_or(Ok(()), |reason| Err(failed(reason)))?;
-    opened(name, || {
+    opened(name, options, || {
         let device = cubecl_cuda::CudaDevice::new(index);
         faults::catch(|| <cubecl_cuda::CudaRuntime as Runtime>::client(&device)).map(Client::Cuda).map_err(failed)
     })
 }
 
 #[cfg(feature = "vulkan")]
-pub(super) fn open_vulkan(index: Option<usize>) -> Result<Gpu> {
+pub(super) fn open_vulkan(index: Option<usize>, options: DeviceOptions) -> Result<Gpu> {
     let spec = super::DeviceSpec::Vulkan(index).to_string();
     let failed = |reason: String| Error::Device { device: spec.clone(), reason };
     let (index, device) = super::list::vulkan_device(index).map_err(failed)?;
-    opened(format!("vulkan:{index}"), || {
+    opened(format!("vulkan:{index}"), options, || {
         faults::catch(|| {
             cubecl_wgpu::init_setup::<cubecl_wgpu::Vulkan>(&device, cubecl_wgpu::RuntimeOptions::default());
             <cubecl_wgpu::WgpuRuntime as Runtime>::client(&device)
@@ -139,12 +155,12 @@ pub(super) fn open_vulkan(index: Option<usize>) -> Result<Gpu> {
 }
 
 #[cfg(feature = "cuda-compile")]
-pub(super) fn open_cuda_compile() -> Result<Gpu> {
+pub(super) fn open_cuda_compile(options: DeviceOptions) -> Result<Gpu> {
     let failed = |reason: String| Error::Device { device: "cuda-compile".into(), reason };
     if let Some(reason) = nephron_cuda_compile::problem() {
         return Err(failed(reason));
     }
-    opened("cuda-compile".into(), || {
+    opened("cuda-compile".into(), options, || {
         let device = nephron_cuda_compile::CudaCompileDevice;
         faults::catch(|| <nephron_cuda_compile::CudaCompileRuntime as Runtime>::client(&device))
             .map(Client::CudaCompile)
@@ -172,63 +188,94 @@ fn facts<R: Runtime>(client: &ComputeClient<R>) -> Result<Facts, String> {
     })
 }
 
-impl Gpu {
-    fn new(name: String, client: Client) -> Result<Self> {
-        let gpu = Opening { client };
-        let facts = with_client!(gpu, client => facts(client))
+impl Context {
+    fn new(name: String, client: Client, kernel_dump: Option<PathBuf>) -> Result<Self> {
+        let opening = Opening { client };
+        let facts = with_client!(opening, client => facts(client))
             .map_err(|reason| Error::Device { device: name.clone(), reason: faults::one_line(&reason) })?;
         faults::watch(facts.runner);
-        Ok(Self(Arc::new(Inner {
-            client: gpu.client,
+        Ok(Self {
+            client: opening.client,
             name,
             identity: OnceLock::new(),
             runner: facts.runner,
             max_buffer_bytes: facts.max_buffer_bytes,
             f16: facts.f16,
             bf16: facts.bf16,
-        })))
+            kernel_dump,
+        })
+    }
+}
+
+impl Gpu {
+    /// The same hardware with other options: tensors of both go together.
+    ///
+    /// # Errors
+    /// A kernel dump, which only the first opening of a device can begin.
+    pub(super) fn with_options(&self, options: DeviceOptions) -> Result<Self> {
+        if options.kernel_dump.is_some() && options.kernel_dump != self.0.context.kernel_dump {
+            let expected = "one given when the device is opened";
+            return Err(Error::argument("device options: kernel dump", expected, "one for a device that is open"));
+        }
+        let context = self.0.context.clone();
+        Ok(Self(Arc::new(Opened { context, options, choices: Choices::default() })))
+    }
+
+    /// What this device was opened with.
+    pub fn options(&self) -> &DeviceOptions {
+        &self.0.options
+    }
+
+    /// The kernels that were chosen on it so far.
+    pub(crate) fn choices(&self) -> &Choices {
+        &self.0.choices
+    }
+
+    /// Writes what the kernel dump has collected; see [`super::Device::finish_kernel_dump`].
+    pub(super) fn finish_kernel_dump(&self) -> Result<usize> {
+        self.0.context.kernel_dump.as_deref().map_or(Ok(0), dump::finish)
     }
 
     pub(crate) fn client(&self) -> &Client {
-        &self.0.client
+        &self.0.context.client
     }
 
     /// `cuda:0`, `vulkan:1`.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.0.context.name
     }
 
     /// What measurements on this device hold for: its own name, its driver, and this crate's version.
     pub(crate) fn identity(&self) -> &str {
-        self.0.identity.get_or_init(|| {
+        self.0.context.identity.get_or_init(|| {
             let mut adapters = super::list::report().into_iter().flat_map(|backend| backend.adapters);
-            let own = adapters.find(|a| a.device == self.0.name);
-            let hardware = own.map_or_else(|| self.0.name.clone(), |a| format!("{}, {}", a.name, a.driver));
+            let own = adapters.find(|a| a.device == self.0.context.name);
+            let hardware = own.map_or_else(|| self.0.context.name.clone(), |a| format!("{}, {}", a.name, a.driver));
             format!("{hardware}, nephron {}", env!("CARGO_PKG_VERSION"))
         })
     }
 
     /// Does nothing run here, so that results mean nothing? (`cuda-compile`, tests only.)
     pub fn compiles_only(&self) -> bool {
-        self.0.name == "cuda-compile"
+        self.0.context.name == "cuda-compile"
     }
 
     pub(super) fn supports(&self, dtype: DType) -> bool {
         match dtype {
             DType::F32 | DType::U8 | DType::I16 => true,
-            DType::F16 => self.0.f16,
-            DType::BF16 => self.0.bf16,
+            DType::F16 => self.0.context.f16,
+            DType::BF16 => self.0.context.bf16,
         }
     }
 
     pub(super) fn max_buffer_bytes(&self) -> u64 {
-        self.0.max_buffer_bytes
+        self.0.context.max_buffer_bytes
     }
 
     /// A buffer of at least `bytes`, its contents undefined. Sizes are rounded up to whole 32-bit words.
     pub(crate) fn alloc(&self, bytes: usize) -> Result<Handle> {
         let padded = self.padded(bytes)?;
-        if guarded() {
+        if self.0.options.guard_buffers {
             return self.upload_raw(&vec![POISON; padded]);
         }
         with_client!(self, client => self.catch(|| client.empty(padded)))
@@ -258,7 +305,10 @@ impl Gpu {
         if data.len() < bytes {
             return Err(self.fault(&format!("a read returned {} bytes of {bytes}", data.len())));
         }
-        if guarded() && !self.compiles_only() && data[bytes.next_multiple_of(4)..].iter().any(|b| *b != POISON) {
+        if self.0.options.guard_buffers
+            && !self.compiles_only()
+            && data[bytes.next_multiple_of(4)..].iter().any(|b| *b != POISON)
+        {
             return Err(self.fault("a kernel wrote past the end of its output"));
         }
         Ok(data[..bytes].to_vec())
@@ -270,7 +320,7 @@ impl Gpu {
             client.flush().and_then(|()| cubecl::future::block_on(client.sync()))
         }));
         // A panic on the device's thread explains whatever followed it, so it is named first.
-        if let Some(first) = faults::take(self.0.runner).into_iter().next() {
+        if let Some(first) = faults::take(self.0.context.runner).into_iter().next() {
             return Err(self.fault(&first));
         }
         result?.map_err(|e| self.fault(&e.to_string()))
@@ -281,17 +331,17 @@ impl Gpu {
     }
 
     fn fault(&self, message: &str) -> Error {
-        Error::Kernel { device: self.0.name.clone(), message: faults::one_line(message) }
+        Error::Kernel { device: self.0.context.name.clone(), message: faults::one_line(message) }
     }
 
     fn padded(&self, bytes: usize) -> Result<usize> {
-        let guard = if guarded() { GUARD_BYTES } else { 0 };
+        let guard = if self.0.options.guard_buffers { GUARD_BYTES } else { 0 };
         let needed = bytes.max(1).next_multiple_of(4).saturating_add(guard);
-        if needed as u64 > self.0.max_buffer_bytes {
+        if needed as u64 > self.0.context.max_buffer_bytes {
             return Err(Error::BufferTooLarge {
-                device: self.0.name.clone(),
+                device: self.0.context.name.clone(),
                 needed: bytes as u64,
-                limit: self.0.max_buffer_bytes,
+                limit: self.0.context.max_buffer_bytes,
             });
         }
         Ok(needed)

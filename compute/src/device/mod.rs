@@ -7,18 +7,19 @@ mod faults;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
 mod list;
+mod options;
 #[cfg(all(test, feature = "gpu"))]
 pub(crate) mod test_gpus;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 pub use list::{AdapterReport, BackendReport, report};
 
 #[cfg(feature = "gpu")]
-pub use dump::{dump_kernels, finish_kernel_dump};
-#[cfg(feature = "gpu")]
-pub use gpu::{Gpu, guard_buffers};
+pub use gpu::Gpu;
+pub use options::{Autotune, DeviceOptions};
 
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -93,17 +94,29 @@ pub enum Device {
 }
 
 impl Device {
-    /// Opens what `spec` names. Fails with the reason when it is not there; `auto` never fails.
+    /// Opens what `spec` names, with default options.
+    ///
+    /// # Errors
+    /// The reason when it is not there; [`DeviceSpec::Auto`] never fails.
     pub fn open(spec: DeviceSpec) -> Result<Self> {
+        Self::open_with(spec, DeviceOptions::default())
+    }
+
+    /// Opens what `spec` names.
+    ///
+    /// # Errors
+    /// The reason when it is not there ([`DeviceSpec::Auto`] falls back to the CPU); a kernel dump into a folder that
+    /// cannot be made, or of a device that was opened before.
+    pub fn open_with(spec: DeviceSpec, options: DeviceOptions) -> Result<Self> {
         match spec {
             DeviceSpec::Cpu => Ok(Self::Cpu),
-            DeviceSpec::Auto => Ok(Self::auto()),
+            DeviceSpec::Auto => Self::first_of_all(options),
             #[cfg(feature = "cuda")]
-            DeviceSpec::Cuda(index) => gpu::open_cuda(index.unwrap_or(0)).map(Self::Gpu),
+            DeviceSpec::Cuda(index) => gpu::open_cuda(index.unwrap_or(0), options).map(Self::Gpu),
             #[cfg(feature = "vulkan")]
-            DeviceSpec::Vulkan(index) => gpu::open_vulkan(index).map(Self::Gpu),
+            DeviceSpec::Vulkan(index) => gpu::open_vulkan(index, options).map(Self::Gpu),
             #[cfg(feature = "cuda-compile")]
-            DeviceSpec::CudaCompile => gpu::open_cuda_compile().map(Self::Gpu),
+            DeviceSpec::CudaCompile => gpu::open_cuda_compile(options).map(Self::Gpu),
             #[allow(unreachable_patterns)]
             other => Err(Error::Device {
                 device: other.to_string(),
@@ -112,19 +125,65 @@ impl Device {
         }
     }
 
-    /// CUDA, else a hardware Vulkan adapter, else the CPU.
+    /// CUDA, else a hardware Vulkan adapter, else the CPU, with default options.
     pub fn auto() -> Self {
+        Self::first_of_all(DeviceOptions::default()).unwrap_or(Self::Cpu)
+    }
+
+    /// Only a device that is not there is passed over; options that it refuses are an error. Why a backend was passed over
+    /// is logged.
+    fn first_of_all(options: DeviceOptions) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        if let Ok(gpu) = gpu::open_cuda(0) {
-            return Self::Gpu(gpu);
+        match gpu::open_cuda(0, options.clone()) {
+            Err(Error::Device { device, reason }) => tracing::debug!(target: "nephron::device", "{device}: {reason}"),
+            opened => return opened.map(Self::Gpu),
         }
         #[cfg(feature = "vulkan")]
-        if let Some(index) = list::first_hardware_adapter()
-            && let Ok(gpu) = gpu::open_vulkan(Some(index))
-        {
-            return Self::Gpu(gpu);
+        match list::first_hardware_adapter().map(|index| gpu::open_vulkan(Some(index), options)) {
+            None => tracing::debug!(target: "nephron::device", "vulkan: no hardware adapter"),
+            Some(Err(Error::Device { device, reason })) => {
+                tracing::debug!(target: "nephron::device", "{device}: {reason}");
+            }
+            Some(opened) => return opened.map(Self::Gpu),
         }
-        Self::Cpu
+        Ok(Self::Cpu)
+    }
+
+    /// The same device with other options. Tensors of both go together; an op follows the options of its first operand's
+    /// device.
+    ///
+    /// # Errors
+    /// A kernel dump, which begins when a device is opened.
+    pub fn with_options(&self, options: DeviceOptions) -> Result<Self> {
+        match self {
+            Self::Cpu => Ok(Self::Cpu),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.with_options(options).map(Self::Gpu),
+        }
+    }
+
+    /// What this device was opened with; on the CPU the defaults.
+    pub fn options(&self) -> Cow<'_, DeviceOptions> {
+        match self {
+            Self::Cpu => Cow::Owned(DeviceOptions::default()),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => Cow::Borrowed(gpu.options()),
+        }
+    }
+
+    /// Writes the kernels that were compiled since this device was opened with a
+    /// [`kernel_dump`](DeviceOptions::kernel_dump): a source file for each (`.cu`, `.wgsl`, `.spvasm`), and `kernels.csv`
+    /// with their registers, local and shared memory and occupancy where the device is CUDA's. Returns their number, 0
+    /// where nothing is compiled.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn finish_kernel_dump(&self) -> Result<usize> {
+        match self {
+            Self::Cpu => Ok(0),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.finish_kernel_dump(),
+        }
     }
 
     /// `cpu`, `cuda:0`, `vulkan:1`: what `--device` takes.

@@ -1,14 +1,13 @@
 //! The GPUs that unit tests run on.
 
-use super::gpu::{Gpu, guard_buffers};
-use super::{Device, DeviceSpec};
+use super::gpu::Gpu;
+use super::{Device, DeviceOptions, DeviceSpec};
 
 /// Those of `specs` that are at hand, with guarded buffers. One that NEPHRON_REQUIRE names has to be; another that is missing
 /// is named.
 pub(crate) fn gpus(specs: &[DeviceSpec]) -> Vec<Gpu> {
-    guard_buffers();
     let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
-    let open = |spec: &DeviceSpec| match Device::open(*spec) {
+    let open = |spec: &DeviceSpec| match Device::open_with(*spec, DeviceOptions::default().with_guard_buffers(true)) {
         Ok(Device::Gpu(gpu)) => Some(gpu),
         Ok(Device::Cpu) => None,
         Err(error) => {

@@ -5,6 +5,8 @@ pub mod activation;
 pub mod affine_dice;
 pub mod arithmetic;
 pub mod bspline;
+#[cfg(feature = "gpu")]
+pub mod choices;
 pub mod conv3d;
 pub mod conv_block;
 pub mod conv_transpose3d;
@@ -19,10 +21,8 @@ pub mod pool;
 pub mod resample;
 mod sampling;
 pub mod softmax;
+pub mod span;
 pub mod tile;
-pub mod timeline;
-#[cfg(feature = "gpu")]
-mod trace;
 pub mod warp;
 
 pub use activation::{leaky_relu, relu};
@@ -38,8 +38,6 @@ pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
 #[cfg(feature = "gpu")]
 pub use conv3d::{Algorithm as Conv3dAlgorithm, conv3d_by};
 pub use conv3d::{Conv3dGradients, Conv3dParams, Epilogue as ConvEpilogue, conv3d, conv3d_backward, conv3d_then};
-#[cfg(feature = "gpu")]
-pub use conv3d::{facts::allow_tf32, tune::tune_convolutions};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
 pub use interpolate::{Interpolate, interpolate3d};
@@ -48,9 +46,6 @@ pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
 pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
 pub use resample::{Intensity, Interpolation, Outside, ResampleParams, resample};
 pub use softmax::{argmax, softmax};
-pub use timeline::{TimelineSpan, record_timeline, take_timeline};
-#[cfg(feature = "gpu")]
-pub use trace::say_choices;
 pub use warp::{affine_warp3d, warp3d};
 
 use crate::error::{Error, Result};

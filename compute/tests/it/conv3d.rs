@@ -5,7 +5,9 @@ use nephron_compute::ops::{self, Conv3dParams};
 use nephron_compute::{DType, Device, Shape, Tensor};
 use rand::Rng;
 
-use crate::support::{assert_close, assert_exact, devices, f64s, float_types, integers, rng, tensor, uniform};
+use crate::support::{
+    assert_close, assert_exact, devices, f64s, float_types, integers, rng, tensor, uniform, with_tf32,
+};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
@@ -213,15 +215,14 @@ fn whole_numbers_are_exact_in_tf32() {
     let case = case([2, 20, 5, 9, 11], [40, 20, 3, 3, 3], [1; 3], [1; 3], [1; 3], 1);
     let (x, w) = (integers(&mut rng, len(case.x), 500), integers(&mut rng, len(case.w), 2));
     let want = reference::conv3d(&f64s(&x), case.x, &f64s(&w), case.w, None, &case.params);
-    ops::allow_tf32(true);
     for device in devices().iter().filter(|d| **d != Device::Cpu) {
+        let device = &with_tf32(device);
         let (x, w) = (tensor(device, case.x, DType::F32, &x), tensor(device, case.w, DType::F32, &w));
         for by in [ops::Conv3dAlgorithm::ImplicitGemm, ops::Conv3dAlgorithm::Halo] {
             let y = ops::conv3d_by(by, &x, &w, None, &case.params, &ops::ConvEpilogue::NONE).expect("conv3d");
             assert_exact(&format!("{by} with tf32 allowed"), &y, &want.value);
         }
     }
-    ops::allow_tf32(false);
 }
 
 #[test]

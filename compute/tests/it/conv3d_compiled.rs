@@ -4,7 +4,7 @@ use nephron_compute::ops::{self, Conv3dParams};
 use nephron_compute::{DType, Shape, Tensor};
 
 use crate::conv3d::assert_names;
-use crate::support::devices;
+use crate::support::{self, devices};
 
 /// The layers of design's table through CUDA's compiler: matrix instructions in the inner loop, copies of 16 bytes, and
 /// enough warps to hide what they wait for.
@@ -52,12 +52,13 @@ fn f32_is_rounded_to_tf32_only_where_that_is_allowed() {
         for by in kernels {
             assert_names(&run(by).expect_err("not allowed").to_string(), &["tf32 allowed", "found f32"]);
         }
-        ops::allow_tf32(true);
+        let device = &support::with_tf32(device);
+        let x = Tensor::zeros(device, [1, 32, 16, 16, 16], DType::F32).expect("zeros");
+        let run = |by| ops::conv3d_by(by, &x, &w, None, &params, &ops::ConvEpilogue::NONE);
         for by in kernels {
             run(by).expect("a launch");
             device.synchronize().unwrap_or_else(|e| panic!("{by}: {e}"));
         }
-        ops::allow_tf32(false);
         let tf32: Vec<_> =
             nephron_cuda_compile::verdicts().into_iter().filter(|v| v.options.contains("Tf32")).collect();
         assert!(tf32.len() >= 4, "two kernels for two GPUs: {tf32:#?}");

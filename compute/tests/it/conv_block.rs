@@ -5,7 +5,7 @@ use nephron_compute::ops::norm::reference::instance_norm;
 use nephron_compute::ops::{self, Conv3dParams, ConvBlockNorm, ConvBlockWeights};
 use nephron_compute::{DType, Device, Shape, Tensor};
 
-use crate::support::{assert_close, compiles_only, devices, f64s, integers, rng, tensor, uniform};
+use crate::support::{assert_close, compiles_only, devices, f64s, integers, rng, tensor, uniform, with_tf32};
 
 const SLOPE: f32 = 0.25;
 const EPS: f32 = 1e-5;
@@ -128,8 +128,8 @@ fn a_row_of_blocks_agrees_with_the_references() {
 /// Through CUDA's compiler: the kernel with two inputs and between two norms, in every type and brick.
 #[test]
 fn blocks_compile_without_spills() {
-    ops::allow_tf32(true);
-    for device in devices().iter().filter(|d| compiles_only(d)) {
+    for device in devices().iter().filter(|d| compiles_only(d)).map(with_tf32) {
+        let device = &device;
         for (dtype, ci, co, size, bricks) in [
             (DType::F16, 32, 32, [8, 16, 16], "[4, 8, 8], kernel: [3, 3, 3], n: 32, chunk: 32"),
             (DType::BF16, 8, 16, [8, 16, 16], "[4, 8, 8], kernel: [3, 3, 3], n: 32, chunk: 16"),
@@ -155,7 +155,6 @@ fn blocks_compile_without_spills() {
             assert!(found >= 4, "{dtype} {bricks}: two kernels for two GPUs, found {found}");
         }
     }
-    ops::allow_tf32(false);
 }
 
 #[test]

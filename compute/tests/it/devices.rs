@@ -1,6 +1,10 @@
 //! Naming and opening devices, and what they refuse. Launches that fail are tested beside `src/device/gpu.rs`.
 
-use nephron_compute::{DType, Device, DeviceSpec, Error, Tensor};
+use std::sync::{Arc, Mutex};
+
+use nephron_compute::ops::{self, Conv3dAlgorithm, Conv3dParams};
+use nephron_compute::{DType, Device, DeviceOptions, DeviceSpec, Error, Tensor};
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::support::{compiles_only, devices};
 
@@ -112,4 +116,63 @@ fn empty_tensors_live_everywhere() {
             assert_eq!(empty.to_ncdhw().expect("no data"), Vec::<f32>::new());
         }
     }
+}
+
+/// What the library logs, by message.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Log {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{value:?}");
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().expect("the log").push(text.0);
+    }
+}
+
+/// Two openings of one GPU work in turns, each by its own options, and their tensors go together.
+#[test]
+fn options_belong_to_the_device_and_not_to_the_process() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+    for device in devices().iter().filter(|d| **d != Device::Cpu) {
+        let preferring =
+            |by| device.with_options(device.options().into_owned().with_conv3d(Some(by))).expect("options");
+        let pair = [preferring(Conv3dAlgorithm::Naive), preferring(Conv3dAlgorithm::Direct)];
+        assert!(pair[0] == pair[1] && pair[0].options() != pair[1].options());
+        let on = |device: &Device| {
+            let x: Vec<f32> = (0..3 * 4 * 5 * 6).map(|i| (i % 7) as f32).collect();
+            let w: Vec<f32> = (0..8 * 3 * 27).map(|i| (i % 5) as f32).collect();
+            let x = Tensor::from_ncdhw(device, [1, 3, 4, 5, 6], DType::F32, &x).expect("x");
+            (x, Tensor::from_ncdhw(device, [8, 3, 3, 3, 3], DType::F32, &w).expect("w"))
+        };
+        let params = Conv3dParams { padding: [1; 3], ..Conv3dParams::default() };
+        let [(x, w), (x_other, _)] = [on(&pair[0]), on(&pair[1])];
+        let run = |x: &Tensor| ops::conv3d(x, &w, None, &params).and_then(|y| y.to_ndhwc()).expect("conv3d");
+        for _ in 0..2 {
+            assert!(run(&x) == run(&x_other) || compiles_only(device), "{}", device.name());
+        }
+        let lines = std::mem::take(&mut *log.0.lock().expect("the log"));
+        for by in ["naive", "direct"] {
+            let said = lines.iter().filter(|l| l.starts_with("conv3d f32") && l.ends_with(by)).count();
+            assert_eq!(said, 1, "{by} on {}: {lines:?}", device.name());
+        }
+    }
+}
+
+#[test]
+fn a_kernel_dump_begins_when_a_device_is_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = DeviceOptions::default().with_kernel_dump(Some(folder.path().join("late")));
+    for device in devices().iter().filter(|d| **d != Device::Cpu) {
+        let message = device.with_options(options.clone()).expect_err("too late").to_string();
+        assert!(message.contains("kernel dump") && message.contains("opened"), "{message}");
+    }
+    assert!(!folder.path().join("late").exists());
 }

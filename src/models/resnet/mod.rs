@@ -6,10 +6,13 @@
 
 mod weights;
 
+use tracing::debug_span;
+
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
-use crate::ops::{self, Conv3dParams, ConvEpilogue, Pool3dParams, timeline};
+use crate::ops::span::{self, OpSpan};
+use crate::ops::{self, Conv3dParams, ConvEpilogue, Pool3dParams};
 use crate::tensor::{DType, Tensor};
 use weights::Reader;
 
@@ -147,7 +150,7 @@ impl ResNet {
         x = self.stem.forward(&x, &ConvEpilogue::RELU)?;
         x = ops::max_pool3d(&x, &Pool3dParams { kernel: [1, 3, 3], stride: [1, 2, 2], padding: [0, 1, 1] })?;
         for (i, block) in self.blocks.iter().enumerate() {
-            let _span = timeline::stage(&self.device, || format!("block {i}"));
+            let _span = OpSpan::enter(debug_span!(target: span::TARGET, "block", i), &self.device);
             x = block.forward(&x)?;
         }
         let [_, _, _, h, w] = x.shape();

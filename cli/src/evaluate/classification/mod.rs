@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         (None, Some(truth)) => {
             let (table, without) = tables::from_results(&super::results(&args.results)?)?;
             for (case, reason) in without {
-                eprintln!("warning: {case}: {reason}; left out");
+                note!("warning: {case}: {reason}; left out");
             }
             Cohort::from_table(&table, Some(truth))?
         }
@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let metrics = metrics::metrics(&cohort, &readers, &settings)?;
     for warning in &metrics.warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     write(&args.output, &cohort, &readers, &metrics)?;
     if context.json {

@@ -6,7 +6,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::expect_float;
-use super::timeline;
+use super::span::op_span;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -18,7 +18,7 @@ use crate::tensor::Tensor;
 /// # Errors
 /// A dtype that is not a float type; a device that fails.
 pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
-    let _span = timeline::op("leaky_relu", &[x]);
+    let _span = op_span!("leaky_relu", &[x]);
     expect_float("leaky_relu", x)?;
     match x.device() {
         Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::leaky_relu(x.host_floats()?, slope))),
@@ -37,7 +37,7 @@ pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
 /// # Errors
 /// A dtype that is not a float type; a device that fails.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    let _span = timeline::op("relu", &[x]);
+    let _span = op_span!("relu", &[x]);
     expect_float("relu", x)?;
     match x.device() {
         Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::relu(x.host_floats()?))),

@@ -24,7 +24,7 @@ pub use sums::{AffineDiceSums, AffineDiceValue, ChannelSums};
 
 use super::expect_same_device;
 use super::grid_sample::PaddingMode;
-use super::timeline;
+use super::span::op_span;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -80,7 +80,7 @@ pub fn affine_dice(
     theta: &Matrix,
     params: &AffineDiceParams,
 ) -> Result<AffineDiceOutput> {
-    let _span = timeline::op("affine_dice", &[fixed, moving]);
+    let _span = op_span!("affine_dice", &[fixed, moving]);
     if !theta.as_flattened().iter().all(|v| v.is_finite()) {
         return Err(Error::argument("affine_dice: theta", "finite numbers", format!("{theta:?}")));
     }

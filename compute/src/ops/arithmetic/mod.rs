@@ -5,7 +5,8 @@ mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::{expect_float, expect_same_device, expect_same_dtype, timeline};
+use super::span::op_span;
+use super::{expect_float, expect_same_device, expect_same_dtype};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -17,7 +18,7 @@ use crate::tensor::{Tensor, checked_len};
 /// # Errors
 /// Operands of different shapes, dtypes or devices, a dtype that is not a float type; a device that fails.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let _span = timeline::op("add", &[a, b]);
+    let _span = op_span!("add", &[a, b]);
     expect_float("add", a)?;
     expect_same_device("add", a, b)?;
     expect_same_dtype("add", a, b)?;
@@ -43,7 +44,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// No tensor at all; tensors that differ in another axis than c, in dtype or device; a dtype that is not a float type; a
 /// device that fails.
 pub fn concat(tensors: &[&Tensor]) -> Result<Tensor> {
-    let _span = timeline::op("concat", tensors);
+    let _span = op_span!("concat", tensors);
     let Some(first) = tensors.first() else {
         return Err(Error::argument("concat: tensors", "at least 1", 0));
     };

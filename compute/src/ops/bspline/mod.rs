@@ -8,7 +8,7 @@ pub mod reference;
 use super::expect_float;
 use super::interpolate::{cpu::separable, taps};
 use super::sampling::{expect_sampleable, spatial};
-use super::timeline;
+use super::span::op_span;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -56,7 +56,7 @@ impl BsplineResample3dProblem {
 /// # Errors
 /// A dtype that is not a float type, an image without voxels, an axis over 2^24 voxels, a device that fails.
 pub fn bspline_resample3d(x: &Tensor, size: [usize; 3]) -> Result<Tensor> {
-    let _span = timeline::op("bspline_resample3d", &[x]);
+    let _span = op_span!("bspline_resample3d", &[x]);
     expect_float("bspline_resample3d", x)?;
     let problem = BsplineResample3dProblem::new(x.shape(), size)?;
     let shape = problem.output_shape();

@@ -4,11 +4,9 @@
 //! included, or what it fetches from the L2 cache; and a little of the other. Cubes are dealt to the multiprocessors in rounds, and a last round that
 //! is not full counts as one. What matters is the order of the candidates, not the numbers.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::iter;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 
 use nephron_kernels::conv3d::stem::{Brick, RUN};
 
@@ -17,7 +15,7 @@ use super::facts::Facts;
 use super::tiling::{self, Tiling};
 use super::{Conv3dProblem, pointwise, stem};
 use crate::error::{Error, Result};
-use crate::ops::trace;
+use crate::ops::choices::Choices;
 
 /// The ways to convolve on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,7 +62,7 @@ impl FromStr for Algorithm {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|a| a.to_string() == text).ok_or_else(|| {
             let names = Self::ALL.map(|a| a.to_string()).join(", ");
-            Error::Usage(format!("NEPHRON_CONV: expected one of {names}, found '{text}'"))
+            Error::argument("conv3d algorithm", format!("one of {names}"), format!("'{text}'"))
         })
     }
 }
@@ -249,39 +247,26 @@ pub(super) fn plan(problem: &Conv3dProblem, facts: &Facts, algorithm: Option<Alg
     })
 }
 
-/// As [`plan`], with NEPHRON_CONV obeyed where it can be and the choice said under `-v`, once a shape; remembered, since a
-/// network's layers come again and the candidates of one are some dozens.
-pub(super) fn choose(problem: &Conv3dProblem, facts: &Facts) -> Result<Plan> {
-    type Chosen = HashMap<(Conv3dProblem, Facts, Option<Algorithm>), Plan>;
-    static CHOSEN: Mutex<Option<Chosen>> = Mutex::new(None);
-    let wish = match std::env::var("NEPHRON_CONV") {
-        Ok(name) if !name.is_empty() => Some(name.parse::<Algorithm>()?),
-        _ => None,
-    };
-    let key = (*problem, *facts, wish);
-    let known = || CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(plan) = known().get_or_insert_default().get(&key) {
-        return Ok(*plan);
-    }
-    let plan = choose_anew(problem, facts, wish)?;
-    known().get_or_insert_default().insert(key, plan);
-    Ok(plan)
-}
-
-fn choose_anew(problem: &Conv3dProblem, facts: &Facts, wish: Option<Algorithm>) -> Result<Plan> {
-    let chosen = plan(problem, facts, wish);
-    let refused = wish.and(chosen.as_ref().err().map(ToString::to_string));
+/// As [`plan`], by the kernel that the device's options name where it can do the problem; the choice is logged.
+pub(super) fn choose(
+    problem: &Conv3dProblem,
+    facts: &Facts,
+    preferred: Option<Algorithm>,
+    choices: &Choices,
+) -> Result<Plan> {
+    let chosen = plan(problem, facts, preferred);
+    let refused = preferred.and(chosen.as_ref().err().map(ToString::to_string));
     let chosen = if refused.is_some() { plan(problem, facts, None)? } else { chosen? };
-    trace::choice(|| describe(&chosen, problem, facts, refused.as_deref()));
+    choices.log_choice(|| describe(&chosen, problem, facts, refused.as_deref()));
     if let Some(reason) = refused {
-        trace::once(&format!("NEPHRON_CONV: {reason}; {} instead", chosen.algorithm()));
+        choices.warn(format!("{reason}; {} instead", chosen.algorithm()));
     }
     Ok(chosen)
 }
 
 fn describe(plan: &Plan, problem: &Conv3dProblem, facts: &Facts, refused: Option<&str>) -> String {
     let [m, n, k] = product(problem);
-    let why = if refused.is_some() { ", the wish refused" } else { "" };
+    let why = if refused.is_some() { ", the preferred kernel cannot" } else { "" };
     let (x, w, dtype) = (problem.input_shape(), problem.weight_shape(), facts.dtype);
     format!("conv3d {dtype} {x:?} by {w:?} ({m} x {n} x {k}): {plan}{why}")
 }

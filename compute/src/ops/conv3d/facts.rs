@@ -1,7 +1,5 @@
 //! What the choice of a convolution's kernel needs to know of a device.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
 use nephron_kernels::conv3d::implicit_gemm::{PLANE, Step};
@@ -31,11 +29,6 @@ pub(in crate::ops) struct Facts {
 }
 
 impl Facts {
-    /// The same for a kernel that has no step for tf32: f32 is multiplied as it is.
-    pub(in crate::ops) fn without_tf32(self) -> Self {
-        Self { matrix: self.matrix && self.dtype != DType::F32, ..self }
-    }
-
     /// What multiplies.
     pub(in crate::ops) fn step(&self) -> Step {
         match (self.matrix, self.dtype) {
@@ -46,27 +39,16 @@ impl Facts {
     }
 }
 
-static TF32: AtomicBool = AtomicBool::new(false);
-
-/// From now on convolutions of f32 tensors may round their operands to tf32 (10 bits of mantissa instead of 23) where a GPU
-/// multiplies those much faster; sums stay f32. As PyTorch's `torch.backends.cudnn.allow_tf32`, but off at first.
-pub fn allow_tf32(on: bool) {
-    TF32.store(on, Ordering::Relaxed);
-}
-
-fn tf32_allowed() -> bool {
-    TF32.load(Ordering::Relaxed)
-}
-
-/// What the choice of an algorithm needs to know of the device, and of a problem of `ci` channels a group.
-pub(in crate::ops) fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, ci: usize) -> Facts {
+/// What the choice of an algorithm needs to know of the device, and of a problem of `ci` channels a group. `tf32`: may
+/// operands of f32 be rounded to tf32?
+pub(in crate::ops) fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType, ci: usize, tf32: bool) -> Facts {
     let (features, hardware) = (client.features(), &client.properties().hardware);
     let sum = f32::as_type_native_unchecked().storage_type();
     let multiplies =
         |a_type, k| features.matmul.mma.contains(&MmaConfig { a_type, b_type: a_type, cd_type: sum, m: 16, n: 8, k });
     let width = vector_width(client, dtype, ci);
     let matrix = match dtype {
-        DType::F32 => tf32_allowed() && width == 4 && multiplies(tf32::as_type_native_unchecked().storage_type(), 8),
+        DType::F32 => tf32 && width == 4 && multiplies(cubecl::tf32::as_type_native_unchecked().storage_type(), 8),
         _ => with_float!(dtype, F => {
             let float = F::as_type_native_unchecked().storage_type();
             multiplies(float, 16) && features.matmul.ldmatrix.contains(&float)

@@ -63,7 +63,7 @@ pub struct Conv3dHandles<'a> {
 /// fewer than 2^32 elements; by `algorithm`, or by the one that should be fastest.
 ///
 /// # Errors
-/// A problem that the algorithm cannot do; a NEPHRON_CONV that names none.
+/// A problem that the algorithm cannot do.
 pub fn launch_conv3d<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -105,7 +105,7 @@ pub(in crate::ops) fn launch_planned<R: Runtime>(
     }
 }
 
-/// By which kernel a problem is done: by `algorithm`, or by the one that should be fastest.
+/// By which kernel a problem is done: by `algorithm`, or by the one that should be fastest; in f32 without tf32.
 ///
 /// # Errors
 /// As [`launch_conv3d`].
@@ -115,11 +115,7 @@ pub(in crate::ops) fn plan<R: Runtime>(
     problem: &Conv3dProblem,
     algorithm: Option<Algorithm>,
 ) -> Result<Plan> {
-    let facts = facts(client, dtype, problem.weight_shape()[1]);
-    match algorithm {
-        None => algorithm::choose(problem, &facts),
-        chosen => algorithm::plan(problem, &facts, chosen),
-    }
+    algorithm::plan(problem, &facts(client, dtype, problem.weight_shape()[1], false), algorithm)
 }
 
 /// What every kernel is launched with.

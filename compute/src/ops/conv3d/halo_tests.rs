@@ -7,8 +7,8 @@ use super::*;
 use crate::device::Device;
 use crate::device::gpu::{Gpu, with_client};
 use crate::device::test_gpus::computing_gpus;
-use crate::ops::conv3d::facts::allow_tf32;
-use crate::ops::conv3d::gpu::plan;
+use crate::ops::conv3d::algorithm::plan;
+use crate::ops::conv3d::facts::facts;
 use crate::ops::conv3d::reference::conv3d;
 use crate::ops::conv3d::{Algorithm, Conv3dParams, Plan};
 use crate::ops::norm::NormProblem;
@@ -46,7 +46,6 @@ fn normed(x: &[f32], n: usize, c: usize) -> ([Vec<f32>; 4], Vec<f64>) {
 
 /// The types that the kernel multiplies there: on CUDA f32 only rounded to tf32, which loses no small whole number.
 fn types(gpu: &Gpu) -> impl Iterator<Item = DType> {
-    allow_tf32(true);
     let device = Device::Gpu(gpu.clone());
     [DType::F32, DType::F16].into_iter().filter(move |d| device.supports(*d))
 }
@@ -65,7 +64,8 @@ fn check(gpu: &Gpu, dtype: DType, problem: &Conv3dProblem, input: HaloInput<'_>,
         [(); 3].map(|()| Tensor::gpu_alloc(gpu, [1, shape[0] * shape[1], 1, 1, 1], DType::F32).expect("sums"));
     let [mean, inverse_sd, variance] = [0, 1, 2].map(|i| handle(&vectors[i]));
     with_client!(gpu, client => {
-        let Ok(Plan::Halo(tiling)) = plan(client, dtype, problem, Some(Algorithm::Halo)) else { panic!("no plan") };
+        let facts = facts(client, dtype, problem.weight_shape()[1], true);
+        let Ok(Plan::Halo(tiling)) = plan(problem, &facts, Some(Algorithm::Halo)) else { panic!("no plan") };
         let buffers = HaloBuffers { w: &handle(&weight), b: Some(&handle(&bias)), y: &handle(&y) };
         let parts = launch(client, dtype, input, buffers, problem, &tiling, true).expect("moments");
         launch_merge(client, &parts, &Statistics { mean, inverse_sd, variance }, norm, 0.0);

@@ -33,7 +33,8 @@ pub(in crate::ops) use algorithm::Plan;
 pub use problem::{Conv3dParams, Conv3dProblem};
 
 use super::conv_transpose3d::{ConvTranspose3dProblem, gathered};
-use super::{expect_float, expect_same_device, expect_vector, timeline};
+use super::span::op_span;
+use super::{expect_float, expect_same_device, expect_vector};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::{Gpu, with_client};
@@ -66,7 +67,7 @@ impl Epilogue<'_> {
 ///
 /// # Errors
 /// Shapes that do not fit (see [`Conv3dProblem::new`]); operands of different types or on different devices; a device
-/// that fails; on a GPU, a NEPHRON_CONV that names no algorithm.
+/// that fails.
 pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams) -> Result<Tensor> {
     conv3d_then(x, w, b, params, &Epilogue::NONE)
 }
@@ -83,7 +84,7 @@ pub fn conv3d_then(
     params: &Conv3dParams,
     epilogue: &Epilogue<'_>,
 ) -> Result<Tensor> {
-    let _span = timeline::op("conv3d", &[x, w]);
+    let _span = op_span!("conv3d", &[x, w]);
     let problem = checked(x, w, b, params, epilogue)?;
     match x.device() {
         Device::Cpu => {
@@ -185,7 +186,7 @@ pub struct Conv3dGradients {
 /// # Errors
 /// As [`conv3d`]; a `dy` that is not of the output's shape.
 pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<Conv3dGradients> {
-    let _span = timeline::op("conv3d_backward", &[x, w]);
+    let _span = op_span!("conv3d_backward", &[x, w]);
     let problem = Conv3dProblem::new(x.shape(), w.shape(), *params)?;
     expect_operands("conv3d_backward", x, &[("weight", w), ("dy", dy)])?;
     let output = problem.output_shape();

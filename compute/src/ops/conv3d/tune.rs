@@ -2,32 +2,22 @@
 //! on scratch buffers, taking turns. Only where it was asked for, since the choice then depends on more than the shape and
 //! the device, and with it the last bits of the result.
 //!
-//! What was found is kept in a file of the user's cache, under the device, its driver and this crate's version; a plan is
+//! What was found is kept in a file that the device's options name, under the device, its driver and this crate's version; a plan is
 //! kept as what it says of itself, so one that the crate no longer offers is never taken for another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Conv3dProblem;
 use super::algorithm::{self, Algorithm, Plan};
 use super::facts::{Facts, facts};
 use super::gpu::{self, Conv3dHandles};
+use crate::device::Autotune;
 use crate::device::gpu::{Gpu, with_client};
 use crate::error::Result;
-use crate::ops::trace;
 use crate::tensor::DType;
-
-static ON: AtomicBool = AtomicBool::new(false);
-
-/// From now on the first convolution of each shape on a GPU times the likely kernels and keeps the fastest, also for later
-/// runs (in NEPHRON_CACHE, else the user's cache folder). Off at first. NEPHRON_CONV goes before.
-pub fn tune_convolutions(on: bool) {
-    ON.store(on, Ordering::Relaxed);
-}
 
 /// Candidates that are timed at most: what the model puts further down has not been seen to win.
 const CANDIDATES: usize = 4;
@@ -39,47 +29,41 @@ const ROUND: Duration = Duration::from_millis(2);
 /// Shapes and their plans' descriptions, by device.
 type Found = BTreeMap<String, BTreeMap<String, String>>;
 
-/// The plan for a problem on a device: by `algorithm`, by NEPHRON_CONV, by timing if that is on, else by the model.
+/// The plan for a problem on a device: by `algorithm`, by the kernel that the device's options prefer, by timing if its
+/// options ask for that, else by the cost model.
 pub(in crate::ops) fn plan(
     device: &Gpu,
     dtype: DType,
     problem: &Conv3dProblem,
     algorithm: Option<Algorithm>,
 ) -> Result<Plan> {
-    let wish = algorithm.is_some() || std::env::var_os("NEPHRON_CONV").is_some_and(|name| !name.is_empty());
-    if wish || !ON.load(Ordering::Relaxed) || device.compiles_only() {
-        return with_client!(device, client => gpu::plan(client, dtype, problem, algorithm));
+    let (options, choices) = (device.options(), device.choices());
+    let facts = with_client!(device, client => facts(client, dtype, problem.weight_shape()[1], options.tf32));
+    if algorithm.is_some() {
+        return algorithm::plan(problem, &facts, algorithm);
     }
-    type Tuned = HashMap<(String, Conv3dProblem, Facts), Plan>;
-    static TUNED: Mutex<Option<Tuned>> = Mutex::new(None);
-    let facts = with_client!(device, client => facts(client, dtype, problem.weight_shape()[1]));
-    let key = (device.name().to_owned(), *problem, facts);
-    let mut tuned = TUNED.lock().unwrap_or_else(PoisonError::into_inner);
-    let tuned = tuned.get_or_insert_default();
-    if let Some(plan) = tuned.get(&key) {
-        return Ok(*plan);
-    }
-    let plan = tuned_plan(device, problem, &facts, cache_file().as_deref())?;
-    tuned.insert(key, plan);
-    Ok(plan)
+    choices.conv3d(problem, &facts, || match &options.autotune {
+        Autotune::InMemory if options.conv3d.is_none() => tuned_plan(device, problem, &facts, None),
+        Autotune::Cached(file) if options.conv3d.is_none() => tuned_plan(device, problem, &facts, Some(file)),
+        _ => algorithm::choose(problem, &facts, options.conv3d, choices),
+    })
 }
 
 /// The plan that `cache` names, else the fastest, which is then written there.
 fn tuned_plan(device: &Gpu, problem: &Conv3dProblem, facts: &Facts, cache: Option<&Path>) -> Result<Plan> {
     let candidates = candidates(problem, facts);
     let (identity, shape) = (device.identity().to_owned(), shape(problem, facts));
-    let mut found: Found = cache.map(read).unwrap_or_default();
+    let found: Found = cache.map(read).unwrap_or_default();
     let kept = found.get(&identity).and_then(|shapes| shapes.get(&shape));
     if let Some(plan) = candidates.iter().find(|p| kept == Some(&p.to_string())) {
-        trace::choice(|| format!("{shape}: {plan}, as timed before"));
+        device.choices().log_choice(|| format!("{shape}: {plan}, as timed before"));
         return Ok(*plan);
     }
     let plan = fastest(device, facts, problem, &candidates)?;
-    found.entry(identity).or_default().insert(shape, plan.to_string());
     if let Some(file) = cache
-        && let Err(error) = write(file, &found)
+        && let Err(error) = remember(file, &identity, &shape, &plan)
     {
-        trace::once(&format!("{}: what was timed is not kept: {error}", file.display()));
+        device.choices().warn(format!("{}: what was timed is not kept: {error}", file.display()));
     }
     Ok(plan)
 }
@@ -118,7 +102,9 @@ fn fastest(device: &Gpu, facts: &Facts, problem: &Conv3dProblem, candidates: &[P
         left.retain_mut(|(plan, times, best)| run(plan, *times).map(|took| *best = took.min(*best)).is_ok());
     }
     for (plan, _, best) in &left {
-        trace::choice(|| format!("{}: {plan} takes {:.3} ms", shape(problem, facts), best.as_secs_f64() * 1e3));
+        device
+            .choices()
+            .log_choice(|| format!("{}: {plan} takes {:.3} ms", shape(problem, facts), best.as_secs_f64() * 1e3));
     }
     let best = left.iter().min_by_key(|(.., best)| *best).map(|(plan, ..)| **plan);
     Ok(best.unwrap_or(candidates[0]))
@@ -132,23 +118,24 @@ fn shape(problem: &Conv3dProblem, facts: &Facts) -> String {
     format!("conv3d {} {x:?} by {w:?} {steps}, {:?}", facts.dtype, facts.step())
 }
 
-fn cache_file() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = set("NEPHRON_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").or_else(|| set("LOCALAPPDATA")).map(|f| f.join("nephron")))
-        .or_else(|| set("HOME").map(|f| f.join(".cache").join("nephron")))?;
-    Some(folder.join("conv3d.json"))
-}
-
 /// Nothing where there is no file, or one that cannot be read: it is written anew.
 fn read(file: &Path) -> Found {
     std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
-fn write(file: &Path, found: &Found) -> std::io::Result<()> {
+/// Adds a plan to the file. A lock keeps two processes from losing each other's: the file is read again under it.
+fn remember(file: &Path, identity: &str, shape: &str, plan: &Plan) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+    let lock = std::fs::File::create(file.with_extension("lock"))?;
+    lock.lock()?;
+    let mut found = read(file);
+    found.entry(identity.to_owned()).or_default().insert(shape.to_owned(), plan.to_string());
+    write(file, &found)
+}
+
+fn write(file: &Path, found: &Found) -> std::io::Result<()> {
+    let mut temporary = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
     temporary.write_all(serde_json::to_string_pretty(found)?.as_bytes())?;
     temporary.persist(file)?;
     Ok(())

@@ -7,7 +7,8 @@ mod gpu;
 use super::conv3d::expect_operands;
 use super::conv3d::problem::Conv3dProblem;
 use super::norm::expect_parameters;
-use super::{Conv3dParams, concat, expect_vector, timeline};
+use super::span::op_span;
+use super::{Conv3dParams, concat, expect_vector};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
@@ -69,7 +70,7 @@ pub fn conv_block(
 /// As [`conv_block`]; no input; no block.
 pub fn conv_blocks(xs: Vec<Tensor>, blocks: &[ConvBlockWeights<'_>]) -> Result<Tensor> {
     let operands: Vec<&Tensor> = xs.iter().chain(blocks.iter().map(|block| block.w)).collect();
-    let _span = timeline::op("conv_blocks", &operands);
+    let _span = op_span!("conv_blocks", &operands);
     let problems = checked(&xs, blocks)?;
     match xs[0].device() {
         Device::Cpu => on_cpu(xs, blocks, &problems),

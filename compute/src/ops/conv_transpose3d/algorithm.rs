@@ -9,8 +9,8 @@ use nephron_kernels::conv3d::staging::{Tiles, Transfer};
 
 use super::ConvTranspose3dProblem;
 use crate::error::{Error, Result};
+use crate::ops::choices::Choices;
 use crate::ops::conv3d::facts::Facts;
-use crate::ops::trace;
 
 /// The ways to convolve transposed on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,7 +40,7 @@ impl FromStr for Algorithm {
 
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|a| a.to_string() == text);
-        found.ok_or_else(|| Error::Usage(format!("NEPHRON_CONV_TRANSPOSE: expected direct or gemm, found '{text}'")))
+        found.ok_or_else(|| Error::argument("conv_transpose3d algorithm", "direct or gemm", format!("'{text}'")))
     }
 }
 
@@ -158,20 +158,18 @@ pub(super) fn plan(problem: &ConvTranspose3dProblem, facts: &Facts, algorithm: O
     }
 }
 
-/// As [`plan`], with NEPHRON_CONV_TRANSPOSE obeyed where it can be and the choice said under `-v`, once a shape.
-pub(super) fn choose(problem: &ConvTranspose3dProblem, facts: &Facts) -> Result<Plan> {
-    let wish = match std::env::var("NEPHRON_CONV_TRANSPOSE") {
-        Ok(name) if !name.is_empty() => Some(name.parse::<Algorithm>()?),
-        _ => None,
-    };
-    let chosen = match plan(problem, facts, wish) {
-        Err(reason) => {
-            trace::once(&format!("NEPHRON_CONV_TRANSPOSE: {reason}; direct instead"));
-            Plan::Direct
-        }
-        Ok(plan) => plan,
-    };
-    trace::choice(|| {
+/// As [`plan`], by the kernel that the device's options name where it can do the problem; the choice is logged.
+pub(super) fn choose(
+    problem: &ConvTranspose3dProblem,
+    facts: &Facts,
+    preferred: Option<Algorithm>,
+    choices: &Choices,
+) -> Result<Plan> {
+    let chosen = plan(problem, facts, preferred).or_else(|reason| {
+        choices.warn(format!("{reason}; direct instead"));
+        plan(problem, facts, Some(Algorithm::Direct))
+    })?;
+    choices.log_choice(|| {
         let ([m, n, k], dtype) = (product(problem), facts.dtype);
         let how = match chosen {
             Plan::Direct => "direct".to_owned(),

@@ -8,9 +8,9 @@ use nephron_kernels::conv3d::GeometryLaunch;
 use super::ConvTranspose3dProblem;
 use super::algorithm::{self, Algorithm, Plan, Tiling};
 use crate::error::{Error, Result};
-use crate::ops::conv3d::facts::facts;
+use crate::ops::conv3d::facts::{Facts, facts};
 use crate::ops::conv3d::gpu::{bias_or_nothing, channels_a_unit, windows};
-use crate::ops::launch::{array, cube_grid, grid, with_float};
+use crate::ops::launch::{array, cube_grid, grid, vector_width, with_float};
 use crate::tensor::DType;
 
 /// Buffers of a transposed convolution: `b` f32 with a value per output channel, the others of the tensors' type.
@@ -46,7 +46,7 @@ impl Placement {
 /// than 2^32 elements; by `algorithm`, or by the one that should be fastest.
 ///
 /// # Errors
-/// Channels that do not fit into the pitch; a problem that the algorithm cannot do; a NEPHRON_CONV_TRANSPOSE that names none.
+/// Channels that do not fit into the pitch; a problem that the algorithm cannot do.
 pub fn launch_conv_transpose3d<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -68,17 +68,33 @@ pub fn launch_conv_transpose3d<R: Runtime>(
         let found = format!("{n} x {od} x {oh} x {ow} voxels of {pitch} channels");
         return Err(Error::argument("conv_transpose3d", expected, found));
     }
-    let facts = facts(client, dtype, problem.weight_shape()[0] / problem.groups()).without_tf32();
-    let plan = match algorithm {
-        None => algorithm::choose(problem, &facts)?,
-        chosen => algorithm::plan(problem, &facts, chosen)?,
-    };
+    let facts = facts_of(client, dtype, problem);
+    let plan = algorithm::plan(problem, &facts, algorithm)?;
+    launch_planned(client, dtype, buffers, placement, problem, &plan);
+    Ok(())
+}
+
+/// What the choice of a kernel needs to know.
+pub(super) fn facts_of<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &ConvTranspose3dProblem) -> Facts {
+    facts(client, dtype, problem.weight_shape()[0] / problem.groups(), false)
+}
+
+/// [`launch_conv_transpose3d`] by a plan made for this problem and device, whose channels fit into the pitch.
+pub(super) fn launch_planned<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    buffers: ConvTranspose3dHandles<'_>,
+    placement: Placement,
+    problem: &ConvTranspose3dProblem,
+    plan: &Plan,
+) {
     let launch = Launch { client, dtype, buffers, placement, problem };
     match plan {
         Plan::Direct => launch.direct(),
-        Plan::Gemm(tiling) => launch.gemm(&tiling, facts.width),
+        Plan::Gemm(tiling) => {
+            launch.gemm(tiling, vector_width(client, dtype, problem.weight_shape()[0] / problem.groups()));
+        }
     }
-    Ok(())
 }
 
 /// What every kernel is launched with.

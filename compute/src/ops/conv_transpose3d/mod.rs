@@ -16,7 +16,7 @@ use super::conv3d::expect_operands;
 #[cfg(feature = "gpu")]
 use super::conv3d::problem::expect_indexable;
 use super::expect_vector;
-use super::timeline;
+use super::span::op_span;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::{Gpu, with_client};
@@ -35,7 +35,7 @@ use crate::tensor::Tensor;
 /// Shapes that do not fit (see [`ConvTranspose3dProblem::new`]); operands of different types or on different devices; a
 /// device that fails; on a GPU, a NEPHRON_CONV_TRANSPOSE that names no algorithm.
 pub fn conv_transpose3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &ConvTranspose3dParams) -> Result<Tensor> {
-    let _span = timeline::op("conv_transpose3d", &[x, w]);
+    let _span = op_span!("conv_transpose3d", &[x, w]);
     gathered(&checked(x, w, b, params)?, x, w, b)
 }
 
@@ -106,7 +106,12 @@ fn on_gpu(
     let bias = b.map(|b| b.gpu_handle(device)).transpose()?;
     let buffers = gpu::ConvTranspose3dHandles { x: &input, w: &weight, b: bias.as_ref(), y: &output };
     let placement = gpu::Placement::alone(problem);
-    with_client!(device, client =>
-        gpu::launch_conv_transpose3d(client, x.dtype(), buffers, placement, problem, algorithm))?;
+    let dtype = x.dtype();
+    let facts = with_client!(device, client => gpu::facts_of(client, dtype, problem));
+    let plan = match algorithm {
+        None => algorithm::choose(problem, &facts, device.options().conv_transpose3d, device.choices())?,
+        chosen => algorithm::plan(problem, &facts, chosen)?,
+    };
+    with_client!(device, client => gpu::launch_planned(client, dtype, buffers, placement, problem, &plan));
     Ok(y)
 }

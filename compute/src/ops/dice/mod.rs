@@ -5,7 +5,8 @@ mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::{expect_float, expect_same_device, timeline};
+use super::span::op_span;
+use super::{expect_float, expect_same_device};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -38,7 +39,7 @@ pub struct DiceCeOutput {
 /// Shapes, dtypes or devices that differ; an axis of size 0; 2^32 elements or more on a GPU; `smooth` negative or not
 /// finite; a device that fails.
 pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
-    let _span = timeline::op("dice", &[p]);
+    let _span = op_span!("dice", &[p]);
     expect_float("dice: p", p)?;
     expect_same_device("dice: g", p, g)?;
     if g.shape() != p.shape() {
@@ -72,7 +73,7 @@ pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
 /// Shapes or devices that do not fit; an axis of size 0; 2^32 elements or more on a GPU; a label that is no channel;
 /// `smooth` negative or not finite; a device that fails.
 pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOutput> {
-    let _span = timeline::op("dice_ce", &[logits]);
+    let _span = op_span!("dice_ce", &[logits]);
     expect_float("dice_ce: logits", logits)?;
     expect_same_device("dice_ce: labels", logits, labels)?;
     let [n, _, d, h, w] = logits.shape();

@@ -6,7 +6,8 @@ pub mod gpu;
 pub mod reference;
 
 use super::sampling::{expect_f32, expect_sampleable};
-use super::{expect_float, expect_same_device, timeline};
+use super::span::op_span;
+use super::{expect_float, expect_same_device};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -83,7 +84,7 @@ pub fn grid_sample3d(
     padding: PaddingMode,
     align_corners: bool,
 ) -> Result<Tensor> {
-    let _span = timeline::op("grid_sample3d", &[x, grid]);
+    let _span = op_span!("grid_sample3d", &[x, grid]);
     expect_float("grid_sample3d", x)?;
     expect_same_device("grid_sample3d: grid", x, grid)?;
     expect_f32("grid_sample3d: grid", grid)?;
@@ -113,7 +114,7 @@ pub fn grid_sample3d(
 /// # Errors
 /// A theta of another shape or dtype, an axis over 2^24 voxels, a device that fails.
 pub fn affine_grid3d(theta: &Tensor, size: Shape, align_corners: bool) -> Result<Tensor> {
-    let _span = timeline::op("affine_grid3d", &[theta]);
+    let _span = op_span!("affine_grid3d", &[theta]);
     let [n, _, d, h, w] = size;
     expect_theta("affine_grid3d: theta", theta, n)?;
     let shape = [n, 3, d, h, w];

@@ -8,7 +8,7 @@ pub(crate) mod taps;
 
 use super::expect_float;
 use super::sampling::{expect_sampleable, spatial};
-use super::timeline;
+use super::span::op_span;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -66,7 +66,7 @@ impl Interpolate3dProblem {
 /// # Errors
 /// A dtype that is not a float type, an image without voxels, an axis over 2^24 voxels, a device that fails.
 pub fn interpolate3d(x: &Tensor, size: [usize; 3], mode: Interpolate, align_corners: bool) -> Result<Tensor> {
-    let _span = timeline::op("interpolate3d", &[x]);
+    let _span = op_span!("interpolate3d", &[x]);
     expect_float("interpolate3d", x)?;
     let problem = Interpolate3dProblem::new(x.shape(), size, mode, align_corners)?;
     let shape = problem.output_shape();

@@ -5,7 +5,8 @@ mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::{expect_float, expect_same_device, expect_same_dtype, expect_vector, timeline};
+use super::span::op_span;
+use super::{expect_float, expect_same_device, expect_same_dtype, expect_vector};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -29,7 +30,7 @@ pub struct LinearProblem {
 /// # Errors
 /// Shapes, dtypes or devices that do not fit; a dtype that is not a float type; a device that fails.
 pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let _span = timeline::op("linear", &[x, w]);
+    let _span = op_span!("linear", &[x, w]);
     expect_float("linear", x)?;
     expect_same_device("linear: weight", x, w)?;
     expect_same_dtype("linear: weight", x, w)?;

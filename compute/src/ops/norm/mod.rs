@@ -9,7 +9,8 @@ pub(in crate::ops) mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::{expect_float, expect_vector, timeline};
+use super::span::op_span;
+use super::{expect_float, expect_vector};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -57,7 +58,7 @@ pub struct BatchNormOutput {
 /// A dtype that is not a float type, a parameter of another shape, dtype or device, a negative or non-finite eps; a
 /// device that fails.
 pub fn instance_norm(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
-    let _span = timeline::op("instance_norm", &[x]);
+    let _span = op_span!("instance_norm", &[x]);
     validate("instance_norm", x, weight, bias, eps)?;
     Ok(normalise(x, weight, bias, eps, NormProblem::per_image(x))?.y)
 }
@@ -75,7 +76,7 @@ pub fn batch_norm(
     var: &Tensor,
     eps: f32,
 ) -> Result<Tensor> {
-    let _span = timeline::op("batch_norm", &[x]);
+    let _span = op_span!("batch_norm", &[x]);
     validate("batch_norm", x, weight, bias, eps)?;
     let [_, channels, ..] = x.shape();
     expect_vector("batch_norm: mean", x, mean, channels)?;
@@ -120,7 +121,7 @@ pub fn batch_norm_train(
     bias: Option<&Tensor>,
     eps: f32,
 ) -> Result<BatchNormOutput> {
-    let _span = timeline::op("batch_norm_train", &[x]);
+    let _span = op_span!("batch_norm_train", &[x]);
     validate("batch_norm_train", x, weight, bias, eps)?;
     let problem = NormProblem::per_batch(x);
     if problem.positions < 2 {

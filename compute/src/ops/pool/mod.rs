@@ -6,7 +6,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::expect_float;
-use super::timeline;
+use super::span::op_span;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -94,7 +94,7 @@ enum Pooling {
 /// # Errors
 /// A dtype that is not a float type; what [`PoolProblem::new`] refuses; a device that fails.
 pub fn max_pool3d(x: &Tensor, params: &Pool3dParams) -> Result<Tensor> {
-    let _span = timeline::op("max_pool3d", &[x]);
+    let _span = op_span!("max_pool3d", &[x]);
     pool("max_pool3d", Pooling::Max, x, params)
 }
 
@@ -104,7 +104,7 @@ pub fn max_pool3d(x: &Tensor, params: &Pool3dParams) -> Result<Tensor> {
 /// # Errors
 /// As [`max_pool3d`].
 pub fn avg_pool3d(x: &Tensor, params: &Pool3dParams) -> Result<Tensor> {
-    let _span = timeline::op("avg_pool3d", &[x]);
+    let _span = op_span!("avg_pool3d", &[x]);
     pool("avg_pool3d", Pooling::Average, x, params)
 }
 

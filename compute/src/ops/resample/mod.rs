@@ -9,7 +9,7 @@ mod table;
 pub use table::PlaceTable;
 
 use super::sampling::{expect_sampleable, spatial};
-use super::timeline;
+use super::span::op_span;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -152,7 +152,7 @@ impl ResampleProblem {
 /// A shape, dtype, matrix, intensity or constant that is not as said, a matrix that leads further than 2^21 voxels
 /// from the image, an image without voxels, a device that fails.
 pub fn resample(x: &Tensor, params: &ResampleParams) -> Result<Tensor> {
-    let _span = timeline::op("resample", &[x]);
+    let _span = op_span!("resample", &[x]);
     let problem = ResampleProblem::new(x.shape(), x.dtype(), params)?;
     match x.device() {
         Device::Cpu => Ok(cpu::resample(x.host()?, &problem)),

@@ -6,7 +6,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::expect_float;
-use super::timeline;
+use super::span::op_span;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -19,7 +19,7 @@ use crate::tensor::Tensor;
 /// # Errors
 /// A dtype that is not a float type; a device that fails.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    let _span = timeline::op("softmax", &[x]);
+    let _span = op_span!("softmax", &[x]);
     expect_float("softmax", x)?;
     if x.is_empty() {
         return Ok(x.clone());
@@ -47,7 +47,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A dtype that is not a float type; no channel, or more than 256; a device that fails.
 pub fn argmax(x: &Tensor) -> Result<Tensor> {
-    let _span = timeline::op("argmax", &[x]);
+    let _span = op_span!("argmax", &[x]);
     expect_float("argmax", x)?;
     let [n, channels, d, h, w] = x.shape();
     if !(1..=256).contains(&channels) {

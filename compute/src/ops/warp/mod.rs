@@ -7,7 +7,8 @@ pub mod reference;
 
 use super::grid_sample::{PaddingMode, SampleMode, expect_theta};
 use super::sampling::{expect_f32, expect_sampleable};
-use super::{expect_float, expect_same_device, timeline};
+use super::span::op_span;
+use super::{expect_float, expect_same_device};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::with_client;
@@ -22,7 +23,7 @@ use crate::tensor::{DType, Shape, Tensor};
 /// # Errors
 /// A flow of another shape or dtype, an axis over 2^24 voxels, operands on different devices, a device that fails.
 pub fn warp3d(x: &Tensor, flow: &Tensor, padding: PaddingMode) -> Result<Tensor> {
-    let _span = timeline::op("warp3d", &[x, flow]);
+    let _span = op_span!("warp3d", &[x, flow]);
     expect_float("warp3d", x)?;
     expect_same_device("warp3d: flow", x, flow)?;
     let [n, _, d, h, w] = x.shape();
@@ -89,7 +90,7 @@ pub fn affine_warp3d(
     padding: PaddingMode,
     align_corners: bool,
 ) -> Result<Tensor> {
-    let _span = timeline::op("affine_warp3d", &[x]);
+    let _span = op_span!("affine_warp3d", &[x]);
     if (x.dtype(), mode) != (DType::U8, SampleMode::Nearest) {
         expect_float("affine_warp3d (labels need nearest)", x)?;
     }

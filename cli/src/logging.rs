@@ -1,0 +1,62 @@
+//! Where the library's messages and spans go: warnings to standard error, with `-v` what was chosen as well, and with
+//! `--trace FILE` the spans of all ops to a file for chrome://tracing or Perfetto.
+
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+use nephron::error::{Error, Result};
+use nephron::ops::span;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_chrome::{ChromeLayerBuilder, FlushGuard, TraceStyle};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+
+/// Prints messages as lines of standard error.
+struct Lines;
+
+/// The text of a message.
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Writing to a string cannot fail.
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        let warning = if *event.metadata().level() <= Level::WARN { "warning: " } else { "" };
+        crate::warn_line(format_args!("{warning}{}", text.0));
+    }
+}
+
+/// The process's subscriber, for as long as the program runs. The trace is whole when the guard is dropped.
+///
+/// # Errors
+/// A trace file that cannot be made.
+pub(super) fn start(verbose: bool, trace: Option<&Path>) -> Result<Option<FlushGuard>> {
+    let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
+    let wanted = Targets::new().with_target("nephron", level).with_target(span::TARGET, LevelFilter::WARN);
+    let lines = tracing_subscriber::registry().with(Lines.with_filter(wanted));
+    let Some(path) = trace else {
+        // A second call in one process (the tests') keeps the first subscriber.
+        let _ = tracing::subscriber::set_global_default(lines);
+        return Ok(None);
+    };
+    let file = File::create(path).map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
+    let builder = ChromeLayerBuilder::new().writer(BufWriter::new(file)).include_args(true).include_locations(false);
+    let (chrome, guard) = builder.trace_style(TraceStyle::Threaded).build();
+    let spans = Targets::new().with_target(span::TARGET, LevelFilter::DEBUG);
+    let _ = tracing::subscriber::set_global_default(lines.with(chrome.with_filter(spans)));
+    Ok(Some(guard))
+}
