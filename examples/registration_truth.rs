@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use nephron::io::nifti;
 use nephron::registration::{Overlap, RegistrationOptions, register};
-use nephron::volume::{Affine, Grid, Volume, Voxels};
+use nephron::volume::{Affine, Grid, LabelVolume, Volume, Voxels, WHOLE_KIDNEY};
 use nephron::{Device, Error, Result};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -101,28 +101,28 @@ impl Motion {
 }
 
 /// Points of the labelled voxels, RAS millimetres.
-fn labelled(mask: &Volume, labels: &[u8]) -> Vec<[f64; 3]> {
-    let [_, h, w] = mask.shape;
-    let points = labels.iter().enumerate().filter(|(_, l)| matches!(l, 1 | 2));
-    points.map(|(i, _)| mask.affine.apply([(i % w) as f64, (i / w % h) as f64, (i / w / h) as f64])).collect()
+fn labelled(mask: &LabelVolume) -> Vec<[f64; 3]> {
+    let [_, h, w] = mask.shape();
+    let points = mask.labels().iter().enumerate().filter(|(_, l)| WHOLE_KIDNEY.contains(*l));
+    points.map(|(i, _)| mask.affine().apply([(i % w) as f64, (i / w % h) as f64, (i / w / h) as f64])).collect()
 }
 
 /// The moved patient's mask: the spacing and the axes of the first, as large as it needs to be.
-fn moved(mask: &Volume, labels: &[u8], motion: &Motion) -> Result<Volume> {
+fn moved(mask: &LabelVolume, motion: &Motion) -> Result<Volume> {
     let forward = motion.back.inverse()?;
-    let to_index = mask.affine.inverse()?;
+    let to_index = mask.affine().inverse()?;
     let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
-    for point in labelled(mask, labels) {
+    for point in labelled(mask) {
         let at = to_index.apply(forward.apply(point));
         (0..3).for_each(|k| (low[k], high[k]) = (low[k].min(at[k]), high[k].max(at[k])));
     }
-    let spacing = mask.affine.spacing();
+    let spacing = mask.affine().spacing();
     // Waves move points by a few times their root mean square.
     let size: [usize; 3] = std::array::from_fn(|k| (high[k] - low[k] + 50.0 / spacing[k]) as usize + 1);
     let mut shift = Affine::IDENTITY;
     (0..3).for_each(|k| shift.0[k][3] = (low[k] - 25.0 / spacing[k]).floor());
-    let grid = Grid { shape: [size[2], size[1], size[0]], affine: mask.affine.after(&shift) };
-    let [d, h, w] = mask.shape;
+    let grid = Grid { shape: [size[2], size[1], size[0]], affine: mask.affine().after(&shift) };
+    let [d, h, w] = mask.shape();
     let inside = [w, h, d].map(|n| n as f64);
     let voxels: Vec<u8> = (0..size.iter().product())
         .map(|i: usize| {
@@ -131,7 +131,7 @@ fn moved(mask: &Volume, labels: &[u8], motion: &Motion) -> Result<Volume> {
             if !(0..3).all(|k| at[k] >= 0.0 && at[k] < inside[k]) {
                 return 0;
             }
-            labels[(at[2] as usize * h + at[1] as usize) * w + at[0] as usize]
+            mask.labels()[(at[2] as usize * h + at[1] as usize) * w + at[0] as usize]
         })
         .collect();
     Volume::new(grid.shape, Voxels::U8(voxels.into()), grid.affine)
@@ -156,9 +156,8 @@ fn main() -> Result<()> {
     for path in &arguments.masks {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let image = nifti::read_labels(path)?;
-        let mask = image.volume.to_labels()?;
-        let Voxels::U8(labels) = &mask.voxels else { return Err(Error::Data(format!("{name}: expected labels"))) };
-        let points = labelled(&mask, labels);
+        let (mask, volume) = (&image.labels, image.labels.to_volume());
+        let points = labelled(mask);
         let mut centre = [0.0; 3];
         for point in &points {
             (0..3).for_each(|k| centre[k] += point[k] / points.len() as f64);
@@ -166,12 +165,12 @@ fn main() -> Result<()> {
         for case in 0..arguments.cases {
             let mut rng = ChaCha8Rng::seed_from_u64(case);
             let motion = Motion::draw(&mut rng, centre, arguments.deform);
-            let moving = moved(&mask, labels, &motion)?;
+            let moving = moved(mask, &motion)?;
             if let Some(folder) = &arguments.write {
                 std::fs::create_dir_all(folder).map_err(|e| Error::Data(format!("{}: {e}", folder.display())))?;
                 nifti::write(folder.join(format!("{case:02}_{name}")), &image.with_volume(moving.clone()))?;
             }
-            let found = register(&mask, &moving, &device, &RegistrationOptions::default())?;
+            let found = register(&volume, &moving, &device, &RegistrationOptions::default())?;
             // Where the found map takes a point, brought back by the truth, should be the point.
             let worst = points.iter().step_by(7).map(|p| {
                 let back = motion.back.apply(found.transform.apply(*p));

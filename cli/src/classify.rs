@@ -11,11 +11,12 @@ use super::lesion::LesionArgs;
 use super::patients::given;
 use nephron::error::{Error, Result};
 use nephron::io::{SourceFile, hash_files, nifti, write_atomic};
-use nephron::phase::Subtype;
-use nephron::pipeline::classify::{Classifier, LEAST_PHASES, PhaseImage, too_few};
-use nephron::pipeline::diagnose::{SCHEMA_VERSION, clear};
+use nephron::phase::{PhaseSet, Subtype};
+use nephron::pipeline::classify::Classifier;
+use nephron::pipeline::diagnose::{SCHEMA_VERSION, clear_classification};
 use nephron::pipeline::findings::{Findings, findings};
 use nephron::pipeline::lesions::LEAST_ML;
+use nephron::pipeline::{PhaseScan, Study};
 use nephron::volume::Orientation;
 
 /// Subtype probabilities from phases and their masks (1 kidney, 2 tumour), each pair on one grid.
@@ -62,10 +63,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let started = Instant::now();
     args.what.check()?;
     let pairs = given([&args.non_contrast, &args.arterial, &args.portal, &args.delayed]);
-    if pairs.len() < LEAST_PHASES {
-        return Err(Error::Usage(too_few(pairs.len())));
-    }
-    let (mut phases, mut files, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    PhaseSet::new(pairs.iter().map(|(phase, _)| *phase))?.ensure_classifiable()?;
+    let (mut scans, mut files, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     for (phase, pair) in pairs {
         let [image_path, mask_path] = pair.as_slice() else { continue };
         let (image, mask) = (nifti::read_ct(image_path)?, nifti::read_labels(mask_path)?);
@@ -75,29 +74,22 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
                 warnings.push(warning);
             }
         }
-        if !image.volume.grid().matches(&mask.volume.grid()) {
-            let [expected, found] = [&image, &mask].map(|i| format!("{:?} at {:?}", i.volume.shape, i.volume.affine.0));
-            let reason =
-                format!("lies on another grid than {}: expected {expected}, found {found}", image_path.display());
-            return Err(Error::file(mask_path, reason));
-        }
         files.extend([image_path, mask_path].into_iter().flat_map(nifti::files));
-        phases.push(PhaseImage {
-            phase,
-            image: image.volume.reorient(Orientation::LPS)?,
-            mask: mask.volume.reorient(Orientation::LPS)?,
-        });
+        let scan = PhaseScan::new(phase, image.volume, mask.labels);
+        let apart = |e| Error::file(mask_path, format!("lies on another grid than {}: {e}", image_path.display()));
+        scans.push(scan.map_err(apart)?.reorient(Orientation::LPS)?);
     }
+    let study = Study::new(scans)?;
     let device = context.device()?;
     let classifier = args.what.apply(Classifier::read(&args.model.join("classification"), &device)?)?;
     if let Some(folder) = &args.output {
-        clear(folder, &["result.json"])?;
+        clear_classification(folder)?;
     }
-    let mut found = findings(&phases, Some(&classifier), args.what.lesion())?;
+    let mut found = findings(&study, Some(&classifier), args.what.lesion())?;
     found.warnings.iter().for_each(|w| note!("warning: {w}"));
     warnings.append(&mut found.warnings);
     if let Some(folder) = &args.output {
-        found.write_pictures(&phases, folder)?;
+        found.write_pictures(&study, folder)?;
     }
     let report = Report {
         schema_version: SCHEMA_VERSION,

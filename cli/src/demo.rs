@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::Context;
 use super::diagnose::{print, run_with_progress};
 use super::patients::{Patient, read};
-use nephron::error::{Error, Result};
+use nephron::error::Result;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::{Phase, Subtype};
 use nephron::pipeline::demo;
 use nephron::pipeline::diagnose::{DiagnoseOptions, Diagnosis};
-use nephron::volume::Voxels;
+use nephron::volume::{TUMOUR, WHOLE_KIDNEY};
 
 /// Run the whole pipeline on a synthetic patient.
 #[derive(Debug, clap::Args)]
@@ -55,15 +55,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut truth = Vec::new();
     for (phantom, found) in patient.phases.iter().zip(&result.phases) {
         let mask = nephron::io::nifti::read_labels(args.folder.join(&found.mask))?;
-        let (Voxels::U8(want), Voxels::U8(got)) = (&phantom.mask.voxels, &mask.volume.voxels) else {
-            return Err(Error::Data("masks hold labels".into()));
-        };
-        let dice = |is: &dyn Fn(u8) -> bool| {
-            let count = |labels: &[u8]| labels.iter().filter(|l| is(**l)).count() as f64;
-            let both = want.iter().zip(got.iter()).filter(|(a, b)| is(**a) && is(**b)).count() as f64;
-            2.0 * both / (count(want) + count(got)).max(1.0)
-        };
-        let (kidney_dice, tumour_dice) = (dice(&|l| l == 1 || l == 2), dice(&|l| l == 2));
+        let dice = |labels: &[u8]| phantom.mask.dice(&mask.labels, labels);
+        let (kidney_dice, tumour_dice) = (dice(&WHOLE_KIDNEY)?, dice(&[TUMOUR])?);
         truth.push(Truth { phase: found.phase, kidney_dice, tumour_dice });
     }
     if context.json {

@@ -9,7 +9,8 @@ use super::classify::print_findings;
 use super::lesion::LesionArgs;
 use super::patients::{Patient, cohort, given, guessed, read};
 use nephron::error::{Error, Result};
-use nephron::pipeline::classify::{Classifier, LEAST_PHASES};
+use nephron::phase::PhaseSet;
+use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{DiagnoseOptions, Diagnosis, PhaseInput, Step, System, diagnose};
 use nephron::pipeline::{Mirroring, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
 
@@ -63,15 +64,13 @@ fn budget(text: &str) -> Result<u64, String> {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     args.what.check()?;
     let patients = patients(args)?;
-    for patient in &patients {
-        let given = patient.files.len();
-        if given < 2 {
-            let of = args.cohort.as_ref().map_or(String::new(), |_| format!(" in {}", patient.output.display()));
-            return Err(Error::Usage(format!("diagnose needs two to four phases, {given} given{of}")));
-        }
+    let phases = patients.iter().map(Patient::phases).collect::<Result<Vec<_>>>()?;
+    for (patient, phases) in patients.iter().zip(&phases) {
+        let of = args.cohort.as_ref().map_or(String::new(), |_| format!(" in {}", patient.output.display()));
+        phases.ensure_alignable().map_err(|e| Error::Usage(format!("{e}{of}")))?;
     }
     // Where nobody has phases enough to be classified, no model of that is needed.
-    let classified = patients.iter().any(|p| p.files.len() >= LEAST_PHASES);
+    let classified = phases.iter().any(PhaseSet::is_classifiable);
     let model = || {
         let none = || Error::Usage("--model: expected a model folder, found none".into());
         args.model.as_deref().ok_or_else(none)
@@ -184,17 +183,13 @@ pub(super) fn print(result: &Diagnosis, folder: &Path) {
         say!("note: {line}");
     }
     for p in &result.phases {
-        print!("{:13} kidney {:6.1} ml, tumour {:6.1} ml", p.phase.to_string(), p.kidney_ml, p.tumour_ml);
-        match &p.registration {
-            None => say!("; reference"),
-            Some(r) => say!(
-                "; kidney Dice {:.3} as scanned, {:.3} by centres of mass, {:.3} aligned ({} iterations)",
-                r.identity.kidney.hard,
-                r.centre_of_mass.kidney.hard,
-                r.aligned.kidney.hard,
-                r.iterations
-            ),
-        }
+        let moved = p.registration.as_ref().map_or("reference".to_owned(), |r| {
+            format!(
+                "kidney Dice {:.3} as scanned, {:.3} by centres of mass, {:.3} aligned ({} iterations)",
+                r.identity.kidney.hard, r.centre_of_mass.kidney.hard, r.aligned.kidney.hard, r.iterations
+            )
+        });
+        say!("{:13} kidney {:6.1} ml, tumour {:6.1} ml; {moved}", p.phase.to_string(), p.kidney_ml, p.tumour_ml);
     }
     print_findings(&result.findings, true);
     let s = &result.seconds;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Context;
 use nephron::error::Result;
-use nephron::io::nifti::{self, GeometrySource, Image, Version};
+use nephron::io::nifti::{self, Extension, GeometrySource, Image, Version};
 
 /// Shape, spacing, orientation, dtype and geometry source of an image.
 #[derive(Debug, clap::Args)]
@@ -33,15 +33,31 @@ struct Info {
     minimum: Option<f32>,
     maximum: Option<f32>,
     not_finite: usize,
+    extensions: Vec<ExtensionInfo>,
     affine: [[f64; 4]; 3],
     warnings: Vec<String>,
+}
+
+/// A header extension.
+#[derive(Serialize)]
+struct ExtensionInfo {
+    /// NIFTI_ECODE_*.
+    code: i32,
+    /// Of its data.
+    bytes: usize,
+}
+
+impl ExtensionInfo {
+    fn of(extension: &Extension) -> Self {
+        Self { code: extension.code, bytes: extension.data.len() }
+    }
 }
 
 impl Info {
     fn of(file: PathBuf, image: Image) -> Self {
         let Image { volume, header, warnings } = image;
-        let [d, h, w] = volume.shape;
-        let range = volume.voxels.range();
+        let [d, h, w] = volume.shape();
+        let range = volume.voxels().range();
         let (slope, inter) = header.scale.unwrap_or((1.0, 0.0));
         Self {
             file,
@@ -50,10 +66,10 @@ impl Info {
                 Version::Two => "NIfTI-2",
             },
             shape: [w, h, d],
-            spacing_mm: volume.affine.spacing(),
+            spacing_mm: volume.affine().spacing(),
             orientation: volume.orientation().to_string(),
             dtype: header.stored.to_string(),
-            loaded_as: volume.voxels.dtype().to_string(),
+            loaded_as: volume.voxels().dtype().to_string(),
             geometry: match header.geometry.source {
                 GeometrySource::Sform => "sform",
                 GeometrySource::Qform => "qform",
@@ -66,7 +82,8 @@ impl Info {
             minimum: range.map(|(low, _)| low),
             maximum: range.map(|(_, high)| high),
             not_finite: volume.not_finite(),
-            affine: volume.affine.0,
+            extensions: header.extensions.iter().map(ExtensionInfo::of).collect(),
+            affine: volume.affine().0,
             warnings,
         }
     }
@@ -87,6 +104,9 @@ impl Info {
         }
         if self.not_finite > 0 {
             say!("not finite   {} voxels", self.not_finite);
+        }
+        for ExtensionInfo { code, bytes } in &self.extensions {
+            say!("extension    code {code}, {bytes} bytes");
         }
         say!("affine       index (i, j, k) to RAS+ mm");
         for [a, b, c, t] in self.affine {

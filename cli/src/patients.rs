@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nephron::error::{Error, Result};
-use nephron::phase::Phase;
+use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::diagnose::PhaseInput;
 
 /// A patient's scans and where the results go.
@@ -12,6 +12,13 @@ pub(super) struct Patient {
     pub(super) output: PathBuf,
     /// Were the phases guessed?
     pub(super) guessed: bool,
+}
+
+impl Patient {
+    /// The phases there are scans of.
+    pub(super) fn phases(&self) -> Result<PhaseSet> {
+        PhaseSet::new(self.files.iter().map(|(phase, _)| *phase))
+    }
 }
 
 /// What was given for each phase, in the order of [`Phase::ALL`].

@@ -144,8 +144,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     options.validate().map_err(|e| Error::Usage(e.to_string()))?;
     // A run that fails leaves no earlier run's answer behind.
     remove_stale(&args.output.join("result.json"))?;
-    let fixed = warned(&args.fixed, nifti::read_labels(&args.fixed)?);
-    let moving = warned(&args.moving, nifti::read_labels(&args.moving)?);
+    let [fixed, moving] = [labels(&args.fixed)?, labels(&args.moving)?];
     let device = context.device()?;
     let found = registration::register(&fixed.volume, &moving.volume, &device, &options).map_err(|e| {
         Error::Data(format!("{} (fixed) and {} (moving): {e}", args.fixed.display(), args.moving.display()))
@@ -158,7 +157,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let grid = fixed.volume.grid();
     let write = |image: &nifti::Image, path: &Path, interpolation: Interpolation| {
         let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)?;
-        nifti::write(path, &fixed.with_volume(warped))
+        nifti::write(path, &image.moved_to(&fixed, warped))
     };
     write(&moving, &outputs[0], Interpolation::Nearest)?;
     for (path, output) in args.images.iter().zip(&outputs[1..]) {
@@ -197,6 +196,13 @@ fn remove_stale(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// A mask as a volume of u8, with its header.
+fn labels(path: &Path) -> Result<nifti::Image> {
+    let mask = nifti::read_labels(path)?;
+    let volume = mask.with_volume(mask.labels.clone());
+    Ok(warned(path, nifti::Image { warnings: mask.warnings, ..volume }))
 }
 
 /// Says what is odd about a file.

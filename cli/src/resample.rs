@@ -111,7 +111,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         output: args.output.clone(),
         shape: [w, h, d],
         spacing_mm: grid.affine.spacing(),
-        dtype: result.volume.voxels.dtype().to_string(),
+        dtype: result.volume.voxels().dtype().to_string(),
         device: device.name(),
         seconds,
     };

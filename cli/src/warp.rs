@@ -83,7 +83,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
                 transform::warp_largest(&image.volume, &chain, &grid, &device).map_err(|e| Error::file(path, e))?
             }
         };
-        nifti::write(output, &reference.with_volume(moved))?;
+        nifti::write(output, &image.moved_to(&reference, moved))?;
         if !context.json {
             say!("{}", output.display());
         }

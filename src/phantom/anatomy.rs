@@ -11,6 +11,7 @@ use super::shape::{V3, capsule};
 use super::tumour::Tumour;
 use super::wall::Wall;
 use crate::phase::Subtype;
+use crate::volume::{BACKGROUND, KIDNEY, TUMOUR};
 
 /// Fat that keeps other organs off kidneys and tumour, mm.
 const PERIRENAL_FAT: f64 = 5.0;
@@ -61,22 +62,22 @@ impl Anatomy {
     pub(super) fn sample(&self, p: V3) -> Sample {
         let depth = self.wall.depth(p);
         if let Some(tissue) = self.wall.tissue(p, depth) {
-            return Sample { tissue, label: 0 };
+            return Sample { tissue, label: BACKGROUND };
         }
         let tumour = self.tumour.depth(p);
         if tumour > 0.0 {
-            return Sample { tissue: self.tumour.tissue(p, tumour), label: 2 };
+            return Sample { tissue: self.tumour.tissue(p, tumour), label: TUMOUR };
         }
         let kidney = &self.kidneys[if p[0] > 0.0 { Side::Right } else { Side::Left } as usize];
         let near = kidney.depth(p);
         if let Some((tissue, parenchyma)) = kidney.tissue(p, near) {
-            return Sample { tissue, label: u8::from(parenchyma) };
+            return Sample { tissue, label: if parenchyma { KIDNEY } else { BACKGROUND } };
         }
         let tissue = self.vessel(p).or_else(|| self.wall.spine_tissue(p)).unwrap_or_else(|| {
             let fat = near.max(tumour) > -PERIRENAL_FAT || self.wall.cavity(p, depth) < 2.0;
             if fat { Tissue::Fat } else { self.organs.tissue(p).unwrap_or(Tissue::Fat) }
         });
-        Sample { tissue, label: 0 }
+        Sample { tissue, label: BACKGROUND }
     }
 
     /// Aorta, vena cava, renal vessels and ureters.

@@ -10,7 +10,7 @@
 //!
 //! let options = PhantomOptions { phases: vec![Phase::Portal], spacing: [8.0, 8.0, 12.0], ..Default::default() };
 //! let patient = generate(&options)?;
-//! assert_eq!(patient.phases[0].image.shape, [15, 30, 38]); // (d, h, w)
+//! assert_eq!(patient.phases[0].image.shape(), [15, 30, 38]); // (d, h, w)
 //! # Ok::<(), nephron::Error>(())
 //! ```
 
@@ -35,8 +35,8 @@ pub use breathing::{Deformation, Mode};
 pub use kidney::Side;
 
 use crate::error::{Error, Result};
-use crate::phase::{Phase, Subtype};
-use crate::volume::{Affine, Volume, Voxels};
+use crate::phase::{Phase, PhaseSet, Subtype};
+use crate::volume::{Affine, LabelVolume, Volume, Voxels};
 use anatomy::Anatomy;
 use breathing::Motion;
 use enhancement::Enhancement;
@@ -100,8 +100,8 @@ pub struct PhasePhantom {
     pub phase: Phase,
     /// HU, i16.
     pub image: Volume,
-    /// 0 background, 1 kidney (parenchyma), 2 tumour; u8, on the image's grid.
-    pub mask: Volume,
+    /// 0 background, 1 kidney (parenchyma), 2 tumour; on the image's grid.
+    pub mask: LabelVolume,
     /// The affine part of the motion, identity for the portal phase.
     pub transform: Affine,
     /// The smooth part, applied first.
@@ -137,8 +137,8 @@ pub fn generate(options: &PhantomOptions) -> Result<Patient> {
         let (image, mask) = scene.render();
         phases.push(PhasePhantom {
             phase,
-            image: Volume { shape, voxels: Voxels::I16(Arc::new(image)), affine },
-            mask: Volume { shape, voxels: Voxels::U8(Arc::new(mask)), affine },
+            image: Volume::new(shape, Voxels::I16(Arc::new(image)), affine)?,
+            mask: LabelVolume::new(shape, mask, affine)?,
             transform: motion.affine,
             deformation: motion.deformation.clone(),
         });
@@ -157,11 +157,7 @@ impl PhantomOptions {
         if self.phases.is_empty() {
             return Err(Error::argument("phantom: phases", "at least one", "none"));
         }
-        for (n, phase) in self.phases.iter().enumerate() {
-            if self.phases[..n].contains(phase) {
-                return Err(Error::argument("phantom: phases", "each phase once", format!("{phase} twice")));
-            }
-        }
+        PhaseSet::new(self.phases.iter().copied())?;
         if !self.spacing.iter().all(|s| (0.3..=20.0).contains(s)) {
             return Err(Error::argument("phantom: spacing", "0.3 to 20 mm", format!("{:?}", self.spacing)));
         }

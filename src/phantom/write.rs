@@ -9,6 +9,7 @@ use super::{Patient, PhasePhantom};
 use crate::error::{Error, Result};
 use crate::io::nifti::{self, Image};
 use crate::io::write_atomic;
+use crate::volume::{BACKGROUND, KIDNEY, TUMOUR};
 
 impl Patient {
     /// Writes `<phase>.nii.gz`, `<phase>_mask.nii.gz` for every phase and `truth.json` into `dir`, which is made when it
@@ -21,9 +22,10 @@ impl Patient {
         std::fs::create_dir_all(dir).map_err(|e| Error::file(dir, format!("the folder cannot be made: {e}")))?;
         let mut paths = Vec::new();
         for phase in &self.phases {
-            for (name, volume) in [(image_name(phase), &phase.image), (mask_name(phase), &phase.mask)] {
+            let mask = phase.mask.to_volume();
+            for (name, volume) in [(image_name(phase), phase.image.clone()), (mask_name(phase), mask)] {
                 let path = dir.join(name);
-                nifti::write(&path, &Image::new(volume.clone()))?;
+                nifti::write(&path, &Image::new(volume))?;
                 paths.push(path);
             }
         }
@@ -52,7 +54,7 @@ impl Patient {
             .collect();
         json!({
             "space": "RAS+ mm; portal point p -> phase point affine (p + u(p)), u(p) = sum amplitude sin(wave . p + phase)",
-            "labels": { "background": 0, "kidney": 1, "tumour": 2 },
+            "labels": { "background": BACKGROUND, "kidney": KIDNEY, "tumour": TUMOUR },
             "seed": self.seed,
             "subtype": self.subtype,
             "tumour": self.tumour,

@@ -1,13 +1,14 @@
 //! Stage 3: subtype probabilities from the phases and their masks.
 //!
-//! Three phases make one image, a phase a channel. Four make three images, each leaving out one contrast phase:
-//! (N, A, P), (N, A, D), (N, P, D); the softmax vectors of all images and all models are averaged (Uhm et al. 2021).
+//! Three phases make one image, four make three ([`PhaseSet::images`](crate::phase::PhaseSet::images)); the softmax vectors of all
+//! images and all models are averaged (Uhm et al. 2021).
 
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Luma};
 use serde::Serialize;
 
+use super::Study;
 pub use super::classifier_config::{ClassifierConfig, check_thresholds};
 use super::crop::{self, CropBox, Margin};
 use super::lesions::Lesion;
@@ -19,20 +20,6 @@ use crate::models::resnet::{FUSION, ResNet, seeded_weights};
 use crate::ops::Intensity;
 use crate::phase::{Phase, Subtype};
 use crate::stats;
-use crate::volume::Volume;
-
-/// Fewer phases than this make no image.
-pub const LEAST_PHASES: usize = 3;
-
-/// One phase of a patient with its mask, both in LPS orientation on one grid.
-pub struct PhaseImage {
-    /// Which phase.
-    pub phase: Phase,
-    /// CT in Hounsfield units.
-    pub image: Volume,
-    /// 1 kidney, 2 tumour.
-    pub mask: Volume,
-}
 
 /// The answer for one image of three phases, averaged over the models.
 #[derive(Debug, Clone, Serialize)]
@@ -142,28 +129,21 @@ impl Classifier {
     /// Probabilities for a lesion that is in every phase.
     ///
     /// # Errors
-    /// Fewer than three phases or one twice; a mask and an image of different shapes, a lesion of masks of another shape; a
-    /// lesion missing in a phase; a device that fails.
-    pub fn classify(&self, phases: &[PhaseImage], lesion: &Lesion) -> Result<Classification> {
-        let combinations = combinations(&phases.iter().map(|p| p.phase).collect::<Vec<_>>())?;
+    /// Fewer than three phases; a lesion of masks of another shape; a lesion missing in a phase; a device that fails.
+    pub fn classify(&self, study: &Study, lesion: &Lesion) -> Result<Classification> {
+        let combinations = study.phases().images()?;
         let (size, intensity) = (self.config.input_size, self.config.intensity());
         let (mut crops, mut channels, mut seen) = (Vec::new(), Vec::new(), Vec::new());
-        for p in phases {
-            p.image.validate()?;
-            p.mask.validate()?;
-            if p.image.shape != p.mask.shape {
-                let (image, mask) = (format!("{:?}", p.image.shape), format!("{:?}", p.mask.shape));
-                return Err(Error::shape(format!("{} mask", p.phase), image, mask));
-            }
-            let margin = self.config.margin.voxels(p.image.spacing());
-            let own = lesion.mask(p.phase, &p.mask)?;
-            let at = own.map_or(Ok(None), |own| Ok(crop::tumour_box(crop::labels(&own)?, own.shape, margin)))?;
-            let at =
-                at.ok_or_else(|| Error::Data(format!("lesion {} is not in the {} phase", lesion.number, p.phase)))?;
-            let pixels = crop::crop(&p.image, &at, &intensity, size, &self.device)?;
-            seen.push((p.phase, grey(&pixels, size, &intensity)));
-            channels.push((p.phase, pixels));
-            crops.push(Crop { phase: p.phase, at, picture: None });
+        for scan in study.scans() {
+            let phase = scan.phase();
+            let margin = self.config.margin.voxels(scan.image().spacing());
+            let own = lesion.mask(phase, scan.mask())?;
+            let at = own.map_or(Ok(None), |own| crop::tumour_box(&own, margin))?;
+            let at = at.ok_or_else(|| Error::Data(format!("lesion {} is not in the {phase} phase", lesion.number)))?;
+            let pixels = crop::crop(scan.image(), &at, &intensity, size, &self.device)?;
+            seen.push((phase, grey(&pixels, size, &intensity)));
+            channels.push((phase, pixels));
+            crops.push(Crop { phase, at, picture: None });
         }
         let images = combinations.into_iter().map(|c| self.one_image(c, &channels)).collect::<Result<Vec<_>>>()?;
         let probabilities = mean_rows(images.iter().map(|i| i.probabilities.as_slice()));
@@ -201,34 +181,6 @@ fn grey(pixels: &[f32], size: usize, intensity: &Intensity) -> GrayImage {
     })
 }
 
-/// The images of a set of phases: itself for three, three for all four.
-pub(super) fn combinations(phases: &[Phase]) -> Result<Vec<[Phase; 3]>> {
-    let sorted = each_once(phases)?;
-    match *sorted {
-        [a, b, c] => Ok(vec![[a, b, c]]),
-        [n, a, p, d] => Ok(vec![[n, a, p], [n, a, d], [n, p, d]]),
-        _ => Err(Error::Usage(too_few(phases.len()))),
-    }
-}
-
-/// The phases in their order.
-///
-/// # Errors
-/// One twice.
-pub(super) fn each_once(phases: &[Phase]) -> Result<Vec<Phase>> {
-    let mut sorted = phases.to_vec();
-    sorted.sort();
-    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(Error::Usage(format!("expected each phase once, found the {} phase twice", pair[0]))),
-        None => Ok(sorted),
-    }
-}
-
-/// Why so few phases are not classified.
-pub fn too_few(given: usize) -> String {
-    format!("classification needs three or four phases, {given} given")
-}
-
 fn mean_rows<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
     let mut sum: Vec<f64> = Vec::new();
     let mut count = 0.0;
@@ -238,18 +190,4 @@ fn mean_rows<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
         count += 1.0;
     }
     sum.iter().map(|s| (s / f64::max(count, 1.0)) as f32).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn four_phases_leave_out_one_contrast_phase_each() {
-        use Phase::{Arterial as A, Delayed as D, NonContrast as N, Portal as P};
-        assert_eq!(combinations(&[P, D, N, A]).expect("four"), [[N, A, P], [N, A, D], [N, P, D]]);
-        assert_eq!(combinations(&[D, A, P]).expect("three"), [[A, P, D]]);
-        assert!(combinations(&[A, P]).is_err());
-        assert!(combinations(&[A, P, P]).is_err());
-    }
 }

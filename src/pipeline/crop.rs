@@ -4,9 +4,8 @@
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::{self, Intensity, Interpolate};
-use crate::report::largest_slice;
 use crate::tensor::{DType, Tensor};
-use crate::volume::{Volume, Voxels};
+use crate::volume::{LabelVolume, TUMOUR, Volume};
 
 /// How far the tumour's rectangle grows on each side, inside its slice. In a configuration a whole number of voxels, or a text
 /// such as `"5mm"`; millimetres are rounded up to whole voxels along each axis.
@@ -68,9 +67,6 @@ impl Margin {
     }
 }
 
-/// The label whose extent is cropped.
-pub const TUMOUR: u8 = 2;
-
 /// Where a crop was taken: a slice and inclusive ranges of rows and columns, of the volume in LPS orientation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct CropBox {
@@ -84,22 +80,19 @@ pub struct CropBox {
     pub area: usize,
 }
 
-/// The box of the tumour in a mask of `shape` [d, h, w], grown by `margin` voxels (rows, columns) inside the slice. None when
-/// there is no tumour.
-pub fn tumour_box(labels: &[u8], shape: [usize; 3], margin: [usize; 2]) -> Option<CropBox> {
-    let [_, h, w] = shape;
-    let (slice, area) = largest_slice(labels, shape, TUMOUR)?;
-    let plane = labels.get(slice * h * w..(slice + 1) * h * w)?;
-    let (mut rows, mut columns) = ([usize::MAX, 0], [usize::MAX, 0]);
-    for (i, _) in plane.iter().enumerate().filter(|(_, label)| **label == TUMOUR) {
-        let (row, column) = (i / w, i % w);
-        rows = [rows[0].min(row), rows[1].max(row)];
-        columns = [columns[0].min(column), columns[1].max(column)];
-    }
+/// The box of the tumour on the slice that shows most of it, grown by `margin` voxels (rows, columns) inside the slice. None
+/// when there is no tumour.
+///
+/// # Errors
+/// As [`LabelVolume::slices`].
+pub fn tumour_box(mask: &LabelVolume, margin: [usize; 2]) -> Result<Option<CropBox>> {
+    let Some((slice, area)) = mask.largest_slice(TUMOUR) else { return Ok(None) };
+    let Some([_, rows, columns]) = mask.slices([slice; 2])?.bounding_box(&[TUMOUR]) else { return Ok(None) };
+    let [_, h, w] = mask.shape();
     let grow = |[low, high]: [usize; 2], margin: usize, size: usize| {
         [low.saturating_sub(margin), high.saturating_add(margin).min(size - 1)]
     };
-    Some(CropBox { slice, rows: grow(rows, margin[0], h), columns: grow(columns, margin[1], w), area })
+    Ok(Some(CropBox { slice, rows: grow(rows, margin[0], h), columns: grow(columns, margin[1], w), area }))
 }
 
 /// The crop as `size` x `size` normalised values (clip, subtract the mean, divide by the deviation, then resize).
@@ -108,28 +101,16 @@ pub fn tumour_box(labels: &[u8], shape: [usize; 3], margin: [usize; 2]) -> Optio
 /// # Errors
 /// A box outside the image; a device that fails.
 pub fn crop(image: &Volume, at: &CropBox, intensity: &Intensity, size: usize, device: &Device) -> Result<Vec<f32>> {
-    image.validate()?;
-    let [d, h, w] = image.shape;
+    let [d, h, w] = image.shape();
     let ([r0, r1], [c0, c1]) = (at.rows, at.columns);
     if at.slice >= d || r1 >= h || c1 >= w || r0 > r1 || c0 > c1 {
-        return Err(Error::shape("crop: box", format!("inside {:?}", image.shape), format!("{at:?}")));
+        return Err(Error::shape("crop: box", format!("inside {:?}", image.shape()), format!("{at:?}")));
     }
     let normalised = |v: f32| (v.clamp(intensity.clip[0], intensity.clip[1]) - intensity.mean) / intensity.sd.max(1e-8);
     let patch: Vec<f32> = (r0..=r1)
         .flat_map(|r| (c0..=c1).map(move |c| (at.slice * h + r) * w + c))
-        .map(|i| normalised(image.voxels.value(i)))
+        .map(|i| normalised(image.voxels().value(i)))
         .collect();
     let patch = Tensor::from_ndhwc(device, [1, 1, 1, r1 - r0 + 1, c1 - c0 + 1], DType::F32, patch)?;
     ops::interpolate3d(&patch, [1, size, size], Interpolate::Trilinear, false)?.to_ndhwc()
-}
-
-/// The labels of a mask.
-///
-/// # Errors
-/// A volume that is not u8.
-pub fn labels(mask: &Volume) -> Result<&[u8]> {
-    match &mask.voxels {
-        Voxels::U8(labels) => Ok(labels),
-        _ => Err(Error::Data("a mask must hold whole-number labels".into())),
-    }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::classify::{Classification, Classifier, LEAST_PHASES, PhaseImage, too_few};
+use super::Study;
+use super::classify::{Classification, Classifier};
 use super::lesions::{self, Lesion, LesionChoice, Specks};
 use super::pictures;
 use crate::error::{Error, Result};
@@ -49,14 +50,14 @@ impl Findings {
     }
 
     /// Writes what the networks saw, and where it was cropped, into `pictures` of the result folder, and notes the paths. The
-    /// phases are those that were classified.
+    /// scans are those that were classified.
     ///
     /// # Errors
     /// A folder that cannot be written.
-    pub fn write_pictures(&mut self, phases: &[PhaseImage], folder: &Path) -> Result<()> {
+    pub fn write_pictures(&mut self, study: &Study, folder: &Path) -> Result<()> {
         for found in &mut self.lesions {
             if let Some(classification) = &mut found.classification {
-                pictures::of_lesion(classification, found.lesion.number, phases, folder)?;
+                pictures::of_lesion(classification, found.lesion.number, study, folder)?;
             }
         }
         let asked = self.lesion.and_then(|number| self.lesions.iter().find(|l| l.lesion.number == number));
@@ -70,13 +71,13 @@ impl Findings {
 /// of those that are in every phase, if there is one.
 ///
 /// # Errors
-/// A phase twice; as [`lesions::find`] and [`Classifier::classify`]; three phases or more without a classifier.
-pub fn findings(phases: &[PhaseImage], classifier: Option<&Classifier>, choice: LesionChoice) -> Result<Findings> {
+/// As [`lesions::find`] and [`Classifier::classify`]; three phases or more without a classifier.
+pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionChoice) -> Result<Findings> {
     let together = choice == LesionChoice::Together;
     let (found, specks) = if together {
-        (lesions::together(phases)?.into_iter().collect(), Specks::default())
+        (lesions::together(study)?.into_iter().collect(), Specks::default())
     } else {
-        lesions::find(phases)?
+        lesions::find(study)?
     };
     let mut warnings = warnings(&found);
     let asked = match choice {
@@ -92,11 +93,12 @@ pub fn findings(phases: &[PhaseImage], classifier: Option<&Classifier>, choice: 
                 .push(format!("{missing}: lesion {asked} is classified, though that one is larger ({volume:.1} ml)"));
         }
     }
+    let too_few = study.phases().ensure_classifiable().err().map(|e| e.to_string());
     let mut lesions = Vec::new();
     for lesion in found {
         let chosen = choice == LesionChoice::All || lesion.number == asked;
-        let reason = if phases.len() < LEAST_PHASES {
-            Some(too_few(phases.len()))
+        let reason = if too_few.is_some() {
+            too_few.clone()
         } else if let Some(missing) = not_found(&lesion) {
             Some(missing)
         } else if !chosen {
@@ -106,7 +108,7 @@ pub fn findings(phases: &[PhaseImage], classifier: Option<&Classifier>, choice: 
         };
         let classification = match (&reason, classifier) {
             (Some(_), _) => None,
-            (None, Some(classifier)) => Some(classifier.classify(phases, &lesion)?),
+            (None, Some(classifier)) => Some(classifier.classify(study, &lesion)?),
             (None, None) => return Err(Error::Usage("expected a classification model, found none".into())),
         };
         lesions.push(LesionResult { lesion, classification, not_classified: reason });

@@ -1,7 +1,7 @@
-//! What a segmentation model's labels mean: the stages behind it take 1 for kidney and 2 for tumour.
+//! What a segmentation model's labels mean: the stages behind it take [`KIDNEY`] and [`TUMOUR`].
 
 use crate::error::{Error, Result};
-use crate::volume::{Volume, Voxels};
+use crate::volume::{BACKGROUND, KIDNEY, LabelVolume, TUMOUR};
 
 /// A model's label values to ours, found by the labels' names; whatever else it knows becomes background.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,19 +23,22 @@ impl LabelMap {
             let what = "diagnose: labels of the segmentation model";
             return Err(Error::argument(what, "one named kidney and one named tumour", names.join(", ")));
         };
-        let ours = |i: usize| if i == kidney { 1 } else { 2 * u8::from(i == tumour) };
-        Ok(Self((0..names.len()).map(ours).collect()))
+        let mut ours = vec![BACKGROUND; names.len()];
+        (ours[kidney], ours[tumour]) = (KIDNEY, TUMOUR);
+        Ok(Self(ours))
     }
 
     /// The mask with our labels.
-    pub fn apply(&self, mask: &Volume) -> Volume {
-        let Voxels::U8(labels) = &mask.voxels else { return mask.clone() };
+    ///
+    /// # Errors
+    /// As [`LabelVolume::with_labels`].
+    pub fn apply(&self, mask: &LabelVolume) -> Result<LabelVolume> {
         let same = self.0.iter().enumerate().all(|(i, ours)| usize::from(*ours) == i);
         if same && self.0.len() <= 3 {
-            return mask.clone();
+            return Ok(mask.clone());
         }
-        let ours = |label: &u8| self.0.get(usize::from(*label)).copied().unwrap_or(0);
-        Volume { voxels: Voxels::U8(labels.iter().map(ours).collect::<Vec<u8>>().into()), ..mask.clone() }
+        let ours = |label: &u8| self.0.get(usize::from(*label)).copied().unwrap_or(BACKGROUND);
+        mask.with_labels(mask.labels().iter().map(ours).collect::<Vec<u8>>())
     }
 }
 
@@ -50,14 +53,14 @@ mod tests {
 
     #[test]
     fn labels_are_found_by_their_names() {
-        let mask = Volume::new([1, 1, 4], Voxels::U8(vec![0, 1, 2, 3].into()), Affine::IDENTITY).expect("a mask");
+        let mask = LabelVolume::new([1, 1, 4], vec![0, 1, 2, 3], Affine::IDENTITY).expect("a mask");
         for (text, want) in [
             ("background kidney tumour", [0, 1, 2, 0]),
             ("background Tumor Kidneys", [0, 2, 1, 0]),
             ("background kidney cyst tumors", [0, 1, 0, 2]),
         ] {
-            let mapped = LabelMap::new(&names(text)).expect("labels").apply(&mask);
-            let Voxels::U8(got) = &mapped.voxels else { panic!("labels") };
+            let mapped = LabelMap::new(&names(text)).expect("labels").apply(&mask).expect("a mask");
+            let got = mapped.labels();
             let used = names(text).len();
             assert_eq!(got[..used], want[..used], "{text}");
         }

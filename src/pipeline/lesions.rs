@@ -1,6 +1,6 @@
 //! Tumours as single lesions, each the same one in every phase.
 //!
-//! In each phase the connected components of label 2 that have [`LEAST_ML`] are the candidates. Those of different phases are
+//! In each phase the connected components of the tumour that have [`LEAST_ML`] are the candidates. Those of different phases are
 //! one lesion when they share at least a quarter of the smaller one's voxels on the common grid: after alignment a lesion
 //! overlaps itself far more (the paper's tumours with a Dice of 0.85), and its neighbours far less. So a lesion that falls to
 //! pieces in one phase is still one, and two that one phase cannot tell apart are one. What has met nothing in some phase is
@@ -15,12 +15,11 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::classify::{PhaseImage, each_once};
-use super::crop::{TUMOUR, labels};
+use super::{PhaseScan, Study};
 use crate::error::{Error, Result};
 use crate::phase::Phase;
 use crate::volume::components::{Sets, overlaps};
-use crate::volume::{Affine, Component, Diameter, Volume, Voxels, components};
+use crate::volume::{Component, Diameter, Grid, LabelVolume, TUMOUR};
 
 /// Millilitres that a lesion has at least: a ball of 6 mm, of which a CT says nothing.
 pub const LEAST_ML: f64 = 0.1;
@@ -96,16 +95,16 @@ impl Lesion {
         self.phases.iter().filter(faint).map(|p| (p.phase, p.volume_ml)).collect()
     }
 
-    /// A mask of its voxels alone, as label 2, in a phase's `mask`. None for a phase it is not in.
+    /// A mask of its voxels alone, as tumour, in a phase's `mask`. None for a phase it is not in.
     ///
     /// # Errors
     /// A lesion of masks of another shape.
-    pub(super) fn mask(&self, phase: Phase, mask: &Volume) -> Result<Option<Volume>> {
+    pub(super) fn mask(&self, phase: Phase, mask: &LabelVolume) -> Result<Option<LabelVolume>> {
         let Some(own) = self.phases.iter().find(|p| p.phase == phase && p.centre.is_some()) else { return Ok(None) };
-        own.voxels.check_shape(mask.shape)?;
-        let mut painted = vec![0; mask.shape.iter().product()];
+        own.voxels.check_shape(mask.shape())?;
+        let mut painted = vec![0; mask.shape().iter().product()];
         own.voxels.paint(&mut painted, TUMOUR)?;
-        Ok(Some(Volume { voxels: Voxels::U8(painted.into()), ..mask.clone() }))
+        mask.with_labels(painted).map(Some)
     }
 }
 
@@ -131,11 +130,11 @@ struct Part {
 /// The lesions of a patient, the largest first, and what is too small to be one.
 ///
 /// # Errors
-/// A mask that is damaged or not u8; a phase twice.
-pub fn find(phases: &[PhaseImage]) -> Result<(Vec<Lesion>, Specks)> {
-    let (parts, of_phase) = parts(phases)?;
+/// None for a study, whose masks are of the shape that they say.
+pub fn find(study: &Study) -> Result<(Vec<Lesion>, Specks)> {
+    let (parts, of_phase) = parts(study);
     let large = candidates(&parts, &of_phase);
-    let shared = shared(&parts, &of_phase, phases);
+    let shared = shared(&parts, &of_phase, study);
     // Candidates join candidates, small ones small ones: none of these can make one lesion of two.
     let mut sets = Sets::new(parts.len());
     for &(i, j, count) in &shared {
@@ -157,7 +156,7 @@ pub fn find(phases: &[PhaseImage]) -> Result<(Vec<Lesion>, Specks)> {
             *specks.entry(root).or_default() += part.ml;
         }
     }
-    let mean = |ml: f64| ml / phases.len().max(1) as f64;
+    let mean = |ml: f64| ml / study.phases().count().max(1) as f64;
     let mut groups: Vec<(f64, Vec<&Part>)> =
         lesions.into_values().map(|group| (mean(group.iter().map(|p| p.ml).sum()), group)).collect();
     // Stable: of equals the first stays the first.
@@ -166,7 +165,7 @@ pub fn find(phases: &[PhaseImage]) -> Result<(Vec<Lesion>, Specks)> {
     let left = groups.split_off(listed);
     let count = left.len() + specks.len();
     let volume_ml = left.iter().map(|g| g.0).chain(specks.into_values().map(mean)).sum();
-    let lesions = groups.iter().zip(1..).map(|((_, group), number)| lesion(number, group, phases));
+    let lesions = groups.iter().zip(1..).map(|((_, group), number)| lesion(number, group, study));
     Ok((lesions.collect::<Result<_>>()?, Specks { count, volume_ml }))
 }
 
@@ -174,32 +173,26 @@ pub fn find(phases: &[PhaseImage]) -> Result<(Vec<Lesion>, Specks)> {
 ///
 /// # Errors
 /// As [`find`].
-pub fn together(phases: &[PhaseImage]) -> Result<Option<Lesion>> {
-    let (parts, _) = parts(phases)?;
+pub fn together(study: &Study) -> Result<Option<Lesion>> {
+    let (parts, _) = parts(study);
     let all: Vec<&Part> = parts.iter().collect();
-    if all.is_empty() { Ok(None) } else { lesion(1, &all, phases).map(Some) }
+    if all.is_empty() { Ok(None) } else { lesion(1, &all, study).map(Some) }
 }
 
 /// The components of all phases, and which of them are whose; a phase's largest first.
-fn parts(phases: &[PhaseImage]) -> Result<(Vec<Part>, Vec<Range<usize>>)> {
-    each_once(&phases.iter().map(|p| p.phase).collect::<Vec<_>>())?;
+fn parts(study: &Study) -> (Vec<Part>, Vec<Range<usize>>) {
     let (mut parts, mut of_phase) = (Vec::new(), Vec::new());
-    for (phase, p) in phases.iter().enumerate() {
-        p.mask.validate()?;
+    for (phase, mask) in study.scans().iter().map(PhaseScan::mask).enumerate() {
         let start = parts.len();
-        for component in components(labels(&p.mask)?, p.mask.shape, TUMOUR) {
-            let centre = component.centre().map(|at| p.mask.affine.apply(at)).unwrap_or_default();
+        for component in mask.components(TUMOUR) {
+            let centre = component.centre().map(|at| mask.affine().apply(at)).unwrap_or_default();
             let voxels = component.voxels();
-            let ml = voxels as f64 * voxel_ml(&p.mask.affine);
+            let ml = voxels as f64 * mask.voxel_ml();
             parts.push(Part { phase, component, voxels, ml, centre });
         }
         of_phase.push(start..parts.len());
     }
-    Ok((parts, of_phase))
-}
-
-fn voxel_ml(affine: &Affine) -> f64 {
-    affine.determinant().abs() / 1000.0
+    (parts, of_phase)
 }
 
 /// Which parts may be lesions.
@@ -214,12 +207,13 @@ fn candidates(parts: &[Part], of_phase: &[Range<usize>]) -> Vec<bool> {
 }
 
 /// Parts of different phases on one grid that share voxels, and how many.
-fn shared(parts: &[Part], of_phase: &[Range<usize>], phases: &[PhaseImage]) -> Vec<(usize, usize, usize)> {
+fn shared(parts: &[Part], of_phase: &[Range<usize>], study: &Study) -> Vec<(usize, usize, usize)> {
     let of = |own: &Range<usize>| parts[own.clone()].iter().map(|p| &p.component).collect::<Vec<_>>();
+    let grids: Vec<Grid> = study.scans().iter().map(|scan| scan.mask().grid()).collect();
     let mut found = Vec::new();
     for (a, first) in of_phase.iter().enumerate() {
         for (b, second) in of_phase.iter().enumerate().skip(a + 1) {
-            if phases[a].mask.grid().matches(&phases[b].mask.grid()) {
+            if grids[a].matches(&grids[b]) {
                 let pairs = overlaps(&of(first), &of(second)).into_iter();
                 found.extend(pairs.map(|((i, j), count)| (first.start + i, second.start + j, count)));
             }
@@ -289,18 +283,19 @@ fn radius(group: &[&Part]) -> f64 {
     (0.75 * cubic_mm / std::f64::consts::PI).cbrt()
 }
 
-fn lesion(number: usize, group: &[&Part], phases: &[PhaseImage]) -> Result<Lesion> {
-    let in_phase = |(i, p): (usize, &PhaseImage)| {
+fn lesion(number: usize, group: &[&Part], study: &Study) -> Result<Lesion> {
+    let in_phase = |(i, scan): (usize, &PhaseScan)| {
+        let mask = scan.mask();
         let voxels = Component::joined(group.iter().filter(|part| part.phase == i).map(|part| &part.component))?;
         Ok(LesionInPhase {
-            phase: p.phase,
-            volume_ml: voxels.voxels() as f64 * voxel_ml(&p.mask.affine),
-            diameter: voxels.diameter(&p.mask.affine),
-            centre: voxels.centre().map(|at| p.mask.affine.apply(at)),
+            phase: scan.phase(),
+            volume_ml: voxels.voxels() as f64 * mask.voxel_ml(),
+            diameter: voxels.diameter(&mask.affine()),
+            centre: voxels.centre().map(|at| mask.affine().apply(at)),
             voxels,
         })
     };
-    let phases: Vec<LesionInPhase> = phases.iter().enumerate().map(in_phase).collect::<Result<_>>()?;
+    let phases: Vec<LesionInPhase> = study.scans().iter().enumerate().map(in_phase).collect::<Result<_>>()?;
     let volume_ml = phases.iter().map(|p| p.volume_ml).sum::<f64>() / phases.len().max(1) as f64;
     Ok(Lesion { number, volume_ml, phases })
 }

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod diagnose;
 mod export;
 pub mod findings;
+mod folder;
 pub mod labels;
 pub mod lesions;
 mod pictures;
@@ -15,8 +16,10 @@ mod preprocess;
 mod result;
 mod segment;
 mod sliding_window;
+mod study;
 mod view;
 
 pub use preprocess::{resampled_size, separate_axis};
 pub use segment::{Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, Timings, parse_bytes};
 pub use sliding_window::{Mirroring, gaussian, positions};
+pub use study::{PhaseScan, Study};

@@ -4,33 +4,33 @@ use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Rgb, RgbImage};
 
-use super::align::{Alignment, Scan};
-use super::classify::{Classification, PhaseImage};
-use super::crop::{TUMOUR, labels};
+use super::align::Alignment;
+use super::classify::Classification;
 use super::diagnose::Diagnosis;
+use super::folder::PhaseFiles;
+use super::{PhaseScan, Study};
 use crate::error::{Error, Result};
 use crate::io::write_atomic;
-use crate::report::{Page, Section, largest_slice, overlay};
+use crate::report::{Page, Section, overlay};
+use crate::volume::{KIDNEY, TUMOUR};
 
-const KIDNEY: u8 = 1;
 /// Pixels between the parts of a picture.
 const GAP: u32 = 4;
 
 /// Overlays of one phase on the slices where the reference has most tumour and most kidney. Paths relative to `folder`.
-pub(super) fn write(scan: &Scan, alignment: &Alignment, folder: &Path) -> Result<Vec<PathBuf>> {
-    let reference = alignment.scans.iter().find(|s| s.phase == alignment.reference).unwrap_or(scan);
+pub(super) fn write(scan: &PhaseScan, alignment: &Alignment, folder: &Path) -> Result<Vec<PathBuf>> {
+    let reference = alignment.scans.scan(alignment.reference).unwrap_or(scan);
     let mut written = Vec::new();
-    for (label, name) in [(TUMOUR, "tumour"), (KIDNEY, "kidney")] {
-        let Some((k, _)) = largest_slice(labels(&reference.mask)?, reference.mask.shape, label) else { continue };
-        let path = PathBuf::from(format!("pictures/{}_{name}.png", scan.phase));
-        write_png(&folder.join(&path), &overlay(&scan.image, &scan.mask, k, None)?)?;
+    for (label, path) in [TUMOUR, KIDNEY].into_iter().zip(PhaseFiles::of(scan.phase()).pictures) {
+        let Some((k, _)) = reference.mask().largest_slice(label) else { continue };
+        write_png(&folder.join(&path), &overlay(scan.image(), scan.mask(), k, None)?)?;
         written.push(path);
     }
     Ok(written)
 }
 
 /// What the networks saw of a lesion, and where each phase was cropped. Notes the paths, relative to `folder`.
-pub(super) fn of_lesion(c: &mut Classification, number: usize, phases: &[PhaseImage], folder: &Path) -> Result<()> {
+pub(super) fn of_lesion(c: &mut Classification, number: usize, study: &Study, folder: &Path) -> Result<()> {
     let pictures = folder.join("pictures");
     std::fs::create_dir_all(&pictures)
         .map_err(|e| Error::file(&pictures, format!("the folder cannot be made: {e}")))?;
@@ -43,10 +43,10 @@ pub(super) fn of_lesion(c: &mut Classification, number: usize, phases: &[PhaseIm
         image.picture = Some(path);
     }
     for crop in &mut c.crops {
-        let Some(p) = phases.iter().find(|p| p.phase == crop.phase) else { continue };
-        let path = PathBuf::from(format!("pictures/lesion{number}_{}.png", p.phase));
+        let Some(scan) = study.scan(crop.phase) else { continue };
+        let path = PathBuf::from(format!("pictures/lesion{number}_{}.png", crop.phase));
         let frame = Some([crop.at.rows, crop.at.columns]);
-        write_png(&folder.join(&path), &overlay(&p.image, &p.mask, crop.at.slice, frame)?)?;
+        write_png(&folder.join(&path), &overlay(scan.image(), scan.mask(), crop.at.slice, frame)?)?;
         crop.picture = Some(path);
     }
     Ok(())

@@ -57,7 +57,6 @@ pub fn separate_axis(rule: SeparateAxis, from: [f64; 3], to: [f64; 3]) -> Option
 /// # Errors
 /// NaN or infinite voxels, nothing but zeros, a resampled size past any scan's, a device that fails.
 pub(super) fn prepare(volume: &Volume, plan: &UNetPlan, rule: OrientationRule, device: &Device) -> Result<Prepared> {
-    volume.validate()?;
     volume.check_finite()?;
     let mut warnings = Vec::new();
     let orientation = orientation(volume.orientation(), plan, rule, &mut warnings);
@@ -69,8 +68,8 @@ pub(super) fn prepare(volume: &Volume, plan: &UNetPlan, rule: OrientationRule, d
     }
     let normalization = plan.normalization.first().copied().unwrap_or(Normalization::None);
     let empty = || Error::Data("every voxel is 0: expected an image".into());
-    let whole = View::whole(oriented.shape);
-    let (view, values) = match &oriented.voxels {
+    let whole = View::whole(oriented.shape());
+    let (view, values) = match oriented.voxels() {
         Voxels::U8(v) => crop_and_normalize(whole, v, plan.transpose, normalization).ok_or_else(empty)?,
         Voxels::I16(v) => crop_and_normalize(whole, v, plan.transpose, normalization).ok_or_else(empty)?,
         Voxels::F32(v) => crop_and_normalize(whole, v, plan.transpose, normalization).ok_or_else(empty)?,

@@ -1,11 +1,10 @@
 //! `result.json` of a diagnosis; docs/result.md describes it field by field.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::findings::Findings;
-use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::phase::{Phase, Subtype};
 use crate::registration::Registration;
@@ -13,29 +12,6 @@ use crate::volume::Diameter;
 
 /// The version of `result.json`'s layout.
 pub const SCHEMA_VERSION: u32 = 2;
-
-/// Removes what an earlier run left in a result folder and this one might not write again: files of these names, and pictures
-/// of lesions. They must not stand beside the files of a run that was cut short.
-///
-/// # Errors
-/// A file that cannot be removed.
-pub fn clear(folder: &Path, names: &[&str]) -> Result<()> {
-    let mut old: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
-    for entry in std::fs::read_dir(folder.join("pictures")).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("lesion") {
-            old.push(entry.path());
-        }
-    }
-    for path in old {
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::file(&path, format!("cannot be removed: {e}")));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
 
 /// One phase in the result. Paths are relative to the result folder.
 #[derive(Debug, Clone, Serialize)]

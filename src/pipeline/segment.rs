@@ -14,7 +14,7 @@ use crate::io::SourceFile;
 use crate::io::weights::Weights;
 use crate::models::{OrientationRule, UNet, UNetPlan};
 use crate::tensor::DType;
-use crate::volume::{Volume, Voxels};
+use crate::volume::{LabelVolume, Volume, Voxels};
 
 /// What a slab of the export takes on the device where no budget says less.
 const SLAB_BYTES: u64 = 64 << 20;
@@ -93,8 +93,8 @@ pub struct Timings {
 /// A mask and what is known about it.
 #[derive(Debug, Clone)]
 pub struct Segmentation {
-    /// u8 labels on the image's own grid.
-    pub mask: Volume,
+    /// The model's labels on the image's own grid.
+    pub mask: LabelVolume,
     /// f32 probabilities of each foreground class on that grid, if asked for.
     pub probabilities: Vec<Volume>,
     /// Names by label value.
@@ -112,16 +112,8 @@ pub struct Segmentation {
 impl Segmentation {
     /// Millilitres of each label, background included.
     pub fn volumes_ml(&self) -> Vec<f64> {
-        let mut voxels = vec![0u64; self.labels.len()];
-        if let Voxels::U8(labels) = &self.mask.voxels {
-            for &label in labels.iter() {
-                if let Some(count) = voxels.get_mut(usize::from(label)) {
-                    *count += 1;
-                }
-            }
-        }
-        let millilitres = self.mask.affine.determinant().abs() / 1000.0;
-        voxels.into_iter().map(|n| n as f64 * millilitres).collect()
+        let (counts, voxel) = (self.mask.counts(), self.mask.voxel_ml());
+        counts[..self.labels.len().min(counts.len())].iter().map(|n| *n as f64 * voxel).collect()
     }
 }
 
@@ -266,7 +258,7 @@ impl Segmenter {
         seconds.network = running.elapsed().as_secs_f64() - seconds.export;
 
         let pasting = Instant::now();
-        let mask = paste(&prepared, image, &exporter.labels, |v| Voxels::U8(v.into()))?;
+        let mask = paste(&prepared, image, &exporter.labels, |v| Voxels::U8(v.into()))?.to_labels()?;
         let probabilities = exporter
             .probabilities
             .iter()
@@ -333,7 +325,7 @@ fn paste<T: Copy + Default>(
     let oriented = Volume::new(prepared.oriented.shape, voxels(all), prepared.oriented.affine)?;
     let own = oriented.reorient(image.orientation())?;
     // The same map as the image's, to the last bit.
-    Volume::new(image.shape, own.voxels, image.affine)
+    image.with_voxels(own.voxels().clone())
 }
 
 /// The weights of a model folder, of one kind: weights.safetensors or weights.pth; every fold_*.safetensors or fold_*.pth;

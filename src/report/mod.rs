@@ -4,5 +4,5 @@ mod overlay;
 mod page;
 pub mod plot;
 
-pub use overlay::{Frame, largest_slice, overlay};
+pub use overlay::{Frame, overlay};
 pub use page::{Page, Section};

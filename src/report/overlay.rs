@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 
 use crate::error::{Error, Result};
-use crate::volume::{Volume, Voxels};
+use crate::volume::{KIDNEY, LabelVolume, TUMOUR, Volume};
 
 /// Soft-tissue window: these Hounsfield units become black and white.
 const WINDOW: [f32; 2] = [-160.0, 240.0];
@@ -19,32 +19,27 @@ pub type Frame = [[usize; 2]; 2];
 /// The outline colour of a label: kidney green, tumour red.
 fn colour(label: u8) -> Option<Rgb<u8>> {
     match label {
-        1 => Some(Rgb([64, 224, 96])),
-        2 => Some(Rgb([255, 72, 56])),
+        KIDNEY => Some(Rgb([64, 224, 96])),
+        TUMOUR => Some(Rgb([255, 72, 56])),
         _ => None,
     }
 }
 
 /// Slice `k` of an image in LPS orientation (rows go to the back, columns to the patient's left, as radiologists look
-/// at it) with the outlines of labels 1 and 2 of `mask`, which lies on the same grid, and a frame round a rectangle.
+/// at it) with the outlines of kidney and tumour in `mask`, which lies on the same grid, and a frame round a rectangle.
 /// Pixels are square whatever the spacing; the CT is enlarged bilinearly, outlines follow voxel faces.
 ///
 /// # Errors
-/// Mask and image of different shapes; a slice that is not there; a mask that is not u8.
-pub fn overlay(image: &Volume, mask: &Volume, k: usize, frame: Option<Frame>) -> Result<RgbImage> {
-    image.validate()?;
-    mask.validate()?;
-    if image.shape != mask.shape {
-        return Err(Error::shape("overlay: mask", format!("{:?}", image.shape), format!("{:?}", mask.shape)));
+/// Mask and image of different shapes; a slice that is not there.
+pub fn overlay(image: &Volume, mask: &LabelVolume, k: usize, frame: Option<Frame>) -> Result<RgbImage> {
+    if image.shape() != mask.shape() {
+        return Err(Error::shape("overlay: mask", format!("{:?}", image.shape()), format!("{:?}", mask.shape())));
     }
-    let [d, h, w] = image.shape;
-    if k >= d || h == 0 || w == 0 {
-        return Err(Error::argument("overlay: slice", format!("0 to {}", d.saturating_sub(1)), k));
+    let [d, h, w] = image.shape();
+    if k >= d {
+        return Err(Error::argument("overlay: slice", format!("0 to {}", d - 1), k));
     }
-    let Voxels::U8(labels) = &mask.voxels else {
-        return Err(Error::argument("overlay: mask", "u8 labels", "another type"));
-    };
-    let labels = &labels[k * h * w..(k + 1) * h * w];
+    let labels = &mask.labels()[k * h * w..(k + 1) * h * w];
     let [_, dy, dx] = image.spacing();
     let scale = (LONGER_SIDE / (h as f64 * dy).max(w as f64 * dx)).max(1.0 / dx.min(dy));
     let (rows, columns) =
@@ -89,24 +84,17 @@ pub fn overlay(image: &Volume, mask: &Volume, k: usize, frame: Option<Frame>) ->
     Ok(picture)
 }
 
-/// The axial slice with the most voxels of `label` (the lowest of equals), with that count; None when there are none.
-pub fn largest_slice(labels: &[u8], [d, h, w]: [usize; 3], label: u8) -> Option<(usize, usize)> {
-    let slices = labels.chunks_exact((h * w).max(1)).take(d);
-    let areas = slices.map(|slice| slice.iter().filter(|l| **l == label).count());
-    areas.enumerate().filter(|(_, area)| *area > 0).max_by_key(|(k, area)| (*area, std::cmp::Reverse(*k)))
-}
-
 fn window(value: f32) -> u8 {
     ((value - WINDOW[0]) / (WINDOW[1] - WINDOW[0]) * 255.0).clamp(0.0, 255.0) as u8
 }
 
 fn bilinear(image: &Volume, k: usize, y: f64, x: f64) -> f32 {
-    let [_, h, w] = image.shape;
+    let [_, h, w] = image.shape();
     let (y, x) = (y.clamp(0.0, (h - 1) as f64), x.clamp(0.0, (w - 1) as f64));
     let (y0, x0) = (y as usize, x as usize);
     let (y1, x1) = ((y0 + 1).min(h - 1), (x0 + 1).min(w - 1));
     let (fy, fx) = ((y - y0 as f64) as f32, (x - x0 as f64) as f32);
-    let value = |j: usize, i: usize| image.voxels.value((k * h + j) * w + i);
+    let value = |j: usize, i: usize| image.voxels().value((k * h + j) * w + i);
     let top = value(y0, x0) * (1.0 - fx) + value(y0, x1) * fx;
     let bottom = value(y1, x0) * (1.0 - fx) + value(y1, x1) * fx;
     top * (1.0 - fy) + bottom * fy

@@ -44,7 +44,7 @@ fn nnunets_folder_gives_the_masks_of_its_safetensors() {
         (segmenter.folds(), mask)
     });
     assert_eq!((pth.0, safetensors.0), (2, 1));
-    assert!(pth.1.voxels == safetensors.1.voxels);
+    assert!(pth.1.labels() == safetensors.1.labels());
 }
 
 /// The golden nnU-Net file with another tuple of axes, or None, in place of (0, 1, 2).
@@ -88,7 +88,7 @@ fn mirroring_is_along_the_axes_that_the_weights_allow() {
         segmenter.segment(&image, &options, &mut |_| ()).expect("a mask")
     };
     let of = |found: &Segmentation| -> Vec<u32> {
-        let values = |v: &Volume| match &v.voxels {
+        let values = |v: &Volume| match v.voxels() {
             Voxels::F32(values) => values.iter().map(|p| p.to_bits()).collect::<Vec<_>>(),
             _ => panic!("probabilities"),
         };

@@ -2,7 +2,7 @@
 
 use nephron::ops::Intensity;
 use nephron::pipeline::crop::{crop, tumour_box};
-use nephron::volume::{Affine, Volume, Voxels};
+use nephron::volume::{Affine, LabelVolume, Volume, Voxels};
 use serde_json::Value;
 
 use crate::support::{self, compiles_only, devices};
@@ -21,7 +21,8 @@ fn crops_are_those_of_numpy_and_pytorch() {
         let values: Vec<i16> = serde_json::from_value(case["image"].clone()).expect("values");
         let image = Volume::new(shape, Voxels::I16(values.into()), Affine::IDENTITY).expect("an image");
         let margin = case["margin"].as_u64().expect("a margin") as usize;
-        let at = tumour_box(&labels, shape, [margin; 2]).expect("a tumour");
+        let mask = LabelVolume::new(shape, labels, Affine::IDENTITY).expect("a mask");
+        let at = tumour_box(&mask, [margin; 2]).expect("a mask").expect("a tumour");
         let found = serde_json::to_value(at).expect("JSON");
         for key in ["slice", "rows", "columns", "area"] {
             assert_eq!(found[key], case[key], "{key}");

@@ -1,11 +1,12 @@
 //! Lesions over the phases, and what is classified of them.
 
 use nephron::phase::Phase::{self, Arterial, Delayed, NonContrast, Portal};
-use nephron::pipeline::classify::{Classifier, ClassifierConfig, PhaseImage};
+use nephron::pipeline::classify::{Classifier, ClassifierConfig};
 use nephron::pipeline::crop::Margin;
 use nephron::pipeline::findings::{Findings, findings};
 use nephron::pipeline::lesions::{Lesion, LesionChoice, find, together};
-use nephron::volume::{Affine, Volume, Voxels};
+use nephron::pipeline::{PhaseScan, Study};
+use nephron::volume::{Affine, LabelVolume, Volume, Voxels};
 use nephron::{DType, Device};
 
 use crate::support::{compiles_only, devices};
@@ -18,7 +19,7 @@ fn affine(x: f64) -> Affine {
 }
 
 /// A phase with boxes of tumour: first voxel and size of each, (z, y, x).
-fn phase(phase: Phase, boxes: &[([usize; 3], [usize; 3])]) -> PhaseImage {
+fn phase(phase: Phase, boxes: &[([usize; 3], [usize; 3])]) -> PhaseScan {
     let [d, h, w] = SHAPE;
     let mut labels = vec![0u8; d * h * w];
     for ([z, y, x], [dz, dy, dx]) in boxes {
@@ -29,11 +30,13 @@ fn phase(phase: Phase, boxes: &[([usize; 3], [usize; 3])]) -> PhaseImage {
         }
     }
     let values: Vec<i16> = (0..d * h * w).map(|i| (i * 31 % 400) as i16 - 50).collect();
-    PhaseImage {
-        phase,
-        image: Volume::new(SHAPE, Voxels::I16(values.into()), affine(0.0)).expect("an image"),
-        mask: Volume::new(SHAPE, Voxels::U8(labels.into()), affine(0.0)).expect("a mask"),
-    }
+    let image = Volume::new(SHAPE, Voxels::I16(values.into()), affine(0.0)).expect("an image");
+    let mask = LabelVolume::new(SHAPE, labels, affine(0.0)).expect("a mask");
+    PhaseScan::new(phase, image, mask).expect("a scan")
+}
+
+fn study(scans: impl IntoIterator<Item = PhaseScan>) -> Study {
+    Study::new(scans).expect("each phase once")
 }
 
 fn volumes(lesion: &Lesion) -> Vec<f64> {
@@ -52,7 +55,7 @@ fn the_same_lesion_is_found_in_every_phase() {
         phase(Portal, &[large(3, 4, 6), small(8, 30, 31)]),
         phase(Delayed, &[small(9, 30, 30), large(2, 5, 7)]),
     ];
-    let lesions = find(&phases).expect("lesions").0;
+    let lesions = find(&study(phases.clone())).expect("lesions").0;
     assert_eq!(lesions.iter().map(|l| l.number).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(volumes(&lesions[0]), [400.0; 4]);
     assert_eq!(volumes(&lesions[1]), [50.0; 4]);
@@ -75,21 +78,23 @@ fn pieces_are_joined_and_strangers_are_not() {
         phase(Portal, &[([2, 5, 5], [4, 4, 10]), ([2, 11, 5], [4, 4, 10]), ([2, 16, 5], [4, 6, 10])]),
         phase(Delayed, &[([2, 5, 5], [4, 10, 10]), ([2, 17, 5], [4, 6, 10])]),
     ];
-    let lesions = find(&phases).expect("lesions").0;
+    let lesions = find(&study(phases.clone())).expect("lesions").0;
     assert_eq!(lesions.iter().map(volumes).collect::<Vec<_>>(), [[400.0, 320.0, 400.0], [240.0; 3]]);
     // One that no phase shows where another does: near enough, it is the same; farther away, another. The larger has the
     // radius (0.75 x 1200 mm3 / pi)^(1/3) = 6.6 mm; the centres are 6.5 and 7.5 mm apart.
     for (x, count) in [(15, 1), (16, 2)] {
         let phases = [phase(Portal, &[([2, 5, 5], [4, 10, 10])]), phase(Delayed, &[([2, 5, x], [4, 10, 3])])];
-        let lesions = find(&phases).expect("lesions").0;
+        let lesions = find(&study(phases.clone())).expect("lesions").0;
         assert_eq!(lesions.len(), count, "{x}");
         assert_eq!(lesions[0].missing().len(), usize::from(count == 2));
     }
     // On other grids only the distance in millimetres counts.
-    let mut moved = phase(Delayed, &[([2, 5, 20], [2, 6, 6])]);
-    (moved.image.affine, moved.mask.affine) = (affine(15.0), affine(15.0));
+    let there = phase(Delayed, &[([2, 5, 20], [2, 6, 6])]);
+    let image = there.image().with_affine(affine(15.0)).expect("an image");
+    let mask = LabelVolume::new(SHAPE, there.mask().labels().to_vec(), affine(15.0)).expect("a mask");
+    let moved = PhaseScan::new(Delayed, image, mask).expect("a scan");
     let here = phase(Portal, &[([2, 5, 5], [2, 6, 6])]);
-    assert_eq!(find(&[here, moved]).expect("lesions").0.len(), 1);
+    assert_eq!(find(&study([here, moved])).expect("lesions").0.len(), 1);
 }
 
 #[test]
@@ -97,10 +102,10 @@ fn specks_are_counted_and_not_listed() {
     // 3 mm3 a voxel: 33 of them are 0.099 ml.
     let (speck, lesion) = (([9, 1, 1], [1, 3, 11]), ([2, 5, 5], [2, 6, 6]));
     let phases = [phase(Portal, &[lesion, speck]), phase(Delayed, &[speck, lesion])];
-    let (lesions, specks) = find(&phases).expect("lesions");
+    let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
     assert_eq!((lesions.len(), specks.count), (1, 1));
     assert!((specks.volume_ml - 0.099).abs() < 1e-9, "{}", specks.volume_ml);
-    let (alone, specks) = find(&[phase(Portal, &[speck]), phase(Delayed, &[speck])]).expect("lesions");
+    let (alone, specks) = find(&study([phase(Portal, &[speck]), phase(Delayed, &[speck])])).expect("lesions");
     assert_eq!((alone.len(), specks.count), (1, 0), "where there is nothing else it is the tumour");
 }
 
@@ -109,19 +114,20 @@ fn a_speck_is_no_lesion_and_makes_no_two_lesions_one() {
     let lesion = ([2, 5, 5], [4, 10, 10]);
     // Beside it, within the sum of the radii: a lesion that this phase has missed.
     let phases = [phase(Arterial, &[lesion]), phase(Portal, &[lesion]), phase(Delayed, &[([4, 9, 16], [1, 1, 1])])];
-    let (lesions, specks) = find(&phases).expect("lesions");
+    let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
     assert_eq!((lesions.len(), lesions[0].missing(), specks.count), (1, vec![Delayed], 1));
     // Upon it: a part of it, and next to nothing.
     let phases = [phase(Arterial, &[lesion]), phase(Portal, &[lesion]), phase(Delayed, &[([4, 9, 9], [1, 1, 1])])];
-    let (lesions, specks) = find(&phases).expect("lesions");
+    let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
     assert_eq!((lesions.len(), volumes(&lesions[0]), specks.count), (1, vec![400.0, 400.0, 1.0], 0));
     assert_eq!(lesions[0].faint().iter().map(|f| f.0).collect::<Vec<_>>(), [Delayed]);
-    let warnings = findings(&phases, Some(&classifier()), LesionChoice::Largest).expect("findings").warnings;
+    let warnings =
+        findings(&study(phases.clone()), Some(&classifier()), LesionChoice::Largest).expect("findings").warnings;
     assert!(warnings.len() == 1 && warnings[0].contains("delayed phase: lesion 1 has 0.00 ml there"), "{warnings:?}");
     // Upon two: of the one it shares most with.
     let two = [([2, 5, 5], [4, 10, 6]), ([2, 5, 12], [4, 10, 6])];
     let phases = [phase(Arterial, &two), phase(Portal, &two), phase(Delayed, &[([4, 9, 9], [1, 1, 5])])];
-    let (lesions, specks) = find(&phases).expect("lesions");
+    let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
     assert_eq!(lesions.iter().map(volumes).collect::<Vec<_>>(), [[240.0, 240.0, 5.0], [240.0, 240.0, 0.0]]);
     assert_eq!(specks.count, 0);
 }
@@ -139,25 +145,24 @@ fn a_noisy_mask_is_no_trouble() {
             labels[(z * 200 + y) * 200 + 150..][..20].fill(2);
         }
         let image = Volume::new(shape, Voxels::I16(vec![0i16; 40 * 200 * 200].into()), affine(0.0)).expect("an image");
-        let mask = Volume::new(shape, Voxels::U8(labels.into()), affine(0.0)).expect("a mask");
-        PhaseImage { phase, image, mask }
+        let mask = LabelVolume::new(shape, labels, affine(0.0)).expect("a mask");
+        PhaseScan::new(phase, image, mask).expect("a scan")
     };
     let phases = [noisy(NonContrast, 0), noisy(Arterial, 0), noisy(Portal, 1), noisy(Delayed, 2)];
     let started = std::time::Instant::now();
-    let (lesions, specks) = find(&phases).expect("lesions");
+    let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
     eprintln!("20,000 specks in each of four phases: {:.2} s", started.elapsed().as_secs_f64());
     assert_eq!((lesions.len(), volumes(&lesions[0])), (1, vec![4000.0; 4]));
     // Those of the first two phases lie upon each other.
     assert_eq!(specks.count, 60_000);
     // Nothing but noise: the largest of each phase, the others counted.
-    let only = [noisy(Portal, 0), noisy(Delayed, 2)].map(|mut p| {
-        let Voxels::U8(labels) = &p.mask.voxels else { panic!("labels") };
-        let mut labels = labels.to_vec();
+    let only = [noisy(Portal, 0), noisy(Delayed, 2)].map(|p| {
+        let mut labels = p.mask().labels().to_vec();
         labels.iter_mut().enumerate().filter(|(i, _)| i % 200 >= 150).for_each(|(_, label)| *label = 0);
-        p.mask.voxels = Voxels::U8(labels.into());
-        p
+        let mask = p.mask().with_labels(labels).expect("a mask");
+        PhaseScan::new(p.phase(), p.image().clone(), mask).expect("a scan")
     });
-    let (lesions, specks) = find(&only).expect("lesions");
+    let (lesions, specks) = find(&study(only)).expect("lesions");
     assert_eq!((lesions.len(), specks.count), (1, 39_999));
 }
 
@@ -165,12 +170,12 @@ fn a_noisy_mask_is_no_trouble() {
 fn the_largest_is_one_that_every_phase_shows() {
     let (large, small) = (([2, 5, 5], [4, 10, 10]), ([8, 30, 30], [2, 5, 5]));
     let phases = [phase(Arterial, &[large, small]), phase(Portal, &[small]), phase(Delayed, &[small, large])];
-    let found = findings(&phases, Some(&classifier()), LesionChoice::Largest).expect("findings");
+    let found = findings(&study(phases.clone()), Some(&classifier()), LesionChoice::Largest).expect("findings");
     assert_eq!((found.lesion, answered(&found), found.not_classified), (Some(2), vec![false, true], None));
     let reason = "lesion 1 was not found in the portal phase: lesion 2 is classified, though that one is larger";
     assert!(found.warnings.iter().any(|w| w.starts_with(reason)), "{:?}", found.warnings);
     // By its number it is what it is.
-    let asked = findings(&phases, Some(&classifier()), LesionChoice::Number(1)).expect("findings");
+    let asked = findings(&study(phases.clone()), Some(&classifier()), LesionChoice::Number(1)).expect("findings");
     assert!(asked.classification.is_none() && asked.not_classified.expect("why").contains("the portal phase"));
 }
 
@@ -178,38 +183,42 @@ fn the_largest_is_one_that_every_phase_shows() {
 fn together_all_tumour_voxels_are_one() {
     let boxes = [([2, 5, 5], [4, 10, 10]), ([3, 30, 30], [2, 5, 5])];
     let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &boxes));
-    let all = together(&phases).expect("one").expect("there is one");
+    let all = together(&study(phases.clone())).expect("one").expect("there is one");
     assert_eq!((all.number, volumes(&all)), (1, vec![450.0; 3]));
-    let found = findings(&phases, Some(&classifier()), LesionChoice::Together).expect("findings");
+    let found = findings(&study(phases.clone()), Some(&classifier()), LesionChoice::Together).expect("findings");
     assert!(found.together && found.lesions.len() == 1 && found.specks.count == 0);
     let at = found.classification.expect("an answer").crops[0].at;
     // Slice 3 has both, and the rectangle holds both.
     assert_eq!((at.slice, at.rows, at.columns, at.area), (3, [5, 34], [5, 34], 125));
     let one_without = [phase(Arterial, &boxes), phase(Portal, &[]), phase(Delayed, &boxes)];
-    let found = findings(&one_without, Some(&classifier()), LesionChoice::Together).expect("findings");
+    let found = findings(&study(one_without), Some(&classifier()), LesionChoice::Together).expect("findings");
     assert!(found.not_classified.expect("why").contains("not found in the portal phase"));
     let none = [Arterial, Portal, Delayed].map(|p| phase(p, &[]));
-    assert!(together(&none).expect("none").is_none());
+    assert!(together(&study(none)).expect("none").is_none());
 }
 
 #[test]
 fn calls_that_do_not_fit_are_errors() {
     let boxes = [([2, 5, 5], [4, 10, 10])];
     let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &boxes));
-    let lesion = find(&phases).expect("lesions").0.remove(0);
+    let lesion = find(&study(phases.clone())).expect("lesions").0.remove(0);
     let smaller = phases.map(|p| {
-        let cut = |volume: &Volume, voxels| Volume::new([2, 5, 5], voxels, volume.affine).expect("a volume");
-        let image = cut(&p.image, Voxels::I16(vec![0i16; 50].into()));
-        PhaseImage { phase: p.phase, image, mask: cut(&p.mask, Voxels::U8(vec![2u8; 50].into())) }
+        let voxels = Voxels::I16(vec![0i16; 50].into());
+        let image = Volume::new([2, 5, 5], voxels, p.image().affine()).expect("an image");
+        let mask = LabelVolume::new([2, 5, 5], vec![2u8; 50], p.image().affine()).expect("a mask");
+        PhaseScan::new(p.phase(), image, mask).expect("a scan")
     });
-    let message = classifier().classify(&smaller, &lesion).expect_err("another shape").to_string();
+    let message = classifier().classify(&study(smaller), &lesion).expect_err("another shape").to_string();
     assert!(message.contains("[12, 40, 40]") && message.contains("[2, 5, 5]"), "{message}");
     for count in [2, 65] {
-        let twice: Vec<PhaseImage> = (0..count).map(|_| phase(Portal, &boxes)).collect();
-        let message = find(&twice).map(|_| ()).expect_err("twice").to_string();
+        let message = Study::new((0..count).map(|_| phase(Portal, &boxes))).expect_err("twice").to_string();
         assert!(message.contains("found the portal phase twice"), "{message}");
     }
-    assert!(find(&[]).expect("nothing").0.is_empty());
+    assert!(find(&study([])).expect("nothing").0.is_empty());
+    let (one, other) = (phase(Portal, &boxes), phase(Portal, &[]));
+    let moved = other.image().with_affine(affine(1.0)).expect("an image");
+    let message = PhaseScan::new(Portal, moved, one.mask().clone()).expect_err("another grid").to_string();
+    assert!(message.contains("portal phase: mask's grid") && message.contains("[12, 40, 40]"), "{message}");
 }
 
 fn classifier() -> Classifier {
@@ -221,12 +230,12 @@ fn classifier() -> Classifier {
 #[test]
 fn a_classifier_computes_with_what_it_is_told() {
     let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &[([2, 5, 5], [4, 10, 10])]));
-    let lesion = find(&phases).expect("lesions").0.remove(0);
+    let lesion = find(&study(phases.clone())).expect("lesions").0.remove(0);
     let told = |precision: &str, device: &Device| {
         let text = format!("{{\"depth\": 18, \"input_size\": 32, \"precision\": \"{precision}\"}}");
         let config: ClassifierConfig = serde_json::from_str(&text).expect("a configuration");
         let model = Classifier::seeded(config, 5, device).expect("a classifier");
-        model.classify(&phases, &lesion).expect("an answer").probabilities
+        model.classify(&study(phases.clone()), &lesion).expect("an answer").probabilities
     };
     let exact = told("single", &Device::Cpu);
     for device in devices().iter().filter(|d| !compiles_only(d)) {
@@ -248,7 +257,7 @@ fn the_chosen_lesions_are_classified() {
     let boxes = [([2, 5, 5], [4, 10, 10]), ([8, 30, 30], [2, 5, 5])];
     let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &boxes));
     let model = classifier();
-    let ask = |choice| findings(&phases, Some(&model), choice).expect("findings");
+    let ask = |choice| findings(&study(phases.clone()), Some(&model), choice).expect("findings");
     let largest = ask(LesionChoice::Largest);
     assert_eq!((answered(&largest), largest.lesion), (vec![true, false], Some(1)));
     let all = ask(LesionChoice::All);
@@ -272,8 +281,8 @@ fn the_chosen_lesions_are_classified() {
 fn what_cannot_be_classified_is_said() {
     let model = classifier();
     let tumour = [([2, 5, 5], [4, 10, 10])];
-    let reason = |phases: &[PhaseImage], model: Option<&Classifier>| {
-        let found = findings(phases, model, LesionChoice::default()).expect("a finding");
+    let reason = |phases: &[PhaseScan], model: Option<&Classifier>| {
+        let found = findings(&study(phases.iter().cloned()), model, LesionChoice::default()).expect("a finding");
         assert!(found.classification.is_none());
         found.not_classified.expect("a reason")
     };
@@ -291,7 +300,7 @@ fn margins_and_thresholds_override_the_configuration() {
     let ask = |thresholds: Option<Vec<f64>>, margin: Option<&str>| {
         let margin = margin.map(|text| text.parse().expect("a margin"));
         let model = classifier().adjusted(thresholds, margin).expect("adjusted");
-        let found = findings(&phases, Some(&model), LesionChoice::Largest).expect("findings");
+        let found = findings(&study(phases.clone()), Some(&model), LesionChoice::Largest).expect("findings");
         found.classification.expect("an answer")
     };
     let plain = ask(None, None);

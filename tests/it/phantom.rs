@@ -4,21 +4,14 @@ use nephron::io::nifti;
 use nephron::phantom::{Patient, PhantomOptions, PhasePhantom, generate};
 use nephron::phase::{Phase, Subtype};
 use nephron::pipeline::{Precision, SegmentOptions, Segmenter};
-use nephron::volume::{Volume, Voxels};
+use nephron::volume::{Grid, Volume, Voxels, WHOLE_KIDNEY};
 use nephron::{Device, Error};
 
 use crate::support;
 fn hu(volume: &Volume) -> &[i16] {
-    match &volume.voxels {
+    match volume.voxels() {
         Voxels::I16(v) => v,
         other => panic!("expected i16, found {other:?}"),
-    }
-}
-
-fn labels(volume: &Volume) -> &[u8] {
-    match &volume.voxels {
-        Voxels::U8(v) => v,
-        other => panic!("expected u8, found {other:?}"),
     }
 }
 
@@ -30,7 +23,7 @@ fn coarse(seed: u64) -> PhantomOptions {
 fn mean(phase: &PhasePhantom, label: u8) -> f64 {
     let inside: Vec<f64> = hu(&phase.image)
         .iter()
-        .zip(labels(&phase.mask))
+        .zip(phase.mask.labels())
         .filter(|(_, l)| **l == label)
         .map(|(x, _)| f64::from(*x))
         .collect();
@@ -39,9 +32,9 @@ fn mean(phase: &PhasePhantom, label: u8) -> f64 {
 }
 
 /// Millimetres of voxel n.
-fn position(volume: &Volume, n: usize) -> [f64; 3] {
-    let [_, h, w] = volume.shape;
-    volume.affine.apply([(n % w) as f64, (n / w % h) as f64, (n / (w * h)) as f64])
+fn position(grid: &Grid, n: usize) -> [f64; 3] {
+    let [_, h, w] = grid.shape;
+    grid.affine.apply([(n % w) as f64, (n / w % h) as f64, (n / (w * h)) as f64])
 }
 
 #[test]
@@ -54,7 +47,7 @@ fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
     assert_eq!(one.truth(), three.truth());
     for (a, b) in one.phases.iter().zip(&three.phases) {
         assert_eq!(hu(&a.image), hu(&b.image));
-        assert_eq!(labels(&a.mask), labels(&b.mask));
+        assert_eq!(a.mask.labels(), b.mask.labels());
     }
     let other = on(2, &coarse(12));
     assert_ne!(hu(&one.phases[2].image), hu(&other.phases[2].image));
@@ -69,7 +62,7 @@ fn a_phase_depends_neither_on_the_other_phases_nor_its_shapes_on_the_subtype() {
     assert_eq!(hu(&alone.phases[0].image), hu(&all.phases[3].image));
     let masks = Subtype::ALL.map(|subtype| {
         let patient = generate(&PhantomOptions { subtype: Some(subtype), spacing: [10.0; 3], ..options.clone() });
-        labels(&patient.expect("valid options").phases[0].mask).to_vec()
+        patient.expect("valid options").phases[0].mask.labels().to_vec()
     });
     assert!(masks.iter().all(|m| *m == masks[0]), "the subtype changed the anatomy");
 }
@@ -81,8 +74,8 @@ fn the_transforms_carry_the_portal_mask_onto_the_others() {
     let patient = generate(&options).expect("valid options");
     let portal = &patient.phases[Phase::Portal as usize];
     assert_eq!(portal.from_portal([10.0, -20.0, 30.0]), [10.0, -20.0, 30.0]);
-    let fixed = labels(&portal.mask);
-    let [_, h, w] = portal.mask.shape;
+    let fixed = portal.mask.labels();
+    let [_, h, w] = portal.mask.shape();
     let interior = |n: usize| {
         let step = |dz: usize, dy: usize, dx: usize| (n + dz * w * h + dy * w + dx).checked_sub(w * h + w + 1);
         (0..27).all(|i| step(i / 9, i / 3 % 3, i % 3).and_then(|m| fixed.get(m)).is_some_and(|l| *l == fixed[n]))
@@ -90,10 +83,10 @@ fn the_transforms_carry_the_portal_mask_onto_the_others() {
     for phase in patient.phases.iter().filter(|p| p.phase != Phase::Portal) {
         let (mut checked, mut wrong) = (0usize, 0usize);
         let (mut moved, mut count) = ([0.0; 3], 0.0);
-        let [pd, ph, pw] = phase.mask.shape;
-        let back = phase.mask.affine.inverse().expect("a grid");
+        let [pd, ph, pw] = phase.mask.shape();
+        let back = phase.mask.affine().inverse().expect("a grid");
         for n in (0..fixed.len()).filter(|n| fixed[*n] != 0) {
-            let q = phase.from_portal(position(&portal.mask, n));
+            let q = phase.from_portal(position(&portal.mask.grid(), n));
             if fixed[n] == 2 {
                 moved = std::array::from_fn(|i| moved[i] + q[i]);
                 count += 1.0;
@@ -102,12 +95,14 @@ fn the_transforms_carry_the_portal_mask_onto_the_others() {
                 let [i, j, k] = back.apply(q).map(|x| x.round() as usize);
                 assert!(i < pw && j < ph && k < pd, "{}: the kidney left the field of view", phase.phase);
                 checked += 1;
-                wrong += usize::from(labels(&phase.mask)[(k * ph + j) * pw + i] != fixed[n]);
+                wrong += usize::from(phase.mask.labels()[(k * ph + j) * pw + i] != fixed[n]);
             }
         }
         assert!(checked > 1000 && wrong * 200 < checked, "{}: {wrong} of {checked} labels differ", phase.phase);
-        let found: Vec<[f64; 3]> =
-            (0..pd * ph * pw).filter(|n| labels(&phase.mask)[*n] == 2).map(|n| position(&phase.mask, n)).collect();
+        let found: Vec<[f64; 3]> = (0..pd * ph * pw)
+            .filter(|n| phase.mask.labels()[*n] == 2)
+            .map(|n| position(&phase.mask.grid(), n))
+            .collect();
         for axis in 0..3 {
             let centre = found.iter().map(|p| p[axis]).sum::<f64>() / found.len() as f64;
             assert!((centre - moved[axis] / count).abs() < 1.0, "{}: axis {axis}", phase.phase);
@@ -168,8 +163,8 @@ fn kidneys_are_whole_in_the_default_field_of_view() {
     for seed in 0..4 {
         let options = PhantomOptions { spacing: [9.0, 9.0, 3.0], ..coarse(seed) };
         for phase in generate(&options).expect("valid options").phases {
-            let mask = labels(&phase.mask);
-            let plane = mask.len() / phase.mask.shape[0];
+            let mask = phase.mask.labels();
+            let plane = mask.len() / phase.mask.shape()[0];
             assert!(
                 mask[..plane].iter().chain(&mask[mask.len() - plane..]).all(|l| *l == 0),
                 "seed {seed}, {}",
@@ -186,7 +181,7 @@ fn noise_has_the_documented_strength() {
     let options = PhantomOptions { phases: vec![Phase::Portal], ..coarse(2) };
     let patient = generate(&options).expect("valid options");
     let image = &patient.phases[0].image;
-    let [d, h, w] = image.shape;
+    let [d, h, w] = image.shape();
     // Air outside the body: four pixels near a corner of each slice, away from the edge, where the blur repeats itself.
     let air: Vec<f64> = (0..d * 4).map(|n| f64::from(hu(image)[(n / 4) * h * w + 2 * w + 2 + n % 4])).collect();
     let mean = air.iter().sum::<f64>() / air.len() as f64;
@@ -196,7 +191,7 @@ fn noise_has_the_documented_strength() {
 
 fn refused(options: &PhantomOptions) -> String {
     match generate(options) {
-        Err(error @ Error::Argument { .. }) => error.to_string(),
+        Err(error @ (Error::Argument { .. } | Error::Usage(_))) => error.to_string(),
         other => panic!("expected a refusal, found {:?}", other.map(|p| p.truth())),
     }
 }
@@ -205,7 +200,7 @@ fn refused(options: &PhantomOptions) -> String {
 fn options_out_of_range_are_refused() {
     let base = PhantomOptions::default();
     assert!(refused(&PhantomOptions { phases: vec![], ..base.clone() }).contains("at least one"));
-    assert!(refused(&PhantomOptions { phases: vec![Phase::Portal; 2], ..base.clone() }).contains("portal twice"));
+    assert!(refused(&PhantomOptions { phases: vec![Phase::Portal; 2], ..base.clone() }).contains("portal phase twice"));
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 0.1, 25.0] {
         assert!(refused(&PhantomOptions { spacing: [1.0, bad, 1.0], ..base.clone() }).contains("0.3 to 20 mm"));
         assert!(refused(&PhantomOptions { size: [300.0, bad, 100.0], ..base.clone() }).contains("40 to 600 mm"));
@@ -230,14 +225,15 @@ fn written_files_read_back_as_they_were_made() {
         let shift = truth["phases"][n]["affine"][2][3].as_f64().expect("a number");
         assert!((shift - phase.transform.0[2][3]).abs() < 1e-9);
         let image = nifti::read(out.join(format!("{}.nii.gz", phase.phase))).expect("a NIfTI file");
-        let mask = nifti::read(out.join(format!("{}_mask.nii.gz", phase.phase))).expect("a NIfTI file");
+        let mask = nifti::read_labels(out.join(format!("{}_mask.nii.gz", phase.phase))).expect("a NIfTI file");
         assert_eq!(hu(&image.volume), hu(&phase.image));
-        assert_eq!(labels(&mask.volume), labels(&phase.mask));
-        for (got, want) in [(&image.volume, &phase.image), (&mask.volume, &phase.mask)] {
+        assert_eq!(mask.labels.labels(), phase.mask.labels());
+        for (got, want) in [(image.volume.grid(), phase.image.grid()), (mask.labels.grid(), phase.mask.grid())] {
             assert_eq!(got.shape, want.shape);
             // NIfTI stores its matrix in f32.
-            let pairs = got.affine.0.iter().flatten().zip(want.affine.0.iter().flatten());
-            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4));
+            let (got, want) = (got.affine.0, want.affine.0);
+            let mut pairs = got.as_flattened().iter().zip(want.as_flattened());
+            assert!(pairs.all(|(a, b)| (a - b).abs() < 1e-4));
         }
     }
     let blocked = dir.path().join("file");
@@ -262,9 +258,6 @@ fn the_demo_network_segments_an_unseen_phantom() {
     let segmentation = SegmentOptions { step: 1.0, ..SegmentOptions::default() };
     let found = network.segment(&phase.image, &segmentation, &mut |_| {}).expect("a segmentation");
     assert_eq!(found.labels, ["background", "kidney", "tumour"]);
-    let of = |volume: &Volume, n: usize| labels(volume)[n] != 0;
-    let count = |f: &dyn Fn(usize) -> bool| (0..labels(&phase.mask).len()).filter(|n| f(*n)).count() as f64;
-    let both = count(&|n| of(&phase.mask, n) && of(&found.mask, n));
-    let dice = 2.0 * both / (count(&|n| of(&phase.mask, n)) + count(&|n| of(&found.mask, n)));
+    let dice = phase.mask.dice(&found.mask, &WHOLE_KIDNEY).expect("one grid");
     assert!(dice > 0.85, "kidney and tumour together: Dice {dice}");
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Context;
 use nephron::error::{Error, Result};
+use nephron::io::write_atomic;
 
 /// What is evaluated.
 #[derive(Debug, clap::Args)]
@@ -33,6 +34,21 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         What::Registration(args) => registration::run(args, context),
         What::Segmentation(args) => segmentation::run(args, context),
     }
+}
+
+/// Writes a CSV table. A cell that holds a comma, a quote or a line break is quoted.
+///
+/// # Errors
+/// As [`write_atomic`]; a row with another number of cells than the head.
+fn write_table(path: &Path, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<()> {
+    write_atomic(path, |file| {
+        let mut table = csv::Writer::from_writer(file);
+        table.write_record(head)?;
+        for row in rows {
+            table.write_record(&row)?;
+        }
+        table.flush()
+    })
 }
 
 /// How deep below a given folder results are looked for.

@@ -1,16 +1,13 @@
 //! `nephron evaluate registration`: a table over the result.json of many `register` or `diagnose` runs.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::results;
+use super::{results, write_table};
 use crate::Context;
 use nephron::error::{Error, Result};
-use nephron::io::write_atomic;
 
 /// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
 ///
@@ -110,8 +107,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         table.push(summary("all", &rows.iter().collect::<Vec<_>>()));
     }
     if let Some(path) = &args.csv {
-        let text = csv(&rows);
-        write_atomic(path, |file| file.write_all(text.as_bytes()))?;
+        write_table(path, &HEAD, rows.iter().map(cells))?;
     }
     if context.json {
         return context.print_json(&table);
@@ -171,20 +167,28 @@ fn summary(phase: &str, rows: &[&Row]) -> Summary {
     }
 }
 
-fn csv(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "case,phase,kidney_identity,kidney_centre_of_mass,kidney_aligned,tumour_identity,tumour_centre_of_mass,tumour_aligned,\
-         converged,iterations,seconds\n",
-    );
-    for Row { case, phase, kidney, tumour, found } in rows {
-        let tumour = tumour.map_or(",,".to_owned(), |[a, b, c]| format!("{a},{b},{c}"));
-        let [a, b, c] = kidney;
-        // A folder's name may hold a comma or a quote.
-        let case = case.replace('"', "\"\"");
-        let Found { converged, iterations, seconds, .. } = found;
-        let _ = writeln!(text, "\"{case}\",{phase},{a},{b},{c},{tumour},{converged},{iterations},{seconds}");
-    }
-    text
+/// The columns of `--csv`.
+const HEAD: [&str; 11] = [
+    "case",
+    "phase",
+    "kidney_identity",
+    "kidney_centre_of_mass",
+    "kidney_aligned",
+    "tumour_identity",
+    "tumour_centre_of_mass",
+    "tumour_aligned",
+    "converged",
+    "iterations",
+    "seconds",
+];
+
+/// A row's cells, empty where a case has no tumour.
+fn cells(row: &Row) -> Vec<String> {
+    let tumour = row.tumour.map_or_else(Default::default, |dice| dice.map(|v| v.to_string()));
+    let Found { converged, iterations, seconds, .. } = row.found;
+    let kidney = row.kidney.map(|v| v.to_string());
+    let run = [converged.to_string(), iterations.to_string(), seconds.to_string()];
+    [row.case.clone(), row.phase.clone()].into_iter().chain(kidney).chain(tumour).chain(run).collect()
 }
 
 fn print(table: &[Summary]) {

@@ -1,18 +1,17 @@
 //! `nephron evaluate segmentation`: masks against masks of the same names.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::write_table;
 use crate::Context;
 use nephron::error::{Error, Result};
-use nephron::io::{nifti, write_atomic};
+use nephron::io::nifti;
 use nephron::phase::Phase;
 use nephron::stats;
-use nephron::volume::{Volume, Voxels};
+use nephron::volume::{TUMOUR, WHOLE_KIDNEY};
 
 /// Dice, volumes and surface distances of masks (1 kidney, 2 tumour) against true ones of the same names.
 ///
@@ -82,8 +81,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let table: Vec<Summary> = groups.iter().map(|((phase, label), rows)| summary(phase, label, rows)).collect();
     if let Some(path) = &args.csv {
-        let text = csv(&rows);
-        write_atomic(path, |file| file.write_all(text.as_bytes()))?;
+        write_table(path, &HEAD, rows.iter().map(cells))?;
     }
     if context.json {
         return context.print_json(&table);
@@ -118,31 +116,21 @@ fn phase(name: &str) -> Result<String> {
 }
 
 fn compare(name: &str, phase: &str, paths: [&Path; 2], rows: &mut Vec<Row>) -> Result<()> {
-    let masks = paths.map(|path| nifti::read_labels(path).and_then(|i| i.volume.to_labels()));
-    let [found, truth] = masks;
-    let (found, truth): (Volume, Volume) = (found?, truth?);
+    let [found, truth] = paths.map(nifti::read_labels);
+    let (found, truth) = (found?.labels, truth?.labels);
     if !found.grid().matches(&truth.grid()) {
-        let [expected, other] = [&truth, &found].map(|v| format!("{:?} at {:?}", v.shape, v.affine.0));
+        let (expected, other) = (truth.grid(), found.grid());
         return Err(Error::file(paths[0], format!("lies on another grid: expected {expected}, found {other}")));
     }
-    let (Voxels::U8(a), Voxels::U8(b)) = (&found.voxels, &truth.voxels) else {
-        return Err(Error::file(paths[0], "expected labels"));
-    };
-    let spacing @ [z, y, x] = truth.spacing();
-    let millilitres = x * y * z / 1000.0;
-    for (label, is) in [("kidney", (|l| l == 1 || l == 2) as fn(u8) -> bool), ("tumour", |l| l == 2)] {
-        let [a, b] = [a, b].map(|labels| labels.iter().map(|l| is(*l)).collect::<Vec<bool>>());
-        let count = |mask: &[bool]| mask.iter().filter(|m| **m).count() as f64;
-        let both = a.iter().zip(&b).filter(|(a, b)| **a && **b).count() as f64;
-        let all = count(&a) + count(&b);
+    for (label, set) in [("kidney", &WHOLE_KIDNEY[..]), ("tumour", &[TUMOUR])] {
+        let [a, b] = [&found, &truth].map(|mask| mask.labels().iter().map(|l| set.contains(l)).collect::<Vec<bool>>());
         rows.push(Row {
             case: name.to_owned(),
             phase: phase.to_owned(),
             label,
-            // Nothing found where nothing is: agreement.
-            dice: if all > 0.0 { 2.0 * both / all } else { 1.0 },
-            volumes: [count(&a), count(&b)].map(|n| n * millilitres),
-            distances: stats::surface_distances(&a, &b, truth.shape, spacing),
+            dice: found.dice(&truth, set)?,
+            volumes: [&found, &truth].map(|mask| mask.volume_ml(set)),
+            distances: stats::surface_distances(&a, &b, truth.shape(), truth.spacing()),
         });
     }
     Ok(())
@@ -170,17 +158,26 @@ fn summary(phase: &str, label: &'static str, rows: &[&Row]) -> Summary {
     }
 }
 
-fn csv(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "case,phase,label,dice,volume_ml,true_volume_ml,hausdorff_95_mm,hausdorff_mm,average_distance_mm\n",
-    );
-    for Row { case, phase, label, dice, volumes: [found, truth], distances } in rows {
-        let distances =
-            distances.map_or(",,".to_owned(), |d| format!("{},{},{}", d.hausdorff_95, d.hausdorff, d.average));
-        let case = case.replace('"', "\"\"");
-        let _ = writeln!(text, "\"{case}\",{phase},{label},{dice},{found},{truth},{distances}");
-    }
-    text
+/// The columns of `--csv`.
+const HEAD: [&str; 9] = [
+    "case",
+    "phase",
+    "label",
+    "dice",
+    "volume_ml",
+    "true_volume_ml",
+    "hausdorff_95_mm",
+    "hausdorff_mm",
+    "average_distance_mm",
+];
+
+/// A row's cells, empty where there is no distance.
+fn cells(row: &Row) -> Vec<String> {
+    let far = row.distances.map(|d| [d.hausdorff_95, d.hausdorff, d.average].map(|mm| mm.to_string()));
+    let [found, truth] = row.volumes;
+    let numbers = [row.dice, found, truth].map(|v| v.to_string());
+    let names = [row.case.clone(), row.phase.clone(), row.label.to_owned()];
+    names.into_iter().chain(numbers).chain(far.unwrap_or_default()).collect()
 }
 
 fn print(table: &[Summary]) {

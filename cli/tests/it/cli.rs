@@ -23,7 +23,7 @@ fn refused(args: &[&str]) -> (i32, String) {
 }
 
 fn write(path: &Path, voxels: Voxels, affine: Affine) -> String {
-    let volume = Volume { shape: [6, 6, 6], voxels, affine };
+    let volume = Volume::new([6, 6, 6], voxels, affine).expect("a volume");
     nifti::write(path, &Image::new(volume)).expect("a written image");
     path.display().to_string()
 }

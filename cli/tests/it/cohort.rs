@@ -7,7 +7,6 @@ use nephron::io::weights;
 use nephron::models::resnet::{ResNetConfig, seeded_weights};
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::Subtype;
-use nephron::volume::{Volume, Voxels};
 use serde_json::Value;
 
 use crate::support::run;
@@ -47,9 +46,8 @@ fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
     // The last has no tumour in one phase: a result that says so, not a failure.
     let mask = folder.path().join("patients/p3/portal_mask.nii.gz");
     let image = nifti::read_labels(&mask).expect("a mask");
-    let Voxels::U8(labels) = &image.volume.voxels else { panic!("labels") };
-    let without: Vec<u8> = labels.iter().map(|l| (*l).min(1)).collect();
-    let healthy = Volume { voxels: Voxels::U8(without.into()), ..image.volume.clone() };
+    let without: Vec<u8> = image.labels.labels().iter().map(|l| (*l).min(1)).collect();
+    let healthy = image.labels.with_labels(without).expect("a mask");
     nifti::write(&mask, &image.with_volume(healthy)).expect("written");
 
     let (cohort, model, out) = (at("patients"), at("model"), at("out"));
@@ -67,7 +65,7 @@ fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
     // The masks it kept are those it was given.
     let given = nifti::read_labels(folder.path().join("patients/p1/arterial_mask.nii.gz")).expect("a mask");
     let kept = nifti::read_labels(folder.path().join("out/p1/masks/arterial_mask.nii.gz")).expect("a mask");
-    assert!(given.volume.voxels == kept.volume.voxels);
+    assert!(given.labels.labels() == kept.labels.labels());
 
     let (truth, figures) = (at("truth.csv"), at("figures"));
     let (code, text, errors) =

@@ -13,7 +13,7 @@ use crate::support::nifti_file::gzip;
 use crate::support::{checkpoint_file, run};
 
 /// Two models as PyTorch's checkpoints: an ensemble of a ResNet-18.
-fn model(folder: &Path) {
+pub(crate) fn model(folder: &Path) {
     let folder = folder.join("classification");
     std::fs::create_dir_all(&folder).expect("a folder");
     for seed in 0..2 {
@@ -28,14 +28,13 @@ fn model(folder: &Path) {
 }
 
 /// A phantom with its masks beside it; a second, small tumour in the kidney that has none.
-fn patient(folder: &Path) {
+pub(crate) fn patient(folder: &Path) {
     let options = PhantomOptions { seed: 4, spacing: [4.0, 4.0, 6.0], ..PhantomOptions::default() };
     generate(&options).expect("a patient").write(folder).expect("written");
     for phase in Phase::ALL {
         let path = folder.join(format!("{phase}_mask.nii.gz"));
         let image = nifti::read_labels(&path).expect("a mask");
-        let Voxels::U8(labels) = &image.volume.voxels else { panic!("labels") };
-        let (mut labels, [_, h, w]) = (labels.to_vec(), image.volume.shape);
+        let (mut labels, [_, h, w]) = (image.labels.labels().to_vec(), image.labels.shape());
         let mean_x = |label: u8| {
             let xs: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] == label).map(|i| i % w).collect();
             xs.iter().sum::<usize>() / xs.len()
@@ -49,8 +48,8 @@ fn patient(folder: &Path) {
                 labels[middle + (dz * h + dy) * w..][..3].fill(2);
             }
         }
-        let volume = Volume { voxels: Voxels::U8(labels.into()), ..image.volume.clone() };
-        nifti::write(&path, &image.with_volume(volume)).expect("written");
+        let changed = image.labels.with_labels(labels).expect("a mask");
+        nifti::write(&path, &image.with_volume(changed)).expect("written");
     }
 }
 

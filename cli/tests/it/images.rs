@@ -10,7 +10,7 @@ use crate::support;
 use crate::support::nifti_file::NiftiFile;
 
 fn value(volume: &Volume, [i, j, k]: [usize; 3]) -> f32 {
-    volume.voxels.value((k * volume.shape[1] + j) * volume.shape[2] + i)
+    volume.voxels().value((k * volume.shape()[1] + j) * volume.shape()[2] + i)
 }
 
 /// `nephron info --json` on a scaled big-endian file that has a qform alone.
@@ -37,7 +37,7 @@ fn info_says_what_an_image_is() {
     let want = serde_json::json!({
         "file": path, "format": "NIfTI-1", "shape": [1, 2, 3], "spacing_mm": [1.0, 2.0, 3.0], "orientation": "LPS",
         "dtype": "uint16", "loaded_as": "f32", "geometry": "qform", "sform_code": 0, "qform_code": 1,
-        "slope": 0.5, "inter": 1.0, "minimum": 1.5, "maximum": 4.0, "not_finite": 0,
+        "slope": 0.5, "inter": 1.0, "minimum": 1.5, "maximum": 4.0, "not_finite": 0, "extensions": [],
         "affine": [[-1.0, 0.0, 0.0, 0.0], [0.0, -2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]], "warnings": [],
     });
     assert_eq!(info, want);
@@ -66,15 +66,15 @@ fn the_resample_verb() {
     assert_eq!(report["shape"], serde_json::json!([3, 5, 8]));
     assert_eq!(report["spacing_mm"], serde_json::json!([2.0, 2.0, 1.5]));
     let image = nifti::read(&out).expect("the result");
-    assert_eq!((image.volume.shape, image.header.geometry.sform_code), ([8, 5, 3], 4));
+    assert_eq!((image.volume.shape(), image.header.geometry.sform_code), ([8, 5, 3], 4));
     // Voxel n holds n: value = i + 6 j + 30 k, at the new centre (1, 2, 3.5) as at the old one.
     let centre = |k| value(&image.volume, [1, 2, k]);
     assert_eq!((centre(3) + centre(4)) / 2.0, 59.5);
 
     assert_eq!(run(&mask, &["--like", out.to_str().expect("a name"), "--interp", "nearest"]).0, Some(0));
     let image = nifti::read(&out).expect("the result");
-    assert_eq!(image.volume.shape, [8, 5, 3]);
-    assert!(matches!(image.volume.voxels, Voxels::I16(_)), "whole numbers stay whole numbers");
+    assert_eq!(image.volume.shape(), [8, 5, 3]);
+    assert!(matches!(image.volume.voxels(), Voxels::I16(_)), "whole numbers stay whole numbers");
 
     std::fs::remove_file(&out).expect("the result");
     for wrong in [&[][..], &["--spacing", "1,2"], &["--spacing", "1,0,1"], &["--spacing", "1,1,1", "--like", "x.nii"]] {

@@ -63,13 +63,13 @@ fn the_verb_writes_masks_and_says_what_it_did() {
     assert_eq!(file["mask"].as_str(), mask.to_str());
     let mask = nifti::read(mask).expect("the mask");
     let original = nifti::read(&image).expect("the image");
-    assert_eq!((mask.volume.shape, mask.volume.affine), (original.volume.shape, original.volume.affine));
-    assert_eq!(mask.volume.voxels.dtype(), DType::U8);
-    let kidney = mask.volume.voxels.to_f32().iter().filter(|v| **v == 1.0).count() as f64 * 3.0 * 1.5 * 1.5 / 1000.0;
+    assert_eq!((mask.volume.shape(), mask.volume.affine()), (original.volume.shape(), original.volume.affine()));
+    assert_eq!(mask.volume.voxels().dtype(), DType::U8);
+    let kidney = mask.volume.voxels().to_f32().iter().filter(|v| **v == 1.0).count() as f64 * 3.0 * 1.5 * 1.5 / 1000.0;
     let said = file["volumes_ml"]["kidney"].as_f64().expect("a volume");
     assert!((said - kidney).abs() < 1e-6 * (1.0 + kidney), "{said} {kidney}");
     let share = nifti::read(out.join("case.1_tumour_probability.nii.gz")).expect("probabilities");
-    assert_eq!(share.volume.voxels.dtype(), DType::F32);
+    assert_eq!(share.volume.voxels().dtype(), DType::F32);
     for part in ["read", "preprocess", "network", "export", "write"] {
         assert!(file["seconds"][part].as_f64().is_some_and(|s| s >= 0.0), "{part} in {file}");
     }
@@ -82,9 +82,9 @@ fn the_verb_refuses_in_one_line() {
     let image = folder.path().join("a.nii");
     let twin = folder.path().join("a.nii.gz");
     let scan = noise([2, 4, 4], [3.0, 1.5, 1.5]);
-    let mut values = scan.voxels.to_f32();
+    let mut values = scan.voxels().to_f32();
     values[3] = f32::INFINITY;
-    let broken = Volume { voxels: Voxels::F32(values.into()), ..scan };
+    let broken = scan.with_voxels(Voxels::F32(values.into())).expect("a volume");
     nifti::write(&image, &nifti::Image::new(broken)).expect("written");
     let run = |extra: &[&str], images: &[&Path]| {
         let arguments = [&["--device", "cpu", "segment"], extra].concat();

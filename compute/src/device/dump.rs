@@ -2,13 +2,16 @@
 //!
 //! CubeCL logs each kernel it compiles to one file; here that file becomes one file a kernel and a table of them.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+
+/// The columns of kernels.csv.
+const HEAD: [&str; 7] =
+    ["file", "kernel", "registers", "local_bytes", "shared_bytes", "cubes_a_multiprocessor", "note"];
 
 const START: &str = "[START_KERNEL_COMPILATION]";
 const END: &str = "[END_KERNEL_COMPILATION]";
@@ -58,7 +61,10 @@ fn log_in(folder: &Path) -> PathBuf {
 pub(super) fn finish(folder: &Path) -> Result<usize> {
     let text = settled(&log_in(folder));
     let kernels: Vec<Kernel<'_>> = text.split(START).skip(1).filter_map(parse).collect();
-    let mut table = String::from("file,kernel,registers,local_bytes,shared_bytes,cubes_a_multiprocessor,note\n");
+    let path = folder.join("kernels.csv");
+    let failed = |e: csv::Error| Error::file(&path, format!("cannot be written: {e}"));
+    let mut table = csv::Writer::from_path(&path).map_err(failed)?;
+    table.write_record(HEAD).map_err(failed)?;
     for (i, kernel) in kernels.iter().enumerate() {
         let extension = match kernel.language {
             "cpp" => "cu",
@@ -66,17 +72,17 @@ pub(super) fn finish(folder: &Path) -> Result<usize> {
             other => other,
         };
         let file = format!("{i:03}_{}.{extension}", kernel.name);
-        let path = folder.join(&file);
-        fs::write(&path, kernel.source).map_err(|e| Error::file(&path, format!("cannot be written: {e}")))?;
+        let source = folder.join(&file);
+        fs::write(&source, kernel.source).map_err(|e| Error::file(&source, format!("cannot be written: {e}")))?;
         let usage = if kernel.language == "cpp" { usage(kernel.source) } else { Err("not a CUDA kernel".into()) };
-        let columns = match usage {
-            Ok(u) => format!("{},{},{},{},", u.registers, u.local_bytes, u.shared_bytes, u.cubes),
-            Err(reason) => format!(",,,,\"{}\"", reason.replace('"', "'")),
+        let (numbers, note) = match usage {
+            Ok(u) => ([u.registers, u.local_bytes, u.shared_bytes, u.cubes].map(|n| n.to_string()), String::new()),
+            Err(reason) => (Default::default(), reason),
         };
-        let _ = writeln!(table, "{file},{},{columns}", kernel.name);
+        let cells = [file, kernel.name.clone()].into_iter().chain(numbers).chain([note]);
+        table.write_record(cells).map_err(failed)?;
     }
-    let path = folder.join("kernels.csv");
-    fs::write(&path, table).map_err(|e| Error::file(&path, format!("cannot be written: {e}")))?;
+    table.flush().map_err(|e| failed(e.into()))?;
     let _ = fs::remove_file(log_in(folder));
     Ok(kernels.len())
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::volume::{Affine, Grid, Volume, Voxels};
+use crate::volume::{Affine, Grid, TUMOUR, Volume, Voxels};
 use nephron_compute::device::Device;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::Interpolation;
@@ -32,14 +32,10 @@ type Census = [u64; MAX_CHANNELS + 5];
 impl Mask {
     /// Refuses a mask without any of the channels' labels; `which` names it.
     pub fn new(which: &str, volume: &Volume, channels: &Channels) -> Result<Self> {
-        volume.validate()?;
         let volume = volume.to_labels().map_err(|e| Error::Data(format!("{which} mask: {e}")))?;
-        let Voxels::U8(labels) = &volume.voxels else {
-            return Err(Error::argument(format!("{which} mask: dtype"), "u8", volume.voxels.dtype()));
-        };
-        let mask = Self::from_labels(volume.grid(), labels.clone(), channels);
+        let mask = Self::from_labels(volume.grid(), volume.shared(), channels);
         if mask.total == 0 {
-            let highest = labels.iter().max().copied().unwrap_or(0);
+            let highest = volume.labels().iter().max().copied().unwrap_or(0);
             let expected = if *channels == Channels::default() {
                 "label 1 (kidney) or 2 (tumour)".to_owned()
             } else {
@@ -67,7 +63,7 @@ impl Mask {
                             *count += u64::from(members >> channel & 1);
                         }
                         census[ALL] += 1;
-                        census[ALL + 1] += u64::from(label == 2);
+                        census[ALL + 1] += u64::from(label == TUMOUR);
                         census[ALL + 2] += x as u64;
                     }
                 }
@@ -104,17 +100,15 @@ impl Mask {
         if spacing.iter().all(|s| *s >= resolution) {
             return Ok(self.clone());
         }
-        let volume = self.volume();
+        let volume = self.volume()?;
         let grid = Grid::with_spacing(&volume, spacing.map(|s| s.max(resolution)))?;
-        let Voxels::U8(labels) = volume.resample_to(&grid, Interpolation::Nearest, &Device::Cpu)?.voxels else {
-            return Ok(self.clone());
-        };
-        let mask = Self::from_labels(grid, labels, &self.channels);
+        let thinned = volume.resample_to(&grid, Interpolation::Nearest, &Device::Cpu)?.to_labels()?;
+        let mask = Self::from_labels(grid, thinned.shared(), &self.channels);
         Ok(if mask.total > 0 { mask } else { self.clone() })
     }
 
-    fn volume(&self) -> Volume {
-        Volume { shape: self.grid.shape, voxels: Voxels::U8(self.labels.clone()), affine: self.grid.affine }
+    fn volume(&self) -> Result<Volume> {
+        Volume::new(self.grid.shape, Voxels::U8(self.labels.clone()), self.grid.affine)
     }
 
     /// The label of the voxel nearest to an index (x, y, z), halves up; 0 outside the voxels.
@@ -135,6 +129,6 @@ impl Mask {
 
     /// [1, 1, d, h, w] on a device.
     pub fn tensor(&self, device: &Device) -> Result<Tensor> {
-        self.volume().to_tensor(device)
+        self.volume()?.to_tensor(device)
     }
 }

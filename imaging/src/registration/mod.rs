@@ -154,8 +154,8 @@ pub fn register_all(
     // Labels and members of both masks and the moving mask's cells; members and cells once more where pairs are put
     // together.
     let bytes = |[fixed, moving]: &[&Volume; 2]| {
-        let voxels = |volume: &Volume| volume.shape.iter().fold(1, |n: u64, size| n.saturating_mul(*size as u64));
-        let cells = case::cell_bytes(moving.shape, &options.channels).saturating_mul(2);
+        let voxels = |volume: &Volume| volume.shape().iter().fold(1, |n: u64, size| n.saturating_mul(*size as u64));
+        let cells = case::cell_bytes(moving.shape(), &options.channels).saturating_mul(2);
         voxels(fixed).saturating_mul(3).saturating_add(voxels(moving).saturating_mul(2)).saturating_add(cells)
     };
     let mut results = Vec::with_capacity(pairs.len());

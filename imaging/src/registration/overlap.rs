@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::affine::{index_map, size};
 use super::mask::Mask;
-use crate::volume::Affine;
+use crate::volume::{Affine, TUMOUR, hard_dice};
 use nephron_compute::device::Device;
 use nephron_compute::error::Result;
 use nephron_compute::ops::PaddingMode;
@@ -39,7 +39,7 @@ pub(super) struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     pub fn new(fixed: &'a Mask, moving: &'a Mask) -> Result<Self> {
         let all: Vec<u8> = (1..=255).filter(|&label| fixed.channels.contains(label)).collect();
-        let channels = Channels::new(&[&[2], &all])?;
+        let channels = Channels::new(&[&[TUMOUR], &all])?;
         let [a, b] = [fixed, moving].map(|mask| mask.tensor(&Device::Cpu));
         let soft = AffineDice::new(&a?, &b?, PaddingMode::Border, &channels)?;
         Ok(Self { fixed, moving, soft })
@@ -72,9 +72,9 @@ pub(super) fn hard(fixed: &Mask, moving: &Mask, matrix: &Matrix) -> Result<[f64;
                     let label = moving.nearest(map.apply([x as f64, y as f64, z as f64]));
                     if channels.contains(label) {
                         let own = fixed.labels()[(z * h + y) * w + x];
-                        counts[0] += u64::from(label == 2 && own == 2);
+                        counts[0] += u64::from(label == TUMOUR && own == TUMOUR);
                         counts[1] += u64::from(channels.contains(own));
-                        counts[2] += u64::from(label == 2);
+                        counts[2] += u64::from(label == TUMOUR);
                         counts[3] += 1;
                     }
                 }
@@ -82,11 +82,7 @@ pub(super) fn hard(fixed: &Mask, moving: &Mask, matrix: &Matrix) -> Result<[f64;
             counts
         })
         .reduce(|| [0; 4], |a, b| std::array::from_fn(|i| a[i] + b[i]));
-    let dice = |both: u64, p: u64, g: usize| {
-        let total = p as f64 + g as f64;
-        if total > 0.0 { 2.0 * both as f64 / total } else { 1.0 }
-    };
-    Ok([dice(i0, p0, fixed.tumour), dice(i1, p1, fixed.total)])
+    Ok([hard_dice(i0, p0, fixed.tumour as u64), hard_dice(i1, p1, fixed.total as u64)])
 }
 
 /// The box of fixed voxels, (x, y, z), that can land on the moving grid.

@@ -28,8 +28,8 @@ pub fn warp(
     device: &Device,
 ) -> Result<Volume> {
     // The moving scan where the transform lays it in the fixed scan's space.
-    let affine = transform.inverse()?.after(&moving.affine);
-    Volume { affine, ..moving.clone() }.resample_to(fixed, interpolation, device)
+    let affine = transform.inverse()?.after(&moving.affine());
+    moving.with_affine(affine)?.resample_to(fixed, interpolation, device)
 }
 
 /// A mask between grids, each label for itself.
@@ -77,7 +77,7 @@ impl Largest {
 
     /// Labels come in ascending order, so that of equal ones the lowest stays.
     fn add(&mut self, label: u8, share: &Volume) {
-        let shares = match &share.voxels {
+        let shares = match share.voxels() {
             Voxels::F32(values) => Cow::Borrowed(&values[..]),
             other => Cow::Owned(other.to_f32()),
         };
@@ -130,15 +130,11 @@ fn each_share(
     mut take: impl FnMut(u8, Volume),
 ) -> Result<()> {
     let moving = moving.to_labels()?;
-    let Voxels::U8(voxels) = &moving.voxels else {
-        return Err(Error::argument("mask: dtype", "u8", moving.voxels.dtype()));
-    };
-    let mut there = [false; 256];
-    voxels.iter().for_each(|&label| there[usize::from(label)] = true);
-    for label in (1..=255).filter(|&label| there[usize::from(label)]) {
+    let counts = moving.counts();
+    for label in (1..=255).filter(|&label| counts[usize::from(label)] > 0) {
         // As labels, so that there is nothing outside.
-        let own: Vec<u8> = voxels.par_iter().map(|&l| u8::from(l == label)).collect();
-        let own = Volume { voxels: Voxels::U8(own.into()), ..moving };
+        let own: Vec<u8> = moving.labels().par_iter().map(|&l| u8::from(l == label)).collect();
+        let own = moving.with_labels(own)?.to_volume();
         take(label, warp(&own, transform, fixed, Interpolation::Linear, device)?);
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Grids without voxels.
 
+use std::fmt;
+
 use super::{Affine, Volume};
 use nephron_compute::error::{Error, Result};
 
@@ -8,7 +10,7 @@ const MAX_AXIS: f64 = 65536.0;
 /// The most voxels of a new grid, for the same reason: 32 GiB of f32.
 const MAX_VOXELS: f64 = 8.0 * 1_073_741_824.0;
 
-/// Where voxels lie, without their values.
+/// Where voxels lie, without their values. As text: the shape and the rows of the affine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
     /// [d, h, w], which are NIfTI's (k, j, i).
@@ -17,7 +19,34 @@ pub struct Grid {
     pub affine: Affine,
 }
 
+impl fmt::Display for Grid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {:?}", self.shape, self.affine.0)
+    }
+}
+
 impl Grid {
+    /// Refuses a grid that holds no volume of so many voxels.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an axis of length 0 or another number of voxels, [`Error::Argument`] for an affine that is singular
+    /// or not finite.
+    pub(super) fn check(&self, voxels: usize) -> Result<()> {
+        let Self { shape, affine } = self;
+        let expected = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
+        let Some(expected) = expected else {
+            let found = format!("{shape:?}");
+            return Err(Error::shape("volume", "axes of length 1 and more that fit in memory", found));
+        };
+        if expected != voxels {
+            return Err(Error::shape("volume", format!("{expected} voxels for shape {shape:?}"), voxels));
+        }
+        if affine.0.as_flattened().iter().any(|v| !v.is_finite()) {
+            return Err(Error::argument("volume: affine", "finite values", format!("{:?}", affine.0)));
+        }
+        affine.inverse().map(|_| ())
+    }
+
     /// The grid of `volume` with another voxel size: `spacing` in mm along the file's own axes (i, j, k), exactly as asked.
     ///
     /// Size = old spacing * size / new spacing, rounded half to even, at least 1. The axes keep their directions and the
@@ -30,8 +59,8 @@ impl Grid {
         if spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
             return Err(Error::argument("grid: spacing", "millimetres above 0", format!("{spacing:?}")));
         }
-        let old = volume.affine.spacing();
-        let [d, h, w] = volume.shape;
+        let old = volume.affine().spacing();
+        let [d, h, w] = volume.shape();
         let size = [w, h, d];
         let ideal: [f64; 3] =
             std::array::from_fn(|a| (old[a] * size[a] as f64 / spacing[a]).round_ties_even().max(1.0));
@@ -52,7 +81,7 @@ impl Grid {
             row
         }));
         let [i, j, k] = ideal.map(|n| n as usize);
-        Ok(Self { shape: [k, j, i], affine: volume.affine.after(&step) })
+        Ok(Self { shape: [k, j, i], affine: volume.affine().after(&step) })
     }
 
     /// The same shape, and every corner in the same place to within a hundredth of a voxel: what is left of two programs

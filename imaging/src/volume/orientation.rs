@@ -73,18 +73,20 @@ impl FromStr for Orientation {
 impl Volume {
     /// The closest orientation of its axes.
     pub fn orientation(&self) -> Orientation {
-        Orientation::of(&self.affine)
+        Orientation::of(&self.affine())
     }
 
     /// The same image with its axes permuted and flipped to the orientation closest to `target`. Every voxel keeps its value
     /// and its place in the patient. `reorient(original.orientation())` undoes it, bit for bit in the voxels.
+    ///
+    /// # Errors
+    /// As [`Volume::new`], for an affine so far from 0 that the other corner cannot be told.
     pub fn reorient(&self, target: Orientation) -> Result<Self> {
-        self.validate()?;
         let source = self.orientation();
         if source == target {
             return Ok(self.clone());
         }
-        let [d, h, w] = self.shape;
+        let [d, h, w] = self.shape();
         let (old_size, old_stride) = ([w, h, d], [1, w, w * h]);
         // For each new index axis: which old one it is, and whether it runs backwards along it.
         let from: [usize; 3] = std::array::from_fn(|c| (0..3).find(|&o| source.axes[o] == target.axes[c]).unwrap_or(c));
@@ -101,12 +103,12 @@ impl Volume {
         let offsets: [Vec<usize>; 3] = std::array::from_fn(|c| {
             (0..size[c]).map(|n| (if flip[c] { last(c) - n } else { n }) * old_stride[from[c]]).collect()
         });
-        let voxels = match &self.voxels {
+        let voxels = match self.voxels() {
             Voxels::U8(v) => Voxels::U8(gather(v, &offsets).into()),
             Voxels::I16(v) => Voxels::I16(gather(v, &offsets).into()),
             Voxels::F32(v) => Voxels::F32(gather(v, &offsets).into()),
         };
-        Ok(Self { shape: [size[2], size[1], size[0]], voxels, affine: self.affine.after(&step) })
+        Self::new([size[2], size[1], size[0]], voxels, self.affine().after(&step))
     }
 }
 

@@ -24,11 +24,11 @@ pub fn refused(fixed: &Volume, moving: &Volume, options: &RegistrationOptions, p
 
 /// The largest distance, over labelled voxels, between where two maps take them.
 pub fn worst_error(mask: &Volume, found: &Affine, truth: &Affine) -> f64 {
-    let Voxels::U8(labels) = &mask.voxels else { panic!("a mask") };
-    let [_, h, w] = mask.shape;
+    let Voxels::U8(labels) = mask.voxels() else { panic!("a mask") };
+    let [_, h, w] = mask.shape();
     let mut worst = 0.0f64;
     for (i, _) in labels.iter().enumerate().filter(|(_, l)| **l > 0) {
-        let at = mask.affine.apply([(i % w) as f64, (i / w % h) as f64, (i / w / h) as f64]);
+        let at = mask.affine().apply([(i % w) as f64, (i / w % h) as f64, (i / w / h) as f64]);
         let (a, b) = (found.apply(at), truth.apply(at));
         worst = worst.max((0..3).map(|k| (a[k] - b[k]).powi(2)).sum::<f64>().sqrt());
     }

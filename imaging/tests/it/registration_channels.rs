@@ -44,9 +44,9 @@ fn other_labels_register() {
     );
 
     // One organ is gone: it is left out, and said.
-    let Voxels::U8(voxels) = &moving.voxels else { panic!("a mask") };
+    let Voxels::U8(voxels) = moving.voxels() else { panic!("a mask") };
     let without: Vec<u8> = voxels.iter().map(|&l| if l == 7 { 0 } else { l }).collect();
-    let without = Volume::new(moving.shape, Voxels::U8(without.into()), moving.affine).expect("a volume");
+    let without = Volume::new(moving.shape(), Voxels::U8(without.into()), moving.affine()).expect("a volume");
     let found = register(&fixed, &without, &Device::Cpu, &options).expect("registration");
     assert_eq!(found.channels.iter().map(|c| c.weight).collect::<Vec<_>>(), [0.5, 0.0, 0.5]);
     assert!(found.warnings.iter().any(|w| w.contains("moving mask") && w.contains("[7]")), "{:?}", found.warnings);

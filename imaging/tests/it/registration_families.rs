@@ -175,13 +175,13 @@ fn soft_masks_keep_their_labels() {
     });
     let soft = transform::warp_soft(&mask, &Affine::IDENTITY, &plan, &Device::Cpu).expect("warp");
     assert_eq!(soft.labels, [2, 7]);
-    assert!(soft.largest().expect("a mask").voxels == mask.voxels);
+    assert!(soft.largest().expect("a mask").voxels() == mask.voxels());
 
     // A quarter of a voxel along x: where x fell from 2 to 0, it has a share of 3/4 on one side and 1/4 on the other.
     let shift = Affine([[1.0, 0.0, 0.0, 2.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
     for device in support::devices().iter().filter(|d| !support::compiles_only(d)) {
         let soft = transform::warp_soft(&mask, &shift, &plan, device).expect("warp");
-        let shares: Vec<Vec<f32>> = soft.shares.iter().map(|s| s.voxels.to_f32()).collect();
+        let shares: Vec<Vec<f32>> = soft.shares.iter().map(|s| s.voxels().to_f32()).collect();
         let mut between = [0usize; 2];
         for (i, (a, b)) in shares[0].iter().zip(&shares[1]).enumerate() {
             assert!(*a >= 0.0 && *b >= 0.0 && a + b <= 1.0 + 1e-6, "{i}: {a} {b}");
@@ -190,8 +190,8 @@ fn soft_masks_keep_their_labels() {
         }
         assert!(between[0] > 0 && between[0] == between[1], "{}: {between:?}", device.name());
         let largest = soft.largest().expect("a mask");
-        assert!(transform::warp_largest(&mask, &shift, &plan, device).expect("warp").voxels == largest.voxels);
-        let Voxels::U8(labels) = largest.voxels else { panic!("a mask") };
+        assert!(transform::warp_largest(&mask, &shift, &plan, device).expect("warp").voxels() == largest.voxels());
+        let Voxels::U8(labels) = largest.voxels() else { panic!("a mask") };
         assert!(labels.iter().all(|l| matches!(l, 0 | 2 | 7)));
         assert!(labels.contains(&2) && labels.contains(&7));
     }

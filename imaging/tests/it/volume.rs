@@ -16,12 +16,12 @@ fn counted(shape: [usize; 3], affine: Affine) -> Volume {
 }
 
 fn value(volume: &Volume, [i, j, k]: [usize; 3]) -> f32 {
-    let [_, h, w] = volume.shape;
-    volume.voxels.to_f32()[(k * h + j) * w + i]
+    let [_, h, w] = volume.shape();
+    volume.voxels().to_f32()[(k * h + j) * w + i]
 }
 
 fn indices(volume: &Volume) -> impl Iterator<Item = [usize; 3]> {
-    let [d, h, w] = volume.shape;
+    let [d, h, w] = volume.shape();
     (0..d * h * w).map(move |n| [n % w, n / w % h, n / w / h])
 }
 
@@ -73,18 +73,18 @@ fn reorienting_moves_voxels_and_keeps_them_in_place() {
         let target: Orientation = target.parse().expect("a code");
         let turned = volume.reorient(target).expect("turned");
         assert_eq!(turned.orientation(), target);
-        let mut seen = vec![false; turned.voxels.len()];
+        let mut seen = vec![false; turned.voxels().len()];
         for index in indices(&turned) {
             // The value tells which voxel of the original it was.
             let n = value(&turned, index) as usize;
             let origin = [n % 5, n / 5 % 4, n / 20];
-            assert_near("place", apply(&turned.affine, index), apply(&volume.affine, origin), 1e-12);
+            assert_near("place", apply(&turned.affine(), index), apply(&volume.affine(), origin), 1e-12);
             seen[n] = true;
         }
         assert!(seen.iter().all(|s| *s), "every voxel is there once");
         let back = turned.reorient(volume.orientation()).expect("turned back");
-        assert_eq!((back.shape, &back.voxels), (volume.shape, &volume.voxels));
-        for (row, want) in back.affine.0.iter().zip(&volume.affine.0) {
+        assert_eq!((back.shape(), back.voxels()), (volume.shape(), volume.voxels()));
+        for (row, want) in back.affine().0.iter().zip(&volume.affine().0) {
             assert_near("affine", [row[0], row[1], row[2]], [want[0], want[1], want[2]], 0.0);
             assert!((row[3] - want[3]).abs() < 1e-12);
         }
@@ -129,10 +129,10 @@ fn resampling_onto_its_own_grid_changes_nothing() {
     for device in devices().iter().filter(|d| !compiles_only(d)) {
         for interpolation in [Interpolation::Nearest, Interpolation::Linear] {
             let same = volume.resample_to(&volume.grid(), interpolation, device).expect("resampled");
-            let floats = Voxels::F32(volume.voxels.to_f32().into());
-            let want = if interpolation == Interpolation::Nearest { &volume.voxels } else { &floats };
-            assert_eq!(&same.voxels, want, "{}", device.name());
-            assert_eq!((same.shape, same.affine), (volume.shape, volume.affine));
+            let floats = Voxels::F32(volume.voxels().to_f32().into());
+            let want = if interpolation == Interpolation::Nearest { volume.voxels() } else { &floats };
+            assert_eq!(same.voxels(), want, "{}", device.name());
+            assert_eq!((same.shape(), same.affine()), (volume.shape(), volume.affine()));
         }
     }
 }
@@ -143,7 +143,7 @@ fn a_ramp_in_millimetres_stays_one() {
     let ramp = |p: [f64; 3]| 0.5 * p[0] - 0.25 * p[1] + 2.0 * p[2] + 3.0;
     let blank = counted([6, 7, 9], TILTED);
     let values: Vec<f32> = indices(&blank).map(|index| ramp(apply(&TILTED, index)) as f32).collect();
-    let volume = Volume::new(blank.shape, Voxels::F32(values.into()), TILTED).expect("a volume");
+    let volume = Volume::new(blank.shape(), Voxels::F32(values.into()), TILTED).expect("a volume");
     let turned = volume.reorient(Orientation::LPS).expect("turned");
     let grids = [Grid::with_spacing(&volume, [0.3, 1.7, 2.0]).expect("a grid"), turned.grid()];
     let inverse = TILTED.inverse().expect("invertible");
@@ -172,7 +172,7 @@ fn a_point_in_the_patient_keeps_its_label() {
     let inverse = TILTED.inverse().expect("invertible");
     for device in devices().iter().filter(|d| !compiles_only(d)) {
         let result = volume.resample_to(&fine, Interpolation::Nearest, device).expect("resampled");
-        assert!(matches!(result.voxels, Voxels::U8(_)), "labels stay labels");
+        assert!(matches!(result.voxels(), Voxels::U8(_)), "labels stay labels");
         for index in indices(&result) {
             let at = inverse.apply(apply(&fine.affine, index));
             if at.iter().any(|v| ((v - v.floor()) - 0.5).abs() < 1e-4) {
@@ -195,9 +195,9 @@ fn outside_is_background() {
     let mask = Volume::new([1, 1, 2], Voxels::U8(vec![2, 1].into()), Affine::IDENTITY).expect("a volume");
     for device in devices().iter().filter(|d| !compiles_only(d)) {
         let result = image.resample_to(&far, Interpolation::Linear, device).expect("resampled");
-        assert_eq!(result.voxels.to_f32(), [-7.0, 40.0, -7.0, -7.0], "{}", device.name());
+        assert_eq!(result.voxels().to_f32(), [-7.0, 40.0, -7.0, -7.0], "{}", device.name());
         let result = mask.resample_to(&far, Interpolation::Nearest, device).expect("resampled");
-        assert_eq!(result.voxels, Voxels::U8(vec![0, 2, 1, 0].into()), "{}", device.name());
+        assert_eq!(*result.voxels(), Voxels::U8(vec![0, 2, 1, 0].into()), "{}", device.name());
     }
 }
 
@@ -205,7 +205,7 @@ fn outside_is_background() {
 fn tensors_become_volumes() {
     let tensor = Tensor::from_u8(&Device::Cpu, [1, 1, 1, 2, 2], vec![0, 1, 2, 3]).expect("a tensor");
     let volume = Volume::from_tensor(&tensor, TILTED).expect("a volume");
-    assert_eq!((volume.shape, volume.voxels), ([1, 2, 2], Voxels::U8(vec![0, 1, 2, 3].into())));
+    assert_eq!((volume.shape(), volume.voxels()), ([1, 2, 2], &Voxels::U8(vec![0, 1, 2, 3].into())));
     let two = Tensor::from_u8(&Device::Cpu, [1, 2, 1, 1, 1], vec![0, 1]).expect("a tensor");
     let message = Volume::from_tensor(&two, TILTED).expect_err("two channels").to_string();
     assert!(message.contains("[1, 1, d, h, w]") && message.contains("[1, 2, 1, 1, 1]"), "{message}");

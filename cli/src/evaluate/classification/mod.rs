@@ -6,6 +6,7 @@ mod tables;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::write_table;
 use crate::Context;
 use metrics::{Metrics, Settings};
 use nephron::error::{Error, Result};
@@ -101,21 +102,20 @@ fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) 
     };
     let mut precision =
         Chart { title: "Precision over recall".into(), x: "recall".into(), y: "precision".into(), ..Chart::default() };
-    let (mut roc_table, mut precision_table) =
-        (String::from("class,threshold,fpr,tpr\n"), String::from("class,threshold,recall,precision\n"));
+    let (mut roc_rows, mut precision_rows) = (Vec::new(), Vec::new());
     for (class, figures) in metrics.classes.iter().enumerate() {
         let (Some(auc), Some(average)) = (figures.auc, figures.average_precision) else { continue };
         let (scores, positive) = (cohort.column(class), cohort.positive(class));
-        for (chart, table, curve, label) in [
+        for (chart, rows, curve, label) in [
             (
                 &mut roc,
-                &mut roc_table,
+                &mut roc_rows,
                 stats::roc_curve(&scores, &positive),
                 format!("{}: AUC {:.3} ({:.3}-{:.3})", figures.name, auc.value, auc.low, auc.high),
             ),
             (
                 &mut precision,
-                &mut precision_table,
+                &mut precision_rows,
                 stats::precision_recall_curve(&scores, &positive),
                 format!("{}: average precision {average:.3}", figures.name),
             ),
@@ -123,7 +123,7 @@ fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) 
             let points: Vec<(f64, f64)> = curve.x.iter().copied().zip(curve.y.iter().copied()).collect();
             for (i, (x, y)) in points.iter().enumerate() {
                 let threshold = curve.thresholds.get(i).map_or(String::new(), f64::to_string);
-                *table += &format!("\"{}\",{threshold},{x},{y}\n", figures.name.replace('"', "\"\""));
+                rows.push(vec![figures.name.clone(), threshold, x.to_string(), y.to_string()]);
             }
             chart.series.push(Series { label, points, marks: false, colour: class });
         }
@@ -138,17 +138,20 @@ fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) 
             roc.series.push(Series { label, points, marks: true, colour: class });
         }
     }
-    for (name, chart, table) in [("roc", roc, roc_table), ("precision_recall", precision, precision_table)] {
-        save(&format!("{name}.csv"), table.as_bytes())?;
+    for (name, chart, axes, rows) in [
+        ("roc", roc, ["fpr", "tpr"], roc_rows),
+        ("precision_recall", precision, ["recall", "precision"], precision_rows),
+    ] {
+        let head = ["class", "threshold", axes[0], axes[1]];
+        write_table(&folder.join(format!("{name}.csv")), &head, rows)?;
         save(&format!("{name}.svg"), chart.svg()?.as_bytes())?;
         save(&format!("{name}.png"), &chart.png()?)?;
     }
-    let mut confusion = format!("truth \\ answer,{}\n", metrics.class_names.join(","));
-    for (name, row) in metrics.class_names.iter().zip(&metrics.confusion.0) {
-        let cells: Vec<String> = row.iter().map(usize::to_string).collect();
-        confusion += &format!("{name},{}\n", cells.join(","));
-    }
-    save("confusion.csv", confusion.as_bytes())?;
+    let names = &metrics.class_names;
+    let head: Vec<&str> = std::iter::once("truth \\ answer").chain(names.iter().map(String::as_str)).collect();
+    let rows = names.iter().zip(&metrics.confusion.0);
+    let rows = rows.map(|(name, row)| std::iter::once(name.clone()).chain(row.iter().map(usize::to_string)).collect());
+    write_table(&folder.join("confusion.csv"), &head, rows)?;
     let text = serde_json::to_string_pretty(metrics).map_err(|e| Error::Data(format!("metrics.json: {e}")))?;
     save("metrics.json", (text + "\n").as_bytes())
 }

@@ -2,6 +2,7 @@
 //!
 //! Source: nifti1.h and nifti2.h of the NIfTI data format working group.
 
+use super::extensions::EXTENDER;
 use crate::io::numbers::{ByteOrder, Number};
 
 /// NIfTI-1 or NIfTI-2.
@@ -84,9 +85,9 @@ impl Version {
         }
     }
 
-    /// Bytes before the voxels of a single file: the header and four bytes that say there are no extensions.
+    /// Bytes before the voxels of a single file without extensions: the header and four bytes that say so.
     pub(super) fn single_offset(self) -> usize {
-        self.header_bytes() + 4
+        self.header_bytes() + EXTENDER
     }
 
     /// A number after it went through this version's header.
@@ -185,10 +186,11 @@ impl Fields {
         Some(fields)
     }
 
-    /// A single-file header without extensions, little-endian, ready for the voxels to follow.
-    pub(super) fn to_bytes(&self, version: Version, bits: usize) -> Vec<u8> {
+    /// A single-file header, little-endian, ready for so many bytes of extensions and then the voxels to follow.
+    pub(super) fn to_bytes(&self, version: Version, bits: usize, extensions: usize) -> Vec<u8> {
         let at = version.layout();
         let mut bytes = vec![0u8; version.single_offset()];
+        bytes[version.header_bytes()] = u8::from(extensions > 0);
         let mut run = |number: Number, start: usize, values: &[f64]| {
             for (slot, &v) in bytes[start..].chunks_exact_mut(number.size()).zip(values) {
                 match number {
@@ -206,7 +208,7 @@ impl Fields {
         run(Number::I16, at.bitpix, &[bits as f64]);
         run(at.axis, at.dim, &self.dim);
         run(at.real, at.pixdim, &self.pixdim);
-        run(at.offset, at.vox_offset, &[version.single_offset() as f64]);
+        run(at.offset, at.vox_offset, &[(version.single_offset() + extensions) as f64]);
         run(at.real, at.scl_slope, &[self.scl_slope, self.scl_inter]);
         run(at.units_type, at.units, &[self.units as f64]);
         run(at.code, at.qform_code, &[self.qform_code as f64, self.sform_code as f64]);

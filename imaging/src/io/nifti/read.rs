@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::header::{Fields, Version};
 use super::source::Source;
-use super::{Header, Image, geometry};
+use super::{Header, Image, LabelImage, extensions, geometry};
 use crate::volume::Volume;
 use nephron_compute::error::{Error, Result};
 
@@ -55,8 +55,10 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     let mut offset = offset(&fields, version).map_err(wrong)?;
     if fields.single {
         offset = offset.max(version.header_bytes() as u64);
-        source.skip(offset - version.header_bytes() as u64).map_err(|e| source.error(&e, "before its voxels"))?;
-    } else {
+    }
+    let between = fields.single.then(|| offset - version.header_bytes() as u64);
+    let extensions = extensions::read(&mut source, order, between, &mut warnings)?;
+    if !fields.single {
         source = Source::open(&voxel_path(&header_path, path)?)?;
         source.skip(offset).map_err(|e| source.error(&e, "before its voxels"))?;
     }
@@ -68,8 +70,9 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     let voxels = source.voxels(number, order, scale, count)?;
     source.finish()?;
 
-    let volume = Volume { shape: [k, j, i], voxels, affine: geometry.affine };
-    let header = Header { version, byte_order: order, stored: number, scale, units: fields.units, geometry };
+    let volume = Volume::new([k, j, i], voxels, geometry.affine).map_err(|e| Error::file(&header_path, e))?;
+    let header =
+        Header { version, byte_order: order, stored: number, scale, units: fields.units, geometry, extensions };
     Ok(Image { volume, header, warnings })
 }
 
@@ -91,15 +94,15 @@ pub fn read_ct(path: impl AsRef<Path>) -> Result<Image> {
     Ok(image)
 }
 
-/// Reads a label mask in any element type as [`Voxels::U8`](crate::volume::Voxels::U8).
+/// Reads a label mask in any element type.
 ///
 /// # Errors
 /// As [`read`], and for the first voxel that is not a whole number from 0 to 255.
-pub fn read_labels(path: impl AsRef<Path>) -> Result<Image> {
+pub fn read_labels(path: impl AsRef<Path>) -> Result<LabelImage> {
     let path = path.as_ref();
-    let mut image = read(path)?;
-    image.volume = image.volume.to_labels().map_err(|e| Error::file(path, e))?;
-    Ok(image)
+    let Image { volume, header, warnings } = read(path)?;
+    let labels = volume.to_labels().map_err(|e| Error::file(path, e))?;
+    Ok(LabelImage { labels, header, warnings })
 }
 
 /// Number of axes in the header, and the first three lengths (i, j, k).

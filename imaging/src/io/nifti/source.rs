@@ -60,6 +60,11 @@ impl Source {
         self.reader().read_exact(buffer)
     }
 
+    /// Appends up to `bytes` bytes, fewer where the file ends before.
+    pub(super) fn append(&mut self, bytes: u64, to: &mut Vec<u8>) -> std::io::Result<()> {
+        self.reader().take(bytes).read_to_end(to).map(|_| ())
+    }
+
     pub(super) fn skip(&mut self, bytes: u64) -> std::io::Result<()> {
         let skipped = std::io::copy(&mut self.reader().take(bytes), &mut std::io::sink())?;
         if skipped == bytes { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
@@ -73,8 +78,9 @@ impl Source {
         scale: Option<(f64, f64)>,
         count: usize,
     ) -> Result<Voxels> {
-        let mut values = Values::new(number, scale, count)
-            .map_err(|()| Error::file(&self.path, format!("its {count} voxels do not fit in this machine's memory")))?;
+        let path = self.path.clone();
+        let too_many = |NoMemory| Error::file(&path, format!("its {count} voxels do not fit in this machine's memory"));
+        let mut values = Values::new(number, scale, count).map_err(too_many)?;
         let size = number.size();
         let mut buffer = vec![0u8; STEP.min(count * size)];
         let mut done = 0;
@@ -82,10 +88,17 @@ impl Source {
             let now = (count - done).min(STEP / size);
             let bytes = &mut buffer[..now * size];
             self.fill(bytes).map_err(|e| self.error(&e, &format!("after {done} of {count} voxels")))?;
+            let mut kept = Ok(());
+            let mut push = |value| {
+                if kept.is_ok() {
+                    kept = values.push(value);
+                }
+            };
             match scale {
-                None => number.decode(order, bytes, |v| values.push(v)),
-                Some((slope, inter)) => number.decode(order, bytes, |v| values.push(slope * v + inter)),
+                None => number.decode(order, bytes, push),
+                Some((slope, inter)) => number.decode(order, bytes, |v| push(slope * v + inter)),
             }
+            kept.map_err(too_many)?;
             done += now;
         }
         Ok(values.into_voxels())
@@ -117,6 +130,9 @@ impl Source {
     }
 }
 
+/// The machine has no memory for so many voxels.
+struct NoMemory;
+
 /// Voxels as they come in: as narrow as the stored type allows, widened to f32 at the first value that does not fit.
 enum Values {
     U8(Vec<u8>),
@@ -125,7 +141,7 @@ enum Values {
 }
 
 impl Values {
-    fn new(number: Number, scale: Option<(f64, f64)>, count: usize) -> Result<Self, ()> {
+    fn new(number: Number, scale: Option<(f64, f64)>, count: usize) -> Result<Self, NoMemory> {
         Ok(match (number, scale) {
             (Number::U8, None) => Self::U8(reserve(count)?),
             (number, _) if number.is_integer() => Self::I16(reserve(count)?),
@@ -133,7 +149,9 @@ impl Values {
         })
     }
 
-    fn push(&mut self, value: f64) {
+    /// # Errors
+    /// No memory for the wider type.
+    fn push(&mut self, value: f64) -> Result<(), NoMemory> {
         match self {
             Self::U8(values) => values.push(value as u8),
             Self::I16(values) => {
@@ -141,7 +159,7 @@ impl Values {
                 if f64::from(narrow) == value {
                     values.push(narrow);
                 } else {
-                    let mut wide: Vec<f32> = Vec::with_capacity(values.capacity());
+                    let mut wide: Vec<f32> = reserve(values.capacity())?;
                     wide.extend(values.iter().map(|&v| f32::from(v)));
                     wide.push(value as f32);
                     *self = Self::F32(wide);
@@ -149,6 +167,7 @@ impl Values {
             }
             Self::F32(values) => values.push(value as f32),
         }
+        Ok(())
     }
 
     fn into_voxels(self) -> Voxels {
@@ -160,8 +179,8 @@ impl Values {
     }
 }
 
-fn reserve<T>(count: usize) -> Result<Vec<T>, ()> {
+fn reserve<T>(count: usize) -> Result<Vec<T>, NoMemory> {
     let mut values = Vec::new();
-    values.try_reserve_exact(count).map_err(|_| ())?;
+    values.try_reserve_exact(count).map_err(|_| NoMemory)?;
     Ok(values)
 }

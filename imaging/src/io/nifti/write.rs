@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::header::{Fields, Version};
-use super::{GeometrySource, Image, geometry};
+use super::{GeometrySource, Image, extensions, geometry};
 use crate::volume::{Affine, Voxels};
 use nephron_compute::error::{Error, Result};
 
@@ -17,26 +17,27 @@ const ALIGNED: i64 = 2;
 /// Writes an image as .nii or .nii.gz, little-endian, unscaled, as uint8, int16 or float32 after its voxels.
 ///
 /// The codes of the file it comes from are kept. On another grid than the one that was read (cut, resampled, flipped) the
-/// qform moves along with the sform. A sform is added where the qform alone cannot say the geometry: axes not at right
+/// qform moves along with the sform. Extensions are kept. A sform is added where the qform alone cannot say the geometry: axes not at right
 /// angles, or a quaternion that f32 rounds too coarsely. NIfTI-2 where the input was, or where an axis is over 32767.
 ///
 /// # Errors
-/// [`Error::File`] for another extension or when writing fails; as [`crate::volume::Volume::validate`] for a volume that is not sound.
+/// [`Error::File`] for another extension or when writing fails.
 pub fn write(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let path = path.as_ref();
     let gzip = expect_name(path)?;
-    image.volume.validate()?;
     let (fields, version) = fields(image)?;
-    let header = fields.to_bytes(version, 8 * voxel_bytes(&image.volume.voxels));
+    let extensions = extensions::to_bytes(&image.header.extensions);
+    let header = fields.to_bytes(version, 8 * voxel_bytes(image.volume.voxels()), extensions.len());
+    let header = [header, extensions].concat();
     super::super::write_atomic(path, |out| {
         if gzip {
             let mut out = GzEncoder::new(out, Compression::fast());
             out.write_all(&header)?;
-            write_voxels(&mut out, &image.volume.voxels)?;
+            write_voxels(&mut out, image.volume.voxels())?;
             out.finish().map(|_| ())
         } else {
             out.write_all(&header)?;
-            write_voxels(out, &image.volume.voxels)
+            write_voxels(out, image.volume.voxels())
         }
     })
 }
@@ -56,14 +57,14 @@ pub fn expect_name(path: impl AsRef<Path>) -> Result<bool> {
 
 fn fields(image: &Image) -> Result<(Fields, Version)> {
     let (volume, header) = (&image.volume, &image.header);
-    let [d, h, w] = volume.shape;
+    let [d, h, w] = volume.shape();
     let shape = [w, h, d];
     let version = if shape.iter().any(|&n| n > i16::MAX as usize) { Version::Two } else { header.version };
-    let affine = volume.affine;
+    let affine = volume.affine();
     let spacing = affine.spacing();
     let mut fields = Fields {
         single: true,
-        datatype: match volume.voxels {
+        datatype: match volume.voxels() {
             Voxels::U8(_) => 2,
             Voxels::I16(_) => 4,
             Voxels::F32(_) => 16,

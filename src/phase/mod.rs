@@ -1,4 +1,9 @@
-//! The two vocabularies of the pipeline: contrast phases and tumour subtypes, in the order of its class vectors.
+//! The two vocabularies of the pipeline: contrast phases and tumour subtypes, in the order of its class vectors; and which
+//! phases of a patient there are.
+
+mod set;
+
+pub use set::PhaseSet;
 
 use std::fmt;
 use std::str::FromStr;

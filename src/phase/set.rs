@@ -1,0 +1,126 @@
+//! The phases of one patient, and what can be done with so many of them.
+
+use super::Phase;
+use crate::error::{Error, Result};
+
+/// The phases of one patient, each once, in the order they were given in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhaseSet(Vec<Phase>);
+
+impl PhaseSet {
+    /// Fewer phases than this cannot be aligned.
+    pub const LEAST_ALIGNED: usize = 2;
+    /// Fewer phases than this make no image for the classifier.
+    pub const LEAST_CLASSIFIED: usize = 3;
+
+    /// The set of these phases.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a phase that is there twice.
+    pub fn new(phases: impl IntoIterator<Item = Phase>) -> Result<Self> {
+        let mut set = Vec::new();
+        for phase in phases {
+            if set.contains(&phase) {
+                return Err(Error::Usage(format!("expected each phase once, found the {phase} phase twice")));
+            }
+            set.push(phase);
+        }
+        Ok(Self(set))
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// In the order they were given in.
+    pub fn iter(&self) -> impl Iterator<Item = Phase> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Is it one of them?
+    pub fn contains(&self, phase: Phase) -> bool {
+        self.0.contains(&phase)
+    }
+
+    /// Refuses a set of which nothing can be aligned.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for fewer than [`Self::LEAST_ALIGNED`].
+    pub fn ensure_alignable(&self) -> Result<()> {
+        if self.count() >= Self::LEAST_ALIGNED {
+            return Ok(());
+        }
+        Err(Error::Usage(format!("diagnose needs two to four phases, {} given", self.count())))
+    }
+
+    /// Are there enough to be classified?
+    pub fn is_classifiable(&self) -> bool {
+        self.count() >= Self::LEAST_CLASSIFIED
+    }
+
+    /// Refuses a set that cannot be classified.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for fewer than [`Self::LEAST_CLASSIFIED`].
+    pub fn ensure_classifiable(&self) -> Result<()> {
+        self.images().map(|_| ())
+    }
+
+    /// The phase that the others are moved onto: portal, without it arterial, without it delayed.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when none of the three is there.
+    pub fn reference(&self) -> Result<Phase> {
+        [Phase::Portal, Phase::Arterial, Phase::Delayed]
+            .into_iter()
+            .find(|p| self.contains(*p))
+            .ok_or_else(|| Error::Usage("alignment needs a portal, arterial or delayed phase to align to".into()))
+    }
+
+    /// The classifier's images, a phase a channel, in order of acquisition: the set itself when it has three; of four phases
+    /// (N, A, P), (N, A, D) and (N, P, D), each of which leaves out one contrast phase (Uhm et al. 2021).
+    ///
+    /// # Errors
+    /// As [`Self::ensure_classifiable`].
+    pub fn images(&self) -> Result<Vec<[Phase; 3]>> {
+        let mut sorted = self.0.clone();
+        sorted.sort();
+        match *sorted {
+            [a, b, c] => Ok(vec![[a, b, c]]),
+            [n, a, p, d] => Ok(vec![[n, a, p], [n, a, d], [n, p, d]]),
+            _ => Err(Error::Usage(format!("classification needs three or four phases, {} given", self.count()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Phase::{Arterial as A, Delayed as D, NonContrast as N, Portal as P};
+
+    #[test]
+    fn four_phases_leave_out_one_contrast_phase_each() {
+        let images = |phases: &[Phase]| PhaseSet::new(phases.iter().copied()).and_then(|set| set.images());
+        assert_eq!(images(&[P, D, N, A]).expect("four"), [[N, A, P], [N, A, D], [N, P, D]]);
+        assert_eq!(images(&[D, A, P]).expect("three"), [[A, P, D]]);
+        assert!(images(&[A, P]).is_err());
+        assert!(images(&[A, P, P]).is_err());
+    }
+
+    #[test]
+    fn what_a_set_is_good_for() {
+        let set = |phases: &[Phase]| PhaseSet::new(phases.iter().copied());
+        let message = set(&[D, P, D]).expect_err("twice").to_string();
+        assert_eq!(message, "expected each phase once, found the delayed phase twice");
+        let one = set(&[N]).expect("one");
+        assert_eq!(one.ensure_alignable().expect_err("one").to_string(), "diagnose needs two to four phases, 1 given");
+        assert!(one.reference().is_err() && !one.is_classifiable());
+        let two = set(&[D, N]).expect("two");
+        assert!(two.ensure_alignable().is_ok() && two.reference().expect("delayed") == D);
+        let message = two.ensure_classifiable().expect_err("two").to_string();
+        assert_eq!(message, "classification needs three or four phases, 2 given");
+        let three = set(&[D, A, N]).expect("three");
+        assert!(three.ensure_classifiable().is_ok() && three.reference().expect("arterial") == A);
+    }
+}

@@ -1,0 +1,86 @@
+//! The layout of a result folder, and what an earlier run has left there.
+//!
+//! `masks/` holds a mask for each phase on its own scan's grid, `aligned/` scans, masks and transforms on the reference's grid,
+//! `pictures/` overlays of each phase and of each lesion, beside `report.html` and, written last, `result.json`.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::phase::Phase;
+
+/// Where a diagnosis is, whole.
+pub(super) const RESULT: &str = "result.json";
+/// The same for a person.
+pub(super) const REPORT: &str = "report.html";
+/// The folders in it.
+pub(super) const FOLDERS: [&str; 3] = ["masks", "aligned", "pictures"];
+
+/// The files of one phase, relative to the result folder.
+pub(super) struct PhaseFiles {
+    /// The mask on the scan's own grid.
+    pub(super) mask: PathBuf,
+    /// The scan on the reference's grid.
+    pub(super) aligned: PathBuf,
+    /// The mask there.
+    pub(super) aligned_mask: PathBuf,
+    /// How it was moved, as ITK text.
+    pub(super) transform: PathBuf,
+    /// The slice where the reference has most tumour, and the one where it has most kidney.
+    pub(super) pictures: [PathBuf; 2],
+}
+
+impl PhaseFiles {
+    pub(super) fn of(phase: Phase) -> Self {
+        Self {
+            mask: format!("masks/{phase}_mask.nii.gz").into(),
+            aligned: format!("aligned/{phase}.nii.gz").into(),
+            aligned_mask: format!("aligned/{phase}_mask.nii.gz").into(),
+            transform: format!("aligned/{phase}.tfm").into(),
+            pictures: ["tumour", "kidney"].map(|name| format!("pictures/{phase}_{name}.png").into()),
+        }
+    }
+}
+
+/// Removes everything that an earlier `diagnose` has written to a folder, so that a run of fewer phases or one that is cut short
+/// leaves none of it beside its own. Files of other names stay, and so do those that this run was read from.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub(super) fn clear_diagnosis<'a>(folder: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    let mut old: Vec<PathBuf> = [RESULT, REPORT].map(PathBuf::from).to_vec();
+    for phase in Phase::ALL {
+        let PhaseFiles { mask, aligned, aligned_mask, transform, pictures } = PhaseFiles::of(phase);
+        old.extend([mask, aligned, aligned_mask, transform].into_iter().chain(pictures));
+    }
+    let inputs: Vec<PathBuf> = inputs.into_iter().filter_map(|input| input.canonicalize().ok()).collect();
+    let old = old.into_iter().map(|file| folder.join(file));
+    old.filter(|file| file.canonicalize().is_ok_and(|file| !inputs.contains(&file)))
+        .try_for_each(|file| remove(&file))?;
+    clear_lesions(folder)
+}
+
+/// Removes what an earlier `classify` has written to a folder: its result and the pictures of its lesions.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub fn clear_classification(folder: &Path) -> Result<()> {
+    remove(&folder.join(RESULT))?;
+    clear_lesions(folder)
+}
+
+fn clear_lesions(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder.join("pictures")).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("lesion") {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::file(path, format!("cannot be removed: {e}"))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,246 @@
+//! NIfTI beside a second reader, the nifti crate, wherever that is right; and header extensions.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::nifti::{InMemNiftiObject, NiftiObject, RandomAccessNiftiVolume, ReaderOptions};
+use nephron::io::nifti::{self, Extension, Image};
+use nephron::volume::{Affine, Grid, Volume, Voxels};
+use rand::Rng;
+use tempfile::tempdir;
+
+use crate::support::nifti_file::{NiftiFile, gzip};
+use crate::support::rng;
+
+/// Codes of every integer and float type and the bytes of an element.
+const TYPES: [(i16, usize); 10] =
+    [(2, 1), (256, 1), (4, 2), (512, 2), (8, 4), (768, 4), (1024, 8), (1280, 8), (16, 4), (64, 8)];
+
+fn ordered(mut bytes: Vec<u8>, big: bool) -> Vec<u8> {
+    if big {
+        bytes.reverse();
+    }
+    bytes
+}
+
+/// Drawn elements that f64 holds exactly.
+fn voxels(code: i16, size: usize, big: bool, count: usize) -> Vec<u8> {
+    let mut rng = rng();
+    let element = |_| {
+        let bytes = match code {
+            16 => rng.random_range(-1000.0f32..1000.0).to_le_bytes().to_vec(),
+            64 => rng.random_range(-1000.0f64..1000.0).to_le_bytes().to_vec(),
+            1024 => rng.random_range(-(1i64 << 40)..1 << 40).to_le_bytes().to_vec(),
+            1280 => rng.random_range(0u64..1 << 40).to_le_bytes().to_vec(),
+            _ => (0..size).map(|_| rng.random()).collect(),
+        };
+        ordered(bytes, big)
+    };
+    (0..count).flat_map(element).collect()
+}
+
+fn peer(path: &Path) -> InMemNiftiObject {
+    ReaderOptions::new().read_file(path).expect("a NIfTI-1 file")
+}
+
+/// Every type, both orders of bytes, with and without a scale, in one file (plain and zipped) and as a pair.
+#[test]
+fn a_second_reader_sees_the_same() {
+    let folder = tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let dim = [4u16, 3, 2];
+    for (code, size) in TYPES {
+        for big in [false, true] {
+            for scale in [[0.0, 0.0], [1.0, 0.0], [0.25, -3.0], [-2.0, 1024.0]] {
+                let voxels = voxels(code, size, big, 24);
+                let new = NiftiFile::new(&[4, 3, 2]);
+                let file = NiftiFile { datatype: code, big_endian: big, scale, voxels, ..new };
+                let pair = NiftiFile { magic: b"ni1\0".to_vec(), vox_offset: 0.0, ..file.clone() };
+                std::fs::write(at("pair.hdr"), pair.header()).expect("a header");
+                std::fs::write(at("pair.img"), &pair.voxels).expect("voxels");
+                let paths = [file.write(folder.path(), "a.nii"), file.write(folder.path(), "a.nii.gz"), at("pair.hdr")];
+                for path in paths {
+                    let (ours, its) = (nifti::read(&path).expect("a sound file"), peer(&path));
+                    let (header, values) = (its.header(), ours.volume.voxels().to_f32());
+                    assert_eq!(ours.header.byte_order == nephron::io::numbers::ByteOrder::Big, big);
+                    assert_eq!(header.dim().expect("axes"), dim);
+                    let affine = ours.volume.affine().0.map(|row| row.map(|v| v as f32));
+                    assert_eq!(affine, [header.srow_x, header.srow_y, header.srow_z]);
+                    for (n, ours) in values.iter().enumerate() {
+                        let (i, j, k) = (n as u16 % 4, n as u16 / 4 % 3, n as u16 / 12);
+                        // It scales what it has rounded to f64, in f64: so does this.
+                        let want = its.volume().get_f64(&[i, j, k]).expect("a voxel");
+                        assert_eq!(*ours, want as f32, "code {code}, big {big}, {scale:?}, {}", path.display());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is written, in every type that is written.
+#[test]
+fn a_second_reader_sees_what_was_written() {
+    let folder = tempdir().expect("a folder");
+    let affine = Affine([[-1.5, 0.0, 0.0, 10.0], [0.0, 0.0, 2.5, -20.0], [0.0, -0.5, 0.0, 30.0]]);
+    for voxels in [
+        Voxels::U8((0..24).map(|v| v * 10).collect::<Vec<u8>>().into()),
+        Voxels::I16((0..24).map(|v| v * 900 - 9000).collect::<Vec<i16>>().into()),
+        Voxels::F32((0..24).map(|v| v as f32 / 7.0).collect::<Vec<f32>>().into()),
+    ] {
+        for name in ["a.nii", "a.nii.gz"] {
+            let path = folder.path().join(name);
+            let volume = Volume::new([2, 3, 4], voxels.clone(), affine).expect("a volume");
+            nifti::write(&path, &Image::new(volume)).expect("written");
+            let its = peer(&path);
+            assert_eq!(
+                (its.header().srow_y, its.header().dim().expect("axes")),
+                ([0.0, 0.0, 2.5, -20.0], &[4, 3, 2][..])
+            );
+            for n in 0..24u16 {
+                let got = its.volume().get_f32(&[n % 4, n / 4 % 3, n / 12]).expect("a voxel");
+                assert_eq!(got, voxels.value(n.into()));
+            }
+        }
+    }
+}
+
+/// `file` with extensions behind its header, their sizes as given, and its voxels behind them.
+fn extended(mut file: NiftiFile, extensions: &[(i32, i32, &[u8])], room: usize) -> (NiftiFile, Vec<u8>) {
+    let mut bytes = vec![1, 0, 0, 0];
+    for (size, code, data) in extensions {
+        bytes.extend(ordered(size.to_le_bytes().to_vec(), file.big_endian));
+        bytes.extend(ordered(code.to_le_bytes().to_vec(), file.big_endian));
+        bytes.extend_from_slice(data);
+    }
+    bytes.resize(bytes.len() + room, 0);
+    if file.big_endian {
+        file.voxels.chunks_exact_mut(2).for_each(|word| word.reverse());
+    }
+    let header = if file.version == 1 { 348 } else { 540 };
+    file.vox_offset = (header + bytes.len()) as f64;
+    let whole = [file.header(), bytes, file.voxels.clone()].concat();
+    (file, whole)
+}
+
+fn written(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, if name.ends_with(".gz") { gzip(bytes) } else { bytes.to_vec() }).expect("a test file");
+    path
+}
+
+#[test]
+fn extensions_are_kept_from_input_to_output() {
+    let folder = tempdir().expect("a folder");
+    let (table, note) = (b"<CaretExtension><Label>kidney".as_slice(), b"a comment, 24 bytes long".as_slice());
+    let padded = [table, &[0; 11]].concat();
+    let want = [Extension { code: 0, data: padded.clone().into() }, Extension { code: 6, data: Arc::from(note) }];
+    for version in [1, 2] {
+        for big_endian in [false, true] {
+            for (name, room) in [("a.nii", 0), ("a.nii.gz", 64)] {
+                let file = NiftiFile { big_endian, ..NiftiFile::new(&[4, 3, 2]) };
+                let file = if version == 2 { file.version_2() } else { file };
+                let (_, bytes) = extended(file, &[(48, 0, &padded), (32, 6, note)], room);
+                let image = nifti::read(written(folder.path(), name, &bytes)).expect("a sound file");
+                assert_eq!((&image.header.extensions[..], image.warnings.len()), (&want[..], 0), "{name}");
+                assert_eq!(image.volume.voxels().to_f32()[23], 23.0);
+                // Onto another grid, and as a mask.
+                let grid = Grid::with_spacing(&image.volume, [2.0, 2.0, 3.0]).expect("a grid");
+                let coarse = Volume::new(grid.shape, Voxels::U8(vec![1; 12].into()), grid.affine).expect("a volume");
+                for (volume, out) in [(image.volume.clone(), "out.nii"), (coarse, "out.nii.gz")] {
+                    let path = folder.path().join(out);
+                    nifti::write(&path, &image.with_volume(volume.clone())).expect("written");
+                    let again = nifti::read(&path).expect("read back");
+                    assert_eq!((&again.header.extensions[..], again.warnings.len()), (&want[..], 0), "{out}");
+                    assert_eq!(again.volume.voxels(), volume.voxels());
+                    if version == 1 {
+                        let its = peer(&path);
+                        let seen: Vec<_> = its.extensions().iter().map(|e| (e.code(), e.data().as_slice())).collect();
+                        assert_eq!(seen, [(0, padded.as_slice()), (6, note)]);
+                        assert_eq!(its.header().vox_offset, 352.0 + 80.0);
+                    }
+                }
+            }
+        }
+    }
+    // An image that is moved onto another's grid takes along its own, not the other's.
+    let (_, bytes) = extended(NiftiFile::new(&[4, 3, 2]), &[(32, 6, note)], 0);
+    let moving = nifti::read(written(folder.path(), "moving.nii", &bytes)).expect("a sound file");
+    let fixed = nifti::read(NiftiFile::new(&[4, 3, 2]).write(folder.path(), "fixed.nii")).expect("a sound file");
+    let moved = moving.moved_to(&fixed, fixed.volume.clone());
+    assert_eq!((&moved.header.extensions[..], &moved.header.geometry), (&want[1..], &fixed.header.geometry));
+}
+
+/// In a pair they stand behind the header, up to the end of that file.
+#[test]
+fn extensions_of_a_pair_are_in_its_header() {
+    let folder = tempdir().expect("a folder");
+    let pair = NiftiFile { magic: b"ni1\0".to_vec(), ..NiftiFile::new(&[3, 2, 2]) };
+    let (_, bytes) = extended(NiftiFile { voxels: vec![], ..pair.clone() }, &[(16, 4, b"12345678")], 0);
+    let mut header = bytes;
+    header[108..112].fill(0); // vox_offset in the .img
+    written(folder.path(), "a.hdr", &header);
+    written(folder.path(), "a.img", &pair.voxels);
+    let image = nifti::read(folder.path().join("a.img")).expect("a sound pair");
+    assert_eq!(image.header.extensions, [Extension { code: 4, data: Arc::from(b"12345678".as_slice()) }]);
+    assert_eq!(image.volume.voxels().to_f32()[11], 11.0);
+}
+
+/// The image is read all the same; what is sound before the damage is kept.
+#[test]
+fn damaged_extensions_are_left_out_and_said() {
+    let folder = tempdir().expect("a folder");
+    let good = b"12345678".as_slice();
+    for size in [0, -1, 7, i32::MIN, i32::MAX, 1000, 17] {
+        for big_endian in [false, true] {
+            let file = NiftiFile { big_endian, ..NiftiFile::new(&[3, 2, 2]) };
+            let (_, bytes) = extended(file, &[(16, 4, good), (size, 6, good)], 0);
+            let image = nifti::read(written(folder.path(), "a.nii", &bytes)).expect("an image");
+            assert_eq!(image.volume.voxels().to_f32()[11], 11.0);
+            assert_eq!(image.header.extensions.len(), 1, "{size}");
+            let said = format!("header extension 2 claims {size} bytes");
+            assert!(image.warnings.iter().any(|w| w.contains(&said)), "{size}: {:?}", image.warnings);
+        }
+    }
+    // More than anyone needs: skipped without a copy.
+    let (_, bytes) = extended(NiftiFile::new(&[3, 2, 2]), &[(16, 4, good)], (16 << 20) + 16);
+    let image = nifti::read(written(folder.path(), "a.nii.gz", &bytes)).expect("an image");
+    assert!(image.header.extensions.is_empty() && image.warnings.iter().any(|w| w.contains("16777216 bytes")));
+    assert_eq!(image.volume.voxels().to_f32()[11], 11.0);
+    // Cut inside: the voxels are missing, which is said as ever.
+    let (_, bytes) = extended(NiftiFile::new(&[3, 2, 2]), &[(16, 4, good)], 0);
+    for keep in [349, 352, 355, 365] {
+        let message = nifti::read(written(folder.path(), "a.nii", &bytes[..keep])).expect_err("cut").to_string();
+        assert!(message.contains("cut short") && message.contains("before its voxels"), "{keep}: {message}");
+    }
+}
+
+/// Any damage to extensions is an error or an image, never a panic or a long wait, and what is read can be written.
+#[test]
+fn extensions_with_random_damage() {
+    let folder = tempdir().expect("a folder");
+    let mut rng = rng();
+    for round in 0..300 {
+        let file = NiftiFile { big_endian: round % 2 == 0, ..NiftiFile::new(&[3, 2, 2]) };
+        let file = if round % 3 == 0 { file.version_2() } else { file };
+        let header = if round % 3 == 0 { 540 } else { 348 };
+        let (_, mut bytes) = extended(file, &[(32, 0, &[7; 24]), (16, 4, &[9; 8])], 16);
+        for _ in 0..rng.random_range(1..8) {
+            let at = rng.random_range(header..header + 68);
+            bytes[at] = rng.random();
+        }
+        bytes.truncate(if round % 5 == 0 { rng.random_range(header..bytes.len()) } else { bytes.len() });
+        let name = if round % 2 == 0 { "a.nii" } else { "a.nii.gz" };
+        if let Ok(image) = nifti::read(written(folder.path(), name, &bytes)) {
+            assert_eq!(image.volume.voxels().to_f32()[11], 11.0);
+            let path = folder.path().join("out.nii");
+            nifti::write(&path, &image).expect("written");
+            let again = nifti::read(&path).expect("read back");
+            // Each is filled up to a multiple of 16 bytes.
+            let sizes = |image: &Image| {
+                image.header.extensions.iter().map(|e| (e.data.len() + 8).div_ceil(16)).collect::<Vec<_>>()
+            };
+            assert_eq!((sizes(&again), again.warnings.len()), (sizes(&image), 0));
+        }
+    }
+}
