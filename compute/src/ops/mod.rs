@@ -20,6 +20,7 @@ pub mod norm;
 pub mod pool;
 pub mod resample;
 mod sampling;
+mod simd;
 pub mod softmax;
 pub mod span;
 pub mod tile;

@@ -25,7 +25,7 @@ fn leaky_relu_agrees_with_the_reference() {
 }
 
 #[test]
-fn relu_keeps_nan_and_drops_minus_infinity() {
+fn relu_keeps_nan_and_drops_minus_infinity_also_as_a_leaky_relu_of_slope_0() {
     let data = [f32::NAN, f32::NEG_INFINITY, f32::INFINITY, -0.0, -2.5, 3.5];
     let want = reference::relu(&f64s(&data));
     let magnitude = vec![0.0; want.len()];
@@ -33,6 +33,8 @@ fn relu_keeps_nan_and_drops_minus_infinity() {
         for dtype in float_types(device) {
             let y = ops::relu(&tensor(device, [1, 1, 1, 2, 3], dtype, &data)).expect("relu");
             assert_close("relu", &y, &want, &magnitude, 0);
+            let y = ops::leaky_relu(&tensor(device, [1, 1, 1, 2, 3], dtype, &data), 0.0).expect("leaky_relu");
+            assert_close("leaky_relu of slope 0", &y, &want, &magnitude, 0);
         }
     }
 }

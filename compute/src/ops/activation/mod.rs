@@ -13,7 +13,8 @@ use crate::device::gpu::with_client;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// y = x for x > 0, slope * x otherwise; any shape, NaN stays NaN. As PyTorch's `leaky_relu`.
+/// y = x for x > 0, slope * x otherwise; any shape, NaN stays NaN. As PyTorch's `leaky_relu`, but for a slope of 0, which is
+/// [`relu`]: minus infinity gives 0, where PyTorch's product gives NaN.
 ///
 /// # Errors
 /// A dtype that is not a float type; a device that fails.
@@ -40,7 +41,7 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
     let _span = op_span!("relu", &[x]);
     expect_float("relu", x)?;
     match x.device() {
-        Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::relu(x.host_floats()?))),
+        Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::leaky_relu(x.host_floats()?, 0.0))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
             let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;

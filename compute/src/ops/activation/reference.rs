@@ -1,7 +1,10 @@
 //! Activations in f64, element by element.
 
-/// y = x for x > 0, slope * x otherwise.
+/// y = x for x > 0, slope * x otherwise; the ReLU for a slope of 0.
 pub fn leaky_relu(x: &[f64], slope: f64) -> Vec<f64> {
+    if slope == 0.0 {
+        return relu(x);
+    }
     x.iter().map(|&x| if x > 0.0 { x } else { slope * x }).collect()
 }
 

@@ -3,10 +3,10 @@
 
 use super::ConvTranspose3dProblem;
 use crate::memory::Buffer;
-use crate::ops::conv3d::cpu::gather::{Axis, AxisSpec, Gather};
 use crate::ops::conv3d::cpu::indirect_gemm::{Phase, multiply};
-use crate::ops::conv3d::cpu::lanes::Isa;
-use crate::ops::conv3d::cpu::panels::{Channels, Panels, WeightOrder, Weights};
+use crate::ops::conv3d::cpu::indirection::{Axis, AxisSpec, Indirection};
+use crate::ops::conv3d::cpu::packed_weights::{Channels, PackedWeights, WeightOrder, Weights};
+use crate::ops::simd::Isa;
 
 /// The weights of each phase, packed for this machine.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(in crate::ops) struct Packed {
     kernel: [usize; 3],
     /// Which taps take part follows from these and the kernel.
     placement: [[usize; 3]; 3],
-    phases: Vec<Panels>,
+    phases: Vec<PackedWeights>,
 }
 
 /// `w` [ci, kd, kh, kw, co / groups].
@@ -24,7 +24,7 @@ pub(in crate::ops) fn pack(problem: &ConvTranspose3dProblem, w: &[f32]) -> Packe
         let rows = z.taps.iter().flat_map(|tz| v.taps.iter().map(move |ty| (tz * kh + ty) * kw));
         let taps: Vec<usize> = rows.flat_map(|row| u.taps.iter().map(move |tx| row + tx)).collect();
         let weights = Weights { data: w, order: WeightOrder::OutputInnermost, all_taps: kd * kh * kw, taps: &taps };
-        Panels::pack(isa(problem), channels(problem), &weights)
+        PackedWeights::pack(isa(problem), channels(problem), &weights)
     };
     let phases = combined(&axes(problem)).map(pack).collect();
     Packed { kernel: kernel(problem), placement: placement(problem), phases }
@@ -49,8 +49,8 @@ pub(in crate::ops) fn conv_transpose3d(
     let phases: Vec<_> = combined(&axes)
         .zip(&packed.phases)
         .map(|(axes, weights)| {
-            let gather = Gather::new(axes, problem.input_shape(), problem.output_shape());
-            Phase { gather, weights }
+            let indirection = Indirection::new(axes, problem.input_shape(), problem.output_shape());
+            Phase { indirection, weights }
         })
         .collect();
     let mut y = Buffer::unwritten(problem.output_shape().iter().product());

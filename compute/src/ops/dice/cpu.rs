@@ -4,66 +4,157 @@
 use rayon::prelude::*;
 
 use super::{DiceProblem, Entropy, Sums};
+use crate::ops::simd::{F32Vector, F64_LANES, F64Vector, Isa, Kernel, Simd, repeat_to_fill_vectors};
 
-/// Voxels a task.
+/// Voxels of a task.
 const BLOCK: usize = 1 << 14;
-/// Values that one step of the inner loop takes at least: a few vector registers.
-const LANES: usize = 16;
-
-/// Channels repeated until they fill a few vectors: lane j belongs to channel j % c, so loops over lanes vectorise
-/// whatever c is.
-fn lanes(channels: usize) -> usize {
-    channels * LANES.div_ceil(channels)
-}
+/// Partial sums that one step of the inner loop adds to at least: a few vectors.
+const PARTS: usize = 16;
 
 /// I, P and G of every (sample, channel).
 pub(super) fn sums(problem: &DiceProblem, p: &[f32], g: &[f32]) -> Vec<Sums> {
+    sums_with(Isa::widest(), problem, p, g)
+}
+
+fn sums_with(isa: Isa, problem: &DiceProblem, p: &[f32], g: &[f32]) -> Vec<Sums> {
     let c = problem.channels;
-    let width = lanes(c);
+    // Channels repeated until they fill a few vectors: partial sum j is of channel j % c, so whole vectors are added
+    // whatever c is. The same on every instruction set, and with it the order of the sums.
+    let width = c * PARTS.div_ceil(c);
     per_sample(problem, |range| {
         let (p, g) = (&p[range.start * c..range.end * c], &g[range.start * c..range.end * c]);
-        let mut lanes = vec![0.0f64; 3 * width];
-        let (intersection, rest) = lanes.split_at_mut(width);
-        let (sum_p, sum_g) = rest.split_at_mut(width);
-        for (p, g) in p.chunks(width).zip(g.chunks(width)) {
-            for ((((p, g), i), sp), sg) in
-                p.iter().zip(g).zip(intersection.iter_mut()).zip(sum_p.iter_mut()).zip(sum_g.iter_mut())
-            {
-                let (p, g) = (f64::from(*p), f64::from(*g));
-                *i += p * g;
-                *sp += p;
-                *sg += g;
-            }
-        }
+        let mut parts = vec![0.0f64; 3 * width];
+        isa.run(AddUp { p, g, width, parts: &mut parts });
         let mut out = vec![Sums::default(); c];
-        for lane in 0..width {
-            let sums = &mut out[lane % c];
-            sums.intersection += intersection[lane];
-            sums.p += sum_p[lane];
-            sums.g += sum_g[lane];
+        for part in 0..width {
+            let sums = &mut out[part % c];
+            sums.intersection += parts[part];
+            sums.p += parts[width + part];
+            sums.g += parts[2 * width + part];
         }
         (out, Entropy::default())
     })
     .0
 }
 
+/// The partial sums of some voxels.
+struct AddUp<'a> {
+    p: &'a [f32],
+    /// As long as `p`.
+    g: &'a [f32],
+    width: usize,
+    /// Of p g, p and g: three rows of `width` zeros.
+    parts: &'a mut [f64],
+}
+
+impl Kernel for AddUp<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let width = self.width;
+        let (intersection, rest) = self.parts.split_at_mut(width);
+        let (sum_p, sum_g) = rest.split_at_mut(width);
+        // Voxels that fill the width, in tiles whose sums stay in registers; then what is left, one by one.
+        let whole = self.p.len() - self.p.len() % width;
+        let (p, p_rest) = self.p.split_at(whole);
+        let (g, g_rest) = self.g.split_at(whole);
+        let mut first = 0;
+        while first + PARTS <= width {
+            let own = first..first + PARTS;
+            let sums = [&mut intersection[own.clone()], &mut sum_p[own.clone()], &mut sum_g[own]];
+            add_tile::<S, { PARTS / F64_LANES }>(simd, p, g, width, first, sums);
+            first += PARTS;
+        }
+        while first + F64_LANES <= width {
+            let own = first..first + F64_LANES;
+            let sums = [&mut intersection[own.clone()], &mut sum_p[own.clone()], &mut sum_g[own]];
+            add_tile::<S, 1>(simd, p, g, width, first, sums);
+            first += F64_LANES;
+        }
+        if first < width {
+            for (p, g) in p.chunks_exact(width).zip(g.chunks_exact(width)) {
+                for part in first..width {
+                    let (p, g) = (f64::from(p[part]), f64::from(g[part]));
+                    intersection[part] += p * g;
+                    sum_p[part] += p;
+                    sum_g[part] += g;
+                }
+            }
+        }
+        for (part, (p, g)) in p_rest.iter().zip(g_rest).enumerate() {
+            let (p, g) = (f64::from(*p), f64::from(*g));
+            intersection[part] += p * g;
+            sum_p[part] += p;
+            sum_g[part] += g;
+        }
+    }
+}
+
+/// Writes `N` vectors of partial sums, from `first` on, of all rows of `width` values.
+#[inline(always)]
+fn add_tile<S: Simd, const N: usize>(simd: S, p: &[f32], g: &[f32], width: usize, first: usize, sums: [&mut [f64]; 3]) {
+    let mut totals = [[simd.splat_f64(0.0); N]; 3];
+    for (p, g) in p.chunks_exact(width).zip(g.chunks_exact(width)) {
+        for i in 0..N {
+            let at = first + i * F64_LANES;
+            let (p, g) = (simd.widen(&p[at..]), simd.widen(&g[at..]));
+            totals[0][i] = totals[0][i].add(p.mul(g));
+            totals[1][i] = totals[1][i].add(p);
+            totals[2][i] = totals[2][i].add(g);
+        }
+    }
+    for (sums, totals) in sums.into_iter().zip(totals) {
+        for (i, total) in totals.into_iter().enumerate() {
+            total.store(&mut sums[i * F64_LANES..]);
+        }
+    }
+}
+
 /// dp = a g + b.
 pub(super) fn gradient(problem: &DiceProblem, g: &[f32], coefficients: &[[f32; 2]]) -> Vec<f32> {
-    let (c, width) = (problem.channels, lanes(problem.channels));
+    gradient_with(Isa::widest(), problem, g, coefficients)
+}
+
+fn gradient_with(isa: Isa, problem: &DiceProblem, g: &[f32], coefficients: &[[f32; 2]]) -> Vec<f32> {
+    let c = problem.channels;
     let mut dp = vec![0.0f32; g.len()];
     for (sample, (dp, g)) in dp.chunks_mut(problem.voxels * c).zip(g.chunks(problem.voxels * c)).enumerate() {
         let own = &coefficients[sample * c..][..c];
-        let a: Vec<f32> = (0..width).map(|lane| own[lane % c][0]).collect();
-        let b: Vec<f32> = (0..width).map(|lane| own[lane % c][1]).collect();
-        dp.par_chunks_mut(width * BLOCK / LANES).zip(g.par_chunks(width * BLOCK / LANES)).for_each(|(dp, g)| {
-            for (dp, g) in dp.chunks_mut(width).zip(g.chunks(width)) {
-                for (((dp, g), a), b) in dp.iter_mut().zip(g).zip(&a).zip(&b) {
-                    *dp = a * g + b;
-                }
-            }
-        });
+        let [a, b] = [0, 1].map(|i| repeat_to_fill_vectors(&own.iter().map(|q| q[i]).collect::<Vec<_>>()));
+        let task = a.len() * BLOCK.div_ceil(a.len());
+        dp.par_chunks_mut(task).zip(g.par_chunks(task)).for_each(|(dp, g)| isa.run(Linear { g, a: &a, b: &b, dp }));
     }
     dp
+}
+
+/// dp = a g + b of some voxels.
+struct Linear<'a> {
+    g: &'a [f32],
+    /// Per channel, repeated to fill vectors.
+    a: &'a [f32],
+    /// As `a`.
+    b: &'a [f32],
+    /// As long as `g`.
+    dp: &'a mut [f32],
+}
+
+impl Kernel for Linear<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let lanes = S::F32::LANES;
+        for (dp, g) in self.dp.chunks_mut(self.a.len()).zip(self.g.chunks(self.a.len())) {
+            // The last row may be shorter than the repeated channels.
+            let [a, b] = [self.a, self.b].map(|values| &values[..g.len()]);
+            let whole = g.len() - g.len() % lanes;
+            for first in (0..whole).step_by(lanes) {
+                let product = simd.load(&a[first..]).mul(simd.load(&g[first..]));
+                product.add(simd.load(&b[first..])).store(&mut dp[first..]);
+            }
+            if whole < g.len() {
+                let product = simd.load_partial(&a[whole..]).mul(simd.load_partial(&g[whole..]));
+                product.add(simd.load_partial(&b[whole..])).store_partial(&mut dp[whole..]);
+            }
+        }
+    }
 }
 
 /// I, P and G of every (sample, channel) of the softmax against the labels, and the cross-entropy.
@@ -159,4 +250,37 @@ fn per_sample(
         entropy.bad_labels += part_entropy.bad_labels;
     }
     (sums, entropy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole numbers, so that every order of the sums is exact.
+    #[test]
+    fn every_instruction_set_sums_exactly() {
+        let numbers = |len: usize, salt: usize| -> Vec<f32> {
+            (0..len).map(|i| ((i + salt).wrapping_mul(2_654_435_761) >> 11 & 7) as f32 - 3.0).collect()
+        };
+        for (samples, channels, voxels) in [(1, 1, 1), (2, 1, 1000), (1, 2, 37), (2, 3, 401), (1, 5, 77), (1, 13, 50)] {
+            let shape = [samples, channels, 1, 1, voxels];
+            let problem = DiceProblem { samples, channels, voxels, shape, smooth: 0.0 };
+            let len = samples * channels * voxels;
+            let (p, g) = (numbers(len, 1), numbers(len, 2));
+            let mut want = vec![Sums::default(); samples * channels];
+            for (i, (p, g)) in p.iter().zip(&g).enumerate() {
+                let sums = &mut want[i / (voxels * channels) * channels + i % channels];
+                let (p, g) = (f64::from(*p), f64::from(*g));
+                *sums = Sums { intersection: sums.intersection + p * g, p: sums.p + p, g: sums.g + g };
+            }
+            let coefficients: Vec<_> = (0..samples * channels).map(|i| [i as f32 - 2.0, 3.0 - i as f32]).collect();
+            for isa in Isa::available() {
+                assert_eq!(sums_with(isa, &problem, &p, &g), want, "{isa:?} {shape:?}");
+                for (i, dp) in gradient_with(isa, &problem, &g, &coefficients).iter().enumerate() {
+                    let [a, b] = coefficients[i / (voxels * channels) * channels + i % channels];
+                    assert_eq!(*dp, a * g[i] + b, "{isa:?} {shape:?}: {i}");
+                }
+            }
+        }
+    }
 }

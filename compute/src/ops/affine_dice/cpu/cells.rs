@@ -1,16 +1,16 @@
-//! What the sweep knows of a mask beforehand: its counts and box, a code a cell, a code a brick.
+//! What the sweep computes of a mask beforehand: its counts and box, a code per cell, a code per brick.
 
 use rayon::prelude::*;
 
-use super::doubles::MARGIN;
 use crate::ops::affine_dice::{Bounds, Channels, MAX_CHANNELS, Stats};
+use crate::ops::simd::{CodeTable, Codes};
 
 /// Cells along each edge of a brick.
 pub(super) const BRICK: usize = 8;
 /// The brick's cells differ, or have surface.
 pub(super) const MIXED: u8 = 0xff;
 
-/// Of each voxel, which channels it is in: bit c for channel c.
+/// The channels of each voxel: bit c for channel c.
 pub(in crate::ops::affine_dice) fn members(labels: &[u8], channels: &Channels) -> Vec<u8> {
     let table = channels.table();
     labels.par_iter().with_min_len(1 << 14).map(|&label| table[usize::from(label)]).collect()
@@ -48,12 +48,10 @@ pub(super) const fn code_bits(channels: usize) -> u32 {
 /// The moving mask as the sweep sees it.
 #[derive(Debug)]
 pub(in crate::ops::affine_dice) struct Cells {
-    /// [`MARGIN`] codes that mean nothing, then a code a cell, x fastest, and again the margin; a code is in a word for
-    /// up to two channels and two for more: bit k of byte c says whether corner (k & 1, k >> 1 & 1, k >> 2) is in
-    /// channel c. Cells are those of [`Bounds::cells`].
-    codes: Vec<u16>,
-    words: usize,
-    /// Of each brick which channels it is inside of, bit c, if all its cells are inside or outside; or [`MIXED`].
+    /// A code per cell, x fastest, of one word for up to two channels and of two for more: bit k of byte c says whether
+    /// corner (k & 1, k >> 1 & 1, k >> 2) is in channel c. Cells are those of [`Bounds::cells`].
+    codes: Codes,
+    /// The channels that all cells of a brick are inside of (bit c), if each channel has all or none; or [`MIXED`].
     pub bricks: Vec<u8>,
     /// Cells and bricks along each axis.
     pub counts: [usize; 3],
@@ -61,11 +59,10 @@ pub(in crate::ops::affine_dice) struct Cells {
 }
 
 impl Cells {
-    /// Of a map of [`members`] of `channels` channels.
+    /// The cells of a map of [`members`] with `channels` channels.
     pub fn new(members: &[u8], size: [usize; 3], bounds: &Bounds, channels: usize) -> Self {
         let all = codes(members, size, bounds, channels);
-        let words = channels.div_ceil(2);
-        let codes = &all[words * MARGIN..];
+        let (words, codes) = (all.words(), all.values());
         let counts @ [nx, ny, nz] = bounds.cells();
         let brick_counts @ [bx, by, bz] = counts.map(|n| n.div_ceil(BRICK));
         let along = |brick: usize, n: usize| brick * BRICK..((brick + 1) * BRICK).min(n);
@@ -81,12 +78,15 @@ impl Cells {
                 if same { constant(corners.take(channels)) } else { MIXED }
             })
             .collect();
-        Self { codes: all, words, bricks, counts, brick_counts }
+        Self { codes: all, bricks, counts, brick_counts }
     }
 
-    /// The first code; before it and behind the last lie [`MARGIN`] more.
-    pub fn codes(&self) -> *const u16 {
-        self.codes[self.words * MARGIN..].as_ptr()
+    /// The codes, of `WORDS` words each: one for up to two channels, else two.
+    ///
+    /// # Panics
+    /// If the number of words is another.
+    pub fn codes<const WORDS: usize>(&self) -> CodeTable<'_, WORDS> {
+        self.codes.table()
     }
 }
 
@@ -103,13 +103,13 @@ fn constant(corners: impl Iterator<Item = u8>) -> u8 {
     inside
 }
 
-fn codes(members: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds, channels: usize) -> Vec<u16> {
+fn codes(members: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds, channels: usize) -> Codes {
     let words = channels.div_ceil(2);
     let [nx, ny, nz] = bounds.cells();
-    let mut cells = vec![0u16; words * (nx * ny * nz + 2 * MARGIN)];
+    let mut codes = Codes::new(nx * ny * nz, words);
     // A voxel's bit in each of its word's bytes.
     let spread = |bits: u8| u16::from(bits & 1) | u16::from(bits >> 1 & 1) << 8;
-    cells[words * MARGIN..][..words * nx * ny * nz].par_chunks_mut(words * nx).enumerate().for_each(|(row, cells)| {
+    codes.values_mut().par_chunks_mut(words * nx).enumerate().for_each(|(row, cells)| {
         let (y, z) = (row % ny + bounds.low[1], row / ny + bounds.low[2]);
         for line in 0..4 {
             // Counted from 1, so that the voxel before the first needs no sign.
@@ -128,5 +128,5 @@ fn codes(members: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds, channels: usize
             }
         }
     });
-    cells
+    codes
 }

@@ -1,25 +1,21 @@
-//! The sweep on the CPU. Bricks of cells that are all empty or all inside are crossed in one go, the rest
-//! [`LANES`](doubles::LANES) voxels at once. Blocks of rows run in parallel and are added in their own order, so that
-//! the number of threads does not change a bit.
+//! The sweep on the CPU. Bricks of cells that are all empty or all inside are crossed in one step, the rest in groups of
+//! [`F64_LANES`] voxels. Blocks of rows run in parallel and are added in their own order, so that the number of threads
+//! does not change a bit.
 
-#[cfg(target_arch = "x86_64")]
-mod avx512;
+mod batch;
 mod cells;
-mod chunk;
-mod doubles;
-mod portable;
 
 use rayon::prelude::*;
 
 use super::geometry::Limits;
 use super::{ChannelSums, Matrix};
 use crate::ops::grid_sample::PaddingMode;
+use crate::ops::simd::{F64_LANES, Isa, Kernel, Simd};
+use batch::{Batch, Sums};
 use cells::{BRICK, MIXED};
 pub(super) use cells::{Cells, members, stats};
-use chunk::{Chunk, Sums};
-use doubles::{Body, Doubles, Isa, LANES};
 
-/// Rows a task.
+/// Rows of a task.
 const ROWS: usize = 16;
 
 /// What a sweep reads; its matrix maps to cells.
@@ -40,9 +36,9 @@ struct Block<'a, const BORDER: bool, const K: usize> {
     sums: &'a mut Option<[ChannelSums; K]>,
 }
 
-impl<const BORDER: bool, const K: usize> Body for Block<'_, BORDER, K> {
+impl<const BORDER: bool, const K: usize> Kernel for Block<'_, BORDER, K> {
     #[inline(always)]
-    unsafe fn run<D: Doubles>(self) {
+    fn run<S: Simd>(self, simd: S) {
         let Self { sweep, matrix, rows, sums } = self;
         let [width, height, _] = sweep.size;
         for row in rows {
@@ -52,14 +48,19 @@ impl<const BORDER: bool, const K: usize> Body for Block<'_, BORDER, K> {
             if !range.is_empty() {
                 let line = Line { start, step: matrix.map(|m| m[0]), members: &sweep.fixed[row * width..][..width] };
                 let sums = sums.get_or_insert([ChannelSums::default(); K]);
-                // SAFETY: the caller's promise.
-                unsafe { sweep.row::<D, BORDER, K>(&line, range, [y as f64, z as f64], sums) };
+                let at = [y as f64, z as f64];
+                // A code's words follow from the channels, but not in the eyes of the compiler.
+                if K <= 2 {
+                    sweep.row::<S, BORDER, K, 1>(simd, &line, range, at, sums);
+                } else {
+                    sweep.row::<S, BORDER, K, 2>(simd, &line, range, at, sums);
+                }
             }
         }
     }
 }
 
-/// A row of the fixed grid: where its voxels land, and which channels they are in.
+/// A row of the fixed grid: where its voxels sample the moving mask, and which channels they are in.
 struct Line<'a> {
     /// Position of voxel 0, in cells.
     start: [f64; 3],
@@ -78,7 +79,7 @@ impl Sweep<'_> {
     }
 
     fn padded<const BORDER: bool>(&self, channels: usize, matrix: &Matrix) -> Vec<ChannelSums> {
-        let isa = Isa::best();
+        let isa = Isa::widest();
         match channels {
             1 => self.sums::<BORDER, 1>(isa, matrix).into(),
             2 => self.sums::<BORDER, 2>(isa, matrix).into(),
@@ -126,8 +127,9 @@ impl Sweep<'_> {
         if low < high { low as usize..high as usize } else { 0..0 }
     }
 
-    /// Those of them that surely lie inside the cells, and where border padding does not hold them.
-    fn sure<const BORDER: bool>(&self, line: &Line<'_>, range: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+    /// Voxels of `range` that need no test of bounds or padding: surely inside the cells, and not clamped by border
+    /// padding.
+    fn interior<const BORDER: bool>(&self, line: &Line<'_>, range: &std::ops::Range<usize>) -> std::ops::Range<usize> {
         let (mut first, mut last) = (range.start as f64, range.end as f64 - 1.0);
         let mut limits = [[0.0; 2]; 3];
         for (r, limits) in limits.iter_mut().enumerate() {
@@ -156,28 +158,28 @@ impl Sweep<'_> {
         if first <= last && holds(first) && holds(last) { first as usize..last as usize + 1 } else { 0..0 }
     }
 
-    /// # Safety
-    /// As all of `D`.
+    /// Adds the voxels `range` of the row at (y, z) to `sums`.
     #[inline(always)]
-    unsafe fn row<D: Doubles, const BORDER: bool, const K: usize>(
+    fn row<S: Simd, const BORDER: bool, const K: usize, const WORDS: usize>(
         &self,
+        simd: S,
         line: &Line<'_>,
         range: std::ops::Range<usize>,
         [y, z]: [f64; 2],
         sums: &mut [ChannelSums; K],
     ) {
-        // Voxels crossed in one go, all of them and those of the fixed mask.
+        // Voxels crossed in one step, all of them and those of the fixed mask.
         let mut constant = [[0usize; 2]; K];
-        // SAFETY: the caller's promise.
-        let (mut chunk, mut row) = unsafe { (Chunk::<D>::new(self, line), [Sums::<D>::zero(); K]) };
-        let sure = self.sure::<BORDER>(line, &range);
+        let (codes, bits) = (self.cells.codes::<WORDS>(), cells::code_bits(K));
+        let (mut batch, mut row) = (Batch::new(simd, self, line), [Sums::zero(simd); K]);
+        let interior = self.interior::<BORDER>(line, &range);
         let mut next = range.start;
-        // Looking a brick up takes a third of the time of landing there, so only where the last cells were all the
+        // Looking up a brick takes a third of the time of sampling a group, so only where the last cells were all the
         // same.
-        let mut hopeful = true;
+        let mut try_uniform_brick = true;
         while next < range.end {
             let x = next;
-            if hopeful && let Some((inside, steps)) = self.uniform::<BORDER>(line, x) {
+            if try_uniform_brick && let Some((inside, steps)) = self.uniform::<BORDER>(line, x) {
                 next = (x + 1).saturating_add(steps).min(range.end);
                 for (channel, constant) in constant.iter_mut().enumerate() {
                     if inside >> channel & 1 == 1 {
@@ -187,31 +189,26 @@ impl Sweep<'_> {
                 }
                 continue;
             }
-            next = (x + LANES).min(range.end);
-            // SAFETY: the caller's promise, and what `sure` says.
-            unsafe {
-                hopeful = if sure.start <= x && x + LANES <= sure.end {
-                    chunk.land::<BORDER, true, K>(self, line, x..next)
-                } else {
-                    chunk.land::<BORDER, false, K>(self, line, x..next)
-                };
-                if chunk.is_full() {
-                    chunk.add_to(&mut row);
-                }
+            next = (x + F64_LANES).min(range.end);
+            try_uniform_brick = if interior.start <= x && x + F64_LANES <= interior.end {
+                batch.sample_group::<BORDER, true, WORDS>(codes, bits, line, x..next)
+            } else {
+                batch.sample_group::<BORDER, false, WORDS>(codes, bits, line, x..next)
+            };
+            if batch.is_full() {
+                batch.add_to(&mut row);
             }
         }
-        // SAFETY: the caller's promise.
-        unsafe { chunk.add_to(&mut row) };
+        batch.add_to(&mut row);
         for ((sum, row), constant) in sums.iter_mut().zip(&row).zip(constant) {
             sum.p += constant[0] as f64;
             sum.intersection += constant[1] as f64;
-            // SAFETY: the caller's promise.
-            unsafe { row.finish([y, z], sum) };
+            row.finish([y, z], sum);
         }
     }
 
-    /// Where voxel `x` lies in a brick of cells that are all inside or outside of each channel: which channels, and how
-    /// many more voxels surely do.
+    /// If voxel `x` samples a brick whose cells are all inside or all outside of each channel: the channels it is inside
+    /// of, and how many voxels behind it surely sample that brick too.
     #[inline(always)]
     fn uniform<const BORDER: bool>(&self, line: &Line<'_>, x: usize) -> Option<(u8, usize)> {
         let [bx, by, _] = self.cells.brick_counts;
@@ -275,7 +272,7 @@ mod tests {
     fn agree<const BORDER: bool, const K: usize>() {
         for matrix in &MATRICES {
             let plain = Isa::available().last().expect("plain code runs anywhere");
-            if plain == Isa::best() {
+            if plain == Isa::widest() {
                 eprintln!("SKIPPED: only plain code runs here, there is nothing to compare it with");
             }
             let want: [ChannelSums; K] = sweep::<BORDER, K>(plain, matrix);

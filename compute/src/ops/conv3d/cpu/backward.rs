@@ -6,10 +6,10 @@
 
 use rayon::prelude::*;
 
-use super::gather::{Block, Gather, table};
 use super::indirect_gemm::TASKS_PER_THREAD;
-use super::lanes::{Isa, Lanes, Vectorised};
-use super::panels::Channels;
+use super::indirection::{Block, Indirection, table};
+use super::packed_weights::Channels;
+use crate::ops::simd::{F32Vector, Isa, Kernel, Simd};
 
 /// Outputs whose pointers are worked out together.
 const ROWS: usize = 6;
@@ -26,24 +26,24 @@ const INPUTS: usize = 4;
 pub(in crate::ops) fn weight_gradient(
     isa: Isa,
     channels: Channels,
-    gather: &Gather,
+    indirection: &Indirection,
     x: &[f32],
     dy: &[f32],
 ) -> Vec<f32> {
     let Channels { groups, ci, co } = channels;
-    let (lanes, k) = (isa.lanes(), gather.taps() * ci);
+    let (lanes, k) = (isa.f32_lanes(), indirection.taps() * ci);
     let pairs = co.div_ceil(2 * lanes);
     let (columns, column_len) = (groups * pairs, 2 * k * lanes);
-    let blocks = gather.positions().div_ceil(ROWS);
-    let splits = (gather.positions() / SPLIT).min(PARTS_LIMIT / (columns * column_len)).max(1);
+    let blocks = indirection.positions().div_ceil(ROWS);
+    let splits = (indirection.positions() / SPLIT).min(PARTS_LIMIT / (columns * column_len)).max(1);
     let parts = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(splits).clamp(1, columns);
     let columns_a_task = columns.div_ceil(parts);
-    let zeros = vec![0.0f32; gather.zeros()];
+    let zeros = vec![0.0f32; indirection.zeros()];
     let mut sums = vec![0.0f32; splits * columns * column_len];
     sums.par_chunks_mut(columns * column_len).enumerate().for_each(|(split, sums)| {
         sums.par_chunks_mut(columns_a_task * column_len).enumerate().for_each(|(part, sums)| {
             isa.run(Task {
-                gather,
+                indirection,
                 channels,
                 x,
                 dy,
@@ -80,7 +80,7 @@ pub(in crate::ops) fn bias_gradient(dy: &[f32], co: usize) -> Vec<f32> {
 
 /// Some columns (pairs of registers of output channels) over the outputs of one split.
 struct Task<'a> {
-    gather: &'a Gather,
+    indirection: &'a Indirection,
     channels: Channels,
     x: &'a [f32],
     dy: &'a [f32],
@@ -92,49 +92,46 @@ struct Task<'a> {
     sums: &'a mut [f32],
 }
 
-impl Vectorised for Task<'_> {
+impl Kernel for Task<'_> {
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        let Channels { ci, co, .. } = self.channels;
-        let taps = self.gather.taps();
-        let (k, pairs) = (taps * ci, co.div_ceil(2 * V::COUNT));
+    fn run<S: Simd>(self, simd: S) {
+        let (Channels { ci, co, .. }, lanes) = (self.channels, S::F32::LANES);
+        let taps = self.indirection.taps();
+        let (k, pairs) = (taps * ci, co.div_ceil(2 * lanes));
         let mut pointers = table(TILE * taps);
         let mut rows = Vec::with_capacity(TILE);
         // dy of a tile [2 registers, rows, lanes], zero past the last output and past the last channel.
-        let mut packed = vec![0.0f32; 2 * TILE * ROWS * V::COUNT];
+        let mut packed = vec![0.0f32; 2 * TILE * ROWS * lanes];
         let (mut first_block, end) = (self.blocks[0], self.blocks[1]);
         while first_block < end {
             rows.clear();
             let count = TILE.min(end - first_block);
             for (i, table) in pointers.chunks_exact_mut(taps).enumerate().take(count) {
                 let at = (first_block + i) * ROWS;
-                rows.push(self.gather.block(at, false, &[self.x], self.zeros.as_ptr(), table));
+                rows.push(self.indirection.block(at, false, &[self.x], self.zeros.as_ptr(), table));
             }
-            for (i, sums) in self.sums.chunks_exact_mut(2 * k * V::COUNT).enumerate() {
-                let (group, first) = ((self.first_column + i) / pairs, (self.first_column + i) % pairs * 2 * V::COUNT);
-                let wide = co - first > V::COUNT;
+            for (i, sums) in self.sums.chunks_exact_mut(2 * k * lanes).enumerate() {
+                let (group, first) = ((self.first_column + i) / pairs, (self.first_column + i) % pairs * 2 * lanes);
+                let wide = co - first > lanes;
                 let from = group * co + first;
-                pack::<V>(&rows, &self.dy[from..], (co - first).min(2 * V::COUNT), &mut packed);
+                pack(lanes, &rows, &self.dy[from..], (co - first).min(2 * lanes), &mut packed);
                 for tap in 0..taps {
-                    let outer = Outer {
-                        pointers: &pointers[..count * taps],
-                        tap,
-                        taps,
-                        packed: &packed,
-                        register: k * V::COUNT,
-                    };
+                    let outer =
+                        Outer { pointers: &pointers[..count * taps], tap, taps, packed: &packed, register: k * lanes };
                     let mut c = 0;
                     while c < ci {
                         let block = INPUTS.min(ci - c);
-                        let sums = &mut sums[(tap * ci + c) * V::COUNT..];
-                        // SAFETY: table pointers have all channels of a voxel, or as many zeros, behind them, and c + block
-                        // of this group's; `sums` starts `block` rows of a register, and again a register's size later.
+                        let sums = &mut sums[(tap * ci + c) * lanes..];
+                        // SAFETY:
+                        // - table pointers have all channels of a voxel, or as many zeros, behind them, and c + block of
+                        //   this group's,
+                        // - `sums` starts `block` rows of a register, and again a register's size later.
                         unsafe {
                             match (block == INPUTS, wide) {
-                                (true, true) => outer.add::<V, INPUTS, 2>(group * ci + c, sums),
-                                (true, false) => outer.add::<V, INPUTS, 1>(group * ci + c, sums),
-                                (false, true) => outer.add::<V, 1, 2>(group * ci + c, sums),
-                                (false, false) => outer.add::<V, 1, 1>(group * ci + c, sums),
+                                (true, true) => outer.add::<S, INPUTS, 2>(simd, group * ci + c, sums),
+                                (true, false) => outer.add::<S, INPUTS, 1>(simd, group * ci + c, sums),
+                                (false, true) => outer.add::<S, 1, 2>(simd, group * ci + c, sums),
+                                (false, false) => outer.add::<S, 1, 1>(simd, group * ci + c, sums),
                             }
                         }
                         c += if block == INPUTS { INPUTS } else { 1 };
@@ -148,13 +145,13 @@ impl Vectorised for Task<'_> {
 
 /// `count` channels of each row's output, from the group's first in `dy`, to [2 registers, rows, lanes].
 #[inline(always)]
-fn pack<V: Lanes>(rows: &[Block<ROWS>], dy: &[f32], count: usize, packed: &mut [f32]) {
-    let (low, high) = packed.split_at_mut(TILE * ROWS * V::COUNT);
-    let narrow = count.min(V::COUNT);
+fn pack(lanes: usize, rows: &[Block<ROWS>], dy: &[f32], count: usize, packed: &mut [f32]) {
+    let (low, high) = packed.split_at_mut(TILE * ROWS * lanes);
+    let narrow = count.min(lanes);
     for (i, block) in rows.iter().enumerate() {
         for r in 0..ROWS {
-            let at = (i * ROWS + r) * V::COUNT;
-            let (low, high) = (&mut low[at..at + V::COUNT], &mut high[at..at + V::COUNT]);
+            let at = (i * ROWS + r) * lanes;
+            let (low, high) = (&mut low[at..at + lanes], &mut high[at..at + lanes]);
             low.fill(0.0);
             high.fill(0.0);
             if r < block.valid {
@@ -181,33 +178,36 @@ impl Outer<'_> {
     /// Adds `M` input channels from `offset` by `N` registers into `sums` [N][M][lanes].
     ///
     /// # Safety
-    /// The machine has the instructions of `V`; `offset + M` floats lie behind each pointer; `sums` holds M rows at 0 and,
-    /// if N = 2, at `register`.
+    /// - `offset + M` floats are behind each pointer, and `tap` is below `taps`.
+    /// - `packed` has a row of `N` registers for each row of the blocks.
+    /// - `sums` holds `M` registers at 0 and, if `N` is 2, at `register`.
     #[inline(always)]
-    unsafe fn add<V: Lanes, const M: usize, const N: usize>(&self, offset: usize, sums: &mut [f32]) {
-        // SAFETY: the caller's promise; `packed` has a row for every row of the blocks.
+    unsafe fn add<S: Simd, const M: usize, const N: usize>(&self, simd: S, offset: usize, sums: &mut [f32]) {
+        let lanes = S::F32::LANES;
+        // SAFETY:
+        // - the caller's promise: each pointer is read at `offset` to `offset + M`, and each row of `packed` once.
         unsafe {
             let to = sums.as_mut_ptr();
-            let mut sum: [[V; N]; M] =
-                std::array::from_fn(|m| std::array::from_fn(|v| V::load(to.add(v * self.register + m * V::COUNT))));
+            let mut sum: [[S::F32; N]; M] =
+                std::array::from_fn(|m| std::array::from_fn(|v| simd.load_at(to.add(v * self.register + m * lanes))));
             let mut dy = self.packed.as_ptr();
             for block in self.pointers.chunks_exact(self.taps) {
                 let rows = block.get_unchecked(self.tap);
                 for pointer in rows {
                     let x = pointer.add(offset);
-                    let g: [V; N] = std::array::from_fn(|v| V::load(dy.add(v * TILE * ROWS * V::COUNT)));
+                    let g: [S::F32; N] = std::array::from_fn(|v| simd.load_at(dy.add(v * TILE * ROWS * lanes)));
                     for m in 0..M {
-                        let x = V::splat(x.add(m));
+                        let x = simd.splat(*x.add(m));
                         for v in 0..N {
                             sum[m][v] = x.mul_add(g[v], sum[m][v]);
                         }
                     }
-                    dy = dy.add(V::COUNT);
+                    dy = dy.add(lanes);
                 }
             }
             for m in 0..M {
                 for v in 0..N {
-                    sum[m][v].store(to.add(v * self.register + m * V::COUNT));
+                    sum[m][v].store_at(to.add(v * self.register + m * lanes));
                 }
             }
         }

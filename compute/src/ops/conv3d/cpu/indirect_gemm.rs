@@ -2,7 +2,7 @@
 //!
 //! y[p, co] = sum over k = (kd, kh, kw, ci) of x[source(p, tap) + ci] * w[k, co]. A register block is some output voxels
 //! (rows) by two registers of output channels: 12 x 2 accumulators with AVX-512's 32 registers, 6 x 2 with 16, enough to
-//! hide the latency of two FMA units. Each step of k broadcasts one float from each row's pointer (see [`Gather`]) and
+//! hide the latency of two FMA units. Each step of k broadcasts one float from each row's pointer (see [`Indirection`]) and
 //! loads two registers of packed weights. Weights are packed into panels [panel][k][lanes]; k is cut so that the part of
 //! two panels in use stays in L1 while all blocks of a task pass over it. Where the taps of an x row lie side by side in
 //! memory they are walked as one run.
@@ -14,9 +14,9 @@ use std::slice;
 
 use rayon::prelude::*;
 
-use super::gather::{Block, Gather, table};
-use super::lanes::{Lanes, Vectorised};
-use super::panels::{Channels, Panels};
+use super::indirection::{Block, Indirection, table};
+use super::packed_weights::{Channels, PackedWeights};
+use crate::ops::simd::{F32Vector, F64_LANES, F64Vector, Kernel, Simd};
 
 /// Voxels of a task: enough to reuse weights, few enough that their inputs stay in L2.
 const TILE: usize = 192;
@@ -38,15 +38,17 @@ impl<T> Clone for Shared<T> {
 
 impl<T> Copy for Shared<T> {}
 
-// SAFETY: tasks write disjoint elements (see `multiply_and`), and nobody reads before all are done.
+// SAFETY:
+// - tasks write disjoint elements (see `multiply_and`), and nobody reads before all are done.
 unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
+// SAFETY:
+// - as above.
 unsafe impl<T> Sync for Shared<T> {}
 
 /// A product with its geometry. A convolution is one; a transposed convolution has one for each phase of its stride.
 pub(in crate::ops) struct Phase<'a> {
-    pub gather: Gather,
-    pub weights: &'a Panels,
+    pub indirection: Indirection,
+    pub weights: &'a PackedWeights,
 }
 
 /// Writes the outputs that the phases cover into `y`, every channel of them. Phases share instruction set and channels;
@@ -77,7 +79,7 @@ pub(in crate::ops) fn multiply_and_sum(
 
 /// Parts that the voxels are cut into, whatever the number of threads.
 fn tiles(phases: &[Phase<'_>]) -> usize {
-    phases.iter().map(|p| p.gather.positions()).max().unwrap_or(0).div_ceil(TILE)
+    phases.iter().map(|p| p.indirection.positions()).max().unwrap_or(0).div_ceil(TILE)
 }
 
 fn multiply_and(
@@ -88,7 +90,7 @@ fn multiply_and(
     sums: Option<Shared<[f64; 2]>>,
 ) {
     let Some(Phase { weights, .. }) = phases.first() else { return };
-    let zeros = vec![0.0f32; phases.iter().map(|p| p.gather.zeros()).max().unwrap_or(0)];
+    let zeros = vec![0.0f32; phases.iter().map(|p| p.indirection.zeros()).max().unwrap_or(0)];
     let bias = weights.padded(bias);
     let tiles = tiles(phases);
     let columns = weights.columns();
@@ -97,9 +99,9 @@ fn multiply_and(
     (0..tiles * parts).into_par_iter().for_each(|task| {
         let (tile, part) = (task / parts, task % parts);
         let columns = part * columns / parts..(part + 1) * columns / parts;
-        for Phase { gather, weights } in phases {
+        for Phase { indirection, weights } in phases {
             let tile = Tile {
-                gather,
+                indirection,
                 weights,
                 bias: &bias,
                 xs,
@@ -120,8 +122,8 @@ fn multiply_and(
 
 /// One task: some voxels by some pairs of panels.
 struct Tile<'a> {
-    gather: &'a Gather,
-    weights: &'a Panels,
+    indirection: &'a Indirection,
+    weights: &'a PackedWeights,
     /// Padded as the panels are.
     bias: &'a [f32],
     xs: &'a [&'a [f32]],
@@ -138,46 +140,49 @@ struct Tile<'a> {
 /// A tile in register blocks of `ROWS` voxels.
 struct Rows<'a, const ROWS: usize>(Tile<'a>);
 
-impl<const ROWS: usize> Vectorised for Rows<'_, ROWS> {
+impl<const ROWS: usize> Kernel for Rows<'_, ROWS> {
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        let tile = self.0;
+    fn run<S: Simd>(self, simd: S) {
+        let (tile, lanes) = (self.0, S::F32::LANES);
         let (Channels { groups, co, ci }, k) = (tile.weights.channels, tile.weights.k);
-        let blocks = tile.gather.positions().div_ceil(ROWS);
+        let blocks = tile.indirection.positions().div_ceil(ROWS);
         let blocks = tile.tile * blocks / tile.tiles..(tile.tile + 1) * blocks / tile.tiles;
         // Each input has its share of a tap's channels.
         let source = ci / tile.xs.len();
-        let segments = tile.gather.taps() * tile.xs.len();
+        let segments = tile.indirection.taps() * tile.xs.len();
         let merge = groups == 1 && tile.xs.len() == 1;
         let mut pointers = table::<ROWS>(segments * blocks.len());
         let mut rows = Vec::with_capacity(blocks.len());
         for (i, block) in blocks.clone().enumerate() {
             let table = &mut pointers[i * segments..(i + 1) * segments];
-            rows.push(tile.gather.block(block * ROWS, merge, tile.xs, tile.zeros.as_ptr(), table));
-            if tile.gather.strided() {
-                prefetch::<V, ROWS>(table, source * groups);
+            rows.push(tile.indirection.block(block * ROWS, merge, tile.xs, tile.zeros.as_ptr(), table));
+            if tile.indirection.strided() {
+                prefetch(simd, table, source * groups);
             }
         }
-        // Rows past the last voxel, and blocks whose channels do not fill their registers, land here first.
-        let mut spill = vec![0.0f32; blocks.len() * ROWS * 2 * V::COUNT];
+        // Scratch for the edges of a tile: rows past the last voxel, and blocks whose channels do not fill their
+        // registers, are computed here; the part that is output is copied.
+        let mut spill = vec![0.0f32; blocks.len() * ROWS * 2 * lanes];
         let panels = tile.weights.panels();
         let pairs = panels.div_ceil(2);
-        let chunks = (k * 2 * V::COUNT * size_of::<f32>()).div_ceil(L1_WEIGHTS).max(1);
+        let chunks = (k * 2 * lanes * size_of::<f32>()).div_ceil(L1_WEIGHTS).max(1);
         for column in tile.columns.clone() {
-            let (group, first) = (column / pairs, column % pairs * 2 * V::COUNT);
-            let count = (co - first).min(2 * V::COUNT);
-            let panel = (group * panels + first / V::COUNT) * V::COUNT;
+            let (group, first) = (column / pairs, column % pairs * 2 * lanes);
+            let count = (co - first).min(2 * lanes);
+            let panel = (group * panels + first / lanes) * lanes;
             for chunk in 0..chunks {
                 let steps = chunk * k / chunks..(chunk + 1) * k / chunks;
                 for (i, block) in rows.iter().enumerate() {
-                    let mut c = [spill[i * ROWS * 2 * V::COUNT..].as_mut_ptr(); ROWS];
+                    let mut c = [spill[i * ROWS * 2 * lanes..].as_mut_ptr(); ROWS];
                     for r in 0..ROWS {
-                        // SAFETY: `spill` has ROWS rows of two registers a block; `output` has a voxel's channels at its target.
+                        // SAFETY:
+                        // - `spill` has ROWS rows of two registers for each block,
+                        // - `output` has a voxel's channels at its target.
                         c[r] = unsafe {
-                            if r < block.valid && count.is_multiple_of(V::COUNT) {
+                            if r < block.valid && count.is_multiple_of(lanes) {
                                 tile.output.0.add(block.targets[r] + group * co + first)
                             } else {
-                                c[r].add(r * 2 * V::COUNT)
+                                c[r].add(r * 2 * lanes)
                             }
                         };
                     }
@@ -187,21 +192,30 @@ impl<const ROWS: usize> Vectorised for Rows<'_, ROWS> {
                         offset: group * ci,
                         steps: steps.clone(),
                         panel: &tile.weights.data[panel * k..],
-                        panel_len: k * V::COUNT,
+                        panel_len: k * lanes,
                         bias: (chunk == 0).then(|| tile.bias[panel..].as_ptr()),
                     };
-                    // SAFETY: pointers of the table have a segment of their group's channels behind them (a voxel's, a run
-                    // of voxels', or zeros); `panel` starts one panel, or two where `count` is over one register.
+                    // SAFETY:
+                    // - pointers of the table have a segment of their group's channels behind them: a voxel's, a run of
+                    //   voxels', or zeros,
+                    // - `panel` starts one panel, or two where `count` is over one register, and so does `bias`,
+                    // - each row of `c` has as many registers, in `spill` or in the output, which is this task's.
                     unsafe {
-                        if count > V::COUNT { product.accumulate::<V, 2>(&c) } else { product.accumulate::<V, 1>(&c) }
+                        if count > lanes {
+                            product.accumulate::<S, 2>(simd, &c)
+                        } else {
+                            product.accumulate::<S, 1>(simd, &c)
+                        }
                     }
                 }
             }
-            if !count.is_multiple_of(V::COUNT) {
+            if !count.is_multiple_of(lanes) {
                 for (i, block) in rows.iter().enumerate() {
                     for r in 0..block.valid {
-                        let from = &spill[(i * ROWS + r) * 2 * V::COUNT..][..count];
-                        // SAFETY: a voxel's channels lie at its target, and `count` of them start at `first`.
+                        let from = &spill[(i * ROWS + r) * 2 * lanes..][..count];
+                        // SAFETY:
+                        // - a voxel's channels are at its target, and `count` of them start at `first`,
+                        // - only this task touches them.
                         unsafe {
                             let to = tile.output.0.add(block.targets[r] + group * co + first);
                             to.copy_from_nonoverlapping(from.as_ptr(), count);
@@ -211,10 +225,12 @@ impl<const ROWS: usize> Vectorised for Rows<'_, ROWS> {
             }
             if let Some(sums) = tile.sums {
                 let channel = group * co + first;
-                // SAFETY: this task alone has these channels of this tile, and has just written them.
+                // SAFETY:
+                // - this task alone has these channels of this tile, in `sums` as in the output,
+                // - it has just written each row's `count` outputs from `channel` on.
                 unsafe {
                     let sums = sums.0.add(tile.tile * groups * co + channel);
-                    add_up(&rows, tile.output.0.add(channel), slice::from_raw_parts_mut(sums, count));
+                    add_up(simd, &rows, tile.output.0.add(channel), slice::from_raw_parts_mut(sums, count));
                 }
             }
         }
@@ -224,32 +240,40 @@ impl<const ROWS: usize> Vectorised for Rows<'_, ROWS> {
 /// The sums over the outputs of some blocks of consecutive channels from `y`, and of their squares.
 ///
 /// # Safety
-/// Each row's target has as many floats behind it as there are `sums`.
+/// - Each row's target in `y` has as many floats behind it as there are `sums`, and nothing writes them meanwhile.
 #[inline(always)]
-unsafe fn add_up<const ROWS: usize>(blocks: &[Block<ROWS>], y: *const f32, sums: &mut [[f64; 2]]) {
+unsafe fn add_up<const ROWS: usize>(simd: impl Simd, blocks: &[Block<ROWS>], y: *const f32, sums: &mut [[f64; 2]]) {
     for (first, sums) in (0..).step_by(LINE).zip(sums.chunks_mut(LINE)) {
-        let (mut sum, mut squares) = ([0.0f64; LINE], [0.0f64; LINE]);
-        for block in blocks {
-            for target in &block.targets[..block.valid] {
-                // SAFETY: the caller's promise.
-                let row = unsafe { slice::from_raw_parts(y.add(target + first), sums.len()) };
-                if let Ok(row) = <&[f32; LINE]>::try_from(row) {
-                    for c in 0..LINE {
-                        let value = f64::from(row[c]);
-                        sum[c] += value;
-                        squares[c] += value * value;
-                    }
-                } else {
-                    for (c, value) in row.iter().enumerate() {
-                        let value = f64::from(*value);
-                        sum[c] += value;
-                        squares[c] += value * value;
-                    }
+        let mut total = [[0.0f64; LINE]; 2];
+        let targets = blocks.iter().flat_map(|block| &block.targets[..block.valid]);
+        // SAFETY:
+        // - the caller's promise.
+        let rows = targets.map(|target| unsafe { slice::from_raw_parts(y.add(target + first), sums.len()) });
+        if sums.len() == LINE {
+            let mut sum = [simd.splat_f64(0.0); LINE / F64_LANES];
+            let mut squares = sum;
+            for row in rows {
+                for (i, (sum, squares)) in sum.iter_mut().zip(&mut squares).enumerate() {
+                    let value = simd.widen(&row[i * F64_LANES..]);
+                    *sum = sum.add(value);
+                    *squares = squares.add(value.mul(value));
+                }
+            }
+            for i in 0..sum.len() {
+                sum[i].store(&mut total[0][i * F64_LANES..]);
+                squares[i].store(&mut total[1][i * F64_LANES..]);
+            }
+        } else {
+            for row in rows {
+                for (c, value) in row.iter().enumerate() {
+                    let value = f64::from(*value);
+                    total[0][c] += value;
+                    total[1][c] += value * value;
                 }
             }
         }
-        for (to, (sum, squares)) in sums.iter_mut().zip(sum.into_iter().zip(squares)) {
-            *to = [sum, squares];
+        for (c, to) in sums.iter_mut().enumerate() {
+            *to = [total[0][c], total[1][c]];
         }
     }
 }
@@ -257,10 +281,10 @@ unsafe fn add_up<const ROWS: usize>(blocks: &[Block<ROWS>], y: *const f32, sums:
 /// Asks for the inputs of a block. Where neighbouring outputs share few of them, each block meets cache lines that no
 /// block before it has touched, too far apart for the machine's own prefetcher.
 #[inline(always)]
-fn prefetch<V: Lanes, const ROWS: usize>(table: &[[*const f32; ROWS]], channels: usize) {
+fn prefetch<const ROWS: usize>(simd: impl Simd, table: &[[*const f32; ROWS]], channels: usize) {
     for row in table.iter().flatten() {
         for c in (0..channels).step_by(LINE) {
-            V::prefetch(row.wrapping_add(c));
+            simd.prefetch(row.wrapping_add(c));
         }
     }
 }
@@ -280,15 +304,19 @@ struct Product<'a, const ROWS: usize> {
 
 impl<const ROWS: usize> Product<'_, ROWS> {
     /// # Safety
-    /// The machine has the instructions of `V`; each pointer of the table has `offset + run` floats behind it, `panel`
-    /// holds `N` panels, `bias` and each row of `c` `N` registers.
+    /// - Each pointer of the table has `offset + run` floats behind it, and `steps` are within the table's and a panel's.
+    /// - `panel` holds `N` panels, `panel_len` floats apart; `bias` holds `N` registers.
+    /// - Each row of `c` holds `N` registers that nothing else touches.
     #[inline(always)]
-    unsafe fn accumulate<V: Lanes, const N: usize>(self, c: &[*mut f32; ROWS]) {
-        // SAFETY: the caller's promise, and `k` stays within the steps of the table and of the panels.
+    unsafe fn accumulate<S: Simd, const N: usize>(self, simd: S, c: &[*mut f32; ROWS]) {
+        let lanes = S::F32::LANES;
+        // SAFETY:
+        // - the caller's promise: `k` goes through `steps`, a step is a float of each row and a register of each panel.
         unsafe {
-            let mut sum: [[V; N]; ROWS] =
-                std::array::from_fn(|r| std::array::from_fn(|v| V::load(self.bias.unwrap_or(c[r]).add(v * V::COUNT))));
-            let mut b = self.panel.as_ptr().add(self.steps.start * V::COUNT);
+            let mut sum: [[S::F32; N]; ROWS] = std::array::from_fn(|r| {
+                std::array::from_fn(|v| simd.load_at(self.bias.unwrap_or(c[r]).add(v * lanes)))
+            });
+            let mut b = self.panel.as_ptr().add(self.steps.start * lanes);
             let mut left = self.steps.len();
             let (mut segment, mut skip) =
                 if left > 0 { (self.steps.start / self.run, self.steps.start % self.run) } else { (0, 0) };
@@ -297,14 +325,14 @@ impl<const ROWS: usize> Product<'_, ROWS> {
                 let at = self.table.get_unchecked(segment);
                 let a: [*const f32; ROWS] = std::array::from_fn(|r| at[r].add(self.offset + skip));
                 for k in 0..length {
-                    let w: [V; N] = std::array::from_fn(|v| V::load(b.add(v * self.panel_len)));
+                    let w: [S::F32; N] = std::array::from_fn(|v| simd.load_at(b.add(v * self.panel_len)));
                     for r in 0..ROWS {
-                        let x = V::splat(a[r].add(k));
+                        let x = simd.splat(*a[r].add(k));
                         for v in 0..N {
                             sum[r][v] = x.mul_add(w[v], sum[r][v]);
                         }
                     }
-                    b = b.add(V::COUNT);
+                    b = b.add(lanes);
                 }
                 left -= length;
                 segment += 1;
@@ -312,7 +340,7 @@ impl<const ROWS: usize> Product<'_, ROWS> {
             }
             for r in 0..ROWS {
                 for v in 0..N {
-                    sum[r][v].store(c[r].add(v * V::COUNT));
+                    sum[r][v].store_at(c[r].add(v * lanes));
                 }
             }
         }

@@ -1,22 +1,21 @@
 //! Convolution on the CPU: an indirect matrix product over channels-last rows.
 
 mod backward;
-pub(in crate::ops) mod gather;
 pub(in crate::ops) mod indirect_gemm;
-pub(in crate::ops) mod lanes;
-pub(in crate::ops) mod panels;
+pub(in crate::ops) mod indirection;
+pub(in crate::ops) mod packed_weights;
 
 use super::Conv3dProblem;
 pub(super) use backward::bias_gradient;
-use gather::{AxisSpec, Gather};
 use indirect_gemm::{Phase, multiply, multiply_and_sum};
-use lanes::Isa;
-pub(in crate::ops) use panels::Panels;
-use panels::{Channels, WeightOrder, Weights};
+use indirection::{AxisSpec, Indirection};
+pub(in crate::ops) use packed_weights::PackedWeights;
+use packed_weights::{Channels, WeightOrder, Weights};
 
 use rayon::prelude::*;
 
 use crate::memory::Buffer;
+use crate::ops::simd::{F32Vector, Isa, Kernel, LeakyRelu, Simd};
 use crate::tensor::Shape;
 
 impl Conv3dProblem {
@@ -34,25 +33,25 @@ impl Conv3dProblem {
 }
 
 /// The weights `w` [co, kd, kh, kw, ci / groups], packed for this machine.
-pub(in crate::ops) fn pack(problem: &Conv3dProblem, w: &[f32]) -> Panels {
+pub(in crate::ops) fn pack(problem: &Conv3dProblem, w: &[f32]) -> PackedWeights {
     pack_for(Isa::fitting(channels(problem).co), problem, w)
 }
 
 /// Were these packed for this machine and this problem's weights?
-pub(in crate::ops) fn fits(problem: &Conv3dProblem, panels: &Panels) -> bool {
+pub(in crate::ops) fn fits(problem: &Conv3dProblem, panels: &PackedWeights) -> bool {
     panels.is_for(Isa::fitting(channels(problem).co), channels(problem))
 }
 
-fn pack_for(isa: Isa, problem: &Conv3dProblem, w: &[f32]) -> Panels {
+fn pack_for(isa: Isa, problem: &Conv3dProblem, w: &[f32]) -> PackedWeights {
     let taps: Vec<usize> = (0..problem.weight_shape()[2..].iter().product()).collect();
     let weights = Weights { data: w, order: WeightOrder::SummedInnermost, all_taps: taps.len(), taps: &taps };
-    Panels::pack(isa, channels(problem), &weights)
+    PackedWeights::pack(isa, channels(problem), &weights)
 }
 
 /// `x` [n, d, h, w, ci] -> [n, od, oh, ow, co].
-pub(super) fn conv3d(problem: &Conv3dProblem, x: &[f32], weights: &Panels, b: Option<&[f32]>) -> Buffer {
+pub(super) fn conv3d(problem: &Conv3dProblem, x: &[f32], weights: &PackedWeights, b: Option<&[f32]>) -> Buffer {
     let mut y = Buffer::unwritten(problem.output_shape().iter().product());
-    multiply(&[Phase { gather: gather(problem, problem.input_shape()), weights }], b, &[x], &mut y);
+    multiply(&[Phase { indirection: indirection(problem, problem.input_shape()), weights }], b, &[x], &mut y);
     y
 }
 
@@ -61,12 +60,12 @@ pub(super) fn conv3d(problem: &Conv3dProblem, x: &[f32], weights: &Panels, b: Op
 pub(in crate::ops) fn conv3d_with_sums(
     problem: &Conv3dProblem,
     xs: &[&[f32]],
-    weights: &Panels,
+    weights: &PackedWeights,
     b: Option<&[f32]>,
 ) -> (Buffer, Vec<[f64; 2]>) {
     let ([n, ci, d, h, w], output) = (problem.input_shape(), problem.output_shape());
     let source = [1, ci / xs.len(), d, h, w];
-    let phase = Phase { gather: gather(problem, source), weights };
+    let phase = Phase { indirection: indirection(problem, source), weights };
     let mut y = Buffer::unwritten(output.iter().product());
     let [from, to] = [source.iter().product::<usize>(), output[1..].iter().product()];
     let images = (0..n).zip(y.chunks_exact_mut(to));
@@ -84,7 +83,7 @@ pub(super) fn weight_gradient(problem: &Conv3dProblem, x: &[f32], dy: &[f32]) ->
 }
 
 fn weight_gradient_with(isa: Isa, problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    backward::weight_gradient(isa, channels(problem), &gather(problem, problem.input_shape()), x, dy)
+    backward::weight_gradient(isa, channels(problem), &indirection(problem, problem.input_shape()), x, dy)
 }
 
 fn channels(problem: &Conv3dProblem) -> Channels {
@@ -93,39 +92,62 @@ fn channels(problem: &Conv3dProblem) -> Channels {
 }
 
 /// `input` is the problem's, but for the number of images and channels.
-fn gather(problem: &Conv3dProblem, input: Shape) -> Gather {
+fn indirection(problem: &Conv3dProblem, input: Shape) -> Indirection {
     let axes = [0, 1, 2].map(|a| problem.axis(a).convolution());
-    Gather::new(axes.each_ref(), input, problem.output_shape())
+    Indirection::new(axes.each_ref(), input, problem.output_shape())
 }
 
-/// Elements a task of [`finish`]: large enough to hide the task, small enough to stay in L2.
+/// Elements of a task of [`finish`]: large enough to hide the task, small enough to stay in L2.
 const CHUNK: usize = 1 << 15;
 
 /// y = leaky_relu(y + residual, slope) in one pass: the ReLU for a slope of 0, no activation for 1.
 pub(in crate::ops) fn finish(y: &mut [f32], residual: Option<&[f32]>, slope: f32) {
-    // One choice an array: two an element would not become vectors. And a factor of 0 would make NaN of what overflowed.
-    if slope == 0.0 {
-        finish_by(y, residual, |v| if v < 0.0 { 0.0 } else { v });
-    } else {
-        finish_by(y, residual, |v| if v < 0.0 { v * slope } else { v });
+    finish_with(Isa::widest(), y, residual, slope);
+}
+
+fn finish_with(isa: Isa, y: &mut [f32], residual: Option<&[f32]>, slope: f32) {
+    match residual {
+        Some(residual) => y.par_chunks_mut(CHUNK).zip(residual.par_chunks(CHUNK)).for_each(|(y, residual)| {
+            isa.run(Finish { y, residual: Some(residual), slope });
+        }),
+        None => y.par_chunks_mut(CHUNK).for_each(|y| isa.run(Finish { y, residual: None, slope })),
     }
 }
 
-fn finish_by(y: &mut [f32], residual: Option<&[f32]>, activate: impl Fn(f32) -> f32 + Sync) {
-    match residual {
-        Some(residual) => y.par_chunks_mut(CHUNK).zip(residual.par_chunks(CHUNK)).for_each(|(y, r)| {
-            for (y, r) in y.iter_mut().zip(r) {
-                *y = activate(*y + r);
+/// What follows the convolution of some outputs.
+struct Finish<'a> {
+    y: &'a mut [f32],
+    /// As long as `y`.
+    residual: Option<&'a [f32]>,
+    slope: f32,
+}
+
+impl Kernel for Finish<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (activation, lanes) = (LeakyRelu::new(simd, self.slope), S::F32::LANES);
+        if let Some(residual) = self.residual {
+            let (mut rows, mut residuals) = (self.y.chunks_exact_mut(lanes), residual.chunks_exact(lanes));
+            for (y, residual) in (&mut rows).zip(&mut residuals) {
+                activation.of(simd.load(y).add(simd.load(residual))).store(y);
             }
-        }),
-        None => y.par_chunks_mut(CHUNK).for_each(|y| y.iter_mut().for_each(|y| *y = activate(*y))),
+            let (y, residual) = (rows.into_remainder(), residuals.remainder());
+            activation.of(simd.load_partial(y).add(simd.load_partial(residual))).store_partial(y);
+        } else {
+            let mut rows = self.y.chunks_exact_mut(lanes);
+            for y in &mut rows {
+                activation.of(simd.load(y)).store(y);
+            }
+            let y = rows.into_remainder();
+            activation.of(simd.load_partial(y)).store_partial(y);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Conv3dParams, Conv3dProblem, reference};
-    use super::{Isa, conv3d, pack_for, weight_gradient_with};
+    use super::{Isa, conv3d, finish_with, pack_for, weight_gradient_with};
     use crate::tensor::{from_channels_last, to_channels_last};
 
     /// Whole numbers, so that every instruction set must give the reference's bits.
@@ -148,6 +170,28 @@ mod tests {
                 assert_eq!(f64s(&from_channels_last(ys, &y)), want, "{isa:?}");
                 let dw = weight_gradient_with(isa, &problem, &x, &dy);
                 assert_eq!(f64s(&from_channels_last(ws, &dw)), want_dw, "{isa:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_adds_the_residual_and_activates() {
+        let values = [f32::NEG_INFINITY, -2.0, -0.0, 0.0, 3.0, f32::INFINITY, f32::NAN];
+        let y: Vec<f32> = values.iter().copied().cycle().take(101).collect();
+        let residual: Vec<f32> = (0..y.len()).map(|i| (i % 5) as f32 - 2.0).collect();
+        for isa in Isa::available() {
+            for slope in [0.0, 0.25, 1.0] {
+                for residual in [None, Some(&residual[..])] {
+                    let mut got = y.clone();
+                    finish_with(isa, &mut got, residual, slope);
+                    for (i, got) in got.iter().enumerate() {
+                        let v = residual.map_or(y[i], |r| y[i] + r[i]);
+                        // Not a product for a slope of 0, which would make NaN of minus infinity.
+                        let below = if slope == 0.0 { 0.0 } else { v * slope };
+                        let want = if v < 0.0 { below } else { v };
+                        assert!(*got == want || got.is_nan() && want.is_nan(), "{isa:?} {slope}: {got} of {v}");
+                    }
+                }
             }
         }
     }

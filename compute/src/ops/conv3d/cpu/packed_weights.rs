@@ -1,15 +1,15 @@
-//! Weights packed into panels [panel][k][lanes]: what a register block loads lies in the order of its steps.
+//! Weights packed into panels [panel][k][lanes], so that a register block reads them in order, a vector per step of k.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::lanes::Isa;
 use crate::memory::Buffer;
+use crate::ops::simd::Isa;
 
-/// Weights of one product, packed for an instruction set.
+/// The weights of one matrix product, packed for an instruction set.
 #[derive(Debug)]
-pub(in crate::ops) struct Panels {
+pub(in crate::ops) struct PackedWeights {
     pub(super) isa: Isa,
     /// [groups][panels][k][lanes], the last panel of a group filled up with zeros.
     pub(super) data: Buffer,
@@ -18,27 +18,28 @@ pub(in crate::ops) struct Panels {
     pub(super) k: usize,
 }
 
-/// The sizes of a product beside its geometry.
+/// Channel counts of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ops) struct Channels {
+    /// Number of groups.
     pub groups: usize,
-    /// Per group.
+    /// Input channels of a group.
     pub ci: usize,
-    /// Per group.
+    /// Output channels of a group.
     pub co: usize,
 }
 
-/// Weights as they are stored, and the taps of theirs that take part.
+/// Weights as they are stored, and the taps that take part.
 pub(in crate::ops) struct Weights<'a> {
     pub data: &'a [f32],
     pub order: WeightOrder,
-    /// Taps of the stored kernel.
+    /// Number of taps of the stored kernel.
     pub all_taps: usize,
-    /// Those of this product, in its order.
+    /// The taps of this product, in its order.
     pub taps: &'a [usize],
 }
 
-/// Which channel lies innermost.
+/// Which channel is innermost in memory.
 #[derive(Clone, Copy, PartialEq)]
 pub(in crate::ops) enum WeightOrder {
     /// [groups, co, taps, ci]: a convolution's.
@@ -47,10 +48,10 @@ pub(in crate::ops) enum WeightOrder {
     OutputInnermost,
 }
 
-impl Panels {
+impl PackedWeights {
     pub fn pack(isa: Isa, channels: Channels, weights: &Weights<'_>) -> Self {
         let Channels { groups, ci, co } = channels;
-        let (lanes, k) = (isa.lanes(), weights.taps.len() * ci);
+        let (lanes, k) = (isa.f32_lanes(), weights.taps.len() * ci);
         let panels = co.div_ceil(lanes);
         let mut data = Buffer::unwritten(groups * panels * k * lanes);
         data.par_chunks_mut((k * lanes).max(1)).enumerate().for_each(|(i, panel)| {
@@ -60,13 +61,13 @@ impl Panels {
         Self { isa, data, channels, k }
     }
 
-    /// Were these packed for that instruction set and those channels?
+    /// Whether the weights were packed for that instruction set and those channels.
     pub fn is_for(&self, isa: Isa, channels: Channels) -> bool {
         self.isa == isa && self.channels == channels
     }
 
     pub(super) fn panels(&self) -> usize {
-        self.channels.co.div_ceil(self.isa.lanes())
+        self.channels.co.div_ceil(self.isa.f32_lanes())
     }
 
     /// Pairs of panels over all groups; an odd panel at a group's end is a pair of its own.
@@ -76,7 +77,7 @@ impl Panels {
 
     /// [groups][panels][lanes] of a value per output channel of all groups, zero where there is none.
     pub(super) fn padded(&self, bias: Option<&[f32]>) -> Vec<f32> {
-        let lanes = self.panels() * self.isa.lanes();
+        let lanes = self.panels() * self.isa.f32_lanes();
         let mut padded = vec![0.0; self.channels.groups * lanes];
         if let Some(bias) = bias {
             let co = self.channels.co.max(1);
@@ -87,9 +88,9 @@ impl Panels {
         padded
     }
 
-    /// Rows of a register block: as many as there are registers for.
+    /// Rows of a register block: as many as the registers hold.
     pub(super) fn rows(&self) -> usize {
-        if self.isa.lanes() == 16 || self.panels() == 1 { 12 } else { 6 }
+        if self.isa.f32_lanes() == 16 || self.panels() == 1 { 12 } else { 6 }
     }
 }
 

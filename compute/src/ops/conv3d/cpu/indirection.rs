@@ -1,20 +1,22 @@
-//! Which input voxel each output reads through each tap, worked out per axis.
+//! The indirection buffer of a convolution, as in XNNPACK's indirect GEMM: a pointer to the input row that each output
+//! reads through each tap. It replaces the im2col copy of the input.
 //!
-//! A convolution is one [`Gather`] over all outputs. A transposed convolution (and with it a convolution's data
+//! Sources are computed per axis, and combined into pointers for one register block at a time. A convolution is one
+//! [`Indirection`] over all outputs. A transposed convolution (and with it a convolution's data
 //! gradient) is one per phase: outputs that agree modulo the stride read through the same subset of taps, so a phase
 //! is a dense convolution with a smaller kernel, and no tap is ever multiplied by an inserted zero.
 
 use std::ptr;
 
-/// Stands for "outside the input"; three of them still add up to something negative.
+/// The offset of a source outside the input. The sum of three of them is still negative and does not overflow.
 const OUTSIDE: isize = isize::MIN / 4;
 
-/// One axis: output coordinates, the kernel's taps that take part, and the input coordinate for each pair.
+/// One axis: the output coordinates, the kernel taps that take part, and the input coordinate of each pair.
 #[derive(Debug, Clone)]
 pub(in crate::ops) struct Axis {
     pub outputs: Vec<usize>,
     pub taps: Vec<usize>,
-    /// [outputs, taps]: the input coordinate, `None` in the padding.
+    /// [outputs, taps]: the input coordinate, or `None` in the padding.
     sources: Vec<Option<usize>>,
 }
 
@@ -39,7 +41,7 @@ impl AxisSpec {
     }
 
     /// output = input * stride + tap * dilation - padding, for the outputs that equal `phase` modulo the stride.
-    /// Phases without outputs have no axis.
+    /// `None` for a phase without outputs.
     pub fn transposed(self, phase: usize) -> Option<Axis> {
         let outputs: Vec<usize> = (phase..self.output).step_by(self.stride).collect();
         let reaches = |k: &usize| (phase + self.padding) % self.stride == (k * self.dilation) % self.stride;
@@ -57,25 +59,25 @@ impl Axis {
         Self { outputs, taps, sources }
     }
 
-    /// Sources in floats, for voxels `stride` floats apart.
+    /// Sources as offsets in floats, for voxels `stride` floats apart.
     fn offsets(&self, stride: usize) -> Vec<isize> {
         self.sources.iter().map(|s| s.map_or(OUTSIDE, |s| (s * stride) as isize)).collect()
     }
 
-    /// The same as [taps, outputs].
+    /// As [`Self::offsets`], but [taps, outputs].
     fn offsets_by_tap(&self, stride: usize) -> Vec<isize> {
         let (offsets, taps) = (self.offsets(stride), self.taps.len());
         (0..taps).flat_map(|t| offsets.iter().skip(t).step_by(taps)).copied().collect()
     }
 
-    /// Does some tap of two neighbouring outputs read voxels that are no neighbours?
+    /// Whether some tap of two neighbouring outputs reads voxels that are not neighbours.
     fn strided(&self) -> bool {
         let taps = self.taps.len().max(1);
         let pairs = self.sources.iter().zip(self.sources.iter().skip(taps));
         pairs.filter_map(|(a, b)| a.zip(*b)).any(|(a, b)| b != a + 1)
     }
 
-    /// For each output: do its taps read neighbouring voxels, none of them outside?
+    /// For each output, whether its taps read neighbouring voxels, none of them outside.
     fn contiguous(&self) -> Vec<bool> {
         if self.taps.is_empty() {
             return vec![true; self.outputs.len()];
@@ -87,25 +89,26 @@ impl Axis {
     }
 }
 
-/// The three axes in floats of a channels-last input, ready to yield pointers.
+/// The sources of all three axes as offsets into channels-last inputs, from which the pointers of a block are built.
 #[derive(Debug)]
-pub(in crate::ops) struct Gather {
+pub(in crate::ops) struct Indirection {
     batch: usize,
     counts: [usize; 3],
     taps: [usize; 3],
-    /// Of z and y [outputs, taps], of x [taps, outputs]: neighbouring outputs are what a block steps through.
+    /// Source offsets along z and y as [outputs, taps], along x as [taps, outputs]: a block steps through neighbouring
+    /// outputs.
     offsets: [Vec<isize>; 3],
-    /// Outputs along x whose taps are one run of memory.
+    /// For each output along x, whether its taps are one run of memory.
     contiguous: Vec<bool>,
     strided: bool,
-    /// [counts] of output coordinates, in floats of the channels-last output.
+    /// Offset of each output coordinate along each axis, in floats of the channels-last output.
     targets: [Vec<usize>; 3],
-    /// Floats an image of the input and of the output holds.
+    /// Floats of an image of the input and of the output.
     image: [usize; 2],
     channels: usize,
 }
 
-impl Gather {
+impl Indirection {
     /// `input` and `output` are channels-last [n, d, h, w, c] tensors given as [n, c, d, h, w] shapes; where there are
     /// several inputs, each is of the shape `input`.
     pub fn new(axes: [&Axis; 3], input: [usize; 5], output: [usize; 5]) -> Self {
@@ -125,27 +128,27 @@ impl Gather {
         }
     }
 
-    /// Output voxels.
+    /// Number of output voxels.
     pub fn positions(&self) -> usize {
         self.batch * self.counts.iter().product::<usize>()
     }
 
-    /// Taps a position reads through.
+    /// Number of taps that an output reads through.
     pub fn taps(&self) -> usize {
         self.taps.iter().product()
     }
 
-    /// Do neighbouring outputs along x read voxels that are no neighbours?
+    /// Whether neighbouring outputs along x read voxels that are not neighbours.
     pub fn strided(&self) -> bool {
         self.strided
     }
 
-    /// Zeros that a pointer outside the input must have behind it.
+    /// Length of the row of zeros that pointers outside the input are redirected to.
     pub fn zeros(&self) -> usize {
         self.taps[2].max(1) * self.channels
     }
 
-    /// Where the voxels of the block at `first` read and write.
+    /// Builds the pointers of the register block whose first output is `first`.
     ///
     /// Fills `table` with a pointer per segment and row, rows past the last position pointing at `zeros`. A segment is
     /// one tap of one of the inputs `xs` (the inputs of a tap follow each other), or with `merge`, for a single input, all
@@ -195,7 +198,7 @@ impl Gather {
         block
     }
 
-    /// All rows of the block lie in one x row: only their x offsets differ.
+    /// All rows of the block are in one x row, so only their x offsets differ.
     #[inline(always)]
     fn one_row<const ROWS: usize>(
         &self,
@@ -222,6 +225,7 @@ impl Gather {
         }
     }
 
+    /// The rows of the block are anywhere.
     #[inline(always)]
     fn any_rows<const ROWS: usize>(
         &self,
@@ -256,15 +260,15 @@ impl Gather {
 /// The voxels of a register block.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ops) struct Block<const ROWS: usize> {
-    /// Float offset of each row's output voxel.
+    /// Offset of each row's output voxel, in floats.
     pub targets: [usize; ROWS],
-    /// Rows that are outputs; the others lie past the last one.
+    /// Number of rows that are outputs; the others are past the last output.
     pub valid: usize,
-    /// Taps of a segment.
+    /// Number of taps that a segment spans.
     pub taps: usize,
 }
 
-/// An empty table for [`Gather::block`].
+/// An empty table for [`Indirection::block`].
 pub(in crate::ops) fn table<const ROWS: usize>(segments: usize) -> Vec<[*const f32; ROWS]> {
     vec![[ptr::null(); ROWS]; segments]
 }
