@@ -9,6 +9,7 @@ mod bench;
 mod cli;
 mod cohort;
 mod diagnose;
+mod diagnose_folder;
 mod evaluate;
 mod golden;
 mod images;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
@@ -60,6 +61,8 @@ struct Context {
     bf16: bool,
     /// Where the kernels that this client compiles are logged, for [`Gpu::finish_kernel_dump`].
     kernel_dump: Option<PathBuf>,
+    /// How often the host has waited for it.
+    waits: AtomicU64,
 }
 
 /// The hardware, and what one opening of it has of its own.
@@ -203,6 +206,7 @@ impl Context {
             f16: facts.f16,
             bf16: facts.bf16,
             kernel_dump,
+            waits: AtomicU64::new(0),
         })
     }
 }
@@ -299,23 +303,43 @@ impl Gpu {
 
     /// The first `bytes` bytes of a buffer, after everything launched before has finished without a fault.
     pub(crate) fn read(&self, handle: &Handle, bytes: usize) -> Result<Vec<u8>> {
+        let mut all = self.read_all(&[(handle.clone(), bytes)])?;
+        all.pop().ok_or_else(|| self.fault("a read returned nothing"))
+    }
+
+    /// [`Self::read`] of many buffers with one wait for all.
+    pub(crate) fn read_all(&self, buffers: &[(Handle, usize)]) -> Result<Vec<Vec<u8>>> {
         self.synchronize()?;
-        let data = with_client!(self, client => self.catch(|| client.read_one(handle.clone()))?
+        let handles: Vec<Handle> = buffers.iter().map(|(handle, _)| handle.clone()).collect();
+        let all = with_client!(self, client => self.catch(|| cubecl::future::block_on(client.read_async(handles)))?
             .map_err(|e| self.fault(&e.to_string()))?);
-        if data.len() < bytes {
-            return Err(self.fault(&format!("a read returned {} bytes of {bytes}", data.len())));
+        if all.len() != buffers.len() {
+            return Err(self.fault(&format!("a read returned {} buffers of {}", all.len(), buffers.len())));
         }
-        if self.0.options.guard_buffers
-            && !self.compiles_only()
-            && data[bytes.next_multiple_of(4)..].iter().any(|b| *b != POISON)
-        {
-            return Err(self.fault("a kernel wrote past the end of its output"));
-        }
-        Ok(data[..bytes].to_vec())
+        let checked = |(data, (_, bytes)): (&cubecl::bytes::Bytes, &(Handle, usize))| {
+            let bytes = *bytes;
+            if data.len() < bytes {
+                return Err(self.fault(&format!("a read returned {} bytes of {bytes}", data.len())));
+            }
+            if self.0.options.guard_buffers
+                && !self.compiles_only()
+                && data[bytes.next_multiple_of(4)..].iter().any(|b| *b != POISON)
+            {
+                return Err(self.fault("a kernel wrote past the end of its output"));
+            }
+            Ok(data[..bytes].to_vec())
+        };
+        all.iter().zip(buffers).map(checked).collect()
+    }
+
+    /// How often the host has waited for this device since it was opened: synchronisations and reads.
+    pub fn waits(&self) -> u64 {
+        self.0.context.waits.load(Ordering::Relaxed)
     }
 
     /// Waits for all launches and reports the first failure.
     pub fn synchronize(&self) -> Result<()> {
+        self.0.context.waits.fetch_add(1, Ordering::Relaxed);
         let result = with_client!(self, client => self.catch(|| {
             client.flush().and_then(|()| cubecl::future::block_on(client.sync()))
         }));

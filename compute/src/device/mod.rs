@@ -213,6 +213,16 @@ impl Device {
         }
     }
 
+    /// How often the host has waited for the device since it was opened; 0 for the CPU. Each wait costs a round trip, so
+    /// code that is meant to keep a GPU busy should not add one per item.
+    pub fn waits(&self) -> u64 {
+        match self {
+            Self::Cpu => 0,
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.waits(),
+        }
+    }
+
     /// Waits for everything launched so far and reports the first failure among it.
     pub fn synchronize(&self) -> Result<()> {
         match self {

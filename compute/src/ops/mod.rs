@@ -3,6 +3,7 @@
 
 pub mod activation;
 pub mod affine_dice;
+pub mod affine_dice_optimizer;
 pub mod arithmetic;
 pub mod bspline;
 #[cfg(feature = "gpu")]

@@ -11,7 +11,7 @@ use crate::support::{devices, rng};
 /// One to four, nested, apart, overlapping, with labels that nothing has.
 const SETS: [&str; 7] = ["2", "7,255", "1/2", "2,3/3,7", "3/1,2/1,2,3", "1/2/7/1,2,3,7,255", "2/1,2/99/255"];
 
-fn channels(text: &str) -> Channels {
+pub(crate) fn channels(text: &str) -> Channels {
     text.parse().expect("sets of labels")
 }
 

@@ -5,6 +5,7 @@ use nephron_testing as support;
 mod activation;
 mod affine_dice;
 mod affine_dice_channels;
+mod affine_dice_optimizer;
 mod arithmetic;
 mod bspline;
 mod conv3d;

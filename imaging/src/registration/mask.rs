@@ -15,11 +15,11 @@ pub(super) struct Mask {
     pub grid: Grid,
     labels: std::sync::Arc<Vec<u8>>,
     pub channels: Channels,
-    /// Voxels of each channel.
+    /// The number of voxels of each channel.
     pub counts: [usize; MAX_CHANNELS],
-    /// Of all channels together.
+    /// The number of voxels of all channels together.
     pub total: usize,
-    /// Of label 2, where a channel has it.
+    /// The number of voxels of label 2, where a channel has it.
     pub tumour: usize,
     /// The centre of mass of all channels together, index (x, y, z).
     centre: [f64; 3],

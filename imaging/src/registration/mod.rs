@@ -10,21 +10,20 @@
 //! has the authors' way too). Masks finer than `resolution` are thinned out to it for the iterations; results are
 //! reported on the full grid.
 
-mod adam;
-mod affine;
-mod case;
-mod descent;
+mod family;
+mod frames;
 mod loss;
 mod mask;
-mod model;
+mod optimize;
 mod options;
 mod overlap;
+mod pair;
 pub mod transform;
 
-pub use adam::Adam;
+pub use family::Transformation;
 pub use loss::Loss;
-pub use model::Transformation;
 pub use nephron_compute::ops::affine_dice::Channels;
+pub use nephron_compute::ops::affine_dice_optimizer::Adam;
 pub use options::{RegistrationOptions, Space, Start};
 pub use overlap::{Dice, Overlap};
 
@@ -35,24 +34,26 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::volume::{Affine, Volume};
-use case::Case;
 use nephron_compute::device::Device;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::Matrix;
+use optimize::{cell_bytes, optimize};
+use pair::{Level, Pair};
 
-/// Pairs in one launch at most.
+/// The largest number of pairs that are registered together.
 const MAX_PAIRS: usize = 256;
-/// And bytes on the device for their masks.
+/// The most bytes on the device for their masks.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// A found map and how good it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Registration {
-    /// Of which family it is.
+    /// The family of the map.
     pub transformation: Transformation,
     /// Normalised coordinates (x, y, z) of the fixed grid to those of the moving grid: `affine_grid`'s theta.
     pub theta: Matrix,
-    /// Which normalised coordinates those are. (Along an axis of size 1 they are always the edges'.)
+    /// Whether -1 and 1 of theta's coordinates mean the centres of the outer voxels; along an axis of size 1 they are always
+    /// the edges.
     pub align_corners: bool,
     /// Point of the fixed scan to point of the moving scan, RAS millimetres, rows of [A | t].
     #[serde(serialize_with = "rows")]
@@ -67,9 +68,9 @@ pub struct Registration {
     pub loss: f64,
     /// The channels of the loss at its lowest.
     pub channels: Vec<Channel>,
-    /// Iterations taken.
+    /// The number of iterations done.
     pub iterations: usize,
-    /// Did the loss stop falling, and at its lowest?
+    /// Whether the loss stopped falling, and at its lowest.
     pub converged: bool,
     /// Why the iterations ended.
     pub outcome: Outcome,
@@ -82,11 +83,11 @@ pub struct Registration {
 /// A channel of the loss.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Channel {
-    /// Its labels.
+    /// The labels of the channel.
     pub labels: Vec<u8>,
-    /// Its share in the loss: 0 where a mask has none of its labels.
+    /// The weight of the channel in the loss: 0 where a mask has none of its labels.
     pub weight: f64,
-    /// Its soft Dice at the lowest loss, the smoothing term included.
+    /// The soft Dice of the channel at the lowest loss, the smoothing term included.
     pub dice: f64,
 }
 
@@ -136,7 +137,7 @@ pub fn register(
 }
 
 /// [`register`] of many pairs [fixed, moving], in their order. On a GPU their sweeps are one launch and their steps
-/// another; on the CPU pairs run side by side. Each pair ends with the same bits as alone, and fails alone.
+/// another, and preparing them waits for the device three times; on the CPU pairs run side by side. Each pair ends with the same bits as alone, and fails alone.
 ///
 /// # Errors
 /// Options out of range. What is wrong with a pair is said in its place.
@@ -155,7 +156,7 @@ pub fn register_all(
     // together.
     let bytes = |[fixed, moving]: &[&Volume; 2]| {
         let voxels = |volume: &Volume| volume.shape().iter().fold(1, |n: u64, size| n.saturating_mul(*size as u64));
-        let cells = case::cell_bytes(moving.shape(), &options.channels).saturating_mul(2);
+        let cells = cell_bytes(moving.shape(), &options.channels).saturating_mul(2);
         voxels(fixed).saturating_mul(3).saturating_add(voxels(moving).saturating_mul(2)).saturating_add(cells)
     };
     let mut results = Vec::with_capacity(pairs.len());
@@ -176,11 +177,11 @@ pub fn register_all(
 
 fn batch(pairs: &[[&Volume; 2]], device: &Device, options: &RegistrationOptions) -> Vec<Result<Registration>> {
     let clock = Instant::now();
-    let mut cases: Vec<Result<Case>> = pairs.iter().map(|[fixed, moving]| Case::new(fixed, moving, options)).collect();
-    case::descend(&mut cases, device, options, false);
-    case::descend(&mut cases, device, options, true);
+    let mut pairs: Vec<Result<Pair>> = pairs.iter().map(|[fixed, moving]| Pair::new(fixed, moving, options)).collect();
+    optimize(&mut pairs, device, options, Level::Thinned);
+    optimize(&mut pairs, device, options, Level::Full);
     let mut results: Vec<Result<Registration>> =
-        cases.into_par_iter().map(|case| case.and_then(|case| case.finish(options))).collect();
+        pairs.into_par_iter().map(|pair| pair.and_then(|pair| pair.finish(options))).collect();
     let seconds = clock.elapsed().as_secs_f64();
     results.iter_mut().flatten().for_each(|found| found.seconds = seconds);
     results

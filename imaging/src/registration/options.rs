@@ -5,17 +5,18 @@ use super::mask::Mask;
 use crate::volume::Affine;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::PaddingMode;
-use nephron_compute::ops::affine_dice::{Channels, check_smooth};
+use nephron_compute::ops::affine_dice::Channels;
+use nephron_compute::ops::affine_dice_optimizer::Objective;
 
 /// Where the iterations begin.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum Start {
-    /// With the masks' centres of mass on one another.
+    /// The iterations begin with the masks' centres of mass on one another.
     #[default]
     CentreOfMass,
-    /// As the scans lie.
+    /// The iterations begin as the scans lie.
     Identity,
-    /// Point of the fixed scan to point of the moving scan, RAS millimetres.
+    /// The iterations begin at this map: point of the fixed scan to point of the moving scan, RAS millimetres.
     Given(Affine),
 }
 
@@ -44,34 +45,34 @@ pub enum Space {
 /// How to register.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RegistrationOptions {
-    /// Which maps are looked for.
+    /// The family of maps that is searched.
     pub transformation: Transformation,
     /// The sets of labels that are laid on one another.
     pub channels: Channels,
-    /// Where to begin.
+    /// Where the iterations begin.
     pub start: Start,
-    /// In which coordinates.
+    /// The coordinates in which "no motion" is the identity.
     pub space: Space,
     /// What the moving mask is outside its grid.
     pub padding: PaddingMode,
-    /// Do -1 and 1 mean the centres of a grid's outer voxels, or their outer edges?
+    /// Whether -1 and 1 mean the centres of a grid's outer voxels, else their outer edges.
     pub align_corners: bool,
-    /// The smoothing term of Dice.
+    /// The smoothing term of Dice, 0 or more.
     pub smooth: f64,
-    /// Adam's.
+    /// Adam's learning rate, above 0 and at most 1.
     pub learning_rate: f64,
-    /// Stop here at the latest.
+    /// The number of iterations after which the optimiser stops, 1 to
+    /// [`MAX_ITERATIONS`](nephron_compute::ops::affine_dice_optimizer::MAX_ITERATIONS).
     pub max_iterations: usize,
-    /// Converged when the lowest loss fell by less than this ...
+    /// The decrease of the lowest loss over `window` iterations below which the optimiser has converged.
     pub tolerance: f64,
-    /// ... over so many iterations.
+    /// The number of iterations over which the decrease of the loss is measured, 1 to
+    /// [`MAX_WINDOW`](nephron_compute::ops::affine_dice_optimizer::MAX_WINDOW).
     pub window: usize,
-    /// Millimetres: finer axes are thinned out to it for the iterations. None: the masks as they are.
+    /// The voxel size in millimetres to which finer masks are thinned out for the first iterations; none keeps the masks
+    /// as they are.
     pub resolution: Option<f64>,
 }
-
-/// Iterations at most.
-const MOST: usize = 1_000_000;
 
 impl Default for RegistrationOptions {
     fn default() -> Self {
@@ -93,23 +94,30 @@ impl Default for RegistrationOptions {
 }
 
 impl RegistrationOptions {
-    /// Refuses values out of range; [`register`] does too.
+    /// What is minimised, and for how long, with a weight per channel.
+    pub(super) fn objective(&self, weights: Vec<f64>) -> Objective {
+        Objective {
+            smooth: self.smooth,
+            weights,
+            learning_rate: self.learning_rate,
+            max_iterations: self.max_iterations,
+            window: self.window,
+            tolerance: self.tolerance,
+        }
+    }
+
+    /// Refuses values out of range; [`register`](super::register) does too.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with the option and the values that are expected; a given transform that is singular.
     pub fn validate(&self) -> Result<()> {
-        let positive = |what: &str, value: f64| {
-            if value.is_finite() && value > 0.0 {
-                Ok(())
-            } else {
-                Err(Error::argument(format!("registration: {what}"), "a finite number above 0", value))
-            }
-        };
-        check_smooth("registration: smooth", self.smooth)?;
-        positive("learning rate", self.learning_rate)?;
+        self.objective(Vec::new()).validate("registration")?;
         // A first step of 1 is half the grid.
         if self.learning_rate > 1.0 {
             return Err(Error::argument("registration: learning rate", "at most 1", self.learning_rate));
         }
-        if let Some(resolution) = self.resolution {
-            positive("resolution", resolution)?;
+        if let Some(resolution) = self.resolution.filter(|r| !(r.is_finite() && *r > 0.0)) {
+            return Err(Error::argument("registration: resolution", "a finite number above 0", resolution));
         }
         if let Start::Given(transform) = &self.start {
             if !transform.0.as_flattened().iter().all(|v| v.is_finite()) {
@@ -125,18 +133,6 @@ impl RegistrationOptions {
                 expected,
                 "a start or a resolution in millimetres",
             ));
-        }
-        if self.tolerance.is_nan() || self.tolerance < 0.0 {
-            return Err(Error::argument("registration: tolerance", "0 or more", self.tolerance));
-        }
-        for (what, value) in [("max_iterations", self.max_iterations), ("window", self.window)] {
-            if value == 0 {
-                return Err(Error::argument(format!("registration: {what}"), "1 or more", value));
-            }
-            // A GPU counts them in f32 and keeps a loss for each of the window.
-            if value > MOST {
-                return Err(Error::argument(format!("registration: {what}"), format!("at most {MOST}"), value));
-            }
         }
         Ok(())
     }

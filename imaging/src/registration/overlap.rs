@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::affine::{index_map, size};
+use super::frames::{index_map, size};
 use super::mask::Mask;
 use crate::volume::{Affine, TUMOUR, hard_dice};
 use nephron_compute::device::Device;
@@ -14,18 +14,18 @@ use nephron_compute::ops::affine_dice::{AffineDice, Channels, Matrix};
 /// Dice = 2 |A and B| / (|A| + |B|) of one label.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Dice {
-    /// Of the mask warped trilinearly, as in the loss (border clamped) but without a smoothing term.
+    /// Dice with the mask warped trilinearly, as in the loss (border clamped) but without a smoothing term.
     pub soft: f64,
-    /// Of the mask warped to the nearest label, background outside its grid.
+    /// Dice with the mask warped to the nearest label, background outside its grid.
     pub hard: f64,
 }
 
 /// Dice of what was aligned, whatever its channels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Overlap {
-    /// All labels of all channels together: by default kidney and tumour, labels 1 and 2.
+    /// Dice of all labels of all channels together: by default kidney and tumour, labels 1 and 2.
     pub kidney: Dice,
-    /// Label 2; none where a mask has no tumour, or no channel that label.
+    /// Dice of label 2; none where a mask has no tumour, or no channel has that label.
     pub tumour: Option<Dice>,
 }
 

@@ -165,6 +165,7 @@ fn what_cannot_be_registered_is_refused() {
     refused(&whole, &whole, &RegistrationOptions { smooth: f64::NAN, ..base }, &["smooth", "NaN"]);
     refused(&whole, &whole, &RegistrationOptions { tolerance: -1.0, ..base }, &["tolerance", "-1"]);
     refused(&whole, &whole, &RegistrationOptions { window: 0, ..base }, &["window", "1 or more"]);
+    refused(&whole, &whole, &RegistrationOptions { window: 65_537, ..base }, &["window", "at most 65536", "65537"]);
     refused(&whole, &whole, &RegistrationOptions { max_iterations: 0, ..base }, &["max_iterations", "1 or more"]);
     refused(&whole, &whole, &RegistrationOptions { resolution: Some(-2.0), ..base }, &["resolution", "-2"]);
     refused(

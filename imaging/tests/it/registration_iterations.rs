@@ -2,7 +2,7 @@
 //! where they cannot go on.
 
 use nephron_compute::ops::Channels;
-use nephron_compute::ops::affine_dice::CHECK_EVERY;
+use nephron_compute::ops::affine_dice_optimizer::CHECK_EVERY;
 use nephron_compute::{Device, Error};
 use nephron_imaging::registration::{
     Outcome, Registration, RegistrationOptions, Start, Transformation, register, register_all,
@@ -259,5 +259,35 @@ fn masks_too_large_for_a_device_go_to_the_cpu() {
         assert!(found.warnings.iter().any(warned), "{:?}", found.warnings);
         let host = register(&mask, &mask, &Device::Cpu, &options).expect("registration");
         assert_eq!((found.theta, found.loss), (host.theta, host.loss), "{}", device.name());
+    }
+}
+
+/// How often the host waits for a device does not grow with the number of pairs: once per level for the counts of all
+/// masks, once for the overlap of all pairs at the start, and once per 40 iterations of all pairs.
+#[test]
+fn waits_do_not_grow_with_the_number_of_pairs() {
+    let plan = grid([10, 12, 16], [10.0, 10.0, 14.0]);
+    let fixed = scan(&plan, &Affine::IDENTITY, kidneys);
+    let moving = scan(&plan, &motion(4.0, 1.0, [9.0, 0.0, 3.0]).inverse().expect("a motion"), kidneys);
+    let options = RegistrationOptions {
+        resolution: Some(20.0),
+        max_iterations: 60,
+        tolerance: 1.0,
+        window: 10,
+        ..Default::default()
+    };
+    for device in devices().iter().filter(|d| **d != Device::Cpu && !compiles_only(d)) {
+        let waits = |pairs: usize| {
+            let before = device.waits();
+            let all = register_all(&vec![[&fixed, &moving]; pairs], device, &options).expect("options");
+            for found in all {
+                let found = found.expect("registration");
+                assert_eq!((found.iterations, found.outcome), (40, Outcome::Converged), "{}", device.name());
+            }
+            device.waits() - before
+        };
+        // The least of three: where tests share a process, others may wait for the device meanwhile.
+        let least = |pairs: usize| (0..3).map(|_| waits(pairs)).min().expect("three");
+        assert_eq!((least(1), least(2), least(33)), (5, 5, 5), "{}", device.name());
     }
 }

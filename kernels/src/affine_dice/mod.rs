@@ -7,22 +7,23 @@
 //! for all channels, and ends with it where the code is 0 (nothing in any channel). Cells are kept for the bounding box
 //! of the labels and one voxel around it: outside it nothing contributes.
 //!
-//! Pairs share buffers: pair p of a launch is row p of the grid of cubes, and a row of [`LAYOUT`] words says where its
-//! members and cells begin. Nothing of a pair's arithmetic depends on the others.
+//! Pairs share buffers: pair p of a launch is row p of the grid of cubes, and record p of the [`PairLayout`]s says
+//! where its members and cells begin. Nothing of a pair's arithmetic depends on the others.
 
 mod cells;
 mod motion;
+mod records;
 mod step;
 mod sweep;
 
 pub use cells::{copy_words, mask_cells, mask_members, mask_stats};
-pub use step::{
-    AT_BEST, AT_BEST_LOSS, AT_DECAY, AT_DICE, AT_FIRST, AT_ITERATIONS, AT_LAST, AT_STATUS, CONSTANTS, CONVERGED,
-    NOT_FINITE, STATE, STOPPED, affine_dice_step,
+pub use records::{
+    BETA_1, BETA_2, CONVERGED, EPSILON, NOT_FINITE, PairLayout, PairMap, STOPPED, StepConstants, StepState,
 };
+pub use step::affine_dice_step;
 pub use sweep::affine_dice_sums;
 
-/// Channels at most.
+/// The largest number of channels.
 pub const CHANNELS: usize = 4;
 
 /// Values of a record of [`mask_stats`]: voxels of each of the four channels; least x, y, z and least of
@@ -33,17 +34,5 @@ pub const STATS: usize = CHANNELS + 6;
 /// then the same over the fixed mask.
 pub const SUMS: usize = 26;
 
-/// Words that describe a pair: width, height, depth of the fixed mask; cells along x, y, z; the words at which its
-/// members and its cells begin; records that its sweep makes.
-pub const LAYOUT: usize = 9;
-
-/// Values of a pair's map: the matrix (12), the least and greatest position that can contribute (6), the least and
-/// greatest position that border padding clamps to (6), and 1 while its iterations run, else 0.
-pub const MAP: usize = 25;
-/// Where the limits start.
-pub const AT_LIMITS: usize = 12;
-/// Where it says whether the pair runs.
-pub const AT_RUNNING: usize = 24;
-
-/// A brick of the fixed grid: a voxel a unit.
+/// The shape (x, y, z) of a brick of the fixed grid, which a cube sweeps with one voxel per unit.
 pub const BRICK: [usize; 3] = [8, 8, 4];

@@ -10,10 +10,10 @@ const TURN_LOW: f32 = 0.001_935_307_2;
 /// Values of [`write_motion`]: A = s R and t as rows of 4, then the axes of the three angles.
 pub const MOTION: usize = 21;
 
-/// Writes the map [A | `reach` t] (12 values), A = s Rz Ry Rx, and the unit axes about which x, y and z turn it (3
+/// Writes the map [A | `shift_unit` t] (12 values), A = s Rz Ry Rx, and the unit axes about which x, y and z turn it (3
 /// each): d A / d angle is the cross product of its axis with A's columns.
 #[cube]
-pub fn write_motion(parameters: &SharedMemory<f32>, reach: f32, out: &mut SharedMemory<f32>) {
+pub fn write_motion(parameters: &SharedMemory<f32>, shift_unit: f32, out: &mut SharedMemory<f32>) {
     let (sin_x, cos_x) = sin_cos(parameters[3]);
     let (sin_y, cos_y) = sin_cos(parameters[4]);
     let (sin_z, cos_z) = sin_cos(parameters[5]);
@@ -21,15 +21,15 @@ pub fn write_motion(parameters: &SharedMemory<f32>, reach: f32, out: &mut Shared
     out[0] = scale * cos_z * cos_y;
     out[1] = scale * (cos_z * sin_y * sin_x - sin_z * cos_x);
     out[2] = scale * (cos_z * sin_y * cos_x + sin_z * sin_x);
-    out[3] = reach * parameters[0];
+    out[3] = shift_unit * parameters[0];
     out[4] = scale * sin_z * cos_y;
     out[5] = scale * (sin_z * sin_y * sin_x + cos_z * cos_x);
     out[6] = scale * (sin_z * sin_y * cos_x - cos_z * sin_x);
-    out[7] = reach * parameters[1];
+    out[7] = shift_unit * parameters[1];
     out[8] = -scale * sin_y;
     out[9] = scale * cos_y * sin_x;
     out[10] = scale * cos_y * cos_x;
-    out[11] = reach * parameters[2];
+    out[11] = shift_unit * parameters[2];
     out[12] = cos_z * cos_y;
     out[13] = sin_z * cos_y;
     out[14] = -sin_y;
@@ -43,10 +43,10 @@ pub fn write_motion(parameters: &SharedMemory<f32>, reach: f32, out: &mut Shared
 
 /// d loss / d parameter `which` of a motion from d loss / d [A | b], row by row.
 #[cube]
-pub fn motion_gradient(motion: &SharedMemory<f32>, by_map: &SharedMemory<f32>, reach: f32, which: usize) -> f32 {
+pub fn motion_gradient(motion: &SharedMemory<f32>, by_map: &SharedMemory<f32>, shift_unit: f32, which: usize) -> f32 {
     let mut gradient = 0.0f32;
     if which < 3 {
-        gradient = reach * by_map[4 * which + 3];
+        gradient = shift_unit * by_map[4 * which + 3];
     } else if which < 6 {
         // The torque: columns of A crossed with the derivatives by them.
         let axis = 12 + 3 * (which - 3);

@@ -6,55 +6,12 @@
 
 use cubecl::prelude::*;
 
+use super::SUMS;
 use super::motion::{MOTION, motion_gradient, write_motion};
-use super::{AT_RUNNING, LAYOUT, MAP, SUMS};
+use super::records::{
+    BETA_1, BETA_2, CONVERGED, EPSILON, NOT_FINITE, PairLayout, PairMap, STOPPED, StepConstants, StepState,
+};
 use crate::common::cube_sum::UNITS;
-
-/// Values of a pair's constants: rows of `pre` (12), of `post` with the offset (12), G of each channel (4), weights of
-/// each in the loss (4), the smoothing term, the learning rate, the tolerance, the window, the most iterations, the
-/// count of parameters, the reach of a shift.
-pub const CONSTANTS: usize = 39;
-const AT_POST: usize = 12;
-const AT_G: usize = 24;
-const AT_WEIGHTS: usize = 28;
-const AT_SMOOTH: usize = 32;
-const AT_RATE: usize = 33;
-const AT_TOLERANCE: usize = 34;
-const AT_WINDOW: usize = 35;
-const AT_MOST: usize = 36;
-const AT_COUNT: usize = 37;
-const AT_REACH: usize = 38;
-
-/// Values of a pair's state: 12 parameters, 12 first moments, 12 second moments, then as named.
-pub const STATE: usize = 60;
-/// The parameters of the lowest loss so far.
-pub const AT_BEST: usize = 36;
-/// That loss.
-pub const AT_BEST_LOSS: usize = 48;
-/// Running powers of the two decays.
-pub const AT_DECAY: usize = 49;
-/// Iterations done.
-pub const AT_ITERATIONS: usize = 51;
-/// 0, or why the iterations are over.
-pub const AT_STATUS: usize = 52;
-/// The loss of the first iteration.
-pub const AT_FIRST: usize = 53;
-/// The loss of the last.
-pub const AT_LAST: usize = 54;
-/// Dice of each channel at the lowest loss.
-pub const AT_DICE: usize = 55;
-
-/// The loss has stopped falling.
-pub const CONVERGED: f32 = 1.0;
-/// As many iterations as were allowed.
-pub const STOPPED: f32 = 2.0;
-/// The loss is not a finite number.
-pub const NOT_FINITE: f32 = 3.0;
-
-/// As PyTorch's `Adam`.
-const DECAY_1: f32 = 0.9;
-const DECAY_2: f32 = 0.999;
-const EPSILON: f32 = 1e-8;
 
 /// Row x of the grid of cubes is a pair. Its records begin at pair times `stride` in `partials`, its lowest losses at
 /// pair times `ring` in `lowest`: `ring` is more than the window, and place i % `ring` holds that up to iteration i.
@@ -78,11 +35,11 @@ pub fn affine_dice_step(
     let columns = comptime!(channels * SUMS);
     // Units that share a column of the records.
     let lanes = comptime!(UNITS as usize / (channels * SUMS));
-    let records = layout[pair * LAYOUT + LAYOUT - 1] as usize;
-    let constant = pair * CONSTANTS;
-    let own = pair * STATE;
-    let map = pair * MAP;
-    let running = maps[map + AT_RUNNING] > 0.0;
+    let records = layout[pair * PairLayout::WORDS + PairLayout::RECORDS] as usize;
+    let constant = pair * StepConstants::WORDS;
+    let own = pair * StepState::WORDS;
+    let map = pair * PairMap::WORDS;
+    let running = maps[map + PairMap::RUNNING] > 0.0;
 
     let mut high = SharedMemory::<f32>::new(UNITS as usize);
     let mut low = SharedMemory::<f32>::new(UNITS as usize);
@@ -106,7 +63,7 @@ pub fn affine_dice_step(
         low[unit] = lost;
     }
     if unit < 12 {
-        parameters[unit] = state[own + unit];
+        parameters[unit] = state[own + StepState::PARAMETERS + unit];
     }
     sync_cube();
     if unit < columns {
@@ -120,14 +77,14 @@ pub fn affine_dice_step(
         }
         total[unit] = sum + lost;
     }
-    let reach = constants[constant + AT_REACH];
+    let shift_unit = constants[constant + StepConstants::SHIFT_UNIT];
     if comptime!(motion) {
         if unit == UNITS as usize - 1 {
-            write_motion(&parameters, reach, &mut moved);
+            write_motion(&parameters, shift_unit, &mut moved);
         }
     }
     sync_cube();
-    let smooth = constants[constant + AT_SMOOTH];
+    let smooth = constants[constant + StepConstants::SMOOTH];
     let mut loss = 0.0f32;
     // d loss / d matrix = sum of a (gradient over the fixed mask) + b (gradient over all).
     let mut a = Array::<f32>::new(channels);
@@ -136,8 +93,8 @@ pub fn affine_dice_step(
     #[unroll]
     for channel in 0..channels {
         let above = 2.0 * total[channel * SUMS] + smooth;
-        let below = total[channel * SUMS + 1] + constants[constant + AT_G + channel] + smooth;
-        let weight = constants[constant + AT_WEIGHTS + channel];
+        let below = total[channel * SUMS + 1] + constants[constant + StepConstants::FIXED_COUNTS + channel] + smooth;
+        let weight = constants[constant + StepConstants::WEIGHTS + channel];
         // Nothing on either side and nothing to smooth with: agreement without a gradient.
         let some = below > 0.0;
         let scale = select(some, weight / max(below, 1e-30), 0.0);
@@ -148,10 +105,10 @@ pub fn affine_dice_step(
     }
     let r = unit / 4;
     let k = unit % 4;
-    let iteration = state[own + AT_ITERATIONS];
-    let decay_1 = state[own + AT_DECAY] * DECAY_1;
-    let decay_2 = state[own + AT_DECAY + 1] * DECAY_2;
-    let best = state[own + AT_BEST_LOSS];
+    let iteration = state[own + StepState::ITERATIONS];
+    let decay_1 = state[own + StepState::DECAY_POWERS] * BETA_1;
+    let decay_2 = state[own + StepState::DECAY_POWERS + 1] * BETA_2;
+    let best = state[own + StepState::BEST_LOSS];
     let better = running && loss < best;
     if unit < 12 {
         let mut gradient = 0.0f32;
@@ -170,13 +127,13 @@ pub fn affine_dice_step(
         for i in 0..3usize {
             let mut inner = by_matrix[4 * i + 3];
             if k < 3 {
-                inner *= constants[constant + 4 * k + 3];
+                inner *= constants[constant + StepConstants::PRE + 4 * k + 3];
                 #[unroll]
                 for c in 0..3usize {
-                    inner += by_matrix[4 * i + c] * constants[constant + 4 * k + c];
+                    inner += by_matrix[4 * i + c] * constants[constant + StepConstants::PRE + 4 * k + c];
                 }
             }
-            gradient += constants[constant + AT_POST + 4 * i + r] * inner;
+            gradient += constants[constant + StepConstants::POST + 4 * i + r] * inner;
         }
         by_map[unit] = gradient;
     }
@@ -185,51 +142,51 @@ pub fn affine_dice_step(
     if unit < 12 && running {
         let mut gradient = by_map[unit];
         if comptime!(motion) {
-            gradient = motion_gradient(&moved, &by_map, reach, min(unit, 6));
+            gradient = motion_gradient(&moved, &by_map, shift_unit, min(unit, 6));
         }
-        let first = DECAY_1 * state[own + 12 + unit] + (1.0 - DECAY_1) * gradient;
-        let second = DECAY_2 * state[own + 24 + unit] + (1.0 - DECAY_2) * gradient * gradient;
+        let first = BETA_1 * state[own + StepState::FIRST_MOMENTS + unit] + (1.0 - BETA_1) * gradient;
+        let second = BETA_2 * state[own + StepState::SECOND_MOMENTS + unit] + (1.0 - BETA_2) * gradient * gradient;
         let step = first / (1.0 - decay_1) / (f32::sqrt(second / (1.0 - decay_2)) + EPSILON);
         let before = parameters[unit];
         if better {
-            state[own + AT_BEST + unit] = before;
+            state[own + StepState::BEST_PARAMETERS + unit] = before;
         }
         let mut after = before;
-        if (unit as f32) < constants[constant + AT_COUNT] {
-            after = before - constants[constant + AT_RATE] * step;
+        if (unit as f32) < constants[constant + StepConstants::PARAMETER_COUNT] {
+            after = before - constants[constant + StepConstants::LEARNING_RATE] * step;
         }
-        state[own + unit] = after;
-        state[own + 12 + unit] = first;
-        state[own + 24 + unit] = second;
+        state[own + StepState::PARAMETERS + unit] = after;
+        state[own + StepState::FIRST_MOMENTS + unit] = first;
+        state[own + StepState::SECOND_MOMENTS + unit] = second;
         parameters[unit] = after;
     }
     if unit == 0 && running {
-        state[own + AT_DECAY] = decay_1;
-        state[own + AT_DECAY + 1] = decay_2;
-        state[own + AT_LAST] = loss;
-        state[own + AT_ITERATIONS] = iteration + 1.0;
+        state[own + StepState::DECAY_POWERS] = decay_1;
+        state[own + StepState::DECAY_POWERS + 1] = decay_2;
+        state[own + StepState::LAST_LOSS] = loss;
+        state[own + StepState::ITERATIONS] = iteration + 1.0;
         if iteration == 0.0 {
-            state[own + AT_FIRST] = loss;
+            state[own + StepState::FIRST_LOSS] = loss;
         }
         if better {
-            state[own + AT_BEST_LOSS] = loss;
+            state[own + StepState::BEST_LOSS] = loss;
             #[unroll]
             for channel in 0..channels {
-                state[own + AT_DICE + channel] = dice[channel];
+                state[own + StepState::BEST_DICE + channel] = dice[channel];
             }
         }
         let done = iteration as usize;
         let fallen = min(loss, best);
         lowest[pair * ring + done % ring] = fallen;
-        let window = constants[constant + AT_WINDOW] as usize;
-        let most = iteration + 1.0 >= constants[constant + AT_MOST];
+        let window = constants[constant + StepConstants::WINDOW] as usize;
+        let most = iteration + 1.0 >= constants[constant + StepConstants::MAX_ITERATIONS];
         let mut status = 0.0f32;
         if most {
             status = STOPPED;
         }
         let since = (done + 1) % check;
         if done >= window && (since == 0 || most) {
-            if lowest[pair * ring + (done - window) % ring] - fallen < constants[constant + AT_TOLERANCE] {
+            if lowest[pair * ring + (done - window) % ring] - fallen < constants[constant + StepConstants::TOLERANCE] {
                 status = CONVERGED;
             }
         }
@@ -239,14 +196,14 @@ pub fn affine_dice_step(
             status = NOT_FINITE;
         }
         if status > 0.0 {
-            state[own + AT_STATUS] = status;
-            maps[map + AT_RUNNING] = 0.0;
+            state[own + StepState::STATUS] = status;
+            maps[map + PairMap::RUNNING] = 0.0;
         }
     }
     sync_cube();
     if comptime!(motion) {
         if unit == 0 {
-            write_motion(&parameters, reach, &mut moved);
+            write_motion(&parameters, shift_unit, &mut moved);
         }
     } else if unit < 12 {
         moved[unit] = parameters[unit];
@@ -255,7 +212,7 @@ pub fn affine_dice_step(
     if unit < 12 && running {
         let mut value = 0.0f32;
         if k == 3 {
-            value = constants[constant + AT_POST + 4 * r + 3];
+            value = constants[constant + StepConstants::POST + 4 * r + 3];
         }
         #[unroll]
         for i in 0..3usize {
@@ -265,11 +222,11 @@ pub fn affine_dice_step(
             }
             #[unroll]
             for j in 0..3usize {
-                inner += moved[4 * i + j] * constants[constant + 4 * j + k];
+                inner += moved[4 * i + j] * constants[constant + StepConstants::PRE + 4 * j + k];
             }
-            value += constants[constant + AT_POST + 4 * r + i] * inner;
+            value += constants[constant + StepConstants::POST + 4 * r + i] * inner;
         }
-        maps[map + unit] = value;
+        maps[map + PairMap::MATRIX + unit] = value;
     }
 }
 

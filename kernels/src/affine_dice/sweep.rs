@@ -6,7 +6,8 @@
 
 use cubecl::prelude::*;
 
-use super::{AT_LIMITS, AT_RUNNING, BRICK, LAYOUT, MAP, SUMS};
+use super::records::{PairLayout, PairMap};
+use super::{BRICK, SUMS};
 use crate::common::cube_sum::cube_sums;
 use crate::common::packed::load_u8;
 
@@ -28,18 +29,18 @@ pub fn affine_dice_sums(
     let unit = UNIT_POS_X as usize;
     let pair = CUBE_POS_Y as usize;
     let cube = CUBE_POS_X as usize;
-    let row = pair * LAYOUT;
-    let width = layout[row] as usize;
-    let height = layout[row + 1] as usize;
-    let depth = layout[row + 2] as usize;
-    let cells_x = layout[row + 3] as usize;
-    let cells_y = layout[row + 4] as usize;
-    let cells_z = layout[row + 5] as usize;
-    let fixed_at = layout[row + 6] as usize;
-    let cells_at = layout[row + 7] as usize;
-    let records = layout[row + 8] as usize;
-    let matrix = pair * MAP;
-    let limits = matrix + AT_LIMITS;
+    let row = pair * PairLayout::WORDS;
+    let width = layout[row + PairLayout::FIXED_SIZE] as usize;
+    let height = layout[row + PairLayout::FIXED_SIZE + 1] as usize;
+    let depth = layout[row + PairLayout::FIXED_SIZE + 2] as usize;
+    let cells_x = layout[row + PairLayout::CELL_COUNTS] as usize;
+    let cells_y = layout[row + PairLayout::CELL_COUNTS + 1] as usize;
+    let cells_z = layout[row + PairLayout::CELL_COUNTS + 2] as usize;
+    let fixed_at = layout[row + PairLayout::MEMBERS_AT] as usize;
+    let cells_at = layout[row + PairLayout::CELLS_AT] as usize;
+    let records = layout[row + PairLayout::RECORDS] as usize;
+    let map = pair * PairMap::WORDS;
+    let matrix = map + PairMap::MATRIX;
     let mut sums = Array::<f32>::new(channels * SUMS);
     #[unroll]
     for k in 0..channels * SUMS {
@@ -52,7 +53,7 @@ pub fn affine_dice_sums(
     let middle_y = (height as f32 - 1.0) * 0.5;
     let middle_z = (depth as f32 - 1.0) * 0.5;
     let mut last = bricks;
-    if cube >= records || maps[matrix + AT_RUNNING] == 0.0 {
+    if cube >= records || maps[map + PairMap::RUNNING] == 0.0 {
         last = 0;
     }
     let mut brick = cube;
@@ -75,10 +76,10 @@ pub fn affine_dice_sums(
                 + (BRICK[1] as f32 - 1.0) * 0.5 * f32::abs(maps[matrix + 4 * r + 1])
                 + (BRICK[2] as f32 - 1.0) * 0.5 * f32::abs(maps[matrix + 4 * r + 2])
                 + 0.5;
-            if centre + reach < maps[limits + r] {
+            if centre + reach < maps[map + PairMap::REACH_LOW + r] {
                 hit = false;
             }
-            if centre - reach > maps[limits + 3 + r] {
+            if centre - reach > maps[map + PairMap::REACH_HIGH + r] {
                 hit = false;
             }
         }
@@ -93,12 +94,12 @@ pub fn affine_dice_sums(
             let mut free_y = 1.0f32;
             let mut free_z = 1.0f32;
             if border {
-                free_x = free(ux, maps[limits + 6], maps[limits + 9]);
-                free_y = free(uy, maps[limits + 7], maps[limits + 10]);
-                free_z = free(uz, maps[limits + 8], maps[limits + 11]);
-                ux = clamp(ux, maps[limits + 6], maps[limits + 9]);
-                uy = clamp(uy, maps[limits + 7], maps[limits + 10]);
-                uz = clamp(uz, maps[limits + 8], maps[limits + 11]);
+                free_x = free(ux, maps[map + PairMap::CLAMP_LOW], maps[map + PairMap::CLAMP_HIGH]);
+                free_y = free(uy, maps[map + PairMap::CLAMP_LOW + 1], maps[map + PairMap::CLAMP_HIGH + 1]);
+                free_z = free(uz, maps[map + PairMap::CLAMP_LOW + 2], maps[map + PairMap::CLAMP_HIGH + 2]);
+                ux = clamp(ux, maps[map + PairMap::CLAMP_LOW], maps[map + PairMap::CLAMP_HIGH]);
+                uy = clamp(uy, maps[map + PairMap::CLAMP_LOW + 1], maps[map + PairMap::CLAMP_HIGH + 1]);
+                uz = clamp(uz, maps[map + PairMap::CLAMP_LOW + 2], maps[map + PairMap::CLAMP_HIGH + 2]);
             }
             let in_x = ux >= 0.0 && ux < cells_x as f32;
             let in_y = uy >= 0.0 && uy < cells_y as f32;

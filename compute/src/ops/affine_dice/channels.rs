@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Channels at most: with four, a unit of a GPU still has a register for every sum.
+/// The largest number of channels: with four, a unit of a GPU still has a register for every sum.
 pub const MAX_CHANNELS: usize = 4;
 
 /// One to [`MAX_CHANNELS`] sets of labels; a label may be in several. As text `2/1,2`: channels between slashes.
@@ -14,7 +14,7 @@ pub const MAX_CHANNELS: usize = 4;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Channels {
     count: usize,
-    /// Of each label: bit c says whether channel c has it.
+    /// A byte per label: bit c says whether channel c has the label.
     members: [u8; 256],
 }
 
@@ -40,7 +40,7 @@ impl Channels {
         Ok(Self { count: sets.len(), members })
     }
 
-    /// How many there are.
+    /// The number of channels.
     pub fn count(&self) -> usize {
         self.count
     }

@@ -4,22 +4,22 @@
 //! d Dice / d theta = 2 / D sum g grad p (x) [x, 1] - (2 I + s) / D^2 sum grad p (x) [x, 1].
 //! Both sums are gathered together with I and P, so there is no warped mask, no sampling grid and no second pass.
 
-mod chain;
 mod channels;
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(in crate::ops) mod gather;
 mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
-mod objective;
-pub mod reference;
+mod parametrization;
 #[cfg(feature = "gpu")]
-pub mod steps;
+pub(in crate::ops) mod prepare;
+pub mod reference;
 mod sums;
 
-pub use chain::{Chain, Parameters};
 pub use channels::{Channels, MAX_CHANNELS};
 pub use geometry::{Bounds, Diagonal, Frame, Matrix};
-pub use objective::{CHECK_EVERY, Minimum, Objective, Reason};
+pub use parametrization::{Parameters, Parametrization};
 pub use sums::{AffineDiceSums, AffineDiceValue, ChannelSums};
 
 use super::expect_same_device;
@@ -33,13 +33,13 @@ use geometry::Limits;
 /// How [`affine_dice`] samples and smooths.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AffineDiceParams {
-    /// Do -1 and 1 mean the centres of the outer voxels, or their outer edges?
+    /// Whether -1 and 1 mean the centres of the outer voxels, else their outer edges.
     pub align_corners: bool,
-    /// s of the equation: finite, 0 or more.
+    /// The smoothing term s of the equation, a finite number, 0 or more.
     pub smooth: f64,
     /// What the moving mask is outside its grid.
     pub padding: PaddingMode,
-    /// Which labels make up the channels.
+    /// The sets of labels that make up the channels.
     pub channels: Channels,
 }
 
@@ -107,8 +107,8 @@ pub fn check_smooth(what: &str, smooth: f64) -> Result<()> {
 /// [`AffineDice::sums`].
 #[derive(Debug)]
 pub struct AffineDice {
-    pub(crate) fixed_size: [usize; 3],
-    pub(crate) moving_size: [usize; 3],
+    fixed_size: [usize; 3],
+    moving_size: [usize; 3],
     padding: PaddingMode,
     channels: usize,
     fixed: Stats,
@@ -121,7 +121,7 @@ enum Backend {
     /// Which channels the fixed voxels are in, and the moving mask's cells.
     Cpu(Vec<u8>, cpu::Cells),
     #[cfg(feature = "gpu")]
-    Gpu(Box<gpu::Prepared>),
+    Gpu(Box<prepare::Prepared>),
     /// Nothing in the moving mask: nothing to sweep.
     Empty,
 }
@@ -134,54 +134,124 @@ struct Stats {
 }
 
 impl AffineDice {
-    /// Counts, bounds and cell codes of the masks. Shapes and errors as for [`affine_dice`].
+    /// Counts, bounds and cell codes of the masks.
+    ///
+    /// # Errors
+    /// Shapes and errors as for [`affine_dice`].
     pub fn new(fixed: &Tensor, moving: &Tensor, padding: PaddingMode, channels: &Channels) -> Result<Self> {
-        let fixed_size = check_mask("affine_dice: fixed", fixed)?;
-        let moving_size = check_mask("affine_dice: moving", moving)?;
-        expect_same_device("affine_dice: moving", fixed, moving)?;
-        let count = channels.count();
-        let (stats, backend) = match fixed.device() {
-            Device::Cpu => {
-                let members = |mask: &Tensor| Ok::<_, Error>(cpu::members(mask.host_labels()?, channels));
-                let (fixed, moving) = (members(fixed)?, members(moving)?);
-                let stats = [cpu::stats(&fixed, fixed_size), cpu::stats(&moving, moving_size)];
-                let cells = stats[1].bounds.map(|bounds| cpu::Cells::new(&moving, moving_size, &bounds, count));
-                (stats, cells.map_or(Backend::Empty, |cells| Backend::Cpu(fixed, cells)))
-            }
+        let mut all = Self::new_all(&[[fixed, moving]], padding, channels)?;
+        all.pop().ok_or_else(|| Error::argument("affine_dice: pairs", "one prepared pair", "none"))
+    }
+
+    /// [`AffineDice::new`] of many pairs [fixed, moving], all on one device, in their order. A GPU is waited for once,
+    /// whatever the number of pairs.
+    ///
+    /// # Errors
+    /// As [`AffineDice::new`] of any pair; pairs on different devices.
+    pub fn new_all(pairs: &[[&Tensor; 2]], padding: PaddingMode, channels: &Channels) -> Result<Vec<Self>> {
+        let Some([first, _]) = pairs.first() else { return Ok(Vec::new()) };
+        let sizes = pairs
+            .iter()
+            .map(|[fixed, moving]| {
+                let size = [check_mask("affine_dice: fixed", fixed)?, check_mask("affine_dice: moving", moving)?];
+                expect_same_device("affine_dice: moving", fixed, moving)?;
+                expect_same_device("affine_dice: masks of another pair", first, fixed)?;
+                Ok(size)
+            })
+            .collect::<Result<Vec<[[usize; 3]; 2]>>>()?;
+        let masks = pairs.iter().zip(&sizes).map(|([a, b], [of_a, of_b])| [(*a, *of_a), (*b, *of_b)]);
+        let prepared: Vec<([Stats; 2], Backend)> = match first.device() {
+            Device::Cpu => masks.map(|pair| prepare_on_host(pair, channels)).collect::<Result<_>>()?,
             #[cfg(feature = "gpu")]
             Device::Gpu(device) => {
-                let (stats, prepared) =
-                    gpu::prepare(&device, [(fixed, fixed_size), (moving, moving_size)], padding, channels)?;
-                (stats, prepared.map_or(Backend::Empty, |prepared| Backend::Gpu(Box::new(prepared))))
+                let backend = |prepared| Backend::Gpu(Box::new(prepared));
+                prepare::prepare(&device, &masks.collect::<Vec<_>>(), padding, channels)?
+                    .into_iter()
+                    .map(|(stats, prepared)| (stats, prepared.map_or(Backend::Empty, backend)))
+                    .collect()
             }
         };
-        let [fixed, moving] = stats;
-        Ok(Self { fixed_size, moving_size, padding, channels: count, fixed, moving, backend })
+        let of = |(sizes, (stats, backend)): ([[usize; 3]; 2], ([Stats; 2], Backend))| Self {
+            fixed_size: sizes[0],
+            moving_size: sizes[1],
+            padding,
+            channels: channels.count(),
+            fixed: stats[0],
+            moving: stats[1],
+            backend,
+        };
+        Ok(sizes.into_iter().zip(prepared).map(of).collect())
     }
 
     /// The sums for an index map from the fixed to the moving grid, finite numbers, (x, y, z) order.
+    ///
+    /// # Errors
+    /// A device that fails.
     pub fn sums(&self, matrix: &Matrix) -> Result<AffineDiceSums> {
-        let mut sums = match (&self.backend, &self.moving.bounds) {
-            (Backend::Cpu(fixed, cells), Some(bounds)) => {
-                let limits = Limits::new(bounds, self.moving_size, self.padding);
-                let sweep = cpu::Sweep { fixed, size: self.fixed_size, cells, limits };
-                sweep.run(self.channels, self.padding, &into_cells(matrix, bounds))
-            }
-            #[cfg(feature = "gpu")]
-            (Backend::Gpu(prepared), Some(bounds)) => gpu::sums(prepared, &into_cells(matrix, bounds))?,
-            _ => vec![ChannelSums::default(); self.channels],
-        };
-        sums.truncate(self.channels);
-        for (sums, count) in sums.iter_mut().zip(self.fixed.counts) {
-            sums.g = count;
-        }
-        Ok(AffineDiceSums(sums))
+        let mut all = Self::sums_all(&[(self, *matrix)])?;
+        all.pop().ok_or_else(|| Error::argument("affine_dice: sums", "those of one pair", "none"))
     }
 
-    /// Voxels of each channel in the fixed and in the moving mask.
+    /// [`AffineDice::sums`] of many pairs, each at its own map, in their order. A GPU is waited for once, whatever the
+    /// number of pairs.
+    ///
+    /// # Errors
+    /// Pairs on more than one GPU; a device that fails.
+    pub fn sums_all(pairs: &[(&Self, Matrix)]) -> Result<Vec<AffineDiceSums>> {
+        #[cfg(feature = "gpu")]
+        let mut on_gpu = {
+            let own = pairs.iter().filter_map(|&(pair, matrix)| Some((pair.prepared()?, matrix)));
+            gather::sums(&own.collect::<Vec<_>>())?.into_iter()
+        };
+        let sums = |(pair, matrix): &(&Self, Matrix)| {
+            let mut sums = match (&pair.backend, &pair.moving.bounds) {
+                (Backend::Cpu(fixed, cells), Some(bounds)) => {
+                    let limits = Limits::new(bounds, pair.moving_size, pair.padding);
+                    let sweep = cpu::Sweep { fixed, size: pair.fixed_size, cells, limits };
+                    sweep.run(pair.channels, pair.padding, &into_cells(matrix, bounds))
+                }
+                #[cfg(feature = "gpu")]
+                (Backend::Gpu(_), _) => on_gpu.next().unwrap_or_default(),
+                _ => vec![ChannelSums::default(); pair.channels],
+            };
+            sums.truncate(pair.channels);
+            for (sums, count) in sums.iter_mut().zip(pair.fixed.counts) {
+                sums.g = count;
+            }
+            AffineDiceSums(sums)
+        };
+        Ok(pairs.iter().map(sums).collect())
+    }
+
+    /// The number of voxels of each channel in the fixed and in the moving mask.
     pub fn counts(&self) -> [&[f64]; 2] {
         [&self.fixed.counts[..self.channels], &self.moving.counts[..self.channels]]
     }
+
+    /// What the moving mask is outside its grid.
+    pub fn padding(&self) -> PaddingMode {
+        self.padding
+    }
+
+    /// The buffers on a GPU, where there is something to sweep.
+    #[cfg(feature = "gpu")]
+    pub(in crate::ops) fn prepared(&self) -> Option<&prepare::Prepared> {
+        match &self.backend {
+            Backend::Gpu(prepared) => Some(prepared),
+            _ => None,
+        }
+    }
+}
+
+fn prepare_on_host(
+    [(fixed, fixed_size), (moving, moving_size)]: [(&Tensor, [usize; 3]); 2],
+    channels: &Channels,
+) -> Result<([Stats; 2], Backend)> {
+    let members = |mask: &Tensor| Ok::<_, Error>(cpu::members(mask.host_labels()?, channels));
+    let (fixed, moving) = (members(fixed)?, members(moving)?);
+    let stats = [cpu::stats(&fixed, fixed_size), cpu::stats(&moving, moving_size)];
+    let cells = stats[1].bounds.map(|bounds| cpu::Cells::new(&moving, moving_size, &bounds, channels.count()));
+    Ok((stats, cells.map_or(Backend::Empty, |cells| Backend::Cpu(fixed, cells))))
 }
 
 /// The map to cells instead of voxels: they start one voxel before the labels' box.

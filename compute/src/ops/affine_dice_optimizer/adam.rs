@@ -1,8 +1,16 @@
 //! Adam.
 
-/// Decays of the moments and the term that keeps the division finite, as PyTorch's `Adam`.
+/// The decays of the two moments, as PyTorch's `Adam`.
 const DECAY: [f64; 2] = [0.9, 0.999];
+/// The term that keeps the division finite, as PyTorch's `Adam`.
 const EPSILON: f64 = 1e-8;
+
+/// The kernels cannot be asked without the feature `gpu`, so the numbers stand here too, and are the same.
+#[cfg(feature = "gpu")]
+const _: () = {
+    use nephron_kernels::affine_dice::{BETA_1, BETA_2, EPSILON as EPSILON_F32};
+    assert!(BETA_1 == DECAY[0] as f32 && BETA_2 == DECAY[1] as f32 && EPSILON_F32 == EPSILON as f32);
+};
 
 /// Adam (Kingma and Ba, 2015) on any number of parameters, as PyTorch's with its defaults.
 #[derive(Debug, Clone)]
@@ -14,12 +22,12 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// Before the first step of `count` parameters.
+    /// The state before the first step of `count` parameters.
     pub fn new(learning_rate: f64, count: usize) -> Self {
         Self { learning_rate, first: vec![0.0; count], second: vec![0.0; count], decayed: [1.0; 2] }
     }
 
-    /// One step against `gradient`, both as long as was said.
+    /// Takes one step against `gradient`; both slices have the length given to [`Adam::new`].
     pub fn step(&mut self, parameters: &mut [f64], gradient: &[f64]) {
         for (decayed, decay) in self.decayed.iter_mut().zip(DECAY) {
             *decayed *= decay;

@@ -1,4 +1,4 @@
-//! Coordinates: from parameters to index maps to maps of the patient's space, and back.
+//! Coordinate frames: from parameters to index maps to maps of the patient's space, and back.
 
 use crate::volume::{Affine, Grid};
 use nephron_compute::error::Result;

@@ -1,6 +1,8 @@
 //! Label maps: what is counted and measured of them, against plain loops.
 
-use nephron::volume::{Affine, Grid, LabelVolume, Orientation, TUMOUR, Volume, Voxels, WHOLE_KIDNEY, hard_dice};
+use nephron_imaging::volume::{
+    Affine, Grid, LabelVolume, Orientation, TUMOUR, Volume, Voxels, WHOLE_KIDNEY, hard_dice,
+};
 use rand::Rng;
 
 use crate::support::rng;

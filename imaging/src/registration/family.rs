@@ -1,14 +1,14 @@
-//! What is looked for: which maps, by which parameters.
+//! Families of maps: which maps are searched, by which parameters, from where.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::affine::{frame, index_map, parameters};
+use super::frames::{frame, index_map, parameters};
 use crate::volume::{Affine, Grid};
 use nephron_compute::error::{Error, Result};
-use nephron_compute::ops::affine_dice::{Chain, Parameters};
+use nephron_compute::ops::affine_dice::{Parameters, Parametrization};
 
 /// A family of maps of space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -26,10 +26,10 @@ pub enum Transformation {
 }
 
 impl Transformation {
-    /// All of them.
+    /// Every family.
     pub const ALL: [Self; 4] = [Self::Affine, Self::Similarity, Self::Rigid, Self::Translation];
 
-    /// How many parameters it has.
+    /// The number of parameters.
     pub fn parameters(self) -> usize {
         match self {
             Self::Affine => 12,
@@ -61,16 +61,16 @@ impl FromStr for Transformation {
     }
 }
 
-/// Parameters, the index maps they mean, and where they begin.
+/// The maps of a family between two grids, by parameters, and the parameters of the start.
 #[derive(Debug, Clone)]
-pub(super) struct Model {
-    pub chain: Chain,
+pub(super) struct SearchSpace {
+    pub parametrization: Parametrization,
     pub start: Vec<f64>,
 }
 
-impl Model {
+impl SearchSpace {
     /// From `start`, a map of the patient's space; motions turn about where it takes `centre`: world(p) =
-    /// s R (start(p) - pivot) + pivot + reach t. A unit of each of their parameters moves the organs about as far.
+    /// s R (start(p) - pivot) + pivot + u t, u the shift unit. A unit of each of their parameters moves the organs about as far.
     pub fn new(
         kind: Transformation,
         [fixed, moving]: [&Grid; 2],
@@ -81,11 +81,11 @@ impl Model {
         if kind == Transformation::Affine {
             let frame = frame(fixed, moving, align_corners);
             let start = parameters(&frame, &index_map(fixed, moving, start)?)?;
-            return Ok(Self { chain: Chain::from(&frame), start: start.as_flattened().to_vec() });
+            return Ok(Self { parametrization: Parametrization::from(&frame), start: start.as_flattened().to_vec() });
         }
         let (spacing, [d, h, w]) = (fixed.affine.spacing(), fixed.shape);
         // As normalised coordinates: a unit is half the grid.
-        let reach = [w, h, d].iter().zip(spacing).map(|(n, s)| *n as f64 * s / 2.0).fold(1.0, f64::max);
+        let shift_unit = [w, h, d].iter().zip(spacing).map(|(n, s)| *n as f64 * s / 2.0).fold(1.0, f64::max);
         let pivot = start.apply(centre);
         let (mut pre, mut post) = (start.after(&fixed.affine).0, moving.affine.inverse()?);
         let onto_pivot = post.apply(pivot);
@@ -93,8 +93,9 @@ impl Model {
             pre[r][3] -= pivot[r];
             post.0[r][3] = onto_pivot[r];
         }
-        let parameters = Parameters::Motion { count: kind.parameters(), reach };
-        Ok(Self { chain: Chain { pre, post: post.0, parameters }, start: vec![0.0; kind.parameters()] })
+        let parameters = Parameters::Motion { count: kind.parameters(), shift_unit };
+        let parametrization = Parametrization { pre, post: post.0, parameters };
+        Ok(Self { parametrization, start: vec![0.0; kind.parameters()] })
     }
 }
 
@@ -114,22 +115,22 @@ mod tests {
         let start = Affine([[1.0, 0.1, 0.0, 4.0], [-0.1, 0.9, 0.2, 5.0], [0.0, 0.0, 1.1, -6.0]]);
         let weights = Affine([[0.3, -0.7, 0.2, 0.9], [0.5, 0.4, -0.6, -0.1], [-0.2, 0.8, 0.6, 0.35]]).0;
         for kind in Transformation::ALL {
-            let model = Model::new(kind, [&fixed, &moving], &start, [1.0, 2.0, 3.0], true).expect("a model");
-            let mut at = model.start.clone();
+            let space = SearchSpace::new(kind, [&fixed, &moving], &start, [1.0, 2.0, 3.0], true).expect("a space");
+            let mut at = space.start.clone();
             assert_eq!(at.len(), kind.parameters());
             if kind != Transformation::Affine {
                 // The start is the start.
                 let want = index_map(&fixed, &moving, &start).expect("a map");
-                let got = model.chain.matrix(&at);
+                let got = space.parametrization.matrix(&at);
                 let apart = got.as_flattened().iter().zip(want.as_flattened()).map(|(a, b)| (a - b).abs());
                 assert!(apart.fold(0.0, f64::max) < 1e-9, "{kind}");
             }
             at.iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * (i as f64 - 2.0));
             let value = |at: &[f64]| -> f64 {
-                let matrix = model.chain.matrix(at);
+                let matrix = space.parametrization.matrix(at);
                 matrix.as_flattened().iter().zip(weights.as_flattened()).map(|(m, w)| m * w).sum()
             };
-            let gradient = model.chain.gradient(&at, &weights);
+            let gradient = space.parametrization.gradient(&at, &weights);
             for i in 0..at.len() {
                 let along = |step: f64| {
                     let mut at = at.clone();

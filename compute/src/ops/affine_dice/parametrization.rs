@@ -4,37 +4,37 @@ use super::{Frame, Matrix};
 
 /// The index map `post` [A | b] `pre`, with [A | b] made of parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Chain {
-    /// From the fixed grid.
+pub struct Parametrization {
+    /// The affine map from the fixed grid's indices to the input of [A | b].
     pub pre: Matrix,
-    /// To the moving grid.
+    /// The affine map from the output of [A | b] to the moving grid's indices.
     pub post: Matrix,
-    /// Between the two.
+    /// What the parameters mean in [A | b].
     pub parameters: Parameters,
 }
 
 /// What [A | b] is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Parameters {
-    /// Its 12 entries, row by row.
+    /// The 12 parameters are the entries of [A | b], row by row.
     Matrix,
-    /// A = s Rz Ry Rx and b = `reach` t. Parameters: t, the angles about x, y and z in radians, ln s; the first `count`
-    /// of them, the others are 0.
+    /// A = s Rz Ry Rx and b = `shift_unit` t. Parameters: t, the angles about x, y and z in radians, ln s; the first
+    /// `count` of them, the others are 0.
     Motion {
-        /// 3, 6 or 7.
+        /// The number of parameters: 3 for a shift, 6 with the angles, 7 with the scale.
         count: usize,
-        /// How long a shift of 1 is.
-        reach: f64,
+        /// The length of a shift parameter of 1.
+        shift_unit: f64,
     },
 }
 
-impl From<&Frame> for Chain {
+impl From<&Frame> for Parametrization {
     fn from(frame: &Frame) -> Self {
         Self { pre: frame.input.matrix(), post: frame.output.matrix(), parameters: Parameters::Matrix }
     }
 }
 
-impl Chain {
+impl Parametrization {
     /// The index map that parameters mean.
     ///
     /// # Panics
@@ -61,15 +61,23 @@ impl Chain {
 }
 
 impl Parameters {
+    /// The number of parameters.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Matrix => 12,
+            Self::Motion { count, .. } => *count,
+        }
+    }
+
     /// [A | b].
     fn map(&self, parameters: &[f64]) -> Matrix {
         match self {
             Self::Matrix => std::array::from_fn(|r| std::array::from_fn(|c| parameters[4 * r + c])),
-            Self::Motion { count, reach } => {
+            Self::Motion { count, shift_unit } => {
                 let motion = Motion::new(&parameters[..*count]);
                 std::array::from_fn(|r| {
                     let [a, b, c] = motion.linear[r];
-                    [a, b, c, reach * parameters[r]]
+                    [a, b, c, shift_unit * parameters[r]]
                 })
             }
         }
@@ -77,7 +85,7 @@ impl Parameters {
 
     /// d / d parameters from d / d [A | b].
     fn gradient(&self, parameters: &[f64], by_map: &Matrix) -> Vec<f64> {
-        let &Self::Motion { count, reach } = self else { return by_map.as_flattened().to_vec() };
+        let &Self::Motion { count, shift_unit } = self else { return by_map.as_flattened().to_vec() };
         let Motion { linear, axes } = Motion::new(&parameters[..count]);
         // Columns of A crossed with the derivatives by them.
         let torque: [f64; 3] = std::array::from_fn(|r| {
@@ -85,7 +93,7 @@ impl Parameters {
             (0..3).map(|k| linear[i][k] * by_map[j][k] - linear[j][k] * by_map[i][k]).sum()
         });
         let by_parameter = |p: usize| match p {
-            0..=2 => reach * by_map[p][3],
+            0..=2 => shift_unit * by_map[p][3],
             3..=5 => (0..3).map(|r| axes[p - 3][r] * torque[r]).sum(),
             _ => (0..9).map(|i| linear[i / 3][i % 3] * by_map[i / 3][i % 3]).sum(),
         };

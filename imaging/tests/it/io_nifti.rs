@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::nifti::{InMemNiftiObject, NiftiObject, RandomAccessNiftiVolume, ReaderOptions};
-use nephron::io::nifti::{self, Extension, Image};
-use nephron::volume::{Affine, Grid, Volume, Voxels};
+use nephron_imaging::io::nifti::{self, Extension, Image};
+use nephron_imaging::volume::{Affine, Grid, Volume, Voxels};
 use rand::Rng;
 use tempfile::tempdir;
 
@@ -62,7 +62,7 @@ fn a_second_reader_sees_the_same() {
                 for path in paths {
                     let (ours, its) = (nifti::read(&path).expect("a sound file"), peer(&path));
                     let (header, values) = (its.header(), ours.volume.voxels().to_f32());
-                    assert_eq!(ours.header.byte_order == nephron::io::numbers::ByteOrder::Big, big);
+                    assert_eq!(ours.header.byte_order == nephron_imaging::io::numbers::ByteOrder::Big, big);
                     assert_eq!(header.dim().expect("axes"), dim);
                     let affine = ours.volume.affine().0.map(|row| row.map(|v| v as f32));
                     assert_eq!(affine, [header.srow_x, header.srow_y, header.srow_z]);

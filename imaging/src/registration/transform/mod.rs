@@ -1,0 +1,38 @@
+//! What a found map is good for: moving volumes, and files that other programs read.
+
+mod itk;
+mod json;
+mod warp;
+
+pub use itk::{itk_text, write_itk};
+pub use json::write_json;
+pub use warp::{SoftMask, warp, warp_largest, warp_soft};
+
+use std::path::Path;
+
+use crate::volume::Affine;
+use nephron_compute::error::{Error, Result};
+
+/// Reads a transform that [`write_json`] (`.json`) or [`write_itk`], ITK, ITK-SNAP, 3D Slicer or ANTs as text (any
+/// other name) has written: point of the fixed scan to point of the moving scan, RAS millimetres.
+///
+/// Of ITK's transforms the affine ones are read, `AffineTransform` and `MatrixOffsetTransformBase` of 3 dimensions in
+/// float or double, with their centre of rotation (FixedParameters): x' = A (x - c) + c + t.
+///
+/// # Errors
+/// A file that cannot be read or is something else; numbers that are missing or not finite; a singular matrix.
+pub fn read(path: impl AsRef<Path>) -> Result<Affine> {
+    let path = path.as_ref();
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+    let found = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+        json::parse_json(&text)
+    } else {
+        itk::parse_itk(&text)
+    };
+    let transform = found.map_err(|reason| Error::file(path, reason))?;
+    if !transform.0.as_flattened().iter().all(|v| v.is_finite()) {
+        return Err(Error::file(path, format!("expected finite numbers, found {:?}", transform.0)));
+    }
+    transform.inverse().map_err(|e| Error::file(path, e))?;
+    Ok(transform)
+}
