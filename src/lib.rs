@@ -23,4 +23,7 @@ pub use nephron_compute::{
     Autotune, DType, Device, DeviceOptions, DeviceSpec, Error, HostMemory, Result, Shape, Tensor, device, error,
     host_memory, ops, release_host_memory, reset_peak, shapes, tensor,
 };
+pub use nephron_imaging::registration::register;
 pub use nephron_imaging::{io, registration, stats, volume};
+pub use ops::{conv3d, resample};
+pub use pipeline::{Precision, SegmentOptions, Segmenter};

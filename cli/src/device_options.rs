@@ -16,7 +16,10 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
 #[cfg(feature = "gpu")]
 fn parsed<T: std::str::FromStr<Err = Error>>(name: &str) -> Result<Option<T>> {
     let Some(value) = variable(name) else { return Ok(None) };
-    value.to_string_lossy().parse().map(Some).map_err(|error| Error::Usage(format!("{name}: {error}")))
+    value.to_string_lossy().parse().map(Some).map_err(|error| match error {
+        Error::Argument { expected, found, .. } => Error::Usage(format!("{name}: expected {expected}, found {found}")),
+        other => other,
+    })
 }
 
 /// The options that the device is opened with: `--tf32`, `--tune`, `--trace`, `--dump`, and from the environment

@@ -1,5 +1,6 @@
 //! `nephron diagnose`: the whole pipeline.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
@@ -160,7 +161,10 @@ pub(super) fn run_with_progress(
     context: &Context,
 ) -> Result<Diagnosis> {
     let bar = context.progress(0, "reading");
-    let result = diagnose(inputs, system, options, device, folder, &mut |step| show(&bar, step));
+    let result = diagnose(inputs, system, options, device, folder, &mut |step| {
+        show(&bar, step);
+        ControlFlow::Continue(())
+    });
     bar.finish_and_clear();
     result
 }

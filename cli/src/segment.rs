@@ -1,6 +1,7 @@
 //! `nephron segment`.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -193,6 +194,7 @@ fn segment(
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         }
+        ControlFlow::Continue(())
     });
     bar.finish_and_clear();
     let result = result.map_err(|error| match error {

@@ -63,6 +63,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The caller asked for the end of the work through its progress callback.
+    #[error("cancelled")]
+    Cancelled,
     /// Data that cannot be worked with, such as an empty mask.
     #[error("{0}")]
     Data(String),

@@ -4,6 +4,7 @@
 //! folder is removed first.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT, clear_diagnosis};
 use super::labels::LabelMap;
 use super::lesions::LesionChoice;
 pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds};
+use super::segment::go_on;
 use super::{PhaseScan, SegmentOptions, Segmenter, Stage, Study, pictures};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -81,7 +83,7 @@ pub fn diagnose(
     options: &DiagnoseOptions,
     device: &Device,
     folder: &Path,
-    progress: &mut dyn FnMut(Step),
+    progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> Result<Diagnosis> {
     let started = Instant::now();
     let phases = PhaseSet::new(inputs.iter().map(|i| i.phase))?;
@@ -108,7 +110,10 @@ pub fn diagnose(
 
     let (mut scans, mut results) = (Vec::new(), Vec::new());
     for input in inputs {
-        let named = |e: Error| Error::Data(format!("{} ({} phase): {e}", input.path.display(), input.phase));
+        let named = |e: Error| match e {
+            Error::Cancelled => e,
+            other => Error::Data(format!("{} ({} phase): {other}", input.path.display(), input.phase)),
+        };
         let mut noted = input.image.warnings.clone();
         let scan = match (&input.given, &system.segmenter, &labels) {
             (None, Some(segmenter), Some(labels)) => {
@@ -146,7 +151,7 @@ pub fn diagnose(
         scans.push(turned);
     }
 
-    progress(Step::Align);
+    go_on(progress(Step::Align))?;
     let clock = Instant::now();
     let alignment = align(&Study::new(scans)?, &options.registration, device)?;
     seconds.align = clock.elapsed().as_secs_f64();
@@ -170,7 +175,7 @@ pub fn diagnose(
     }
     seconds.write += clock.elapsed().as_secs_f64();
 
-    progress(Step::Classify);
+    go_on(progress(Step::Classify))?;
     let clock = Instant::now();
     let mut findings = findings(&alignment.scans, system.classifier.as_ref(), options.lesion)?;
     seconds.classify = clock.elapsed().as_secs_f64();

@@ -1,5 +1,6 @@
 //! Segmentation: an image in, a mask on the same voxels out.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -210,14 +211,16 @@ impl Segmenter {
     ///
     /// # Errors
     /// NaN or infinite voxels or nothing but zeros; options out of range; a memory budget below the least working set (the
-    /// message names both); a buffer over the device's limit; a device that fails; a network whose output is NaN.
+    /// message names both); a buffer over the device's limit; a device that fails; a network whose output is NaN; [`Error::Cancelled`] where
+    /// `progress`, which is called before the work and after each tile, breaks.
     pub fn segment(
         &self,
         image: &Volume,
         options: &SegmentOptions,
-        progress: &mut dyn FnMut(Stage),
+        progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<Segmentation> {
-        progress(Stage::Preparing);
+        let mut report = |stage| go_on(progress(stage));
+        report(Stage::Preparing)?;
         let started = Instant::now();
         let (device, dtype) = (self.networks[0].device(), self.dtype());
         let rule = options.orientation.unwrap_or(self.plan.orientation);
@@ -238,7 +241,7 @@ impl Segmenter {
         let mut exporter = Exporter::new(size, prepared.view.shape, separate, options.output, classes, slab_bytes)?;
 
         let (tiles, mut done) = (window.tiles(), 0);
-        progress(Stage::Tiles(0, tiles));
+        report(Stage::Tiles(0, tiles))?;
         let running = Instant::now();
         window.run(
             &prepared.image,
@@ -246,7 +249,7 @@ impl Segmenter {
             dtype,
             || {
                 done += 1;
-                progress(Stage::Tiles(done, tiles));
+                report(Stage::Tiles(done, tiles))
             },
             |finished| {
                 let started = Instant::now();
@@ -274,6 +277,14 @@ impl Segmenter {
             seconds,
             warnings: prepared.warnings.into_iter().chain(self.mirroring_warning(options.mirroring)).collect(),
         })
+    }
+}
+
+/// The answer of a progress callback as a result.
+pub(super) fn go_on(answer: ControlFlow<()>) -> Result<()> {
+    match answer {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Cancelled),
     }
 }
 

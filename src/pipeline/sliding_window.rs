@@ -132,13 +132,13 @@ impl SlidingWindow {
     }
 
     /// Runs all tiles of `image` (f32 [1, c, d, h, w]) through `networks`, whose logits are averaged, and hands finished
-    /// slices to `sink` in order. `tile_done` is called after each tile.
+    /// slices to `sink` in order. `tile_done` is called after each tile, and its error ends the run.
     pub(super) fn run(
         &self,
         image: &Tensor,
         networks: &[UNet],
         dtype: DType,
-        mut tile_done: impl FnMut(),
+        mut tile_done: impl FnMut() -> Result<()>,
         mut sink: impl FnMut(Finished) -> Result<()>,
     ) -> Result<()> {
         let device = image.device();
@@ -160,7 +160,7 @@ impl SlidingWindow {
                     }
                     // A GPU works behind the host's back: waiting here shows faults and progress where they belong.
                     device.synchronize()?;
-                    tile_done();
+                    tile_done()?;
                 }
             }
             let next = rows.get(row + 1).map_or(self.size[0], |&z| usize::try_from(z).unwrap_or(0));

@@ -1,5 +1,6 @@
 //! Model folders with PyTorch's checkpoints: nnU-Net's own, the axes that may be mirrored, weights of one kind.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use nephron::io::weights::Weights;
@@ -40,7 +41,10 @@ fn nnunets_folder_gives_the_masks_of_its_safetensors() {
     let image = Volume::new([4, 9, 14], Voxels::I16(values.into()), affine).expect("an image");
     let [pth, safetensors] = [folder.path(), &unet].map(|model| {
         let segmenter = Segmenter::load(model, None, Precision::Single, &Device::Cpu).expect("a model");
-        let mask = segmenter.segment(&image, &SegmentOptions::default(), &mut |_| ()).expect("a mask").mask;
+        let mask = segmenter
+            .segment(&image, &SegmentOptions::default(), &mut |_| ControlFlow::Continue(()))
+            .expect("a mask")
+            .mask;
         (segmenter.folds(), mask)
     });
     assert_eq!((pth.0, safetensors.0), (2, 1));
@@ -85,7 +89,7 @@ fn mirroring_is_along_the_axes_that_the_weights_allow() {
         }
         let segmenter = Segmenter::load(folder.path(), None, Precision::Single, &Device::Cpu).expect("a model");
         let options = SegmentOptions { mirroring, output: Output::Probabilities, ..SegmentOptions::default() };
-        segmenter.segment(&image, &options, &mut |_| ()).expect("a mask")
+        segmenter.segment(&image, &options, &mut |_| ControlFlow::Continue(())).expect("a mask")
     };
     let of = |found: &Segmentation| -> Vec<u32> {
         let values = |v: &Volume| match v.voxels() {

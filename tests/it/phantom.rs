@@ -1,5 +1,7 @@
 //! Synthetic patients: the same bytes every time, truth that fits the images, enhancement that tells subtypes apart.
 
+use std::ops::ControlFlow;
+
 use nephron::io::nifti;
 use nephron::phantom::{Patient, PhantomOptions, PhasePhantom, generate};
 use nephron::phase::{Phase, Subtype};
@@ -256,7 +258,8 @@ fn the_demo_network_segments_an_unseen_phantom() {
     };
     let phase = &generate(&options).expect("valid options").phases[0];
     let segmentation = SegmentOptions { step: 1.0, ..SegmentOptions::default() };
-    let found = network.segment(&phase.image, &segmentation, &mut |_| {}).expect("a segmentation");
+    let found =
+        network.segment(&phase.image, &segmentation, &mut |_| ControlFlow::Continue(())).expect("a segmentation");
     assert_eq!(found.labels, ["background", "kidney", "tumour"]);
     let dice = phase.mask.dice(&found.mask, &WHOLE_KIDNEY).expect("one grid");
     assert!(dice > 0.85, "kidney and tumour together: Dice {dice}");

@@ -1,5 +1,6 @@
 //! Segmentation: against nnU-Net's inference restated in Python, whichever way an image is stored, and what is refused.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use nephron::io::npy;
@@ -9,7 +10,7 @@ use nephron::pipeline::{
     resampled_size, separate_axis,
 };
 use nephron::volume::{Affine, Orientation, Volume, Voxels};
-use nephron::{DType, Device};
+use nephron::{DType, Device, Error};
 use rand::Rng;
 
 use crate::support::{self, compiles_only, devices, rng};
@@ -28,7 +29,7 @@ fn labels(segmentation: &Segmentation) -> &[u8] {
 }
 
 fn quiet(segmenter: &Segmenter, image: &Volume, options: &SegmentOptions) -> nephron::Result<Segmentation> {
-    segmenter.segment(image, options, &mut |_| ())
+    segmenter.segment(image, options, &mut |_| ControlFlow::Continue(()))
 }
 
 #[test]
@@ -236,12 +237,30 @@ fn progress_counts_every_tile() {
     let mut stages = Vec::new();
     let image = noise([7, 14, 13], [3.0, 1.5, 1.5]);
     let result = small_model(&Device::Cpu, &[1])
-        .segment(&image, &SegmentOptions::default(), &mut |stage| stages.push(stage))
+        .segment(&image, &SegmentOptions::default(), &mut |stage| {
+            stages.push(stage);
+            ControlFlow::Continue(())
+        })
         .expect("segmented");
     let want: Vec<Stage> =
         [Stage::Preparing].into_iter().chain((0..=result.tiles).map(|i| Stage::Tiles(i, result.tiles))).collect();
     assert_eq!(stages, want);
     assert_eq!(result.tiles, 3 * 3 * 3);
+}
+
+/// The callback ends the run where it breaks: before the work, and after any tile.
+#[test]
+fn a_callback_cancels() {
+    let image = noise([7, 14, 13], [3.0, 1.5, 1.5]);
+    let segmenter = small_model(&Device::Cpu, &[1]);
+    for last in [Stage::Preparing, Stage::Tiles(0, 27), Stage::Tiles(5, 27)] {
+        let mut seen = Vec::new();
+        let ended = segmenter.segment(&image, &SegmentOptions::default(), &mut |stage| {
+            seen.push(stage);
+            if stage == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(ended, Err(Error::Cancelled)) && seen.last() == Some(&last), "{seen:?}");
+    }
 }
 
 #[test]

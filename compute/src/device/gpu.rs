@@ -114,21 +114,18 @@ fn opened(name: String, options: DeviceOptions, open: impl FnOnce() -> Result<Cl
 }
 
 /// Makes a client under the configuration of CubeCL that nephron needs. CubeCL has one configuration for the process, and
-/// reads it when a client is made. It keeps a stream and its own memory pools per host thread; on wgpu, buffers that cross
+/// reads it when a client is made or compiles its first kernel. It keeps a stream and its own memory pools per host thread; on wgpu, buffers that cross
 /// streams get corrupted: one stream for all.
 fn configured(log: Option<PathBuf>, open: impl FnOnce() -> Result<Client>) -> Result<Client> {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
     let mut config = (*CubeClRuntimeConfig::get()).clone();
     config.streaming.max_streams = 1;
-    let base = Arc::new(config.clone());
     if let Some(file) = log {
         config.compilation.logger.level = cubecl::config::compilation::CompilationLogLevel::Full;
         config.compilation.logger.file = Some(file);
     }
     *CubeClRuntimeConfig::storage().lock() = Some(Arc::new(config));
-    let client = open();
-    *CubeClRuntimeConfig::storage().lock() = Some(base);
-    client
+    open()
 }
 
 #[cfg(feature = "cuda")]

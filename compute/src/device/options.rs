@@ -35,7 +35,7 @@ pub struct DeviceOptions {
     pub synchronous_spans: bool,
     /// The folder for the source of every kernel that is compiled, written by [`Device::finish_kernel_dump`]
     /// (super::Device::finish_kernel_dump). Only for a GPU that this process opens for the first time: CubeCL fixes its
-    /// compilation log when a client is made.
+    /// compilation log when a client is made. It has one for the process: kernels of devices opened later are in it too.
     pub kernel_dump: Option<PathBuf>,
     /// For tests: fresh buffers are filled with a pattern that is NaN in every float type, and end in a tail that is
     /// checked on reading.
