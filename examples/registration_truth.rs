@@ -30,8 +30,8 @@ fn arguments() -> Result<Arguments> {
     let mut found = Arguments { masks: Vec::new(), cases: 20, deform: 0.0, csv: None, write: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or_else(|| Error::Usage(format!("{word} needs a value")));
-        let wrong = |text: &str| Error::Usage(format!("expected a number, found '{text}'"));
+        let mut value = || words.next().ok_or_else(|| Error::Inputs(format!("{word} needs a value")));
+        let wrong = |text: &str| Error::Inputs(format!("expected a number, found '{text}'"));
         match word.as_str() {
             "--cases" => found.cases = value().and_then(|t| t.parse().map_err(|_| wrong(&t)))?,
             "--deform" => found.deform = value().and_then(|t| t.parse().map_err(|_| wrong(&t)))?,
@@ -41,7 +41,7 @@ fn arguments() -> Result<Arguments> {
         }
     }
     if found.masks.is_empty() {
-        return Err(Error::Usage("expected one mask or more".into()));
+        return Err(Error::Inputs("expected one mask or more".into()));
     }
     Ok(found)
 }
@@ -167,7 +167,7 @@ fn main() -> Result<()> {
             let motion = Motion::draw(&mut rng, centre, arguments.deform);
             let moving = moved(mask, &motion)?;
             if let Some(folder) = &arguments.write {
-                std::fs::create_dir_all(folder).map_err(|e| Error::Data(format!("{}: {e}", folder.display())))?;
+                std::fs::create_dir_all(folder).map_err(|e| Error::in_file(folder, e))?;
                 nifti::write(folder.join(format!("{case:02}_{name}")), &image.with_volume(moving.clone()))?;
             }
             let found = register(&volume, &moving, &device, &RegistrationOptions::default())?;
@@ -206,7 +206,7 @@ fn main() -> Result<()> {
     }
     println!("seconds a pair: {}", spread(&columns[7]));
     if let Some(path) = &arguments.csv {
-        std::fs::write(path, csv).map_err(|e| Error::Data(format!("{}: {e}", path.display())))?;
+        std::fs::write(path, csv).map_err(|e| Error::in_file(path, e))?;
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::Context;
 use super::lesion::LesionArgs;
 use super::patients::given;
-use nephron::error::{Error, Result};
+use crate::error::Result;
+use nephron::error::Error as LibraryError;
 use nephron::io::{SourceFile, hash_files, nifti, write_atomic};
 use nephron::phase::{PhaseSet, Subtype};
 use nephron::pipeline::classify::Classifier;
@@ -76,7 +77,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         }
         files.extend([image_path, mask_path].into_iter().flat_map(nifti::files));
         let scan = PhaseScan::new(phase, image.volume, mask.labels);
-        let apart = |e| Error::file(mask_path, format!("lies on another grid than {}: {e}", image_path.display()));
+        let apart = |e: LibraryError| {
+            LibraryError::io(mask_path, format!("lies on another grid than {}", image_path.display()), e)
+        };
         scans.push(scan.map_err(apart)?.reorient(Orientation::LPS)?);
     }
     let study = Study::new(scans)?;
@@ -103,14 +106,14 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         seconds: started.elapsed().as_secs_f64(),
     };
     if let Some(folder) = &args.output {
-        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("the folder cannot be made: {e}")))?;
-        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::Data(format!("result.json: {e}")))?;
+        std::fs::create_dir_all(folder).map_err(|e| LibraryError::io(folder, "the folder cannot be made", e))?;
+        let text = serde_json::to_string_pretty(&report).map_err(|e| LibraryError::other("result.json", e))?;
         write_atomic(folder.join("result.json"), |file| writeln!(file, "{text}"))?;
     }
     if context.json {
         return context.print_json(&report);
     }
-    print_findings(&report.findings, args.output.is_some());
+    print_findings(&report.findings, args.output.is_some())?;
     Ok(())
 }
 
@@ -119,7 +122,7 @@ const SHOWN: usize = 3;
 
 /// The lesions for a person, a line each; all that were classified, and the largest of the others. `written`: is there a
 /// result.json?
-pub(super) fn print_findings(findings: &Findings, written: bool) {
+pub(super) fn print_findings(findings: &Findings, written: bool) -> Result<()> {
     let mut left_out = 0;
     for found in &findings.lesions {
         if found.classification.is_none() && found.lesion.number > SHOWN {
@@ -134,25 +137,26 @@ pub(super) fn print_findings(findings: &Findings, written: bool) {
             (Some(c), _) => {
                 let list: Vec<_> =
                     Subtype::ALL.iter().zip(&c.probabilities).map(|(class, p)| format!("{class} {p:.3}")).collect();
-                say!("{head}: {} ({})", c.decision, list.join(", "));
+                say!("{head}: {} ({})", c.decision, list.join(", "))?;
             }
             // The patient's own reason has a line below.
-            (None, reason) if *reason == findings.not_classified => say!("{head}"),
-            (None, reason) => say!("{head}: not classified: {}", reason.as_deref().unwrap_or("no reason given")),
+            (None, reason) if *reason == findings.not_classified => say!("{head}")?,
+            (None, reason) => say!("{head}: not classified: {}", reason.as_deref().unwrap_or("no reason given"))?,
         }
     }
     if left_out > 0 {
         let place = if written { "are in result.json" } else { "are left out here, --json shows them" };
-        say!("{left_out} smaller ones that were not classified {place}");
+        say!("{left_out} smaller ones that were not classified {place}")?;
     }
     if findings.specks.count > 0 {
         say!(
             "specks of less than {LEAST_ML} ml, left out: {}, {:.2} ml",
             findings.specks.count,
             findings.specks.volume_ml
-        );
+        )?;
     }
     if let (None, Some(reason)) = (&findings.classification, &findings.not_classified) {
-        say!("not classified: {reason}");
+        say!("not classified: {reason}")?;
     }
+    Ok(())
 }

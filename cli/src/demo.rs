@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Context;
 use super::diagnose::{print, run_with_progress};
 use super::patients::{Patient, read};
-use nephron::error::Result;
+use crate::error::Result;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::{Phase, Subtype};
 use nephron::pipeline::demo;
@@ -62,16 +62,16 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&Report { seed: args.seed, subtype: patient.subtype, truth, result });
     }
-    say!("synthetic patient of seed {} with a {} tumour", args.seed, patient.subtype);
-    print(&result, &args.folder);
+    say!("synthetic patient of seed {} with a {} tumour", args.seed, patient.subtype)?;
+    print(&result, &args.folder)?;
     for t in &truth {
         say!(
             "{:13} segmentation against the truth: Dice kidney {:.3}, tumour {:.3}",
             t.phase.to_string(),
             t.kidney_dice,
             t.tumour_dice
-        );
+        )?;
     }
-    say!("open {} to look at it", args.folder.join("report.html").display());
+    say!("open {} to look at it", args.folder.join("report.html").display())?;
     Ok(())
 }

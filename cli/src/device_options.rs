@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::error::{Error, Result};
 use nephron::device::{Autotune, Device, DeviceOptions};
-use nephron::error::{Error, Result};
 
 use crate::Cli;
 
@@ -14,7 +14,7 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
 
 /// NAME parsed, where it is set.
 #[cfg(feature = "gpu")]
-fn parsed<T: std::str::FromStr<Err = Error>>(name: &str) -> Result<Option<T>> {
+fn parsed<T: std::str::FromStr<Err = nephron::error::Error>>(name: &str) -> Result<Option<T>> {
     let Some(value) = variable(name) else { return Ok(None) };
     value.to_string_lossy().parse().map(Some).map_err(|error| match error {
         Error::Argument { expected, found, .. } => Error::Usage(format!("{name}: expected {expected}, found {found}")),

@@ -1,8 +1,8 @@
 //! `nephron devices`: what is here, and why a backend is missing.
 
 use super::Context;
+use crate::error::Result;
 use nephron::device;
-use nephron::error::Result;
 
 /// Runs the verb.
 pub fn run(context: &Context) -> Result<()> {
@@ -12,15 +12,15 @@ pub fn run(context: &Context) -> Result<()> {
     }
     for backend in &report {
         if let Some(reason) = &backend.missing {
-            say!("{}: not available: {reason}", backend.backend);
+            say!("{}: not available: {reason}", backend.backend)?;
         }
         for adapter in &backend.adapters {
-            say!("{}: {} ({}, {})", adapter.device, adapter.name, adapter.kind, adapter.driver);
+            say!("{}: {} ({}, {})", adapter.device, adapter.name, adapter.kind, adapter.driver)?;
             for detail in &adapter.details {
-                say!("    {detail}");
+                say!("    {detail}")?;
             }
         }
     }
-    say!("auto chooses: {}", device::Device::auto().name());
+    say!("auto chooses: {}", device::Device::auto().name())?;
     Ok(())
 }

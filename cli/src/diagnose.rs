@@ -9,7 +9,8 @@ use super::Context;
 use super::classify::print_findings;
 use super::lesion::LesionArgs;
 use super::patients::{Patient, cohort, given, guessed, read};
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::phase::PhaseSet;
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{DiagnoseOptions, Diagnosis, PhaseInput, Step, System, diagnose};
@@ -111,11 +112,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         if context.json {
             return context.print_json(&result);
         }
-        print(&result, &patients[0].output);
+        print(&result, &patients[0].output)?;
         return Ok(());
     }
     // One patient's failure is said and does not cost the others.
-    let (mut failed, mut results) = (0, Vec::new());
+    let (mut failed, mut results, mut written) = (0, Vec::new(), Ok(()));
     for patient in &patients {
         match read(patient, args.masks).and_then(|inputs| one(patient, inputs)) {
             Ok(result) if context.json => results.push(result),
@@ -123,7 +124,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
                 let found = &result.findings;
                 let reason = || found.not_classified.clone().unwrap_or_else(|| "not classified".into());
                 let decision = found.classification.as_ref().map_or_else(reason, |c| c.decision.to_string());
-                say!("{}: {decision}, {:.1} s", patient.output.display(), result.seconds.total);
+                // A standard output that was closed does not cost the other patients.
+                let name = patient.output.display();
+                written = written.and_then(|()| say!("{name}: {decision}, {:.1} s", result.seconds.total));
             }
             Err(error) => {
                 failed += 1;
@@ -132,12 +135,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         }
     }
     if context.json {
-        context.print_json(&results)?;
+        written = context.print_json(&results);
     }
     if failed > 0 {
-        return Err(Error::Data(format!("{failed} of {} patients failed", patients.len())));
+        return Err(LibraryError::Data(format!("{failed} of {} patients failed", patients.len())).into());
     }
-    Ok(())
+    written
 }
 
 fn patients(args: &Args) -> Result<Vec<Patient>> {
@@ -166,7 +169,7 @@ pub(super) fn run_with_progress(
         ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    result
+    Ok(result?)
 }
 
 fn show(bar: &ProgressBar, step: Step) {
@@ -182,9 +185,9 @@ fn show(bar: &ProgressBar, step: Step) {
 }
 
 /// The result for a person.
-pub(super) fn print(result: &Diagnosis, folder: &Path) {
+pub(super) fn print(result: &Diagnosis, folder: &Path) -> Result<()> {
     for line in result.notes.iter().chain(&result.warnings) {
-        say!("note: {line}");
+        say!("note: {line}")?;
     }
     for p in &result.phases {
         let moved = p.registration.as_ref().map_or("reference".to_owned(), |r| {
@@ -193,9 +196,9 @@ pub(super) fn print(result: &Diagnosis, folder: &Path) {
                 r.identity.kidney.hard, r.centre_of_mass.kidney.hard, r.aligned.kidney.hard, r.iterations
             )
         });
-        say!("{:13} kidney {:6.1} ml, tumour {:6.1} ml; {moved}", p.phase.to_string(), p.kidney_ml, p.tumour_ml);
+        say!("{:13} kidney {:6.1} ml, tumour {:6.1} ml; {moved}", p.phase.to_string(), p.kidney_ml, p.tumour_ml)?;
     }
-    print_findings(&result.findings, true);
+    print_findings(&result.findings, true)?;
     let s = &result.seconds;
     say!(
         "{:.1} s on {} (segment {:.1}, align {:.1}, classify {:.1}, write {:.1}); results in {}",
@@ -206,5 +209,6 @@ pub(super) fn print(result: &Diagnosis, folder: &Path) {
         s.classify,
         s.write,
         folder.display()
-    );
+    )?;
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Context;
-use nephron::error::Result;
+use crate::error::Result;
 use nephron::io::nifti::{self, Extension, GeometrySource, Image, Version};
 
 /// Shape, spacing, orientation, dtype and geometry source of an image.
@@ -88,30 +88,31 @@ impl Info {
         }
     }
 
-    fn print(&self) {
+    fn print(&self) -> Result<()> {
         let [i, j, k] = self.shape;
         let [x, y, z] = self.spacing_mm;
-        say!("{}: {}", self.file.display(), self.format);
-        say!("shape        {i} x {j} x {k} (i, j, k)");
-        say!("spacing      {x:.4} x {y:.4} x {z:.4} mm");
-        say!("orientation  {}", self.orientation);
-        say!("dtype        {}, loaded as {}", self.dtype, self.loaded_as);
-        say!("geometry     {} (sform code {}, qform code {})", self.geometry, self.sform_code, self.qform_code);
-        say!("scaling      slope {}, inter {}", self.slope, self.inter);
+        say!("{}: {}", self.file.display(), self.format)?;
+        say!("shape        {i} x {j} x {k} (i, j, k)")?;
+        say!("spacing      {x:.4} x {y:.4} x {z:.4} mm")?;
+        say!("orientation  {}", self.orientation)?;
+        say!("dtype        {}, loaded as {}", self.dtype, self.loaded_as)?;
+        say!("geometry     {} (sform code {}, qform code {})", self.geometry, self.sform_code, self.qform_code)?;
+        say!("scaling      slope {}, inter {}", self.slope, self.inter)?;
         match (self.minimum, self.maximum) {
-            (Some(low), Some(high)) => say!("values       {low} to {high}"),
-            _ => say!("values       all NaN"),
+            (Some(low), Some(high)) => say!("values       {low} to {high}")?,
+            _ => say!("values       all NaN")?,
         }
         if self.not_finite > 0 {
-            say!("not finite   {} voxels", self.not_finite);
+            say!("not finite   {} voxels", self.not_finite)?;
         }
         for ExtensionInfo { code, bytes } in &self.extensions {
-            say!("extension    code {code}, {bytes} bytes");
+            say!("extension    code {code}, {bytes} bytes")?;
         }
-        say!("affine       index (i, j, k) to RAS+ mm");
+        say!("affine       index (i, j, k) to RAS+ mm")?;
         for [a, b, c, t] in self.affine {
-            say!("             {a:12.6} {b:12.6} {c:12.6} {t:12.4}");
+            say!("             {a:12.6} {b:12.6} {c:12.6} {t:12.4}")?;
         }
+        Ok(())
     }
 }
 
@@ -124,6 +125,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&info);
     }
-    info.print();
+    info.print()?;
     Ok(())
 }

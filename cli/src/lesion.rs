@@ -1,6 +1,7 @@
 //! Options of `classify` and `diagnose` that say what is classified and how it is decided.
 
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::pipeline::classify::{Classifier, check_thresholds};
 use nephron::pipeline::crop::Margin;
 use nephron::pipeline::lesions::LesionChoice;
@@ -21,8 +22,8 @@ pub struct LesionArgs {
     thresholds: Option<Vec<f64>>,
 }
 
-fn parse<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|e: Error| e.to_string())
+fn parse<T: std::str::FromStr<Err = LibraryError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|e: LibraryError| e.to_string())
 }
 
 impl LesionArgs {
@@ -48,6 +49,6 @@ impl LesionArgs {
 
     /// The classifier with these options in place of its configuration's.
     pub(super) fn apply(&self, classifier: Classifier) -> Result<Classifier> {
-        classifier.adjusted(self.thresholds.clone(), self.margin)
+        Ok(classifier.adjusted(self.thresholds.clone(), self.margin)?)
     }
 }

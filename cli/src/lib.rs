@@ -1,6 +1,6 @@
 //! The command line: one file for each verb, with its arguments and a `run` function.
 
-/// A line on standard output, as `println!`, but a reader that went away (`nephron devices | head -1`) is no failure.
+/// A line on standard output, as `println!`, but one that cannot be written is an error: [`error::Error::Output`].
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::write_line(format_args!($($text)*))
@@ -20,6 +20,7 @@ mod demo;
 mod device_options;
 mod devices;
 mod diagnose;
+pub mod error;
 mod evaluate;
 mod info;
 mod lesion;
@@ -34,7 +35,7 @@ mod warp;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -44,8 +45,9 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use crate::error::{Error, Result};
 use nephron::device::{Device, DeviceOptions, DeviceSpec};
-use nephron::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 
 /// GPU kernels for 3D medical imaging, and a kidney-cancer CT pipeline built from them.
 #[derive(Debug, Parser)]
@@ -112,15 +114,13 @@ enum Verb {
     Bench(bench::Args),
 }
 
-/// Ends the program where the line can't be written: quietly when nobody reads any more, otherwise with one line.
-fn write_line(text: fmt::Arguments<'_>) {
-    if let Err(error) = writeln!(io::stdout().lock(), "{text}") {
-        if error.kind() == ErrorKind::BrokenPipe {
-            std::process::exit(0);
-        }
-        warn_line(format_args!("error: standard output: {error}"));
-        std::process::exit(1);
-    }
+/// A line on standard output.
+///
+/// # Errors
+/// [`Error::Output`] where it cannot be written. A verb that has work left goes on with it and returns the error at its
+/// end; every other ends.
+fn write_line(text: fmt::Arguments<'_>) -> Result<()> {
+    writeln!(io::stdout().lock(), "{text}").map_err(Error::Output)
 }
 
 /// A line on standard error. Where that cannot be written there is nobody to tell.
@@ -129,7 +129,7 @@ fn warn_line(text: fmt::Arguments<'_>) {
 }
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
-    text.parse().map_err(|e: Error| e.to_string())
+    text.parse().map_err(|e: LibraryError| e.to_string())
 }
 
 /// What every verb gets: the options that all of them share.
@@ -157,9 +157,8 @@ impl Context {
 
     /// One JSON object on one line, the last line of standard output.
     pub(crate) fn print_json(&self, value: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(value).map_err(|e| Error::Data(format!("result: {e}")))?;
-        say!("{text}");
-        Ok(())
+        let text = serde_json::to_string(value).map_err(|e| LibraryError::other("result", e))?;
+        say!("{text}")
     }
 
     /// A progress bar on standard error, silent where that is no terminal.
@@ -178,15 +177,12 @@ impl Context {
 
 /// Parses the command line, runs the verb; one line on standard error and exit code 1 or 2 when it fails.
 pub fn main() -> ExitCode {
-    let parsed = match Cli::try_parse() {
-        Ok(cli) => Ok(cli),
-        Err(help) if !help.use_stderr() => help.exit(),
-        Err(wrong) => Err(usage(&wrong)),
-    };
-    match parsed.and_then(execute) {
+    match run_from(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            note!("error: {error}");
+            if !error.is_closed_pipe() {
+                note!("error: {error}");
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -195,9 +191,15 @@ pub fn main() -> ExitCode {
 /// As [`main`] with arguments from elsewhere, the first being the program's name, and the error returned.
 ///
 /// # Errors
-/// Whatever the verb fails with; wrong arguments are [`Error::Usage`].
+/// Whatever the verb fails with; wrong arguments are [`Error::Usage`], a standard output that cannot be written is
+/// [`Error::Output`].
 pub fn run_from<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>) -> Result<()> {
-    execute(Cli::try_parse_from(args).map_err(|e| usage(&e))?)
+    match Cli::try_parse_from(args) {
+        Ok(cli) => execute(cli),
+        // `--help` and `--version` come as errors too.
+        Err(help) if !help.use_stderr() => help.print().map_err(Error::Output),
+        Err(wrong) => Err(usage(&wrong)),
+    }
 }
 
 /// A wrong call in one line: what clap says before it goes on to the usage.
@@ -224,7 +226,7 @@ fn in_pool(threads: Option<u32>, f: impl FnOnce() -> Result<()> + Send) -> Resul
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads as usize)
         .build()
-        .map_err(|e| Error::Data(format!("threads: {e}")))?;
+        .map_err(|e| LibraryError::other("threads", e))?;
     pool.install(f)
 }
 

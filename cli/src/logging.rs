@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
-use nephron::error::{Error, Result};
+use crate::error::Result;
+use nephron::error::Error as LibraryError;
 use nephron::ops::span;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -53,7 +54,7 @@ pub(super) fn start(verbose: bool, trace: Option<&Path>) -> Result<Option<FlushG
         let _ = tracing::subscriber::set_global_default(lines);
         return Ok(None);
     };
-    let file = File::create(path).map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
+    let file = File::create(path).map_err(|e| LibraryError::io(path, "cannot be written", e))?;
     let builder = ChromeLayerBuilder::new().writer(BufWriter::new(file)).include_args(true).include_locations(false);
     let (chrome, guard) = builder.trace_style(TraceStyle::Threaded).build();
     let spans = Targets::new().with_target(span::TARGET, LevelFilter::DEBUG);

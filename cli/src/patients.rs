@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::diagnose::PhaseInput;
 
@@ -17,7 +18,7 @@ pub(super) struct Patient {
 impl Patient {
     /// The phases there are scans of.
     pub(super) fn phases(&self) -> Result<PhaseSet> {
-        PhaseSet::new(self.files.iter().map(|(phase, _)| *phase))
+        Ok(PhaseSet::new(self.files.iter().map(|(phase, _)| *phase))?)
     }
 }
 
@@ -37,7 +38,7 @@ pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
         })
         .collect();
     if patients.is_empty() {
-        return Err(Error::file(folder, "expected a folder for each patient, found none"));
+        return Err(LibraryError::file(folder, "expected a folder for each patient, found none").into());
     }
     Ok(patients)
 }
@@ -72,7 +73,7 @@ pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e: std::io::Error| Error::file(folder, format!("cannot be read: {e}"));
+    let failed = |e: std::io::Error| LibraryError::io(folder, "cannot be read", e);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         paths.push(entry.map_err(failed)?.path());

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::Context;
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::{Phase, Subtype};
 
@@ -31,8 +32,8 @@ pub struct Args {
     size: [f64; 3],
 }
 
-fn parse<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|e: Error| e.to_string())
+fn parse<T: std::str::FromStr<Err = LibraryError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|e: LibraryError| e.to_string())
 }
 
 fn triple(text: &str) -> Result<[f64; 3], String> {
@@ -51,18 +52,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         size: args.size,
     };
     // Every argument error of `generate` is a wrong call here.
-    let patient = generate(&options).map_err(|error| match error {
-        Error::Argument { .. } => Error::Usage(error.to_string()),
-        other => other,
-    })?;
+    let patient = generate(&options).map_err(Error::wrong_argument)?;
     let paths = patient.write(&args.dir)?;
     if context.json {
         return context.print_json(&json!({ "files": paths, "truth": patient.truth() }));
     }
     let [x, y, z] = patient.tumour.diameters;
-    say!("{} of {x:.0} x {y:.0} x {z:.0} mm, seed {}", patient.subtype, patient.seed);
+    say!("{} of {x:.0} x {y:.0} x {z:.0} mm, seed {}", patient.subtype, patient.seed)?;
     for path in &paths {
-        say!("{}", path.display());
+        say!("{}", path.display())?;
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::Context;
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::io::{nifti, write_atomic};
 use nephron::ops::{Interpolation, PaddingMode};
 use nephron::registration::{
@@ -104,7 +105,7 @@ fn start(text: &str) -> Result<Start> {
     match text {
         "centre-of-mass" => Ok(Start::CentreOfMass),
         "identity" => Ok(Start::Identity),
-        file => transform::read(file).map(Start::Given),
+        file => Ok(Start::Given(transform::read(file)?)),
     }
 }
 
@@ -146,14 +147,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     remove_stale(&args.output.join("result.json"))?;
     let [fixed, moving] = [labels(&args.fixed)?, labels(&args.moving)?];
     let device = context.device()?;
-    let found = registration::register(&fixed.volume, &moving.volume, &device, &options).map_err(|e| {
-        Error::Data(format!("{} (fixed) and {} (moving): {e}", args.fixed.display(), args.moving.display()))
-    })?;
+    let found = registration::register(&fixed.volume, &moving.volume, &device, &options)
+        .map_err(|e| e.context(format!("{} (fixed) and {} (moving)", args.fixed.display(), args.moving.display())))?;
     for warning in &found.warnings {
         note!("warning: {warning}");
     }
 
-    std::fs::create_dir_all(&args.output).map_err(|e| Error::file(&args.output, format!("cannot be made: {e}")))?;
+    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
     let grid = fixed.volume.grid();
     let write = |image: &nifti::Image, path: &Path, interpolation: Interpolation| {
         let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)?;
@@ -176,7 +176,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         registration: &found,
         warped: &outputs,
     };
-    let text = serde_json::to_string_pretty(&report).map_err(|e| Error::Data(format!("result: {e}")))?;
+    let text = serde_json::to_string_pretty(&report).map_err(|e| LibraryError::other("result", e))?;
     write_atomic(args.output.join("result.json"), |file| {
         use std::io::Write;
         writeln!(file, "{text}")
@@ -184,15 +184,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&report);
     }
-    print(&found, &args.channels);
-    say!("{}", args.output.display());
+    print(&found, &args.channels)?;
+    say!("{}", args.output.display())?;
     Ok(())
 }
 
 fn remove_stale(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Err(Error::file(path, format!("cannot be replaced: {e}")))
+            Err(LibraryError::io(path, "cannot be replaced", e).into())
         }
         _ => Ok(()),
     }
@@ -244,21 +244,22 @@ fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
     Ok(outputs)
 }
 
-fn print(found: &Registration, channels: &Channels) {
+fn print(found: &Registration, channels: &Channels) -> Result<()> {
     let usual = *channels == Channels::default();
     let [all, second] = if usual { ["kidney", "tumour"] } else { ["all labels", "label 2"] };
-    say!("{:<16} {all:>14} {second:>14}", "Dice soft/hard");
-    let row = |name: &str, overlap: &Overlap| {
+    say!("{:<16} {all:>14} {second:>14}", "Dice soft/hard")?;
+    let row = |name: &str, overlap: &Overlap| -> Result<()> {
         let both = |d: registration::Dice| format!("{:.4}/{:.4}", d.soft, d.hard);
-        say!("{name:<16} {:>14} {:>14}", both(overlap.kidney), overlap.tumour.map_or_else(|| "none".to_owned(), both));
+        say!("{name:<16} {:>14} {:>14}", both(overlap.kidney), overlap.tumour.map_or_else(|| "none".to_owned(), both))
     };
-    row("identity", &found.identity);
-    row("centre of mass", &found.centre_of_mass);
-    row("aligned", &found.aligned);
+    row("identity", &found.identity)?;
+    row("centre of mass", &found.centre_of_mass)?;
+    row("aligned", &found.aligned)?;
     // The default ones are the table's columns.
     for channel in found.channels.iter().filter(|_| !usual) {
         let labels: Vec<String> = channel.labels.iter().map(u8::to_string).collect();
-        say!("channel {}: Dice {:.4}, weight {:.2}", labels.join(","), channel.dice, channel.weight);
+        say!("channel {}: Dice {:.4}, weight {:.2}", labels.join(","), channel.dice, channel.weight)?;
     }
-    say!("{} after {} iterations, {:.2} s", found.outcome, found.iterations, found.seconds);
+    say!("{} after {} iterations, {:.2} s", found.outcome, found.iterations, found.seconds)?;
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Context;
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
 use nephron::io::nifti;
 use nephron::ops::Interpolation;
 use nephron::volume::Grid;
@@ -119,8 +119,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return context.print_json(&report);
     }
     let ([i, j, k], [x, y, z]) = (report.shape, report.spacing_mm);
-    say!("{}: {i} x {j} x {k} voxels of {x:.4} x {y:.4} x {z:.4} mm", report.output.display());
-    say!("{} on {} in {seconds:.3} s", report.dtype, report.device);
+    say!("{}: {i} x {j} x {k} voxels of {x:.4} x {y:.4} x {z:.4} mm", report.output.display())?;
+    say!("{} on {} in {seconds:.3} s", report.dtype, report.device)?;
     Ok(())
 }
 

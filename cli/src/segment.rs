@@ -8,7 +8,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Context;
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::io::nifti;
 use nephron::models::OrientationRule;
 use nephron::pipeline::{
@@ -74,7 +75,7 @@ fn parse_orientation(text: &str) -> Result<OrientationRule, String> {
     if text.eq_ignore_ascii_case("stored") {
         return Ok(OrientationRule::Stored);
     }
-    text.parse().map(OrientationRule::Fixed).map_err(|e: Error| e.to_string())
+    text.parse().map(OrientationRule::Fixed).map_err(|e: LibraryError| e.to_string())
 }
 
 /// The JSON of `segment`.
@@ -124,21 +125,22 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let device = context.device()?;
     let segmenter = Segmenter::load(&args.model, args.configuration.as_deref(), precision, &device).map_err(|e| {
         // A configuration that the model does not have is a wrong call, not a wrong model.
-        if args.configuration.is_some() && matches!(e, Error::Argument { .. }) {
+        if args.configuration.is_some() && matches!(e, LibraryError::Argument { .. }) {
             Error::Usage(e.to_string())
         } else {
-            e
+            e.into()
         }
     })?;
-    std::fs::create_dir_all(&args.output).map_err(|e| Error::file(&args.output, format!("cannot be made: {e}")))?;
-    let mut files = Vec::new();
+    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    let (mut files, mut written) = (Vec::new(), Ok(()));
     for (image, mask) in args.images.iter().zip(outputs) {
         let report = segment(&segmenter, image, mask, &options, context)?;
         for warning in &report.warnings {
             note!("warning: {}: {warning}", image.display());
         }
         if !context.json {
-            print(&report);
+            // A standard output that was closed does not cost the other images.
+            written = written.and_then(|()| print(&report));
         }
         files.push(report);
     }
@@ -151,7 +153,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             files,
         });
     }
-    Ok(())
+    written
 }
 
 /// Where each mask goes. Two images of one name would share a mask.
@@ -198,7 +200,7 @@ fn segment(
     });
     bar.finish_and_clear();
     let result = result.map_err(|error| match error {
-        Error::Data(reason) => Error::file(path, reason),
+        LibraryError::Data(_) => LibraryError::in_file(path, error),
         other => other,
     })?;
 
@@ -244,11 +246,12 @@ fn file_names(labels: &[String]) -> Vec<String> {
     names.iter().enumerate().map(|(i, n)| if unique(n) { n.clone() } else { format!("{n}_{i}") }).collect()
 }
 
-fn print(report: &FileReport) {
+fn print(report: &FileReport) -> Result<()> {
     let Timings { preprocess, network, export } = report.seconds.segment;
-    say!("{}", report.mask.display());
+    say!("{}", report.mask.display())?;
     for (label, millilitres) in &report.volumes_ml {
-        say!("  {label:12} {millilitres:10.2} ml");
+        say!("  {label:12} {millilitres:10.2} ml")?;
     }
-    say!("  {} tiles; {preprocess:.2} s preparing, {network:.2} s network, {export:.2} s export", report.tiles);
+    say!("  {} tiles; {preprocess:.2} s preparing, {network:.2} s network, {export:.2} s export", report.tiles)?;
+    Ok(())
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::io::nifti;
 use nephron::ops::Interpolation;
 use nephron::registration::transform;
@@ -71,7 +72,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let reference = nifti::read(&args.like)?;
     let grid = reference.volume.grid();
     let device = context.device()?;
-    std::fs::create_dir_all(&args.output).map_err(|e| Error::file(&args.output, format!("cannot be made: {e}")))?;
+    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    let mut written = Ok(());
     for (path, output) in args.images.iter().zip(&outputs) {
         let image = nifti::read(path)?;
         for warning in &image.warnings {
@@ -79,19 +81,19 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         }
         let moved = match args.interp {
             Sampling::Values(interpolation) => transform::warp(&image.volume, &chain, &grid, interpolation, &device)?,
-            Sampling::Soft => {
-                transform::warp_largest(&image.volume, &chain, &grid, &device).map_err(|e| Error::file(path, e))?
-            }
+            Sampling::Soft => transform::warp_largest(&image.volume, &chain, &grid, &device)
+                .map_err(|e| LibraryError::in_file(path, e))?,
         };
         nifti::write(output, &image.moved_to(&reference, moved))?;
         if !context.json {
-            say!("{}", output.display());
+            // A standard output that was closed does not cost the other images.
+            written = written.and_then(|()| say!("{}", output.display()));
         }
     }
     if context.json {
         return context.print_json(&serde_json::json!({"transform": chain.0, "written": outputs}));
     }
-    Ok(())
+    written
 }
 
 /// The image's own name in the folder; a pair of files becomes .nii.gz.

@@ -1,8 +1,15 @@
-//! One error type for the whole crate: every message names what was expected and what was found.
+//! One error type for all the library crates: every message names what was expected and what was found.
+//!
+//! A message is one line and whole: it holds the messages of the errors below it. [`source`](std::error::Error::source)
+//! leads to those as values, down to the `std::io::Error` of a file that is not there; do not print both.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// What went wrong. `Usage` is a mistake in how nephron was called (the CLI exits 2); everything else is a failure (1).
+/// The error of another library, or of the standard library.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What went wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -26,9 +33,17 @@ pub enum Error {
         /// What was given.
         found: String,
     },
-    /// A wrong call: an unknown verb, device or option.
+    /// Inputs that are sound alone and cannot be worked with together: a phase given twice, too few of them.
     #[error("{0}")]
-    Usage(String),
+    Inputs(String),
+    /// A text that names no device.
+    #[error("unknown device '{text}': {expected}")]
+    UnknownDevice {
+        /// The text.
+        text: String,
+        /// What would have been right.
+        expected: &'static str,
+    },
     /// A device that cannot be used here, and why.
     #[error("device {device}: {reason}")]
     Device {
@@ -60,8 +75,11 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, the cause's own message included.
         reason: String,
+        /// The error behind it, where there is one.
+        #[source]
+        source: Option<Cause>,
     },
     /// The caller asked for the end of the work through its progress callback.
     #[error("cancelled")]
@@ -69,6 +87,24 @@ pub enum Error {
     /// Data that cannot be worked with, such as an empty mask.
     #[error("{0}")]
     Data(String),
+    /// What an error happened to: a phase, a pair of masks. [`Error::cause`] looks through it.
+    #[error("{what}: {source}")]
+    Context {
+        /// The work that failed, e.g. `portal phase`.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// An error of another library, such as one that draws or serialises.
+    #[error("{what}: {source}")]
+    Other {
+        /// The work that failed, e.g. `result.json`.
+        what: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
 }
 
 /// The crate's result.
@@ -85,16 +121,87 @@ impl Error {
         Self::Argument { what: what.into(), expected: expected.to_string(), found: found.to_string() }
     }
 
-    /// [`Error::File`] with a reason.
+    /// [`Error::File`] with a reason and nothing behind it.
     pub fn file(path: impl AsRef<Path>, reason: impl ToString) -> Self {
-        Self::File { path: path.as_ref().to_path_buf(), reason: reason.to_string() }
+        Self::File { path: path.as_ref().to_path_buf(), reason: reason.to_string(), source: None }
     }
 
-    /// The CLI's exit code: 2 for a wrong call, 1 for a failure.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 2,
-            _ => 1,
+    /// [`Error::File`] for work on a file that another error ended: `PATH: cannot be read: No such file or directory`.
+    pub fn io(path: impl AsRef<Path>, what: impl std::fmt::Display, cause: impl Into<Cause>) -> Self {
+        let cause = cause.into();
+        let reason = format!("{what}: {cause}");
+        Self::File { path: path.as_ref().to_path_buf(), reason, source: Some(cause) }
+    }
+
+    /// [`Error::File`] that says no more than the error behind it does.
+    pub fn in_file(path: impl AsRef<Path>, cause: impl Into<Cause>) -> Self {
+        let cause = cause.into();
+        Self::File { path: path.as_ref().to_path_buf(), reason: cause.to_string(), source: Some(cause) }
+    }
+
+    /// [`Error::Other`]: what was under way, and the other library's error.
+    pub fn other(what: impl ToString, cause: impl Into<Cause>) -> Self {
+        Self::Other { what: what.to_string(), source: cause.into() }
+    }
+
+    /// [`Error::Context`]: the same error, with what it happened to before its message.
+    #[must_use]
+    pub fn context(self, what: impl ToString) -> Self {
+        Self::Context { what: what.to_string(), source: Box::new(self) }
+    }
+
+    /// The error itself, without what it happened to: never [`Error::Context`].
+    pub fn cause(&self) -> &Self {
+        let mut error = self;
+        while let Self::Context { source, .. } = error {
+            error = source;
         }
+        error
+    }
+
+    /// The operating system's error behind this one, such as that of a file that is not there.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(one) = error {
+            if let Some(found) = one.downcast_ref() {
+                return Some(found);
+            }
+            error = one.source();
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn the_chain_leads_down_to_the_operating_system() {
+        let missing = std::fs::read("/nowhere/at all").expect_err("a file that is not there");
+        let kind = missing.kind();
+        let error = Error::io("scan.nii", "cannot be read", missing).context("portal phase").context("patient 7");
+        assert!(error.to_string().starts_with("patient 7: portal phase: scan.nii: cannot be read: "), "{error}");
+        assert!(matches!(error.cause(), Error::File { path, .. } if path == Path::new("scan.nii")));
+        assert_eq!(error.io_error().expect("an error of the system").kind(), kind);
+        let mut depth = 0;
+        let mut at: &dyn std::error::Error = &error;
+        while let Some(below) = at.source() {
+            // Each message holds the one below it.
+            assert!(at.to_string().ends_with(&below.to_string()), "{at} / {below}");
+            (at, depth) = (below, depth + 1);
+        }
+        assert_eq!(depth, 3);
+        assert!(at.is::<io::Error>());
+    }
+
+    #[test]
+    fn an_error_without_a_cause_ends_the_chain() {
+        let error = Error::file("a.nii", "is empty");
+        assert!(error.source().is_none() && error.io_error().is_none());
+        let error = Error::argument("dice: smooth", "0 or more", -1).context("portal phase");
+        assert_eq!(error.to_string(), "portal phase: dice: smooth: expected 0 or more, found -1");
+        assert!(matches!(error.cause(), Error::Argument { .. }));
     }
 }

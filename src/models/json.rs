@@ -15,8 +15,8 @@ pub(crate) struct JsonFile {
 impl JsonFile {
     /// Reads and parses.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-        let root = serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not JSON: {e}")))?;
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, "cannot be read", e))?;
+        let root = serde_json::from_slice(&bytes).map_err(|e| Error::io(path, "is not JSON", e))?;
         Ok(Self { path: path.to_path_buf(), root })
     }
 

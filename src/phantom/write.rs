@@ -19,7 +19,7 @@ impl Patient {
     /// [`Error::File`] when the folder cannot be made or a file cannot be written.
     pub fn write(&self, dir: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let dir = dir.as_ref();
-        std::fs::create_dir_all(dir).map_err(|e| Error::file(dir, format!("the folder cannot be made: {e}")))?;
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "the folder cannot be made", e))?;
         let mut paths = Vec::new();
         for phase in &self.phases {
             let mask = phase.mask.to_volume();
@@ -30,7 +30,7 @@ impl Patient {
             }
         }
         let path = dir.join("truth.json");
-        let text = serde_json::to_string_pretty(&self.truth()).map_err(|e| Error::Data(format!("truth.json: {e}")))?;
+        let text = serde_json::to_string_pretty(&self.truth()).map_err(|e| Error::other("truth.json", e))?;
         write_atomic(&path, |file| writeln!(file, "{text}"))?;
         paths.push(path);
         Ok(paths)

@@ -68,7 +68,9 @@ impl Phase {
         match found.as_slice() {
             [] => Ok(None),
             [phase] => Ok(Some(*phase)),
-            several => Err(Error::Usage(format!("expected a name of one phase, found {} in {name:?}", names(several)))),
+            several => {
+                Err(Error::Inputs(format!("expected a name of one phase, found {} in {name:?}", names(several))))
+            }
         }
     }
 
@@ -97,7 +99,7 @@ impl FromStr for Phase {
         Self::ALL
             .into_iter()
             .find(|p| text.eq_ignore_ascii_case(p.name()) || text.eq_ignore_ascii_case(&p.letter().to_string()))
-            .ok_or_else(|| Error::Usage(format!("phase: expected one of {}, found {text:?}", names(&Self::ALL))))
+            .ok_or_else(|| Error::argument("phase", format!("one of {}", names(&Self::ALL)), format!("{text:?}")))
     }
 }
 
@@ -152,7 +154,7 @@ impl FromStr for Subtype {
         Self::ALL
             .into_iter()
             .find(|s| text.eq_ignore_ascii_case(s.name()))
-            .ok_or_else(|| Error::Usage(format!("subtype: expected one of {}, found {text:?}", names(&Self::ALL))))
+            .ok_or_else(|| Error::argument("subtype", format!("one of {}", names(&Self::ALL)), format!("{text:?}")))
     }
 }
 

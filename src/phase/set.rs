@@ -16,12 +16,12 @@ impl PhaseSet {
     /// The set of these phases.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a phase that is there twice.
+    /// [`Error::Inputs`] for a phase that is there twice.
     pub fn new(phases: impl IntoIterator<Item = Phase>) -> Result<Self> {
         let mut set = Vec::new();
         for phase in phases {
             if set.contains(&phase) {
-                return Err(Error::Usage(format!("expected each phase once, found the {phase} phase twice")));
+                return Err(Error::Inputs(format!("expected each phase once, found the {phase} phase twice")));
             }
             set.push(phase);
         }
@@ -46,12 +46,12 @@ impl PhaseSet {
     /// Refuses a set of which nothing can be aligned.
     ///
     /// # Errors
-    /// [`Error::Usage`] for fewer than [`Self::LEAST_ALIGNED`].
+    /// [`Error::Inputs`] for fewer than [`Self::LEAST_ALIGNED`].
     pub fn ensure_alignable(&self) -> Result<()> {
         if self.count() >= Self::LEAST_ALIGNED {
             return Ok(());
         }
-        Err(Error::Usage(format!("diagnose needs two to four phases, {} given", self.count())))
+        Err(Error::Inputs(format!("diagnose needs two to four phases, {} given", self.count())))
     }
 
     /// Are there enough to be classified?
@@ -62,7 +62,7 @@ impl PhaseSet {
     /// Refuses a set that cannot be classified.
     ///
     /// # Errors
-    /// [`Error::Usage`] for fewer than [`Self::LEAST_CLASSIFIED`].
+    /// [`Error::Inputs`] for fewer than [`Self::LEAST_CLASSIFIED`].
     pub fn ensure_classifiable(&self) -> Result<()> {
         self.images().map(|_| ())
     }
@@ -70,12 +70,12 @@ impl PhaseSet {
     /// The phase that the others are moved onto: portal, without it arterial, without it delayed.
     ///
     /// # Errors
-    /// [`Error::Usage`] when none of the three is there.
+    /// [`Error::Inputs`] when none of the three is there.
     pub fn reference(&self) -> Result<Phase> {
         [Phase::Portal, Phase::Arterial, Phase::Delayed]
             .into_iter()
             .find(|p| self.contains(*p))
-            .ok_or_else(|| Error::Usage("alignment needs a portal, arterial or delayed phase to align to".into()))
+            .ok_or_else(|| Error::Inputs("alignment needs a portal, arterial or delayed phase to align to".into()))
     }
 
     /// The classifier's images, a phase a channel, in order of acquisition: the set itself when it has three; of four phases
@@ -89,7 +89,7 @@ impl PhaseSet {
         match *sorted {
             [a, b, c] => Ok(vec![[a, b, c]]),
             [n, a, p, d] => Ok(vec![[n, a, p], [n, a, d], [n, p, d]]),
-            _ => Err(Error::Usage(format!("classification needs three or four phases, {} given", self.count()))),
+            _ => Err(Error::Inputs(format!("classification needs three or four phases, {} given", self.count()))),
         }
     }
 }

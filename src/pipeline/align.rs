@@ -47,7 +47,7 @@ pub fn align(study: &Study, options: &RegistrationOptions, device: &Device) -> R
             continue;
         }
         let found = found.next().unwrap_or_else(|| Err(Error::Data("expected a registration, found none".into())));
-        let found = found.map_err(|e| Error::Data(format!("{phase} phase: {e}")))?;
+        let found = found.map_err(|e| e.context(format!("{phase} phase")))?;
         let covered = covered_slices(&grid, &scan.image().grid(), &found.transform)?;
         slices = [slices[0].max(covered[0]), slices[1].min(covered[1])];
         moved.push(on_grid(scan, &grid, &found.transform, device)?);

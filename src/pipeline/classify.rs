@@ -77,9 +77,9 @@ impl Classifier {
     /// A file that is missing or wrong, a parameter of another shape; each names the file.
     pub fn read(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
-        let config: ClassifierConfig = serde_json::from_str(&text).map_err(|e| Error::file(&path, e))?;
-        config.check().map_err(|e| Error::file(&path, e))?;
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::in_file(&path, e))?;
+        let config: ClassifierConfig = serde_json::from_str(&text).map_err(|e| Error::in_file(&path, e))?;
+        config.check().map_err(|e| Error::in_file(&path, e))?;
         if config.weights.is_empty() {
             return Err(Error::file(&path, "expected at least one file under \"weights\", found none"));
         }
@@ -91,7 +91,7 @@ impl Classifier {
             let fusion = config.fusion.unwrap_or_else(|| weights.shape(FUSION).is_some());
             ResNet::new(&config.network(fusion), &weights, device, dtype).map_err(|e| match e {
                 Error::File { .. } => e,
-                other => Error::file(&path, other),
+                other => Error::in_file(&path, other),
             })
         };
         let models = config.weights.iter().map(read).collect::<Result<_>>()?;

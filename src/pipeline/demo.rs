@@ -27,8 +27,7 @@ const SEED: u64 = 101;
 /// A folder that cannot be written; a device that fails.
 pub fn system(folder: &Path, device: &Device) -> Result<System> {
     let segmentation = folder.join("segmentation");
-    std::fs::create_dir_all(&segmentation)
-        .map_err(|e| Error::file(&segmentation, format!("the folder cannot be made: {e}")))?;
+    std::fs::create_dir_all(&segmentation).map_err(|e| Error::io(&segmentation, "the folder cannot be made", e))?;
     for (name, bytes) in FILES {
         write_atomic(segmentation.join(name), |file| file.write_all(bytes))?;
     }

@@ -89,7 +89,10 @@ pub fn diagnose(
     let phases = PhaseSet::new(inputs.iter().map(|i| i.phase))?;
     phases.ensure_alignable()?;
     if phases.is_classifiable() {
-        system.classifier.as_ref().ok_or_else(|| Error::Usage("expected a classification model, found none".into()))?;
+        system
+            .classifier
+            .as_ref()
+            .ok_or_else(|| Error::Inputs("expected a classification model, found none".into()))?;
     }
     phases.reference()?;
     if system.segmenter.is_none()
@@ -101,7 +104,7 @@ pub fn diagnose(
     let labels = system.segmenter.as_ref().map(|s| LabelMap::new(&s.plan().labels)).transpose()?;
     for name in FOLDERS {
         let path = folder.join(name);
-        std::fs::create_dir_all(&path).map_err(|e| Error::file(&path, format!("the folder cannot be made: {e}")))?;
+        std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "the folder cannot be made", e))?;
     }
     let read = inputs.iter().flat_map(|input| input.files.iter().map(|source| source.file.as_path()));
     clear_diagnosis(folder, read)?;
@@ -110,10 +113,7 @@ pub fn diagnose(
 
     let (mut scans, mut results) = (Vec::new(), Vec::new());
     for input in inputs {
-        let named = |e: Error| match e {
-            Error::Cancelled => e,
-            other => Error::Data(format!("{} ({} phase): {other}", input.path.display(), input.phase)),
-        };
+        let named = |e: Error| e.context(format!("{} ({} phase)", input.path.display(), input.phase));
         let mut noted = input.image.warnings.clone();
         let scan = match (&input.given, &system.segmenter, &labels) {
             (None, Some(segmenter), Some(labels)) => {
@@ -206,7 +206,7 @@ pub fn diagnose(
     };
     let page = pictures::page(&diagnosis).html();
     write_atomic(folder.join(REPORT), |file| file.write_all(page.as_bytes()))?;
-    let text = serde_json::to_string_pretty(&diagnosis).map_err(|e| Error::Data(format!("result.json: {e}")))?;
+    let text = serde_json::to_string_pretty(&diagnosis).map_err(|e| Error::other("result.json", e))?;
     write_atomic(folder.join(RESULT), |file| writeln!(file, "{text}"))?;
     Ok(diagnosis)
 }

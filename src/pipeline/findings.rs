@@ -109,7 +109,7 @@ pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionCh
         let classification = match (&reason, classifier) {
             (Some(_), _) => None,
             (None, Some(classifier)) => Some(classifier.classify(study, &lesion)?),
-            (None, None) => return Err(Error::Usage("expected a classification model, found none".into())),
+            (None, None) => return Err(Error::Inputs("expected a classification model, found none".into())),
         };
         lesions.push(LesionResult { lesion, classification, not_classified: reason });
     }

@@ -80,7 +80,7 @@ fn clear_lesions(folder: &Path) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::file(path, format!("cannot be removed: {e}"))),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(path, "cannot be removed", e)),
         _ => Ok(()),
     }
 }

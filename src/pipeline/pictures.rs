@@ -32,8 +32,7 @@ pub(super) fn write(scan: &PhaseScan, alignment: &Alignment, folder: &Path) -> R
 /// What the networks saw of a lesion, and where each phase was cropped. Notes the paths, relative to `folder`.
 pub(super) fn of_lesion(c: &mut Classification, number: usize, study: &Study, folder: &Path) -> Result<()> {
     let pictures = folder.join("pictures");
-    std::fs::create_dir_all(&pictures)
-        .map_err(|e| Error::file(&pictures, format!("the folder cannot be made: {e}")))?;
+    std::fs::create_dir_all(&pictures).map_err(|e| Error::io(&pictures, "the folder cannot be made", e))?;
     for image in &mut c.images {
         let seen = |phase| c.seen.iter().find(|(p, _)| *p == phase).map(|(_, picture)| picture);
         let [Some(a), Some(b), Some(d)] = image.phases.map(seen) else { continue };
@@ -67,7 +66,7 @@ fn side_by_side(channels: [&GrayImage; 3]) -> RgbImage {
 
 fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
     let mut png = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::file(path, e))?;
+    picture.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::in_file(path, e))?;
     write_atomic(path, |file| std::io::Write::write_all(file, png.get_ref()))
 }
 

@@ -347,7 +347,7 @@ fn paste<T: Copy + Default>(
 /// None of them; several kinds, which may be one model twice.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let single = ["weights.safetensors", "weights.pth"].map(|name| folder.join(name));
-    let entries = std::fs::read_dir(folder).map_err(|e| Error::file(folder, format!("cannot be read: {e}")))?;
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "cannot be read", e))?;
     let is_fold = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().starts_with("fold_");
     let mut folds: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(is_fold).collect();
     folds.sort();

@@ -85,12 +85,15 @@ impl Chart {
             image::ExtendedColorType::Rgb8,
             image::ImageFormat::Png,
         )
-        .map_err(|e| Error::Data(format!("chart: {e}")))?;
+        .map_err(|e| Error::other("chart", e))?;
         Ok(file.into_inner())
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<()> {
-        self.try_draw(area).map_err(|e| Error::Data(format!("chart '{}': {e}", self.title)))
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<()>
+    where
+        B::ErrorType: 'static,
+    {
+        self.try_draw(area).map_err(|e| Error::other(format!("chart '{}'", self.title), e))
     }
 
     fn try_draw<B: DrawingBackend>(

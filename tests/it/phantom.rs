@@ -193,7 +193,7 @@ fn noise_has_the_documented_strength() {
 
 fn refused(options: &PhantomOptions) -> String {
     match generate(options) {
-        Err(error @ (Error::Argument { .. } | Error::Usage(_))) => error.to_string(),
+        Err(error @ (Error::Argument { .. } | Error::Inputs(_))) => error.to_string(),
         other => panic!("expected a refusal, found {:?}", other.map(|p| p.truth())),
     }
 }

@@ -7,9 +7,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Context;
+use crate::error::{Error, Result};
 use cases::Case;
 use nephron::device::Device;
-use nephron::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::tensor::DType;
 
 /// Time operations and networks on a device, beside what it can copy and multiply.
@@ -71,7 +72,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let wanted = cases::named(args.op.as_deref(), &args.filter)?;
     let device = context.device()?;
     if !device.supports(dtype) {
-        return Err(Error::Device { device: device.name(), reason: format!("cannot store {dtype}") });
+        let reason = format!("cannot store {dtype}");
+        return Err(LibraryError::Device { device: device.name(), reason }.into());
     }
     let timed = |case: Case| -> Result<(Case, Vec<f64>)> {
         let ms = time(&case, &device, args.seconds)?;
@@ -82,8 +84,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let (product, ms) = timed(cases::matrix_product(&device, dtype)?)?;
     let matrix_gflops = rate(product.flops, median(&ms));
     if !context.json {
-        say!("{}, {dtype}, nephron {}", device.name(), env!("CARGO_PKG_VERSION"));
-        say!("ceilings: copy {copy_gbs:.1} GB/s, matrix product {matrix_gflops:.0} GFLOP/s");
+        say!("{}, {dtype}, nephron {}", device.name(), env!("CARGO_PKG_VERSION"))?;
+        say!("ceilings: copy {copy_gbs:.1} GB/s, matrix product {matrix_gflops:.0} GFLOP/s")?;
         say!(
             "{:16} {:34} {:>10} {:>21} {:>9} {:>8} {:>7} {:>6}",
             "op",
@@ -94,7 +96,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             "GB/s",
             "matrix",
             "copy"
-        );
+        )?;
     }
     let mut lines = Vec::new();
     for make in wanted {
@@ -115,7 +117,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             percent_of_copy: 100.0 * gbs / copy_gbs,
         };
         if !context.json {
-            line.print();
+            line.print()?;
         }
         lines.push(line);
     }
@@ -133,7 +135,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 impl Line {
-    fn print(&self) {
+    fn print(&self) -> Result<()> {
         let [low, high] = self.spread_ms;
         say!(
             "{:16} {:34} {:>10.3} {:>10.3}..{:<9.3} {:>9.1} {:>8.1} {:>5.0} % {:>4.0} %",
@@ -146,7 +148,8 @@ impl Line {
             self.gbs,
             self.percent_of_matrix,
             self.percent_of_copy
-        );
+        )?;
+        Ok(())
     }
 }
 

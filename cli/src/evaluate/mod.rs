@@ -7,7 +7,8 @@ mod segmentation;
 use std::path::{Path, PathBuf};
 
 use super::Context;
-use nephron::error::{Error, Result};
+use crate::error::Result;
+use nephron::error::Error as LibraryError;
 use nephron::io::write_atomic;
 
 /// What is evaluated.
@@ -48,7 +49,8 @@ fn write_table(path: &Path, head: &[&str], rows: impl IntoIterator<Item = Vec<St
             table.write_record(&row)?;
         }
         table.flush()
-    })
+    })?;
+    Ok(())
 }
 
 /// How deep below a given folder results are looked for.
@@ -61,7 +63,9 @@ fn results(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let before = files.len();
         find(folder, DEPTH, &mut files)?;
         if files.len() == before {
-            return Err(Error::file(folder, "expected a result.json of register or diagnose in it, found none"));
+            return Err(
+                LibraryError::file(folder, "expected a result.json of register or diagnose in it, found none").into()
+            );
         }
     }
     files.sort();
@@ -70,7 +74,7 @@ fn results(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 fn find(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    let failed = |e: std::io::Error| Error::file(folder, format!("cannot be read: {e}"));
+    let failed = |e: std::io::Error| LibraryError::io(folder, "cannot be read", e);
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.is_dir() {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{results, write_table};
 use crate::Context;
-use nephron::error::{Error, Result};
+use crate::error::Result;
+use nephron::error::Error as LibraryError;
 
 /// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
 ///
@@ -96,7 +97,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         read(file, args.soft, &mut rows)?;
     }
     if rows.is_empty() {
-        return Err(Error::Data(format!("{} results without a registration: nothing to evaluate", files.len())));
+        return Err(
+            LibraryError::Data(format!("{} results without a registration: nothing to evaluate", files.len())).into()
+        );
     }
     let mut groups: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in &rows {
@@ -112,12 +115,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&table);
     }
-    print(&table);
-    Ok(())
+    print(&table)
 }
 
 fn read(path: &Path, soft: bool, rows: &mut Vec<Row>) -> Result<()> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+    let text = std::fs::read_to_string(path).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
     let case = path.parent().unwrap_or(Path::new("")).display().to_string();
     let mut keep = |phase: &str, found: Found| {
         let steps = [&found.identity, &found.centre_of_mass, &found.aligned];
@@ -141,7 +143,7 @@ fn read(path: &Path, soft: bool, rows: &mut Vec<Row>) -> Result<()> {
         return Ok(());
     }
     let found = serde_json::from_str(&text)
-        .map_err(|e| Error::file(path, format!("expected a result of register or diagnose: {e}")))?;
+        .map_err(|e| LibraryError::io(path, "expected a result of register or diagnose", e))?;
     keep("moving", found);
     Ok(())
 }
@@ -191,7 +193,7 @@ fn cells(row: &Row) -> Vec<String> {
     [row.case.clone(), row.phase.clone()].into_iter().chain(kidney).chain(tumour).chain(run).collect()
 }
 
-fn print(table: &[Summary]) {
+fn print(table: &[Summary]) -> Result<()> {
     say!(
         "{:<14} {:>5} {:<8} {:>17} {:>17} {:>17}",
         "phase",
@@ -200,17 +202,18 @@ fn print(table: &[Summary]) {
         "as they lie",
         "centre of mass",
         "aligned"
-    );
+    )?;
     for line in table {
         let cells = |s: &[Spread; 3]| s.map(|s| format!("{:.4} +- {:.4}", s.mean, s.sd));
         let [a, b, c] = cells(&line.kidney);
-        say!("{:<14} {:>5} {:<8} {a:>17} {b:>17} {c:>17}", line.phase, line.cases, "kidney");
+        say!("{:<14} {:>5} {:<8} {a:>17} {b:>17} {c:>17}", line.phase, line.cases, "kidney")?;
         if let Some(tumour) = &line.tumour {
             let [a, b, c] = cells(tumour);
-            say!("{:<14} {:>5} {:<8} {a:>17} {b:>17} {c:>17}", "", line.cases_with_tumour, "tumour");
+            say!("{:<14} {:>5} {:<8} {a:>17} {b:>17} {c:>17}", "", line.cases_with_tumour, "tumour")?;
         }
         if line.converged < line.cases {
-            say!("{:<14} {} of {} did not converge", "", line.cases - line.converged, line.cases);
+            say!("{:<14} {} of {} did not converge", "", line.cases - line.converged, line.cases)?;
         }
     }
+    Ok(())
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::write_table;
 use crate::Context;
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::io::nifti;
 use nephron::phase::Phase;
 use nephron::stats;
@@ -70,7 +71,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     for name in names(&args.truth)? {
         let (found, truth) = (args.masks.join(&name), args.truth.join(&name));
         if !found.exists() {
-            return Err(Error::file(&found, format!("expected a mask for {}, found none", truth.display())));
+            return Err(
+                LibraryError::file(&found, format!("expected a mask for {}, found none", truth.display())).into()
+            );
         }
         let phase = if args.by_phase { phase(&name)? } else { "all".into() };
         compare(&name, &phase, [&found, &truth], &mut rows)?;
@@ -86,13 +89,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&table);
     }
-    print(&table);
-    Ok(())
+    print(&table)
 }
 
 /// The NIfTI files of a folder, in order.
 fn names(folder: &Path) -> Result<Vec<String>> {
-    let failed = |e: std::io::Error| Error::file(folder, format!("cannot be read: {e}"));
+    let failed = |e: std::io::Error| LibraryError::io(folder, "cannot be read", e);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
@@ -102,7 +104,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     if names.is_empty() {
-        return Err(Error::file(folder, "expected masks (.nii, .nii.gz) in it, found none"));
+        return Err(LibraryError::file(folder, "expected masks (.nii, .nii.gz) in it, found none").into());
     }
     Ok(names)
 }
@@ -120,7 +122,9 @@ fn compare(name: &str, phase: &str, paths: [&Path; 2], rows: &mut Vec<Row>) -> R
     let (found, truth) = (found?.labels, truth?.labels);
     if !found.grid().matches(&truth.grid()) {
         let (expected, other) = (truth.grid(), found.grid());
-        return Err(Error::file(paths[0], format!("lies on another grid: expected {expected}, found {other}")));
+        return Err(
+            LibraryError::file(paths[0], format!("lies on another grid: expected {expected}, found {other}")).into()
+        );
     }
     for (label, set) in [("kidney", &WHOLE_KIDNEY[..]), ("tumour", &[TUMOUR])] {
         let [a, b] = [&found, &truth].map(|mask| mask.labels().iter().map(|l| set.contains(l)).collect::<Vec<bool>>());
@@ -180,7 +184,7 @@ fn cells(row: &Row) -> Vec<String> {
     names.into_iter().chain(numbers).chain(far.unwrap_or_default()).collect()
 }
 
-fn print(table: &[Summary]) {
+fn print(table: &[Summary]) -> Result<()> {
     say!(
         "{:<14} {:<7} {:>5} {:>17} {:>17} {:>15} {:>15}",
         "phase",
@@ -190,7 +194,7 @@ fn print(table: &[Summary]) {
         "volume error",
         "HD95 mm",
         "average mm"
-    );
+    )?;
     let cell = |s: &Option<Spread>, scale: f64, unit: &str| {
         s.as_ref().map_or("-".into(), |s| format!("{:.2} +- {:.2}{unit}", s.mean * scale, s.sd * scale))
     };
@@ -198,9 +202,10 @@ fn print(table: &[Summary]) {
         let dice = format!("{:.4} +- {:.4}", line.dice.mean, line.dice.sd);
         let volume = cell(&line.volume_error, 100.0, " %");
         let [far, average] = [&line.hausdorff_95_mm, &line.average_distance_mm].map(|s| cell(s, 1.0, ""));
-        say!("{:<14} {:<7} {:>5} {dice:>17} {volume:>17} {far:>15} {average:>15}", line.phase, line.label, line.cases);
+        say!("{:<14} {:<7} {:>5} {dice:>17} {volume:>17} {far:>15} {average:>15}", line.phase, line.label, line.cases)?;
         if line.without_distance > 0 {
-            say!("{:<14} {} without a distance: one of the masks is empty", "", line.without_distance);
+            say!("{:<14} {} without a distance: one of the masks is empty", "", line.without_distance)?;
         }
     }
+    Ok(())
 }

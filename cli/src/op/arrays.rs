@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use crate::error::{Error, Result};
 use nephron::device::Device;
-use nephron::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::io::npy;
 use nephron::tensor::{DType, Shape, Tensor};
 
@@ -34,7 +35,7 @@ impl<'a> Inputs<'a> {
     pub(super) fn tensor(&self, name: &'static str) -> Result<Tensor> {
         let path = self.required(name)?;
         let (shape, data) = npy::read_f32(path)?;
-        Tensor::from_ncdhw(self.device, axes::<5>(path, &shape)?, self.dtype, &data)
+        Ok(Tensor::from_ncdhw(self.device, axes::<5>(path, &shape)?, self.dtype, &data)?)
     }
 
     /// One value a channel, [c].
@@ -50,7 +51,7 @@ impl<'a> Inputs<'a> {
     fn vector_at(&self, path: &Path) -> Result<Tensor> {
         let (shape, data) = npy::read_f32(path)?;
         axes::<1>(path, &shape)?;
-        Tensor::vector(self.device, &data)
+        Ok(Tensor::vector(self.device, &data)?)
     }
 
     /// Sampling points [n, d, h, w, 3], (x, y, z): our channels-last order already.
@@ -59,9 +60,11 @@ impl<'a> Inputs<'a> {
         let (shape, data) = npy::read_f32(path)?;
         let [n, d, h, w, three] = axes::<5>(path, &shape)?;
         if three != 3 {
-            return Err(Error::file(path, format!("expected a grid [n, d, h, w, 3], found shape {shape:?}")));
+            return Err(
+                LibraryError::file(path, format!("expected a grid [n, d, h, w, 3], found shape {shape:?}")).into()
+            );
         }
-        Tensor::from_ndhwc(self.device, [n, 3, d, h, w], DType::F32, data)
+        Ok(Tensor::from_ndhwc(self.device, [n, 3, d, h, w], DType::F32, data)?)
     }
 
     /// Affine matrices [n, 3, 4].
@@ -69,8 +72,8 @@ impl<'a> Inputs<'a> {
         let path = self.required(name)?;
         let (shape, data) = npy::read_f32(path)?;
         match axes::<3>(path, &shape)? {
-            [n, 3, 4] => Tensor::from_ndhwc(self.device, [n, 1, 1, 3, 4], DType::F32, data),
-            _ => Err(Error::file(path, format!("expected matrices [n, 3, 4], found shape {shape:?}"))),
+            [n, 3, 4] => Ok(Tensor::from_ndhwc(self.device, [n, 1, 1, 3, 4], DType::F32, data)?),
+            _ => Err(LibraryError::file(path, format!("expected matrices [n, 3, 4], found shape {shape:?}")).into()),
         }
     }
 
@@ -79,7 +82,7 @@ impl<'a> Inputs<'a> {
         let path = self.required(name)?;
         let (shape, data) = npy::read_f32(path)?;
         if shape != [3, 4] {
-            return Err(Error::file(path, format!("expected a matrix [3, 4], found shape {shape:?}")));
+            return Err(LibraryError::file(path, format!("expected a matrix [3, 4], found shape {shape:?}")).into());
         }
         Ok(std::array::from_fn(|r| std::array::from_fn(|c| f64::from(data[r * 4 + c]))))
     }
@@ -95,7 +98,7 @@ impl<'a> Inputs<'a> {
                 [n, 1, d, h, w]
             }
         };
-        Tensor::from_u8(self.device, shape, data)
+        Ok(Tensor::from_u8(self.device, shape, data)?)
     }
 
     /// Refuses inputs that nothing asked for.
@@ -111,7 +114,8 @@ impl<'a> Inputs<'a> {
 }
 
 fn axes<const N: usize>(path: &Path, shape: &[usize]) -> Result<[usize; N]> {
-    shape.try_into().map_err(|_| Error::file(path, format!("expected {N} axes, found shape {shape:?}")))
+    let wrong = |_| LibraryError::file(path, format!("expected {N} axes, found shape {shape:?}"));
+    Ok(shape.try_into().map_err(wrong)?)
 }
 
 /// A result and the array it becomes.
@@ -146,7 +150,7 @@ impl Output {
             Self::Scalar(value) => vec![*value as f32],
             Self::Matrix(rows) => rows.iter().flatten().map(|v| *v as f32).collect(),
         };
-        npy::write_f32(path, &self.shape(), &data)
+        Ok(npy::write_f32(path, &self.shape(), &data)?)
     }
 }
 

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::ops::Channels;
 
 /// The attributes of one call. Each getter notes that its name was asked for.
@@ -42,7 +43,7 @@ impl Attributes {
     /// Sets of labels `2/1,2`, or the default ones.
     pub(super) fn channels(&self, name: &'static str) -> Result<Channels> {
         let Some(text) = self.text(name) else { return Ok(Channels::default()) };
-        text.parse().map_err(|e: Error| Error::Usage(format!("attribute '{name}' is '{text}': {e}")))
+        text.parse().map_err(|e: LibraryError| Error::Usage(format!("attribute '{name}' is '{text}': {e}")))
     }
 
     /// `N` numbers `a,b,c`; a single one stands for all.

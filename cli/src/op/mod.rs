@@ -10,9 +10,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Context;
+use crate::error::{Error, Result};
 use arrays::Inputs;
 use attributes::Attributes;
-use nephron::error::{Error, Result};
 use nephron::tensor::DType;
 
 /// Run one operation on .npy arrays (f32 [n, c, d, h, w] unless the README's table says otherwise).
@@ -72,7 +72,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     attributes.refuse_unknown(&args.name)?;
     inputs.refuse_unknown(&args.name)?;
 
-    let results = call.run().map_err(wrong_call)?;
+    let results = call.run().map_err(Error::wrong_argument)?;
     device.synchronize()?;
     for (name, _) in &outputs {
         if !results.iter().any(|(known, _)| known == name) {
@@ -94,7 +94,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return context.print_json(&report);
     }
     for (name, shape) in &report.outputs {
-        say!("{name}: {shape:?}");
+        say!("{name}: {shape:?}")?;
     }
     if let Some(t) = &report.timing {
         say!(
@@ -104,7 +104,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             t.gflops,
             t.gbs,
             report.device
-        );
+        )?;
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 /// What an op says of its arguments, it says of this call's attributes.
 fn wrong_call(error: Error) -> Error {
     match error {
-        Error::Argument { .. } => Error::Usage(error.to_string()),
+        Error::Library(error) => Error::wrong_argument(error),
         other => other,
     }
 }

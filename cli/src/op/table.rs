@@ -2,7 +2,7 @@
 
 use super::arrays::{Inputs, Output};
 use super::attributes::Attributes;
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
 use nephron::ops::*;
 use nephron::tensor::Tensor;
 
@@ -11,7 +11,7 @@ pub(super) type Outputs = Vec<(&'static str, Output)>;
 
 /// An op with its arrays on the device, ready to run any number of times.
 pub(super) struct Call {
-    run: Box<dyn Fn() -> Result<Outputs>>,
+    run: Box<dyn Fn() -> nephron::error::Result<Outputs>>,
     /// Multiplications and additions of one run.
     flops: f64,
     /// Bytes that one run must read and write at the least.
@@ -19,7 +19,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn run(&self) -> Result<Outputs> {
+    pub(super) fn run(&self) -> nephron::error::Result<Outputs> {
         (self.run)()
     }
 
@@ -65,7 +65,11 @@ pub(super) fn find(name: &str) -> Result<Prepare> {
 }
 
 /// A call with one tensor for its result. `flops_per_output` counts the arithmetic an output element needs.
-fn one(inputs: &[&Tensor], flops_per_output: f64, run: impl Fn() -> Result<Tensor> + 'static) -> Result<Call> {
+fn one(
+    inputs: &[&Tensor],
+    flops_per_output: f64,
+    run: impl Fn() -> nephron::error::Result<Tensor> + 'static,
+) -> Result<Call> {
     let bytes: usize = inputs.iter().map(|t| t.bytes()).sum();
     // The output's size is known once it has run; the first run is the warm-up anyway.
     let y = run()?;
@@ -140,7 +144,11 @@ fn prepare_softmax(i: &Inputs<'_>, _: &Attributes) -> Result<Call> {
     one(&[&x.clone()], 4.0, move || softmax(&x))
 }
 
-fn prepare_pool(i: &Inputs<'_>, a: &Attributes, pool: fn(&Tensor, &Pool3dParams) -> Result<Tensor>) -> Result<Call> {
+fn prepare_pool(
+    i: &Inputs<'_>,
+    a: &Attributes,
+    pool: fn(&Tensor, &Pool3dParams) -> nephron::error::Result<Tensor>,
+) -> Result<Call> {
     let x = i.tensor("x")?;
     let kernel = a.required_list("kernel")?;
     let p = Pool3dParams { kernel, stride: a.list("stride", kernel)?, padding: a.list("padding", [0; 3])? };

@@ -154,3 +154,51 @@ fn a_wrong_attribute_is_a_wrong_call() {
     let (code, line) = refused(&["op", "instance_norm", "--in", &input, "--attr", "eps=-1", "--device", "cpu"]);
     assert!(code == 2 && line.contains("eps") && line.contains("-1"), "{code}: {line}");
 }
+
+/// `warp` of two images by the identity, with standard output going to `stdout`; then the exit code, standard error, and
+/// whether both results are there.
+#[cfg(target_os = "linux")]
+fn warp_two(stdout: impl FnOnce(&mut std::process::Command) -> std::process::Child) -> (Option<i32>, String, bool) {
+    use nephron::volume::{Affine, Volume, Voxels};
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let volume = Volume::new([3, 4, 5], Voxels::U8(vec![1; 60].into()), Affine::IDENTITY).expect("a volume");
+    for name in ["a.nii", "b.nii"] {
+        nephron::io::nifti::write(at(name), &nephron::io::nifti::Image::new(volume.clone())).expect("written");
+    }
+    nephron::registration::transform::write_itk(at("t.tfm"), &Affine::IDENTITY).expect("written");
+    let mut command = support::nephron();
+    command.args(["--device", "cpu", "warp"]).args([at("a.nii"), at("b.nii")]).arg("--transform").arg(at("t.tfm"));
+    command.arg("--like").arg(at("a.nii")).args(["--interp", "nearest", "-o"]).arg(at("out"));
+    let output = stdout(&mut command).wait_with_output().expect("the program ends");
+    let written = ["a.nii", "b.nii"].iter().all(|name| at("out").join(name).is_file());
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), written)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_standard_output_that_fails_costs_no_result() {
+    use std::process::Stdio;
+    let (code, errors, written) = warp_two(|command| {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        drop(child.stdout.take());
+        child
+    });
+    assert_eq!((code, errors.as_str(), written), (Some(0), "", true), "the reader went away");
+    let (code, errors, written) = warp_two(|command| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device that is full");
+        command.stdout(full).stderr(Stdio::piped()).spawn().expect("the program starts")
+    });
+    assert!(errors.starts_with("error: standard output: ") && errors.lines().count() == 1, "{errors}");
+    assert_eq!((code, written), (Some(1), true));
+}
+
+#[test]
+fn a_call_from_another_program_returns_its_error() {
+    let error = nephron_cli::run_from(["nephron", "op", "no_such_op"]).expect_err("a wrong call");
+    assert!(matches!(error, nephron_cli::error::Error::Usage(_)) && error.exit_code() == 2, "{error:?}");
+    let error = nephron_cli::run_from(["nephron", "info", "/nowhere/at/all.nii"]).expect_err("no such file");
+    assert_eq!(error.exit_code(), 1);
+    let nephron_cli::error::Error::Library(error) = error else { panic!("{error:?}") };
+    assert_eq!(error.io_error().map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
+}

@@ -41,10 +41,10 @@ struct Kernel<'a> {
 /// # Errors
 /// A folder that cannot be made.
 pub(super) fn begin(folder: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("cannot be made: {e}")))?;
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, "cannot be made", e))?;
     let log = log_in(folder);
     if log.exists() {
-        fs::remove_file(&log).map_err(|e| Error::file(&log, format!("cannot be removed: {e}")))?;
+        fs::remove_file(&log).map_err(|e| Error::io(&log, "cannot be removed", e))?;
     }
     Ok(log)
 }
@@ -62,7 +62,7 @@ pub(super) fn finish(folder: &Path) -> Result<usize> {
     let text = settled(&log_in(folder));
     let kernels: Vec<Kernel<'_>> = text.split(START).skip(1).filter_map(parse).collect();
     let path = folder.join("kernels.csv");
-    let failed = |e: csv::Error| Error::file(&path, format!("cannot be written: {e}"));
+    let failed = |e: csv::Error| Error::io(&path, "cannot be written", e);
     let mut table = csv::Writer::from_path(&path).map_err(failed)?;
     table.write_record(HEAD).map_err(failed)?;
     for (i, kernel) in kernels.iter().enumerate() {
@@ -73,7 +73,7 @@ pub(super) fn finish(folder: &Path) -> Result<usize> {
         };
         let file = format!("{i:03}_{}.{extension}", kernel.name);
         let source = folder.join(&file);
-        fs::write(&source, kernel.source).map_err(|e| Error::file(&source, format!("cannot be written: {e}")))?;
+        fs::write(&source, kernel.source).map_err(|e| Error::io(&source, "cannot be written", e))?;
         let usage = if kernel.language == "cpp" { usage(kernel.source) } else { Err("not a CUDA kernel".into()) };
         let (numbers, note) = match usage {
             Ok(u) => ([u.registers, u.local_bytes, u.shared_bytes, u.cubes].map(|n| n.to_string()), String::new()),

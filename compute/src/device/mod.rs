@@ -45,11 +45,10 @@ impl FromStr for DeviceSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        let unknown = |expected| Error::UnknownDevice { text: text.to_owned(), expected };
         let (kind, index) = match text.split_once(':') {
             Some((kind, index)) => {
-                let index = index.parse().map_err(|_| {
-                    Error::Usage(format!("unknown device '{text}': the part after ':' must be a whole number"))
-                })?;
+                let index = index.parse().map_err(|_| unknown("the part after ':' must be a whole number"))?;
                 (kind, Some(index))
             }
             None => (text, None),
@@ -61,7 +60,7 @@ impl FromStr for DeviceSpec {
             ("vulkan", index) => Ok(Self::Vulkan(index)),
             #[cfg(feature = "cuda-compile")]
             ("cuda-compile", None) => Ok(Self::CudaCompile),
-            _ => Err(Error::Usage(format!("unknown device '{text}': expected auto, cpu, cuda[:n] or vulkan[:n]"))),
+            _ => Err(unknown("expected auto, cpu, cuda[:n] or vulkan[:n]")),
         }
     }
 }

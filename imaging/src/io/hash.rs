@@ -53,7 +53,7 @@ fn sha256(path: &Path) -> Result<String> {
     let mut reader = BufReader::with_capacity(STEP, file);
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; STEP]);
     loop {
-        let read = reader.read(&mut buffer).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+        let read = reader.read(&mut buffer).map_err(|e| Error::io(path, "cannot be read", e))?;
         if read == 0 {
             return Ok(digits(&hash.finalize()));
         }

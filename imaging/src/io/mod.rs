@@ -36,7 +36,7 @@ pub fn write_atomic(
     if !folder.is_dir() {
         return Err(Error::file(path, format!("cannot be written: there is no folder {}", folder.display())));
     }
-    let failed = |error: std::io::Error| Error::file(path, format!("cannot be written: {error}"));
+    let failed = |error: std::io::Error| Error::io(path, "cannot be written", error);
     let mut file = temporary(folder).map_err(failed)?;
     let mut writer = BufWriter::with_capacity(1 << 20, file.as_file_mut());
     write(&mut writer).and_then(|()| writer.flush()).map_err(failed)?;
@@ -58,8 +58,11 @@ fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
 pub(crate) fn open(path: &Path) -> Result<(File, Metadata)> {
     // Asked before opening: opening a pipe without a writer would wait for ever.
     let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::file(path, "there is no such file"),
-        _ => Error::file(path, format!("cannot be read: {e}")),
+        std::io::ErrorKind::NotFound => {
+            let reason = "there is no such file".to_owned();
+            Error::File { path: path.to_path_buf(), reason, source: Some(Box::new(e)) }
+        }
+        _ => Error::io(path, "cannot be read", e),
     })?;
     if metadata.is_dir() {
         return Err(Error::file(path, "is a folder, a file is expected"));
@@ -67,6 +70,6 @@ pub(crate) fn open(path: &Path) -> Result<(File, Metadata)> {
     if !metadata.is_file() {
         return Err(Error::file(path, "is not a regular file"));
     }
-    let file = File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+    let file = File::open(path).map_err(|e| Error::io(path, "cannot be read", e))?;
     Ok((file, metadata))
 }

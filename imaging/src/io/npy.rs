@@ -102,7 +102,7 @@ fn write<T: Copy, const N: usize>(
 fn read(path: &Path) -> Result<(Header, Vec<u8>)> {
     let (mut file, metadata) = super::open(path)?;
     let not_npy = || Error::file(path, "is not an npy file");
-    let failed = |e: std::io::Error| Error::file(path, format!("cannot be read: {e}"));
+    let failed = |e: std::io::Error| Error::io(path, "cannot be read", e);
 
     let mut start = [0u8; 8];
     file.read_exact(&mut start).map_err(|_| not_npy())?;

@@ -56,7 +56,7 @@ impl FromStr for Transformation {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|t| t.to_string() == text).ok_or_else(|| {
-            Error::Usage(format!("transformation: expected affine, similarity, rigid or translation, found '{text}'"))
+            Error::argument("transformation", "affine, similarity, rigid or translation", format!("'{text}'"))
         })
     }
 }

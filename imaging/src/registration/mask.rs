@@ -32,7 +32,7 @@ type Census = [u64; MAX_CHANNELS + 5];
 impl Mask {
     /// Refuses a mask without any of the channels' labels; `which` names it.
     pub fn new(which: &str, volume: &Volume, channels: &Channels) -> Result<Self> {
-        let volume = volume.to_labels().map_err(|e| Error::Data(format!("{which} mask: {e}")))?;
+        let volume = volume.to_labels().map_err(|e| e.context(format!("{which} mask")))?;
         let mask = Self::from_labels(volume.grid(), volume.shared(), channels);
         if mask.total == 0 {
             let highest = volume.labels().iter().max().copied().unwrap_or(0);

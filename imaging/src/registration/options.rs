@@ -124,7 +124,7 @@ impl RegistrationOptions {
                 let found = format!("{:?}", transform.0);
                 return Err(Error::argument("registration: given transform", "finite numbers", found));
             }
-            transform.inverse().map_err(|e| Error::Data(format!("registration: given transform: {e}")))?;
+            transform.inverse().map_err(|e| e.context("registration: given transform"))?;
         }
         if self.space == Space::Grid && (self.start != Start::CentreOfMass || self.resolution.is_some()) {
             let expected = "the centre of mass as the start and full resolution";

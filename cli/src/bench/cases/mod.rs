@@ -29,11 +29,14 @@ pub(super) type Make = Box<dyn Fn(&Device, DType) -> Result<Case>>;
 const OPS: [&str; 6] = ["conv3d", "conv_transpose3d", "unet", "resnet", "affine_dice", "resample"];
 
 /// The cases of one op, or of all, whose name contains `filter`.
-pub(super) fn named(op: Option<&str>, filter: &str) -> Result<Vec<Make>> {
+pub(super) fn named(op: Option<&str>, filter: &str) -> crate::error::Result<Vec<Make>> {
     if let Some(op) = op
         && !OPS.contains(&op)
     {
-        return Err(Error::Usage(format!("nothing to time for '{op}': expected one of {}", OPS.join(", "))));
+        return Err(crate::error::Error::Usage(format!(
+            "nothing to time for '{op}': expected one of {}",
+            OPS.join(", ")
+        )));
     }
     let wanted: Vec<Make> = all()
         .into_iter()
@@ -41,7 +44,7 @@ pub(super) fn named(op: Option<&str>, filter: &str) -> Result<Vec<Make>> {
         .map(|(_, _, make)| make)
         .collect();
     if wanted.is_empty() {
-        return Err(Error::Usage(format!("no case's name contains '{filter}'")));
+        return Err(crate::error::Error::Usage(format!("no case's name contains '{filter}'")));
     }
     Ok(wanted)
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::tables::{Cohort, Reader};
-use nephron::error::Result;
+use crate::error::Result;
 use nephron::stats::{self, Confusion, Interval, RankedScores};
 
 /// The version of metrics.json.

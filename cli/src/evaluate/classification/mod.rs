@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::write_table;
 use crate::Context;
+use crate::error::{Error, Result};
 use metrics::{Metrics, Settings};
-use nephron::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 use nephron::io::write_atomic;
 use nephron::report::plot::{Chart, Series};
 use nephron::stats;
@@ -85,13 +86,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if context.json {
         return context.print_json(&metrics);
     }
-    print(&metrics);
-    say!("{}", args.output.display());
+    print(&metrics)?;
+    say!("{}", args.output.display())?;
     Ok(())
 }
 
 fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("cannot be made: {e}")))?;
+    std::fs::create_dir_all(folder).map_err(|e| LibraryError::io(folder, "cannot be made", e))?;
     let save = |name: &str, bytes: &[u8]| write_atomic(folder.join(name), |file| file.write_all(bytes));
     let mut roc = Chart {
         title: "Receiver operating characteristic".into(),
@@ -152,11 +153,11 @@ fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) 
     let rows = names.iter().zip(&metrics.confusion.0);
     let rows = rows.map(|(name, row)| std::iter::once(name.clone()).chain(row.iter().map(usize::to_string)).collect());
     write_table(&folder.join("confusion.csv"), &head, rows)?;
-    let text = serde_json::to_string_pretty(metrics).map_err(|e| Error::Data(format!("metrics.json: {e}")))?;
-    save("metrics.json", (text + "\n").as_bytes())
+    let text = serde_json::to_string_pretty(metrics).map_err(|e| LibraryError::other("metrics.json", e))?;
+    Ok(save("metrics.json", (text + "\n").as_bytes())?)
 }
 
-fn print(metrics: &Metrics) {
+fn print(metrics: &Metrics) -> Result<()> {
     let figure = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.3}"));
     say!(
         "{:<16} {:>5} {:>21} {:>7} {:>12} {:>12} {:>9}",
@@ -167,7 +168,7 @@ fn print(metrics: &Metrics) {
         "sensitivity",
         "specificity",
         "optimal t"
-    );
+    )?;
     for class in &metrics.classes {
         let auc = class.auc.map_or("-".into(), |a| format!("{:.3} ({:.3}-{:.3})", a.value, a.low, a.high));
         let [ap, sensitivity, specificity] =
@@ -177,10 +178,10 @@ fn print(metrics: &Metrics) {
             "{:<16} {:>5} {auc:>21} {ap:>7} {sensitivity:>12} {specificity:>12} {optimal:>9}",
             class.name,
             class.cases
-        );
+        )?;
     }
     let (auc, accuracy) = (metrics.macro_auc, metrics.accuracy);
-    say!("mean AUC {:.3} ({:.3}-{:.3})", auc.value, auc.low, auc.high);
+    say!("mean AUC {:.3} ({:.3}-{:.3})", auc.value, auc.low, auc.high)?;
     say!(
         "accuracy {:.3} ({:.3}-{:.3}), truth among the two highest {:.3}, {} cases",
         accuracy.value,
@@ -188,11 +189,11 @@ fn print(metrics: &Metrics) {
         accuracy.high,
         metrics.top_2_accuracy,
         metrics.cases
-    );
+    )?;
     if metrics.readers.is_empty() {
-        return;
+        return Ok(());
     }
-    say!("{:<16} {:>5} {:>8} {:>8} {:>8} {:>9}", "reader", "cases", "top 1", "top 2", "model", "p");
+    say!("{:<16} {:>5} {:>8} {:>8} {:>8} {:>9}", "reader", "cases", "top 1", "top 2", "model", "p")?;
     for r in &metrics.readers {
         say!(
             "{:<16} {:>5} {:>8.3} {:>8.3} {:>8.3} {:>9.4}",
@@ -202,9 +203,10 @@ fn print(metrics: &Metrics) {
             r.top_2_accuracy,
             r.model_accuracy,
             r.p_accuracy
-        );
+        )?;
     }
     if let (Some(first), Some(second)) = (metrics.readers_top_1, metrics.readers_top_2) {
-        say!("{:<16} {:>5} {first:>8.3} {second:>8.3}", "mean", "");
+        say!("{:<16} {:>5} {first:>8.3} {second:>8.3}", "mean", "")?;
     }
+    Ok(())
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use nephron::error::{Error, Result};
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
 
 /// A row of scores must add up to 1 this closely: files round.
 const SUM: f64 = 1e-3;
@@ -38,8 +39,8 @@ pub(super) struct Table {
 
 impl Table {
     fn read(path: &Path) -> Result<Self> {
-        let failed = |e: csv::Error| Error::file(path, format!("is no CSV table: {e}"));
-        let file = File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+        let failed = |e: csv::Error| LibraryError::io(path, "is no CSV table", e);
+        let file = File::open(path).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
         let head = reader.headers().map_err(failed)?.iter().map(str::to_owned).collect();
         let rows = reader.records().map(|r| Ok(r.map_err(failed)?.iter().map(str::to_owned).collect()));
@@ -51,13 +52,14 @@ impl Table {
     }
 
     fn need(&self, name: &str) -> Result<usize> {
-        let found = || Error::file(&self.path, format!("expected a column '{name}', found {}", self.head.join(", ")));
-        self.column(name).ok_or_else(found)
+        let found =
+            || LibraryError::file(&self.path, format!("expected a column '{name}', found {}", self.head.join(", ")));
+        Ok(self.column(name).ok_or_else(found)?)
     }
 
     /// Row `row`, counted from 0, is wrong.
     fn wrong(&self, row: usize, reason: String) -> Error {
-        Error::file(&self.path, format!("row {}: {reason}", row + 1))
+        LibraryError::file(&self.path, format!("row {}: {reason}", row + 1)).into()
     }
 }
 
@@ -79,16 +81,16 @@ struct Classification {
 pub(super) fn from_results(files: &[PathBuf]) -> Result<(Table, Vec<(String, String)>)> {
     let (mut head, mut rows, mut without) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
-        let text = std::fs::read(file).map_err(|e| Error::file(file, format!("cannot be read: {e}")))?;
-        let result: Diagnosis = serde_json::from_slice(&text)
-            .map_err(|e| Error::file(file, format!("expected a result of diagnose: {e}")))?;
+        let text = std::fs::read(file).map_err(|e| LibraryError::io(file, "cannot be read", e))?;
+        let result: Diagnosis =
+            serde_json::from_slice(&text).map_err(|e| LibraryError::io(file, "expected a result of diagnose", e))?;
         let case = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
         let own: Vec<String> = std::iter::once("case".to_owned()).chain(result.classes).collect();
         if head.is_empty() {
             head = own;
         } else if head != own {
             let [expected, found] = [&head, &own].map(|h| h[1..].join(", "));
-            return Err(Error::file(file, format!("expected the classes {expected}, found {found}")));
+            return Err(LibraryError::file(file, format!("expected the classes {expected}, found {found}")).into());
         }
         match result.classification {
             Some(found) => {
@@ -122,10 +124,11 @@ impl Cohort {
         let columns: Vec<usize> = (0..table.head.len()).filter(|&i| i != case && Some(i) != own).collect();
         if columns.len() < 2 {
             let found = table.head.join(", ");
-            return Err(Error::file(
+            return Err(LibraryError::file(
                 scores,
                 format!("expected a column for each of two classes or more, found {found}"),
-            ));
+            )
+            .into());
         }
         let classes: Vec<String> = columns.iter().map(|&i| table.head[i].clone()).collect();
         let mut cohort = Self { classes, cases: Vec::new(), truth: Vec::new(), scores: Vec::new() };
@@ -133,9 +136,13 @@ impl Cohort {
             (Some(path), None) => Some((path, truths(path, &cohort.classes)?)),
             (None, Some(_)) => None,
             (Some(path), Some(_)) => {
-                return Err(Error::file(path, format!("{} has a column 'truth' already", scores.display())));
+                return Err(
+                    LibraryError::file(path, format!("{} has a column 'truth' already", scores.display())).into()
+                );
             }
-            (None, None) => return Err(Error::file(scores, "expected a column 'truth', or a file with it (--truth)")),
+            (None, None) => {
+                return Err(LibraryError::file(scores, "expected a column 'truth', or a file with it (--truth)").into());
+            }
         };
         let mut seen = HashMap::new();
         for (row, cells) in table.rows.iter().enumerate() {
@@ -145,7 +152,7 @@ impl Cohort {
             }
             let truth = match (&known, own) {
                 (Some((path, truths)), _) => *truths.get(name).ok_or_else(|| {
-                    Error::file(
+                    LibraryError::file(
                         path,
                         format!("expected the truth of case '{name}' of {}, found none", scores.display()),
                     )
@@ -171,11 +178,12 @@ impl Cohort {
             cohort.scores.push(values);
         }
         match cohort.truth.first() {
-            None => Err(Error::file(scores, "expected at least one case, found none")),
-            Some(first) if cohort.truth.iter().all(|t| t == first) => Err(Error::file(
+            None => Err(LibraryError::file(scores, "expected at least one case, found none").into()),
+            Some(first) if cohort.truth.iter().all(|t| t == first) => Err(LibraryError::file(
                 truth.unwrap_or(scores),
                 format!("expected two classes or more in the truth, found only {}", cohort.classes[*first]),
-            )),
+            )
+            .into()),
             Some(_) => Ok(cohort),
         }
     }
@@ -205,7 +213,7 @@ impl Cohort {
             readers[place].answers.push(answer);
         }
         if readers.is_empty() {
-            return Err(Error::file(path, "expected at least one answer, found none"));
+            return Err(LibraryError::file(path, "expected at least one answer, found none").into());
         }
         Ok(readers)
     }

@@ -101,10 +101,11 @@ impl FromStr for Channels {
 
     fn from_str(text: &str) -> Result<Self> {
         let labels = |set: &str| set.split(',').map(|label| label.trim().parse::<u8>()).collect::<Result<Vec<_>, _>>();
-        let sets: Vec<Vec<u8>> =
-            text.split('/').map(labels).collect::<Result<_, _>>().map_err(|_| {
-                Error::Usage(format!("channels: expected sets of labels such as 2/1,2, found '{text}'"))
-            })?;
+        let sets: Vec<Vec<u8>> = text
+            .split('/')
+            .map(labels)
+            .collect::<Result<_, _>>()
+            .map_err(|_| Error::argument("channels", "sets of labels such as 2/1,2", format!("'{text}'")))?;
         Self::new(&sets.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 }

@@ -70,7 +70,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     let voxels = source.voxels(number, order, scale, count)?;
     source.finish()?;
 
-    let volume = Volume::new([k, j, i], voxels, geometry.affine).map_err(|e| Error::file(&header_path, e))?;
+    let volume = Volume::new([k, j, i], voxels, geometry.affine).map_err(|e| Error::in_file(&header_path, e))?;
     let header =
         Header { version, byte_order: order, stored: number, scale, units: fields.units, geometry, extensions };
     Ok(Image { volume, header, warnings })
@@ -90,7 +90,7 @@ pub fn files(path: impl AsRef<Path>) -> Vec<PathBuf> {
 pub fn read_ct(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
     let image = read(path)?;
-    image.volume.check_finite().map_err(|e| Error::file(path, e))?;
+    image.volume.check_finite().map_err(|e| Error::in_file(path, e))?;
     Ok(image)
 }
 
@@ -101,7 +101,7 @@ pub fn read_ct(path: impl AsRef<Path>) -> Result<Image> {
 pub fn read_labels(path: impl AsRef<Path>) -> Result<LabelImage> {
     let path = path.as_ref();
     let Image { volume, header, warnings } = read(path)?;
-    let labels = volume.to_labels().map_err(|e| Error::file(path, e))?;
+    let labels = volume.to_labels().map_err(|e| Error::in_file(path, e))?;
     Ok(LabelImage { labels, header, warnings })
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let (mut file, metadata) = crate::io::open(path)?;
-        let failed = |e: std::io::Error| Error::file(path, format!("cannot be read: {e}"));
+        let failed = |e: std::io::Error| Error::io(path, "cannot be read", e);
         let mut magic = [0u8; 2];
         let gzip = match file.read_exact(&mut magic) {
             Ok(()) => magic == [0x1f, 0x8b],

@@ -59,7 +59,7 @@ impl Weights {
         bytes
             .try_reserve_exact(length)
             .map_err(|_| Error::file(path, format!("{length} bytes do not fit in memory")))?;
-        file.read_to_end(&mut bytes).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+        file.read_to_end(&mut bytes).map_err(|e| Error::io(path, "cannot be read", e))?;
 
         Self::from_bytes(path, bytes)
     }
@@ -209,7 +209,7 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, &[usize], &[f32])]) -> Re
     }
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-    let refused = |e| Error::file(path, format!("cannot be written: {e}"));
+    let refused = |e| Error::io(path, "cannot be written", e);
     let views = tensors
         .iter()
         .zip(&bytes)

@@ -64,6 +64,6 @@ pub fn write_json(path: impl AsRef<Path>, registration: &Registration, fixed: &G
         fixed: GridFile::of(fixed),
         moving: GridFile::of(moving),
     };
-    let text = serde_json::to_string_pretty(&file).map_err(|e| Error::file(path.as_ref(), e))?;
+    let text = serde_json::to_string_pretty(&file).map_err(|e| Error::in_file(path.as_ref(), e))?;
     write_atomic(path, |out| writeln!(out, "{text}"))
 }

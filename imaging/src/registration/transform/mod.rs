@@ -23,7 +23,7 @@ use nephron_compute::error::{Error, Result};
 /// A file that cannot be read or is something else; numbers that are missing or not finite; a singular matrix.
 pub fn read(path: impl AsRef<Path>) -> Result<Affine> {
     let path = path.as_ref();
-    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot be read", e))?;
     let found = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
         json::parse_json(&text)
     } else {
@@ -33,6 +33,6 @@ pub fn read(path: impl AsRef<Path>) -> Result<Affine> {
     if !transform.0.as_flattened().iter().all(|v| v.is_finite()) {
         return Err(Error::file(path, format!("expected finite numbers, found {:?}", transform.0)));
     }
-    transform.inverse().map_err(|e| Error::file(path, e))?;
+    transform.inverse().map_err(|e| Error::in_file(path, e))?;
     Ok(transform)
 }
