@@ -144,9 +144,13 @@ impl Error {
         Self::Other { what: what.to_string(), source: cause.into() }
     }
 
-    /// [`Error::Context`]: the same error, with what it happened to before its message.
+    /// [`Error::Context`]: the same error, with what it happened to before its message. [`Error::Cancelled`] happened to
+    /// nothing in particular and stays as it is.
     #[must_use]
     pub fn context(self, what: impl ToString) -> Self {
+        if matches!(self, Self::Cancelled) {
+            return self;
+        }
         Self::Context { what: what.to_string(), source: Box::new(self) }
     }
 

@@ -43,6 +43,8 @@ use enhancement::Enhancement;
 use render::Scene;
 
 /// What to make.
+///
+/// The struct is open: build it with `..Default::default()`, so that a field that is added later breaks no caller.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PhantomOptions {
     /// The same seed and options give the same bytes, whatever the number of threads.

@@ -8,12 +8,12 @@ pub use set::PhaseSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
 /// A contrast phase of an abdominal CT, in the order of acquisition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Before contrast medium (N).
@@ -104,7 +104,7 @@ impl FromStr for Phase {
 }
 
 /// A renal-tumour subtype. The order is that of the classifier's outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Subtype {
     /// Oncocytoma.
     #[serde(rename = "oncocytoma")]

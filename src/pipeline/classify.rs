@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Luma};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Study;
 pub use super::classifier_config::{ClassifierConfig, check_thresholds};
@@ -22,7 +22,7 @@ use crate::phase::{Phase, Subtype};
 use crate::stats;
 
 /// The answer for one image of three phases, averaged over the models.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Combination {
     /// The phases, a channel each.
     pub phases: [Phase; 3],
@@ -33,7 +33,7 @@ pub struct Combination {
 }
 
 /// Where a phase was cropped.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Crop {
     /// Which phase.
     pub phase: Phase,
@@ -45,7 +45,7 @@ pub struct Crop {
 }
 
 /// The answer for a lesion.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Classification {
     /// Mean over images and models, in class order.
     pub probabilities: Vec<f32>,

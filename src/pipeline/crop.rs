@@ -68,7 +68,7 @@ impl Margin {
 }
 
 /// Where a crop was taken: a slice and inclusive ranges of rows and columns, of the volume in LPS orientation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CropBox {
     /// The axial slice.
     pub slice: usize,

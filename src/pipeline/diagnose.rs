@@ -15,7 +15,7 @@ pub use super::folder::clear_classification;
 use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT, clear_diagnosis};
 use super::labels::LabelMap;
 use super::lesions::LesionChoice;
-pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds};
+pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds, read_result};
 use super::segment::go_on;
 use super::{PhaseScan, SegmentOptions, Segmenter, Stage, Study, pictures};
 use crate::device::Device;
@@ -51,6 +51,8 @@ pub struct System {
 }
 
 /// How to go about it.
+///
+/// The struct is open: build it with `..Default::default()`, so that a field that is added later breaks no caller.
 #[derive(Debug, Clone, Default)]
 pub struct DiagnoseOptions {
     /// Of each phase.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Study;
 use super::classify::{Classification, Classifier};
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::phase::Phase;
 
 /// A lesion and what was found out about it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LesionResult {
     /// The lesion.
     #[serde(flatten)]
@@ -24,7 +24,7 @@ pub struct LesionResult {
 }
 
 /// Every lesion of a patient, and the answer for the one that was asked for.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Findings {
     /// The largest first.
     pub lesions: Vec<LesionResult>,

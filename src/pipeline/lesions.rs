@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{PhaseScan, Study};
 use crate::error::{Error, Result};
@@ -57,7 +57,7 @@ impl std::str::FromStr for LesionChoice {
 }
 
 /// A lesion in one phase, on the grid of that phase's mask.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LesionInPhase {
     /// Which phase.
     pub phase: Phase,
@@ -68,12 +68,13 @@ pub struct LesionInPhase {
     pub diameter: Diameter,
     /// Its centre, millimetres RAS+; None where it was not found.
     pub centre: Option<[f64; 3]>,
+    /// Not in `result.json`: a lesion that was read from it has no voxels.
     #[serde(skip)]
     voxels: Component,
 }
 
 /// One lesion over the phases.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Lesion {
     /// From 1, the largest first.
     pub number: usize,
@@ -109,7 +110,7 @@ impl Lesion {
 }
 
 /// What is too small to be listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Specks {
     /// How many.
     pub count: usize,

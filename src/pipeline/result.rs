@@ -1,10 +1,12 @@
 //! `result.json` of a diagnosis; docs/result.md describes it field by field.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::findings::Findings;
+use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::phase::{Phase, Subtype};
 use crate::registration::Registration;
@@ -14,7 +16,8 @@ use crate::volume::Diameter;
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// One phase in the result. Paths are relative to the result folder.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PhaseResult {
     /// Which phase.
     pub phase: Phase,
@@ -44,7 +47,8 @@ pub struct PhaseResult {
 }
 
 /// Seconds by stage.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Seconds {
     /// Of all phases.
     pub segment: f64,
@@ -59,7 +63,8 @@ pub struct Seconds {
 }
 
 /// Weight files with their hashes; empty where the weights were drawn from a seed or not needed.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Models {
     /// Of the segmentation.
     pub segmentation: Vec<SourceFile>,
@@ -68,7 +73,8 @@ pub struct Models {
 }
 
 /// `result.json`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Diagnosis {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -95,4 +101,110 @@ pub struct Diagnosis {
     pub findings: Findings,
     /// Where the time went.
     pub seconds: Seconds,
+}
+
+impl Diagnosis {
+    /// Reads a `result.json` of `diagnose`.
+    ///
+    /// # Errors
+    /// As [`read_result`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        read_result(path)
+    }
+}
+
+/// Reads as much of a `result.json` as `T` wants, such as its [`Findings`], which `classify` writes too.
+///
+/// # Errors
+/// A file that cannot be read, or of another version of the layout (both are named), or without a field of `T`.
+pub fn read_result<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Version {
+        schema_version: u32,
+    }
+    let path = path.as_ref();
+    let text = std::fs::read(path).map_err(|e| Error::io(path, "cannot be read", e))?;
+    let other = |e| Error::io(path, "expected a result of diagnose", e);
+    let Version { schema_version } = serde_json::from_slice(&text).map_err(other)?;
+    if schema_version != SCHEMA_VERSION {
+        return Err(Error::file(path, format!("expected schema version {SCHEMA_VERSION}, found {schema_version}")));
+    }
+    serde_json::from_slice(&text).map_err(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn registration() -> Value {
+        let overlap = json!({"kidney": {"soft": 0.5, "hard": 0.75}, "tumour": {"soft": 0.25, "hard": 0.125}});
+        json!({
+            "transformation": "affine", "theta": [[1.0, 0.0, 0.0, 0.5], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
+            "align_corners": true,
+            "transform": [[1.0, 0.0, 0.0, 2.5], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
+            "identity": overlap, "centre_of_mass": overlap, "aligned": {"kidney": {"soft": 1.0, "hard": 1.0}, "tumour": null},
+            "loss": -0.5, "channels": [{"labels": [1, 2], "weight": 0.5, "dice": 0.75}], "iterations": 30,
+            "converged": false, "outcome": "diverged", "seconds": 1.5, "warnings": ["odd"]
+        })
+    }
+
+    fn result() -> Value {
+        let diameter = json!({"maximum_3d_diameter_mm": 30.5, "maximum_2d_diameter_mm": 20.25});
+        let file = json!({"file": "a.nii.gz", "sha256": "00ff"});
+        let classification = json!({
+            "probabilities": [0.125, 0.125, 0.25, 0.25, 0.25], "decision": "ccRCC",
+            "images": [{"phases": ["non-contrast", "arterial", "portal"], "probabilities": [0.5, 0.5], "picture": null}],
+            "crops": [{"phase": "portal", "slice": 3, "rows": [1, 2], "columns": [3, 4], "area": 9, "picture": "p.png"}],
+            "models": 2
+        });
+        let lesion = json!({
+            "number": 1, "volume_ml": 2.5,
+            "phases": [{"phase": "delayed", "volume_ml": 2.5, "maximum_3d_diameter_mm": 30.5,
+                "maximum_2d_diameter_mm": 20.25, "centre": [1.0, -2.0, 3.5]}],
+            "classification": classification, "not_classified": null
+        });
+        let phase = |registration: Value| {
+            json!({
+                "phase": "arterial", "input": "in.nii.gz", "files": [file], "mask": "masks/a.nii.gz", "kidney_ml": 150.5,
+                "tumour_ml": 2.5, "tumour_diameter": diameter, "aligned": "aligned/a.nii.gz",
+                "aligned_mask": "aligned/a_mask.nii.gz", "registration": registration, "transform": null, "pictures": ["x.png"]
+            })
+        };
+        json!({
+            "schema_version": SCHEMA_VERSION, "program": "nephron 0.1.0", "device": "cpu",
+            "models": {"segmentation": [file], "classification": []}, "notes": ["n"], "warnings": [],
+            "reference": "portal", "slices": [0, 41], "phases": [phase(Value::Null), phase(registration())],
+            "classes": ["oncocytoma", "AML", "chRCC", "pRCC", "ccRCC"],
+            "lesions": [lesion], "specks": {"count": 1, "volume_ml": 0.0625}, "together": false, "lesion": 1,
+            "classification": classification, "not_classified": null,
+            "seconds": {"segment": 1.0, "align": 2.0, "classify": 0.5, "write": 0.25, "total": 4.0}
+        })
+    }
+
+    fn read(value: &Value) -> Result<Diagnosis> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("result.json");
+        std::fs::write(&path, value.to_string()).expect("written");
+        Diagnosis::read(&path)
+    }
+
+    #[test]
+    fn a_result_that_was_read_is_written_the_same() {
+        let found = read(&result()).expect("a result");
+        assert_eq!(found.findings.lesions[0].lesion.phases[0].phase, Phase::Delayed);
+        assert_eq!(serde_json::to_value(&found).expect("JSON"), result());
+    }
+
+    #[test]
+    fn other_layouts_are_refused_by_name() {
+        let mut newer = result();
+        newer["schema_version"] = 99.into();
+        let message = read(&newer).expect_err("another version").to_string();
+        assert!(message.ends_with("result.json: expected schema version 2, found 99"), "{message}");
+        let mut part = result();
+        part.as_object_mut().expect("an object").remove("specks");
+        let message = read(&part).expect_err("a field is missing").to_string();
+        assert!(message.contains("expected a result of diagnose") && message.contains("specks"), "{message}");
+    }
 }

@@ -51,6 +51,8 @@ impl Precision {
 }
 
 /// How to segment.
+///
+/// The struct is open: build it with `..Default::default()`, so that a field that is added later breaks no caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SegmentOptions {
     /// Distance of neighbouring tiles in tiles, 0.05 to 1.

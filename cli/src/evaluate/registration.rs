@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{results, write_table};
 use crate::Context;
 use crate::error::Result;
 use nephron::error::Error as LibraryError;
+use nephron::pipeline::diagnose::Diagnosis;
+use nephron::registration::{Dice, Registration};
 
 /// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
 ///
@@ -27,47 +29,13 @@ pub struct Args {
     csv: Option<PathBuf>,
 }
 
-#[derive(Deserialize)]
-struct Dice {
-    soft: f64,
-    hard: f64,
-}
-
-#[derive(Deserialize)]
-struct Overlap {
-    kidney: Dice,
-    tumour: Option<Dice>,
-}
-
-#[derive(Deserialize)]
-struct Found {
-    identity: Overlap,
-    centre_of_mass: Overlap,
-    aligned: Overlap,
-    converged: bool,
-    iterations: usize,
-    seconds: f64,
-}
-
-#[derive(Deserialize)]
-struct Phase {
-    phase: String,
-    registration: Option<Found>,
-}
-
-/// What of a result.json matters here: `diagnose` lists phases, `register` has one registration and no list.
-#[derive(Deserialize)]
-struct Diagnosis {
-    phases: Vec<Phase>,
-}
-
 /// One registration of the cohort. Dice as they lie, by centre of mass, aligned.
 struct Row {
     case: String,
     phase: String,
     kidney: [f64; 3],
     tumour: Option<[f64; 3]>,
-    found: Found,
+    found: Registration,
 }
 
 /// Mean and standard deviation (n - 1) of Dice.
@@ -119,9 +87,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn read(path: &Path, soft: bool, rows: &mut Vec<Row>) -> Result<()> {
-    let text = std::fs::read_to_string(path).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
+    let text = std::fs::read(path).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
+    let other = |e| LibraryError::io(path, "expected a result of register or diagnose", e);
     let case = path.parent().unwrap_or(Path::new("")).display().to_string();
-    let mut keep = |phase: &str, found: Found| {
+    let mut keep = |phase: &str, found: Registration| {
         let steps = [&found.identity, &found.centre_of_mass, &found.aligned];
         let pick = |d: &Dice| if soft { d.soft } else { d.hard };
         let tumours = steps.map(|o| o.tumour.as_ref().map(pick));
@@ -134,16 +103,17 @@ fn read(path: &Path, soft: bool, rows: &mut Vec<Row>) -> Result<()> {
             found,
         });
     };
-    if let Ok(diagnosis) = serde_json::from_str::<Diagnosis>(&text) {
-        for Phase { phase, registration } in diagnosis.phases {
-            if let Some(found) = registration {
-                keep(&phase, found);
+    // `diagnose` says which version its layout has; `register` has one registration and no list of phases.
+    let found: serde_json::Value = serde_json::from_slice(&text).map_err(other)?;
+    if found.get("schema_version").is_some() {
+        for phase in Diagnosis::read(path)?.phases {
+            if let Some(found) = phase.registration {
+                keep(phase.phase.name(), found);
             }
         }
         return Ok(());
     }
-    let found = serde_json::from_str(&text)
-        .map_err(|e| LibraryError::io(path, "expected a result of register or diagnose", e))?;
+    let found = serde_json::from_slice(&text).map_err(other)?;
     keep("moving", found);
     Ok(())
 }
@@ -187,7 +157,7 @@ const HEAD: [&str; 11] = [
 /// A row's cells, empty where a case has no tumour.
 fn cells(row: &Row) -> Vec<String> {
     let tumour = row.tumour.map_or_else(Default::default, |dice| dice.map(|v| v.to_string()));
-    let Found { converged, iterations, seconds, .. } = row.found;
+    let Registration { converged, iterations, seconds, .. } = &row.found;
     let kidney = row.kidney.map(|v| v.to_string());
     let run = [converged.to_string(), iterations.to_string(), seconds.to_string()];
     [row.case.clone(), row.phase.clone()].into_iter().chain(kidney).chain(tumour).chain(run).collect()

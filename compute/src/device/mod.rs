@@ -24,8 +24,9 @@ pub use options::{Autotune, DeviceOptions};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 
-/// What the user asked for: `auto`, `cpu`, `cuda[:n]` or `vulkan[:n]`.
+/// What the user asked for: `auto`, `cpu`, `cuda[:n]` or `vulkan[:n]`. Backends may be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum DeviceSpec {
     /// CUDA, else a hardware Vulkan adapter, else the CPU.
     #[default]

@@ -20,7 +20,7 @@ pub fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, 
 const STEP: usize = 1 << 20;
 
 /// A file and what was in it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceFile {
     /// As it was called; bytes that are not UTF-8 are replaced where it is written as JSON.
     #[serde(serialize_with = "lossy")]

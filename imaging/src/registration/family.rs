@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::frames::{frame, index_map, parameters};
 use crate::volume::{Affine, Grid};
@@ -11,7 +11,7 @@ use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::{Parameters, Parametrization};
 
 /// A family of maps of space.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transformation {
     /// Any 3 x 4 matrix: 12 parameters, normalised coordinates to normalised coordinates.

@@ -31,7 +31,7 @@ use std::fmt;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::volume::{Affine, Volume};
 use nephron_compute::device::Device;
@@ -46,7 +46,7 @@ const MAX_PAIRS: usize = 256;
 const MAX_BYTES: u64 = 1 << 30;
 
 /// A found map and how good it is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Registration {
     /// The family of the map.
     pub transformation: Transformation,
@@ -56,7 +56,7 @@ pub struct Registration {
     /// the edges.
     pub align_corners: bool,
     /// Point of the fixed scan to point of the moving scan, RAS millimetres, rows of [A | t].
-    #[serde(serialize_with = "rows")]
+    #[serde(serialize_with = "rows", deserialize_with = "from_rows")]
     pub transform: Affine,
     /// Agreement as the scans lie.
     pub identity: Overlap,
@@ -81,7 +81,7 @@ pub struct Registration {
 }
 
 /// A channel of the loss.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Channel {
     /// The labels of the channel.
     pub labels: Vec<u8>,
@@ -92,7 +92,7 @@ pub struct Channel {
 }
 
 /// How iterations end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The loss stopped falling.
@@ -115,6 +115,10 @@ impl fmt::Display for Outcome {
 
 fn rows<S: serde::Serializer>(affine: &Affine, serializer: S) -> Result<S::Ok, S::Error> {
     affine.0.serialize(serializer)
+}
+
+fn from_rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Affine, D::Error> {
+    Matrix::deserialize(deserializer).map(Affine)
 }
 
 /// Finds the affine map that lays `moving` on `fixed`: masks with label 1 (kidney) and 2 (tumour) or whatever labels

@@ -43,6 +43,8 @@ pub enum Space {
 }
 
 /// How to register.
+///
+/// The struct is open: build it with `..Default::default()`, so that a field that is added later breaks no caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RegistrationOptions {
     /// The family of maps that is searched.

@@ -1,7 +1,7 @@
 //! How well two masks agree under a map, on the fixed mask's own grid.
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::frames::{index_map, size};
 use super::mask::Mask;
@@ -12,7 +12,7 @@ use nephron_compute::ops::PaddingMode;
 use nephron_compute::ops::affine_dice::{AffineDice, Channels, Matrix};
 
 /// Dice = 2 |A and B| / (|A| + |B|) of one label.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Dice {
     /// Dice with the mask warped trilinearly, as in the loss (border clamped) but without a smoothing term.
     pub soft: f64,
@@ -21,7 +21,7 @@ pub struct Dice {
 }
 
 /// Dice of what was aligned, whatever its channels.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
     /// Dice of all labels of all channels together: by default kidney and tumour, labels 1 and 2.
     pub kidney: Dice,

@@ -23,7 +23,7 @@ pub struct Component {
 }
 
 /// The largest distance between two points of a component, a voxel being a box. Millimetres.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Diameter {
     /// In any direction; PyRadiomics' term.
     pub maximum_3d_diameter_mm: f64,

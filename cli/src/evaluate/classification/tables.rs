@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::phase::Subtype;
+use nephron::pipeline::diagnose::read_result;
+use nephron::pipeline::findings::Findings;
 
 /// A row of scores must add up to 1 this closely: files round.
 const SUM: f64 = 1e-3;
@@ -63,41 +66,34 @@ impl Table {
     }
 }
 
-/// Of a `diagnose` result what matters here.
+/// What matters here of a result of `diagnose` or `classify`.
 #[derive(Deserialize)]
-struct Diagnosis {
-    classes: Vec<String>,
-    classification: Option<Classification>,
-    /// Since version 2 of the schema.
-    not_classified: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Classification {
-    probabilities: Vec<f64>,
+struct Scores {
+    classes: Vec<Subtype>,
+    #[serde(flatten)]
+    findings: Findings,
 }
 
 /// The scores in the results of `diagnose`, and the cases without any, with the reason.
 pub(super) fn from_results(files: &[PathBuf]) -> Result<(Table, Vec<(String, String)>)> {
     let (mut head, mut rows, mut without) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
-        let text = std::fs::read(file).map_err(|e| LibraryError::io(file, "cannot be read", e))?;
-        let result: Diagnosis =
-            serde_json::from_slice(&text).map_err(|e| LibraryError::io(file, "expected a result of diagnose", e))?;
+        let Scores { classes, findings } = read_result(file)?;
         let case = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
-        let own: Vec<String> = std::iter::once("case".to_owned()).chain(result.classes).collect();
+        let own: Vec<String> =
+            std::iter::once("case".to_owned()).chain(classes.iter().map(Subtype::to_string)).collect();
         if head.is_empty() {
             head = own;
         } else if head != own {
             let [expected, found] = [&head, &own].map(|h| h[1..].join(", "));
             return Err(LibraryError::file(file, format!("expected the classes {expected}, found {found}")).into());
         }
-        match result.classification {
+        match findings.classification {
             Some(found) => {
-                let scores = found.probabilities.iter().map(f64::to_string);
+                let scores = found.probabilities.iter().map(f32::to_string);
                 rows.push(std::iter::once(case).chain(scores).collect());
             }
-            None => without.push((case, result.not_classified.unwrap_or_else(|| "no tumour was found".into()))),
+            None => without.push((case, findings.not_classified.unwrap_or_else(|| "no tumour was found".into()))),
         }
     }
     let path = files.first().and_then(|f| f.parent()).unwrap_or(Path::new("")).to_path_buf();

@@ -19,6 +19,7 @@ use crate::ops::choices::Choices;
 
 /// The ways to convolve on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// A unit an output: the yardstick of the others, chosen only on request.
     Naive,

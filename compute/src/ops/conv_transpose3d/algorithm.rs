@@ -14,6 +14,7 @@ use crate::ops::conv3d::facts::Facts;
 
 /// The ways to convolve transposed on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// A unit an output, or a few neighbouring channels: any shape.
     Direct,
