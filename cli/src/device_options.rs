@@ -17,8 +17,10 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
 fn parsed<T: std::str::FromStr<Err = nephron::error::Error>>(name: &str) -> Result<Option<T>> {
     let Some(value) = variable(name) else { return Ok(None) };
     value.to_string_lossy().parse().map(Some).map_err(|error| match error {
-        Error::Argument { expected, found, .. } => Error::Usage(format!("{name}: expected {expected}, found {found}")),
-        other => other,
+        nephron::Error::Argument { expected, found, .. } => {
+            Error::Usage(format!("{name}: expected {expected}, found {found}"))
+        }
+        other => other.into(),
     })
 }
 
