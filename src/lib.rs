@@ -19,6 +19,12 @@ pub mod phase;
 pub mod pipeline;
 pub mod report;
 
+#[cfg(feature = "gpu")]
+pub use nephron_compute::cubecl;
+#[cfg(feature = "cuda")]
+pub use nephron_compute::cubecl_cuda;
+#[cfg(feature = "vulkan")]
+pub use nephron_compute::cubecl_wgpu;
 pub use nephron_compute::{
     Autotune, DType, Device, DeviceOptions, DeviceSpec, Error, HostMemory, Result, Shape, Tensor, device, error,
     host_memory, ops, release_host_memory, reset_peak, shapes, tensor,

@@ -19,6 +19,12 @@ pub mod ops;
 pub mod shapes;
 pub mod tensor;
 
+#[cfg(feature = "gpu")]
+pub use cubecl;
+#[cfg(feature = "cuda")]
+pub use cubecl_cuda;
+#[cfg(feature = "vulkan")]
+pub use cubecl_wgpu;
 pub use device::{Autotune, Device, DeviceOptions, DeviceSpec};
 pub use error::{Error, Result};
 pub use memory::{HostMemory, host_memory, release_host_memory, reset_peak};

@@ -4,6 +4,9 @@
 //! [co, ci, kd, kh, kw] is stored [co, kd, kh, kw, ci], so a row of it is the K axis of the implicit GEMM. What has
 //! fewer axes gets axes of size 1: a bias is [1, c, 1, 1, 1], a label map [n, 1, d, h, w], theta [n, 1, 1, 3, 4].
 
+#[cfg(feature = "gpu")]
+mod buffers;
+
 use std::any::Any;
 #[cfg(feature = "gpu")]
 use std::borrow::Cow;
@@ -351,22 +354,6 @@ impl Tensor {
         match self.host()? {
             HostBuffer::U8(data) => Ok(data),
             _ => Err(Error::argument("tensor: dtype", DType::U8, self.dtype)),
-        }
-    }
-
-    /// A fresh tensor on `gpu`, its contents undefined until a kernel has written every element.
-    #[cfg(feature = "gpu")]
-    pub(crate) fn gpu_alloc(gpu: &crate::device::Gpu, shape: Shape, dtype: DType) -> Result<Self> {
-        let bytes = checked_len("tensor", shape)? * dtype.size();
-        Ok(Self { shape, dtype, storage: Storage::Gpu(gpu.clone(), gpu.alloc(bytes)?) })
-    }
-
-    /// The buffer on `gpu`, refused when the tensor lives elsewhere.
-    #[cfg(feature = "gpu")]
-    pub(crate) fn gpu_handle(&self, gpu: &crate::device::Gpu) -> Result<cubecl::server::Handle> {
-        match &self.storage {
-            Storage::Gpu(own, handle) if own == gpu => Ok(handle.clone()),
-            _ => Err(Error::argument("tensor: device", gpu.name(), self.device().name())),
         }
     }
 }

@@ -110,7 +110,10 @@ impl UNet {
             return Err(Error::shape("U-Net: channels", self.architecture.input_channels, channels));
         }
         self.architecture.check_size("U-Net: input size", [d, h, w])?;
-        let mut x = x.clone();
+        self.device().on_device_thread(|| self.layers(x.clone()))
+    }
+
+    fn layers(&self, mut x: Tensor) -> Result<Tensor> {
         let mut skips = Vec::new();
         let device = self.device();
         for (stage, blocks) in self.encoder.iter().enumerate() {

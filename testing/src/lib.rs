@@ -6,7 +6,9 @@ pub mod nifti_file;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use nephron_compute::{DType, Device, DeviceOptions, DeviceSpec, Shape, Tensor};
+use cubecl_core::Runtime;
+use nephron_compute::{DType, Device, DeviceOptions, DeviceSpec, Error, Shape, Tensor};
+use nephron_cuda_compile::{CudaCompileDevice, CudaCompileRuntime};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -23,13 +25,14 @@ pub fn devices() -> &'static [Device] {
     DEVICES.get_or_init(|| {
         let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
         let mut found = vec![Device::Cpu];
-        let mut specs = vec![DeviceSpec::Vulkan(None), DeviceSpec::Cuda(None)];
-        specs.push("cuda-compile".parse().expect("a device of this build"));
-        for spec in specs {
-            match Device::open_with(spec, DeviceOptions::default().with_guard_buffers(true)) {
+        let guarded = DeviceOptions::default().with_guard_buffers(true);
+        let opened = [DeviceSpec::Vulkan(None), DeviceSpec::Cuda(None)]
+            .map(|spec| (spec.to_string(), Device::open_with(spec, guarded.clone())));
+        let compiler = compiler().and_then(|device| device.with_options(guarded));
+        for (name, device) in opened.into_iter().chain([("cuda-compile".to_owned(), compiler)]) {
+            match device {
                 Ok(device) => found.push(device),
                 Err(error) => {
-                    let name = spec.to_string();
                     assert!(!required.split(',').any(|r| r == name), "{name} is required: {error}");
                     eprintln!("SKIPPED on {name}: {error}");
                 }
@@ -42,6 +45,14 @@ pub fn devices() -> &'static [Device] {
 /// The device with tf32 allowed.
 pub fn with_tf32(device: &Device) -> Device {
     device.with_options(device.options().into_owned().with_tf32(true)).expect("options that an open device takes")
+}
+
+/// The device that compiles every kernel for CUDA and runs nothing.
+fn compiler() -> Result<Device, Error> {
+    match nephron_cuda_compile::problem() {
+        Some(reason) => Err(Error::Device { device: "cuda-compile".into(), reason }),
+        None => Device::from_client("cuda-compile", CudaCompileRuntime::client(&CudaCompileDevice)),
+    }
 }
 
 /// Does this device only compile, so that its results mean nothing?

@@ -52,9 +52,6 @@ fn run(case: &Value, arrays: &Weights, device: &Device, folder: &Path) {
         let (want_shape, want) = arrays.get(&format!("{name}/want/{key}")).expect("a golden output");
         let (_, bound) = arrays.get(&format!("{name}/bound/{key}")).expect("a bound");
         assert_eq!(shape, want_shape, "{name} {key} on {}", device.name());
-        if compiles_only(device) {
-            continue;
-        }
         for (i, ((got, want), bound)) in got.iter().zip(&want).zip(&bound).enumerate() {
             let difference = (f64::from(*got) - f64::from(*want)).abs();
             assert!(
@@ -73,7 +70,8 @@ fn run_all(wanted: &[&str]) {
     let arrays = Weights::read(golden("ops.safetensors")).expect("ops.safetensors");
     let mut count = BTreeMap::new();
     for case in list(&cases, "cases").iter().filter(|c| wanted.contains(&text(c, "op"))) {
-        for device in devices() {
+        // The command opens no device that only compiles; the tests of the ops launch every kernel on it.
+        for device in devices().iter().filter(|d| !compiles_only(d)) {
             let folder = tempfile::tempdir().expect("a folder");
             run(case, &arrays, device, folder.path());
         }

@@ -51,7 +51,7 @@ fn a_trace_holds_every_op_in_its_stage() {
 
 #[test]
 fn kernels_are_dumped_with_a_table() {
-    for device in devices() {
+    for device in devices().iter().filter(|d| !compiles_only(d)) {
         let folder = tempfile::tempdir().expect("folder");
         let dump = folder.path().join("dump");
         convolve(folder.path(), &device.name(), &["--dump", &dump.display().to_string()]);
@@ -67,7 +67,7 @@ fn kernels_are_dumped_with_a_table() {
         let sign = if device.name().starts_with("vulkan") { "OpEntryPoint" } else { "__global__" };
         assert!(source.contains(sign), "{file}: {source}");
         assert!(!dump.join("cubecl.log").exists(), "the log is taken apart");
-        let compiled = device.name().starts_with("cuda:") || compiles_only(device);
+        let compiled = device.name().starts_with("cuda:");
         assert_eq!(file.ends_with(".cu"), compiled, "{file}");
     }
 }

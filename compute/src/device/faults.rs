@@ -1,7 +1,8 @@
-//! CubeCL runs launches on a thread per device, catches their panics there and carries on, so a kernel that failed to
-//! expand or validate leaves stale data behind and no error. This panic hook notes what those threads say; reading a
-//! tensor or synchronising turns the note into [`Error::Kernel`](crate::Error::Kernel).
+//! CubeCL runs launches on a thread per device and catches their panics there, with the message dropped. That a launch
+//! failed is noticed without this module (`Gpu::run`); why, only a panic hook hears. This one notes what the devices'
+//! threads say instead of printing it. Where the application installed a hook of its own later, that one has the message.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -16,6 +17,8 @@ thread_local! {
     /// Set while this thread tries something that may panic inside CubeCL and whose failure we report ourselves.
     static QUIET: Cell<bool> = const { Cell::new(false) };
     static LAST: Cell<Option<String>> = const { Cell::new(None) };
+    /// Set while a device's thread runs what is the application's own.
+    static ALOUD: Cell<bool> = const { Cell::new(false) };
 }
 
 fn faults() -> MutexGuard<'static, Option<HashMap<ThreadId, Vec<String>>>> {
@@ -27,12 +30,19 @@ fn install() {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let message = one_line(&info.to_string());
-            if let Some(list) = faults().as_mut().and_then(|map| map.get_mut(&thread::current().id())) {
-                list.push(message);
-            } else if QUIET.get() {
-                LAST.set(Some(message));
-            } else {
-                previous(info);
+            if QUIET.get() {
+                // What follows a panic, while CubeCL passes it on, explains nothing.
+                let first = LAST.take();
+                LAST.set(first.or(Some(message)));
+                return;
+            }
+            let mut faults = faults();
+            match faults.as_mut().and_then(|map| map.get_mut(&thread::current().id())) {
+                Some(list) if !ALOUD.get() => list.push(message),
+                _ => {
+                    drop(faults);
+                    previous(info);
+                }
             }
         }));
     });
@@ -53,9 +63,25 @@ pub(super) fn take(thread: ThreadId) -> Vec<String> {
 pub(super) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     install();
     let before = QUIET.replace(true);
+    LAST.set(None);
     let result = panic::catch_unwind(AssertUnwindSafe(f));
     QUIET.set(before);
-    result.map_err(|_| LAST.take().unwrap_or_else(|| "no reason given".into()))
+    result.map_err(|payload| LAST.take().unwrap_or_else(|| unexplained(&*payload)))
+}
+
+/// Runs `f`, which catches its own panics: those are printed, though this is a watched thread.
+pub(super) fn aloud<T>(f: impl FnOnce() -> T) -> T {
+    let before = ALOUD.replace(true);
+    let result = f();
+    ALOUD.set(before);
+    result
+}
+
+/// The text of a failure that this module's hook has not heard of: another one took its place.
+fn unexplained(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    let what = text.unwrap_or("a panic without a message");
+    format!("a panic inside CubeCL, of which the application's own panic hook was told ({what})")
 }
 
 /// The first lines of a message, up to a backtrace, joined into one.

@@ -1,17 +1,19 @@
 //! A GPU behind CubeCL: opening it, its buffers, and turning what CubeCL swallows into errors.
 
 use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::ThreadId;
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
+use super::client::Abilities;
 use super::options::DeviceOptions;
 use super::{dump, faults};
 use crate::error::{Error, Result};
+use crate::ops::Launches;
 use crate::ops::choices::Choices;
 use crate::tensor::DType;
 
@@ -20,45 +22,12 @@ const GUARD_BYTES: usize = 256;
 /// All ones is NaN in f32, f16 and bf16, and 255 in u8: an output element that a kernel skipped cannot pass.
 const POISON: u8 = 0xff;
 
-/// The compute client of whichever runtime the device belongs to. [`with_client!`] opens it.
-#[derive(Clone)]
-pub(crate) enum Client {
-    #[cfg(feature = "cuda")]
-    Cuda(ComputeClient<cubecl_cuda::CudaRuntime>),
-    #[cfg(feature = "vulkan")]
-    Vulkan(ComputeClient<cubecl_wgpu::WgpuRuntime>),
-    #[cfg(feature = "cuda-compile")]
-    CudaCompile(ComputeClient<nephron_cuda_compile::CudaCompileRuntime>),
-    #[cfg(not(any(feature = "cuda", feature = "vulkan", feature = "cuda-compile")))]
-    None(std::convert::Infallible),
-}
-
-/// `with_client!(gpu, client => expression)`: the expression once for each runtime, `client` being `&ComputeClient<R>`.
-macro_rules! with_client {
-    ($gpu:expr, $client:ident => $body:expr) => {
-        match $gpu.client() {
-            #[cfg(feature = "cuda")]
-            $crate::device::gpu::Client::Cuda($client) => $body,
-            #[cfg(feature = "vulkan")]
-            $crate::device::gpu::Client::Vulkan($client) => $body,
-            #[cfg(feature = "cuda-compile")]
-            $crate::device::gpu::Client::CudaCompile($client) => $body,
-            #[cfg(not(any(feature = "cuda", feature = "vulkan", feature = "cuda-compile")))]
-            $crate::device::gpu::Client::None(never) => match *never {},
-        }
-    };
-}
-pub(crate) use with_client;
-
 /// The hardware with its client: opened once a process.
 struct Context {
-    client: Client,
+    client: Arc<dyn Launches>,
     name: String,
     identity: OnceLock<String>,
-    runner: ThreadId,
-    max_buffer_bytes: u64,
-    f16: bool,
-    bf16: bool,
+    abilities: Abilities,
     /// Where the kernels that this client compiles are logged, for [`Gpu::finish_kernel_dump`].
     kernel_dump: Option<PathBuf>,
     /// How often the host has waited for it.
@@ -93,7 +62,7 @@ impl std::fmt::Debug for Gpu {
 /// client. It holds no setting.
 static OPEN: Mutex<Option<HashMap<String, Arc<Context>>>> = Mutex::new(None);
 
-fn opened(name: String, options: DeviceOptions, open: impl FnOnce() -> Result<Client>) -> Result<Gpu> {
+fn opened(name: String, options: DeviceOptions, open: impl FnOnce() -> Result<Arc<dyn Launches>>) -> Result<Gpu> {
     let mut map = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let map = map.get_or_insert_default();
     let context = match map.get(&name) {
@@ -116,7 +85,7 @@ fn opened(name: String, options: DeviceOptions, open: impl FnOnce() -> Result<Cl
 /// Makes a client under the configuration of CubeCL that nephron needs. CubeCL has one configuration for the process, and
 /// reads it when a client is made or compiles its first kernel. It keeps a stream and its own memory pools per host thread; on wgpu, buffers that cross
 /// streams get corrupted: one stream for all.
-fn configured(log: Option<PathBuf>, open: impl FnOnce() -> Result<Client>) -> Result<Client> {
+fn configured(log: Option<PathBuf>, open: impl FnOnce() -> Result<Arc<dyn Launches>>) -> Result<Arc<dyn Launches>> {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
     let mut config = (*CubeClRuntimeConfig::get()).clone();
     config.streaming.max_streams = 1;
@@ -135,7 +104,7 @@ pub(super) fn open_cuda(index: usize, options: DeviceOptions) -> Result<Gpu> {
     super::list::cuda_problem(index).map_or(Ok(()), |reason| Err(failed(reason)))?;
     opened(name, options, || {
         let device = cubecl_cuda::CudaDevice::new(index);
-        faults::catch(|| <cubecl_cuda::CudaRuntime as Runtime>::client(&device)).map(Client::Cuda).map_err(failed)
+        faults::catch(|| <cubecl_cuda::CudaRuntime as Runtime>::client(&device)).map(erased).map_err(failed)
     })
 }
 
@@ -149,66 +118,33 @@ pub(super) fn open_vulkan(index: Option<usize>, options: DeviceOptions) -> Resul
             cubecl_wgpu::init_setup::<cubecl_wgpu::Vulkan>(&device, cubecl_wgpu::RuntimeOptions::default());
             <cubecl_wgpu::WgpuRuntime as Runtime>::client(&device)
         })
-        .map(Client::Vulkan)
+        .map(erased)
         .map_err(failed)
     })
 }
 
-#[cfg(feature = "cuda-compile")]
-pub(super) fn open_cuda_compile(options: DeviceOptions) -> Result<Gpu> {
-    let failed = |reason: String| Error::Device { device: "cuda-compile".into(), reason };
-    if let Some(reason) = nephron_cuda_compile::problem() {
-        return Err(failed(reason));
-    }
-    opened("cuda-compile".into(), options, || {
-        let device = nephron_cuda_compile::CudaCompileDevice;
-        faults::catch(|| <nephron_cuda_compile::CudaCompileRuntime as Runtime>::client(&device))
-            .map(Client::CudaCompile)
-            .map_err(failed)
-    })
-}
-
-/// What a client says of itself, read once.
-struct Facts {
-    runner: ThreadId,
-    max_buffer_bytes: u64,
-    f16: bool,
-    bf16: bool,
-}
-
-fn facts<R: Runtime>(client: &ComputeClient<R>) -> Result<Facts, String> {
-    use cubecl::ir::features::TypeUsage;
-    let runner = client.exclusive(|| std::thread::current().id()).map_err(|e| e.to_string())?;
-    let arithmetic = TypeUsage::Arithmetic | TypeUsage::Buffer;
-    Ok(Facts {
-        runner,
-        max_buffer_bytes: client.properties().memory.max_page_size,
-        f16: half::f16::supported_uses(client).is_superset(arithmetic),
-        bf16: half::bf16::supported_uses(client).is_superset(arithmetic),
-    })
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+fn erased<R: Runtime>(client: ComputeClient<R>) -> Arc<dyn Launches> {
+    Arc::new(client)
 }
 
 impl Context {
-    fn new(name: String, client: Client, kernel_dump: Option<PathBuf>) -> Result<Self> {
-        let opening = Opening { client };
-        let facts = with_client!(opening, client => facts(client))
-            .map_err(|reason| Error::Device { device: name.clone(), reason: faults::one_line(&reason) })?;
-        faults::watch(facts.runner);
-        Ok(Self {
-            client: opening.client,
-            name,
-            identity: OnceLock::new(),
-            runner: facts.runner,
-            max_buffer_bytes: facts.max_buffer_bytes,
-            f16: facts.f16,
-            bf16: facts.bf16,
-            kernel_dump,
-            waits: AtomicU64::new(0),
-        })
+    fn new(name: String, client: Arc<dyn Launches>, kernel_dump: Option<PathBuf>) -> Result<Self> {
+        let failed = |reason: String| Error::Device { device: name.clone(), reason: faults::one_line(&reason) };
+        let abilities = faults::catch(|| client.abilities()).and_then(|abilities| abilities).map_err(failed)?;
+        faults::watch(abilities.runner);
+        let (identity, waits) = (OnceLock::new(), AtomicU64::new(0));
+        Ok(Self { client, name, identity, abilities, kernel_dump, waits })
     }
 }
 
 impl Gpu {
+    /// The device of a client that the application holds; see [`Device::from_client`](super::Device::from_client).
+    pub(super) fn from_client<R: Runtime>(name: &str, client: ComputeClient<R>) -> Result<Self> {
+        let context = Arc::new(Context::new(name.to_owned(), Arc::new(client), None)?);
+        Ok(Self(Arc::new(Opened { context, options: DeviceOptions::default(), choices: Choices::default() })))
+    }
+
     /// The same hardware with other options: tensors of both go together.
     ///
     /// # Errors
@@ -237,8 +173,41 @@ impl Gpu {
         self.0.context.kernel_dump.as_deref().map_or(Ok(0), dump::finish)
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.0.context.client
+    /// The CubeCL client behind the device, if it is one of this runtime.
+    pub fn client<R: Runtime>(&self) -> Option<&ComputeClient<R>> {
+        self.0.context.client.as_any().downcast_ref()
+    }
+
+    /// What can be asked of the client without launching anything.
+    pub(crate) fn launches(&self) -> &dyn Launches {
+        &*self.0.context.client
+    }
+
+    /// Runs `f`, which launches, on the device's own thread and waits for it, not for what it launched. There a launch that
+    /// cannot be expanded or validated panics in its caller's frame instead of being dropped with a line in a log, so that
+    /// it is an error here, whatever panic hook is installed.
+    ///
+    /// # Errors
+    /// What `f` returns; a launch that failed.
+    pub(crate) fn run<T: Send>(&self, f: impl FnOnce(&dyn Launches) -> Result<T> + Send) -> Result<T> {
+        let result = self.on_runner(|| faults::catch(|| f(self.launches())))?;
+        result.unwrap_or_else(|message| Err(self.fault(&message)))
+    }
+
+    /// Runs `f` on the device's own thread: every op in it then finds itself there and need not wait for that thread, which
+    /// saves a round trip per op. A panic of `f` goes on in the caller.
+    ///
+    /// # Errors
+    /// A device whose thread has ended.
+    pub fn on_device_thread<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        let result = self.on_runner(|| faults::aloud(|| panic::catch_unwind(AssertUnwindSafe(f))))?;
+        result.map_err(|payload| panic::resume_unwind(payload))
+    }
+
+    fn on_runner<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        let (mut task, mut result) = (Some(f), None);
+        let outcome = self.0.context.client.exclusive(&mut || result = task.take().map(|f| f()));
+        result.ok_or_else(|| self.fault(&outcome.err().unwrap_or_else(|| "the device's thread has ended".into())))
     }
 
     /// `cuda:0`, `vulkan:1`.
@@ -256,21 +225,16 @@ impl Gpu {
         })
     }
 
-    /// Does nothing run here, so that results mean nothing? (`cuda-compile`, tests only.)
-    pub fn compiles_only(&self) -> bool {
-        self.0.context.name == "cuda-compile"
-    }
-
     pub(super) fn supports(&self, dtype: DType) -> bool {
         match dtype {
             DType::F32 | DType::U8 | DType::I16 => true,
-            DType::F16 => self.0.context.f16,
-            DType::BF16 => self.0.context.bf16,
+            DType::F16 => self.0.context.abilities.f16,
+            DType::BF16 => self.0.context.abilities.bf16,
         }
     }
 
     pub(super) fn max_buffer_bytes(&self) -> u64 {
-        self.0.context.max_buffer_bytes
+        self.0.context.abilities.max_buffer_bytes
     }
 
     /// A buffer of at least `bytes`, its contents undefined. Sizes are rounded up to whole 32-bit words.
@@ -279,7 +243,7 @@ impl Gpu {
         if self.0.options.guard_buffers {
             return self.upload_raw(&vec![POISON; padded]);
         }
-        with_client!(self, client => self.catch(|| client.empty(padded)))
+        self.catch(|| self.0.context.client.allocate(padded))
     }
 
     /// A buffer that holds `data`.
@@ -295,7 +259,7 @@ impl Gpu {
     }
 
     fn upload_raw(&self, data: &[u8]) -> Result<Handle> {
-        with_client!(self, client => self.catch(|| client.create_from_slice(data)))
+        self.catch(|| self.0.context.client.create(data))
     }
 
     /// The first `bytes` bytes of a buffer, after everything launched before has finished without a fault.
@@ -308,8 +272,7 @@ impl Gpu {
     pub(crate) fn read_all(&self, buffers: &[(Handle, usize)]) -> Result<Vec<Vec<u8>>> {
         self.synchronize()?;
         let handles: Vec<Handle> = buffers.iter().map(|(handle, _)| handle.clone()).collect();
-        let all = with_client!(self, client => self.catch(|| cubecl::future::block_on(client.read_async(handles)))?
-            .map_err(|e| self.fault(&e.to_string()))?);
+        let all = self.catch(|| self.0.context.client.contents(handles))?.map_err(|e| self.fault(&e))?;
         if all.len() != buffers.len() {
             return Err(self.fault(&format!("a read returned {} buffers of {}", all.len(), buffers.len())));
         }
@@ -318,10 +281,7 @@ impl Gpu {
             if data.len() < bytes {
                 return Err(self.fault(&format!("a read returned {} bytes of {bytes}", data.len())));
             }
-            if self.0.options.guard_buffers
-                && !self.compiles_only()
-                && data[bytes.next_multiple_of(4)..].iter().any(|b| *b != POISON)
-            {
+            if self.0.options.guard_buffers && data[bytes.next_multiple_of(4)..].iter().any(|b| *b != POISON) {
                 return Err(self.fault("a kernel wrote past the end of its output"));
             }
             Ok(data[..bytes].to_vec())
@@ -337,14 +297,12 @@ impl Gpu {
     /// Waits for all launches and reports the first failure.
     pub fn synchronize(&self) -> Result<()> {
         self.0.context.waits.fetch_add(1, Ordering::Relaxed);
-        let result = with_client!(self, client => self.catch(|| {
-            client.flush().and_then(|()| cubecl::future::block_on(client.sync()))
-        }));
+        let result = self.catch(|| self.0.context.client.finish());
         // A panic on the device's thread explains whatever followed it, so it is named first.
-        if let Some(first) = faults::take(self.0.context.runner).into_iter().next() {
+        if let Some(first) = faults::take(self.0.context.abilities.runner).into_iter().next() {
             return Err(self.fault(&first));
         }
-        result?.map_err(|e| self.fault(&e.to_string()))
+        result?.map_err(|e| self.fault(&e))
     }
 
     fn catch<T>(&self, f: impl FnOnce() -> T) -> Result<T> {
@@ -358,25 +316,14 @@ impl Gpu {
     fn padded(&self, bytes: usize) -> Result<usize> {
         let guard = if self.0.options.guard_buffers { GUARD_BYTES } else { 0 };
         let needed = bytes.max(1).next_multiple_of(4).saturating_add(guard);
-        if needed as u64 > self.0.context.max_buffer_bytes {
+        if needed as u64 > self.0.context.abilities.max_buffer_bytes {
             return Err(Error::BufferTooLarge {
                 device: self.0.context.name.clone(),
                 needed: bytes as u64,
-                limit: self.0.context.max_buffer_bytes,
+                limit: self.0.context.abilities.max_buffer_bytes,
             });
         }
         Ok(needed)
-    }
-}
-
-/// Gives [`with_client!`] the shape it wants before a [`Gpu`] exists.
-struct Opening {
-    client: Client,
-}
-
-impl Opening {
-    fn client(&self) -> &Client {
-        &self.client
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where tensors live and kernels run: one binary holds every backend and chooses at run time.
 
 #[cfg(feature = "gpu")]
+pub(crate) mod client;
+#[cfg(feature = "gpu")]
 mod dump;
 #[cfg(feature = "gpu")]
 mod faults;
@@ -37,9 +39,6 @@ pub enum DeviceSpec {
     Cuda(Option<usize>),
     /// The n-th Vulkan adapter as `devices` lists them (hardware first if not given).
     Vulkan(Option<usize>),
-    /// Tests only: compile every kernel for CUDA, run nothing.
-    #[cfg(feature = "cuda-compile")]
-    CudaCompile,
 }
 
 impl FromStr for DeviceSpec {
@@ -59,8 +58,6 @@ impl FromStr for DeviceSpec {
             ("cpu", None) => Ok(Self::Cpu),
             ("cuda", index) => Ok(Self::Cuda(index)),
             ("vulkan", index) => Ok(Self::Vulkan(index)),
-            #[cfg(feature = "cuda-compile")]
-            ("cuda-compile", None) => Ok(Self::CudaCompile),
             _ => Err(unknown("expected auto, cpu, cuda[:n] or vulkan[:n]")),
         }
     }
@@ -73,8 +70,6 @@ impl fmt::Display for DeviceSpec {
             Self::Cpu => ("cpu", &None),
             Self::Cuda(index) => ("cuda", index),
             Self::Vulkan(index) => ("vulkan", index),
-            #[cfg(feature = "cuda-compile")]
-            Self::CudaCompile => ("cuda-compile", &None),
         };
         match index {
             Some(index) => write!(f, "{kind}:{index}"),
@@ -115,13 +110,40 @@ impl Device {
             DeviceSpec::Cuda(index) => gpu::open_cuda(index.unwrap_or(0), options).map(Self::Gpu),
             #[cfg(feature = "vulkan")]
             DeviceSpec::Vulkan(index) => gpu::open_vulkan(index, options).map(Self::Gpu),
-            #[cfg(feature = "cuda-compile")]
-            DeviceSpec::CudaCompile => gpu::open_cuda_compile(options).map(Self::Gpu),
             #[allow(unreachable_patterns)]
             other => Err(Error::Device {
                 device: other.to_string(),
                 reason: "this build of nephron was compiled without that backend".into(),
             }),
+        }
+    }
+
+    /// A device from a CubeCL client that the application holds, of any runtime: tensors on it are buffers of that client,
+    /// and its ops launch with it. `name` is what errors call it. Clone the device instead of making a second one, which
+    /// would count as another device.
+    ///
+    /// CubeCL has a stream for each host thread, unless its configuration sets `streaming.max_streams` to 1, as nephron does
+    /// for devices that it opens itself. Without that, use the device from one thread.
+    ///
+    /// It has default options; [`Device::with_options`] gives it others.
+    ///
+    /// # Errors
+    /// A client whose device does not answer.
+    #[cfg(feature = "gpu")]
+    pub fn from_client<R: cubecl::Runtime>(name: &str, client: cubecl::client::ComputeClient<R>) -> Result<Self> {
+        Gpu::from_client(name, client).map(Self::Gpu)
+    }
+
+    /// Runs `f` on the thread that serves the device: the ops in it need not wait for that thread one by one. For a whole
+    /// network's forward pass, or any other row of small ops. On the CPU it just runs. A panic of `f` goes on in the caller.
+    ///
+    /// # Errors
+    /// What `f` returns; a device whose thread has ended.
+    pub fn on_device_thread<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match self {
+            Self::Cpu => f(),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.on_device_thread(f)?,
         }
     }
 

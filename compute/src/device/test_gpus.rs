@@ -1,11 +1,14 @@
 //! The GPUs that unit tests run on.
 
+use cubecl::Runtime;
+use nephron_cuda_compile::{CudaCompileDevice, CudaCompileRuntime};
+
 use super::gpu::Gpu;
 use super::{Device, DeviceOptions, DeviceSpec};
 
 /// Those of `specs` that are at hand, with guarded buffers. One that NEPHRON_REQUIRE names has to be; another that is missing
 /// is named.
-pub(crate) fn gpus(specs: &[DeviceSpec]) -> Vec<Gpu> {
+fn gpus(specs: &[DeviceSpec]) -> Vec<Gpu> {
     let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
     let open = |spec: &DeviceSpec| match Device::open_with(*spec, DeviceOptions::default().with_guard_buffers(true)) {
         Ok(Device::Gpu(gpu)) => Some(gpu),
@@ -17,6 +20,49 @@ pub(crate) fn gpus(specs: &[DeviceSpec]) -> Vec<Gpu> {
         }
     };
     specs.iter().filter_map(open).collect()
+}
+
+/// `with_client!(gpu, client => expression)`: the expression with `client` the `&ComputeClient<R>` of the GPU, one of those
+/// that unit tests run on.
+macro_rules! with_client {
+    ($gpu:expr, $client:ident => $body:expr) => {
+        if let Some($client) = $gpu.client::<cubecl_wgpu::WgpuRuntime>() {
+            $body
+        } else if let Some($client) = $gpu.client::<cubecl_cuda::CudaRuntime>() {
+            $body
+        } else if let Some($client) = $gpu.client::<nephron_cuda_compile::CudaCompileRuntime>() {
+            $body
+        } else {
+            panic!("{}: another runtime", $gpu.name())
+        }
+    };
+}
+pub(crate) use with_client;
+
+/// Every GPU backend at hand, and the one that compiles for CUDA and runs nothing.
+pub(crate) fn all_gpus() -> Vec<Gpu> {
+    let mut all = computing_gpus();
+    all.extend(compiler());
+    all
+}
+
+/// Does nothing run here, so that results mean nothing?
+pub(crate) fn compiles_only(gpu: &Gpu) -> bool {
+    gpu.client::<CudaCompileRuntime>().is_some()
+}
+
+fn compiler() -> Option<Gpu> {
+    if let Some(problem) = nephron_cuda_compile::problem() {
+        let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|r| r == "cuda-compile"), "{problem}");
+        eprintln!("SKIPPED on cuda-compile: {problem}");
+        return None;
+    }
+    let client = CudaCompileRuntime::client(&CudaCompileDevice);
+    match Device::from_client("cuda-compile", client) {
+        Ok(Device::Gpu(gpu)) => Some(gpu),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Those whose results mean something.

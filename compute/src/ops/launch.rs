@@ -1,27 +1,80 @@
-//! What every launcher shares: the grid of an element-wise kernel and the float type behind a [`DType`].
+//! What every launcher shares: the check of its buffers, the grid of an element-wise kernel, the float type behind a
+//! [`DType`], and the trait that makes launchers callable without knowing the runtime.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use crate::tensor::DType;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Shape};
 
 /// Units per cube of kernels without shared memory; every adapter allows it.
 pub(crate) const BLOCK: u32 = 256;
 
-/// Cubes along x before the grid folds into y: the least any backend allows per dimension.
-const MAX_CUBES_PER_AXIS: u32 = 65_535;
+/// Bytes of an f32, and of the 32-bit words that labels and tables are read in.
+pub(crate) const WORD: usize = 4;
 
-/// A grid of at least `units` units, one each. Kernels compare `ABSOLUTE_POS` with their length. Counts that do not
-/// fit even a folded grid cannot occur: they are past the largest buffer of any device.
-pub(crate) fn grid(units: usize) -> (CubeCount, CubeDim) {
-    (cube_grid(units.div_ceil(BLOCK as usize)), CubeDim::new_1d(BLOCK))
+/// Cubes along an axis of a grid: the least that any backend allows.
+pub(crate) const MAX_CUBES_PER_AXIS: usize = 65_535;
+
+/// Elements that a buffer of a kernel may have. Kernels index in 32 bits, and a folded grid has up to a row of 65,535
+/// cubes of 256 units more than there are elements: their positions must not wrap around to the first elements again.
+pub const MAX_ELEMENTS: usize = (1 << 32) - (1 << 25);
+
+/// The number of elements along all of `axes` together; too many to count are `usize::MAX`, which [`fits`] refuses.
+pub(crate) fn elements(axes: &[usize]) -> usize {
+    if axes.contains(&0) { 0 } else { axes.iter().fold(1, |all: usize, &n| all.saturating_mul(n)) }
+}
+
+/// Refuses tensors with more elements than kernels can index. Ops ask before they allocate.
+pub(crate) fn ensure_addressable(what: &str, shapes: &[Shape]) -> Result<()> {
+    match shapes.iter().find(|shape| elements(&shape[..]) > MAX_ELEMENTS) {
+        None => Ok(()),
+        Some(shape) => Err(Error::shape(
+            what,
+            format!("at most {MAX_ELEMENTS} elements in a tensor on a GPU"),
+            format!("{shape:?}"),
+        )),
+    }
+}
+
+/// Refuses buffers that are shorter than a launch needs, or that have more elements than kernels can index: with it the
+/// launchers are sound whatever their caller passes. A buffer is its name, the handle, the elements needed and the bytes of one.
+pub(crate) fn fits(op: &str, buffers: &[(&str, &Handle, usize, usize)]) -> Result<()> {
+    for &(name, handle, len, size) in buffers {
+        if len > MAX_ELEMENTS {
+            return Err(Error::shape(format!("{op}: {name}"), format!("at most {MAX_ELEMENTS} elements"), len));
+        }
+        let needed = (len as u64).saturating_mul(size as u64);
+        let cut = handle.offset_start.unwrap_or(0).saturating_add(handle.offset_end.unwrap_or(0));
+        let found = handle.size().saturating_sub(cut);
+        if found < needed {
+            let expected = format!("a buffer of at least {needed} bytes ({len} elements of {size})");
+            return Err(Error::shape(format!("{op}: {name}"), expected, format!("{found} bytes")));
+        }
+    }
+    Ok(())
+}
+
+/// A grid of at least `units` units, one each. Kernels compare `ABSOLUTE_POS` with their length.
+///
+/// # Errors
+/// As [`cube_grid`].
+pub(crate) fn grid(units: usize) -> Result<(CubeCount, CubeDim)> {
+    Ok((cube_grid(units.div_ceil(BLOCK as usize))?, CubeDim::new_1d(BLOCK)))
 }
 
 /// A grid of at least `cubes` cubes, folded so that no axis is over the limit. `CUBE_POS` counts them.
-pub(crate) fn cube_grid(cubes: usize) -> CubeCount {
-    let cubes = u32::try_from(cubes.max(1)).unwrap_or(u32::MAX);
+///
+/// # Errors
+/// More cubes than a folded grid has.
+pub(crate) fn cube_grid(cubes: usize) -> Result<CubeCount> {
+    let cubes = cubes.max(1);
     let rows = cubes.div_ceil(MAX_CUBES_PER_AXIS);
-    CubeCount::Static(cubes.div_ceil(rows), rows, 1)
+    if rows > MAX_CUBES_PER_AXIS {
+        let most = MAX_CUBES_PER_AXIS * MAX_CUBES_PER_AXIS;
+        return Err(Error::argument("launch: cubes", format!("at most {most} in a grid"), cubes));
+    }
+    Ok(CubeCount::Static(cubes.div_ceil(rows) as u32, rows as u32, 1))
 }
 
 /// A buffer as a kernel argument of `len` elements.
@@ -33,11 +86,15 @@ pub(crate) unsafe fn array<R: Runtime>(handle: &Handle, len: usize) -> ArrayArg<
     unsafe { ArrayArg::from_raw_parts(handle.clone(), len) }
 }
 
-/// `with_float!(dtype, F => expression)`: the expression with `F` the type of `dtype`, which is a float
-/// (validated by the op).
+/// `with_float!(dtype, F => expression)`: the expression with `F` the type of `dtype`. In a function that returns a
+/// [`Result`]: another type than a float's is an error.
 macro_rules! with_float {
     ($dtype:expr, $float:ident => $body:expr) => {
         match $dtype {
+            $crate::tensor::DType::F32 => {
+                type $float = f32;
+                $body
+            }
             $crate::tensor::DType::F16 => {
                 type $float = half::f16;
                 $body
@@ -46,17 +103,75 @@ macro_rules! with_float {
                 type $float = half::bf16;
                 $body
             }
-            _ => {
-                type $float = f32;
-                $body
-            }
+            other => return Err($crate::ops::launch::not_a_float(other)),
         }
     };
 }
 pub(crate) use with_float;
 
+pub(crate) fn not_a_float(found: DType) -> Error {
+    Error::argument("launch: dtype", "f32, f16 or bf16", found)
+}
+
 /// Elements of `dtype` a unit loads at once: the widest power of two that the device loads in one go and that divides
 /// `multiple`, the length of a contiguous run.
 pub(crate) fn vector_width<R: Runtime>(client: &ComputeClient<R>, dtype: DType, multiple: usize) -> usize {
     client.io_optimized_vector_sizes(dtype.size()).find(|width| multiple.is_multiple_of(*width)).unwrap_or(1)
+}
+
+/// The launchers of an op as a trait without type parameters, so that a device can hold the client of any runtime:
+/// `launches! { trait AddLaunches { fn add = launch_add(dtype: DType, len: usize) -> Result<()>; } }` makes the trait and
+/// implements it for every `ComputeClient<R>`, each method calling the function named behind it with the client first.
+/// [`Launches`](super::Launches) unites them.
+macro_rules! launches {
+    ($visibility:vis trait $name:ident {
+        $(fn $method:ident = $function:ident($($argument:ident: $kind:ty),* $(,)?) -> $result:ty;)*
+    }) => {
+        /// What this op launches, for a client of any runtime.
+        $visibility trait $name {
+            $(
+                #[doc = concat!("[`", stringify!($function), "`] on this client.")]
+                fn $method(&self, $($argument: $kind),*) -> $result;
+            )*
+        }
+
+        impl<R: cubecl::Runtime> $name for cubecl::client::ComputeClient<R> {
+            $(
+                fn $method(&self, $($argument: $kind),*) -> $result {
+                    $function(self, $($argument),*)
+                }
+            )*
+        }
+    };
+}
+pub(crate) use launches;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kernels_cannot_index_is_refused_before_there_is_memory_for_it() {
+        ensure_addressable("relu", &[[1, 1, 1, 1, MAX_ELEMENTS], [0, usize::MAX, usize::MAX, 1, 1]]).expect("it fits");
+        for shape in [[1, 1, 1, 1, MAX_ELEMENTS + 1], [1, 2, 1 << 11, 1 << 10, 1 << 11], [usize::MAX; 5]] {
+            let message = ensure_addressable("relu", &[[1; 5], shape]).expect_err("refused").to_string();
+            assert!(message.starts_with("relu: expected at most 4261412864 elements"), "{message}");
+            assert!(message.contains(&format!("{shape:?}")), "{message}");
+        }
+    }
+
+    /// Positions beyond the last element stay below 2^32, and no grid is cut down without a word.
+    #[test]
+    fn a_folded_grid_covers_what_it_is_for_and_does_not_wrap() {
+        for units in [0, 1, 256, 257, 65_535 * 256, 65_535 * 256 + 1, MAX_ELEMENTS - 1, MAX_ELEMENTS] {
+            let Ok((CubeCount::Static(x, y, 1), _)) = grid(units) else { panic!("no grid for {units}") };
+            assert!(x as usize <= MAX_CUBES_PER_AXIS && y as usize <= MAX_CUBES_PER_AXIS);
+            let covered = x as usize * y as usize * BLOCK as usize;
+            assert!(covered >= units && covered <= 1 << 32, "{units}: {covered}");
+        }
+        let most = MAX_CUBES_PER_AXIS * MAX_CUBES_PER_AXIS;
+        assert!(cube_grid(most).is_ok());
+        let message = cube_grid(most + 1).expect_err("refused").to_string();
+        assert!(message.contains("4294836225") && message.contains("4294836226"), "{message}");
+    }
 }

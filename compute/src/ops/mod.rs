@@ -43,6 +43,8 @@ pub use conv3d::{Conv3dGradients, Conv3dParams, Epilogue as ConvEpilogue, conv3d
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
 pub use interpolate::{Interpolate, interpolate3d};
+#[cfg(feature = "gpu")]
+pub use launch::MAX_ELEMENTS;
 pub use linear::linear;
 pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
 pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
@@ -52,6 +54,34 @@ pub use warp::{affine_warp3d, warp3d};
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
+
+/// All that the ops launch, for the client of any runtime: what a [`Gpu`](crate::device::Gpu) holds.
+#[cfg(feature = "gpu")]
+pub(crate) trait Launches:
+    crate::device::client::Client
+    + activation::gpu::ActivationLaunches
+    + affine_dice::launches::AffineDiceLaunches
+    + arithmetic::gpu::ArithmeticLaunches
+    + bspline::gpu::BsplineLaunches
+    + conv3d::gpu::Conv3dLaunches
+    + conv3d::gpu_backward::Conv3dBackwardLaunches
+    + conv_block::gpu::ConvBlockLaunches
+    + conv_transpose3d::gpu::ConvTranspose3dLaunches
+    + dice::gpu::DiceLaunches
+    + grid_sample::gpu::GridSampleLaunches
+    + interpolate::gpu::InterpolateLaunches
+    + linear::gpu::LinearLaunches
+    + norm::gpu::NormLaunches
+    + pool::gpu::PoolLaunches
+    + resample::gpu::ResampleLaunches
+    + softmax::gpu::SoftmaxLaunches
+    + tile::gpu::TileLaunches
+    + warp::gpu::WarpLaunches
+{
+}
+
+#[cfg(feature = "gpu")]
+impl<R: cubecl::Runtime> Launches for cubecl::client::ComputeClient<R> {}
 
 /// Float data is what every arithmetic op takes.
 pub fn expect_float(what: &str, x: &Tensor) -> Result<()> {
@@ -75,15 +105,6 @@ pub fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
 /// Operands share their float type.
 pub fn expect_same_dtype(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
     if x.dtype() == y.dtype() { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), x.dtype(), y.dtype())) }
-}
-
-/// Kernels index in 32 bits, so a tensor they touch has fewer than 2^32 elements.
-#[cfg(feature = "gpu")]
-pub fn expect_addressable(what: &str, tensors: &[&Tensor]) -> Result<()> {
-    match tensors.iter().find(|t| u32::try_from(t.len()).is_err()) {
-        None => Ok(()),
-        Some(t) => Err(Error::shape(what, "fewer than 4294967296 elements on a GPU", format!("{:?}", t.shape()))),
-    }
 }
 
 /// A parameter per channel: f32 [1, c, 1, 1, 1] on the device of `x`.

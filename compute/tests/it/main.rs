@@ -20,6 +20,7 @@ mod grid_sample;
 mod interpolate;
 mod linear;
 mod norm;
+mod own_client;
 mod pool;
 mod resample;
 mod softmax;

@@ -143,6 +143,10 @@ impl ResNet {
         if (channels, depth) != (3, 1) {
             return Err(Error::shape("resnet: images", "[n, 3, 1, h, w]", format!("{:?}", images.shape())));
         }
+        self.device.on_device_thread(|| self.layers(images))
+    }
+
+    fn layers(&self, images: &Tensor) -> Result<Tensor> {
         let mut x = match &self.fusion {
             Some(fusion) => fusion.forward(images, &ConvEpilogue::NONE)?,
             None => images.clone(),

@@ -4,10 +4,21 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use nephron_kernels::activation;
 
-use crate::ops::launch::{array, grid, with_float};
+use crate::error::Result;
+use crate::ops::launch::{array, fits, grid, launches, with_float};
 use crate::tensor::DType;
 
+launches! {
+    pub(crate) trait ActivationLaunches {
+        fn leaky_relu = launch_leaky_relu(dtype: DType, x: &Handle, y: &Handle, len: usize, slope: f32) -> Result<()>;
+        fn relu = launch_relu(dtype: DType, x: &Handle, y: &Handle, len: usize) -> Result<()>;
+    }
+}
+
 /// y = x for x > 0, slope * x otherwise, over `len` elements of `dtype` (a float type) in both buffers.
+///
+/// # Errors
+/// A dtype that is not a float type; a buffer that is too short.
 pub fn launch_leaky_relu<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -15,19 +26,32 @@ pub fn launch_leaky_relu<R: Runtime>(
     y: &Handle,
     len: usize,
     slope: f32,
-) {
-    let (count, dim) = grid(len);
+) -> Result<()> {
+    fits("leaky_relu", &[("x", x, len, dtype.size()), ("y", y, len, dtype.size())])?;
+    let (count, dim) = grid(len)?;
     // SAFETY: each unit touches the element of its own position, and only below the length both buffers hold.
     with_float!(dtype, F => unsafe {
         activation::leaky_relu::launch_unchecked::<F, R>(client, count, dim, array(x, len), array(y, len), slope)
     });
+    Ok(())
 }
 
 /// y = max(x, 0) over `len` elements of `dtype` (a float type) in both buffers.
-pub fn launch_relu<R: Runtime>(client: &ComputeClient<R>, dtype: DType, x: &Handle, y: &Handle, len: usize) {
-    let (count, dim) = grid(len);
+///
+/// # Errors
+/// As [`launch_leaky_relu`].
+pub fn launch_relu<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    x: &Handle,
+    y: &Handle,
+    len: usize,
+) -> Result<()> {
+    fits("relu", &[("x", x, len, dtype.size()), ("y", y, len, dtype.size())])?;
+    let (count, dim) = grid(len)?;
     // SAFETY: as above.
     with_float!(dtype, F => unsafe {
         activation::relu::launch_unchecked::<F, R>(client, count, dim, array(x, len), array(y, len))
     });
+    Ok(())
 }

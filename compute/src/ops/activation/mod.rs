@@ -8,8 +8,6 @@ pub mod reference;
 use super::expect_float;
 use super::span::op_span;
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -25,9 +23,10 @@ pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
         Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::leaky_relu(x.host_floats()?, slope))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("leaky_relu", &[x.shape()])?;
             let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => gpu::launch_leaky_relu(client, x.dtype(), &input, &output, x.len(), slope));
+            device.run(|client| client.leaky_relu(x.dtype(), &input, &output, x.len(), slope))?;
             Ok(y)
         }
     }
@@ -44,9 +43,10 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
         Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::leaky_relu(x.host_floats()?, 0.0))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("relu", &[x.shape()])?;
             let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => gpu::launch_relu(client, x.dtype(), &input, &output, x.len()));
+            device.run(|client| client.relu(x.dtype(), &input, &output, x.len()))?;
             Ok(y)
         }
     }

@@ -1,14 +1,12 @@
 //! Sweeps of pairs of masks on a GPU: the buffers that pairs share, and the sums of one sweep.
 
 use cubecl::server::Handle;
-use nephron_kernels::affine_dice::{self as kernels, PairLayout, SUMS};
+use nephron_kernels::affine_dice::{PairLayout, SUMS};
 
-use super::gpu::{SweepProblem, launch_affine_dice_sums};
+use super::gpu::SweepProblem;
 use super::prepare::{Prepared, from_middle, layout, middle, records};
 use super::{ChannelSums, Matrix, into_cells};
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
-use crate::ops::launch::{array, grid};
 
 /// Members and cells of some pairs in one buffer each, with their lengths in words, and the layout.
 #[derive(Debug)]
@@ -50,14 +48,7 @@ impl Gathered {
         for pair in pairs {
             let words = pair.words();
             for (i, (from, to)) in [(&pair.members, &members), (&pair.cells, &cells)].into_iter().enumerate() {
-                let (cubes, dim) = grid(words[i]);
-                // SAFETY: each unit copies the word of its own position, below the source's count; the destination has
-                // room for all.
-                with_client!(device, client => unsafe {
-                    kernels::copy_words::launch_unchecked(
-                        client, cubes, dim, array(from, words[i]), array(to, total[i]), at[i],
-                    )
-                });
+                device.run(|client| client.copy_words(from, words[i], to, at[i]))?;
             }
             rows.push(layout(pair.size, &pair.bounds, at));
             at = std::array::from_fn(|i| at[i] + words[i]);
@@ -97,7 +88,7 @@ pub(super) fn sums(pairs: &[(&Prepared, Matrix)]) -> Result<Vec<Vec<ChannelSums>
             layout: &layout,
             maps: &maps,
         };
-        with_client!(device, client => launch_affine_dice_sums(client, &problem, &partials));
+        device.run(|client| client.affine_dice_sweep(&problem, &partials))?;
         Ok((partials, bytes))
     };
     let partials = device.read_all(&pairs.iter().map(launch).collect::<Result<Vec<_>>>()?)?;

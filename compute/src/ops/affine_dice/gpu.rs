@@ -9,8 +9,9 @@ use nephron_kernels::affine_dice::{self as kernels, SUMS};
 pub use nephron_kernels::affine_dice::{PairLayout, PairMap, StepConstants, StepState};
 use nephron_kernels::common::cube_sum::UNITS;
 
+use crate::error::{Error, Result};
 use crate::ops::grid_sample::PaddingMode;
-use crate::ops::launch::array;
+use crate::ops::launch::{MAX_CUBES_PER_AXIS, WORD, array, elements, fits};
 
 /// The buffers of a sweep of some pairs of masks.
 #[derive(Debug, Clone, Copy)]
@@ -37,11 +38,49 @@ pub struct SweepProblem<'a> {
     pub maps: &'a Handle,
 }
 
+impl SweepProblem<'_> {
+    /// Refuses buffers that are too short, and more pairs or records than a grid has rows or columns.
+    fn fit(&self, partials: &Handle) -> Result<()> {
+        let Self { pairs, records, channels, .. } = *self;
+        for (what, found) in [("pairs", pairs), ("records of a pair", records)] {
+            if !(1..=MAX_CUBES_PER_AXIS).contains(&found) {
+                let expected = format!("1 to {MAX_CUBES_PER_AXIS}");
+                return Err(Error::argument(format!("affine_dice: {what}"), expected, found));
+            }
+        }
+        if channels != 2 && channels != 4 {
+            return Err(Error::argument("affine_dice: channels of a sweep", "2 or 4", channels));
+        }
+        let (layout, maps) = (pairs * PairLayout::WORDS, pairs * PairMap::WORDS);
+        fits(
+            "affine_dice",
+            &[
+                ("fixed", self.fixed, self.fixed_words, WORD),
+                ("cells", self.cells, self.cells_words, WORD),
+                ("layout", self.layout, layout, WORD),
+                ("maps", self.maps, maps, WORD),
+                ("partials", partials, elements(&[pairs, records, channels, SUMS]), WORD),
+            ],
+        )
+    }
+}
+
 /// One sweep to `partials`: `pairs` x `records` records of `channels` x 26 values.
-pub fn launch_affine_dice_sums<R: Runtime>(client: &ComputeClient<R>, problem: &SweepProblem<'_>, partials: &Handle) {
+///
+/// # Errors
+/// Pairs, records or channels past their limits; a buffer that is too short.
+///
+/// # Safety
+/// The records of `layout` describe members and cells that lie inside `fixed` and `cells`; the kernel follows them unchecked.
+pub unsafe fn launch_affine_dice_sums<R: Runtime>(
+    client: &ComputeClient<R>,
+    problem: &SweepProblem<'_>,
+    partials: &Handle,
+) -> Result<()> {
+    problem.fit(partials)?;
     let SweepProblem { pairs, records, channels, .. } = *problem;
     // SAFETY: members are read at voxels inside a pair's fixed grid, codes at positions checked against its cells'
-    // counts; each cube writes its own record.
+    // counts, which the layout says as the caller promises; each cube writes its own record.
     unsafe {
         kernels::affine_dice_sums::launch_unchecked::<R>(
             client,
@@ -56,6 +95,7 @@ pub fn launch_affine_dice_sums<R: Runtime>(client: &ComputeClient<R>, problem: &
             problem.padding == PaddingMode::Border,
         );
     }
+    Ok(())
 }
 
 /// The buffers of the end of an iteration for some pairs.
@@ -79,9 +119,28 @@ pub struct StepProblem<'a> {
 
 /// The end of an iteration: from the records in `partials` the loss, its gradient and a step of Adam, written to the
 /// state and the maps of the sweep.
-pub fn launch_affine_dice_step<R: Runtime>(client: &ComputeClient<R>, problem: &StepProblem<'_>, partials: &Handle) {
+///
+/// # Errors
+/// As [`launch_affine_dice_sums`].
+///
+/// # Safety
+/// The records of `layout` have at most `records` records of partial sums each; the kernel follows them unchecked.
+pub unsafe fn launch_affine_dice_step<R: Runtime>(
+    client: &ComputeClient<R>,
+    problem: &StepProblem<'_>,
+    partials: &Handle,
+) -> Result<()> {
+    problem.sweep.fit(partials)?;
     let SweepProblem { pairs, records, channels, .. } = problem.sweep;
-    // SAFETY: one cube per pair, which reads its records below `records` and writes its own record of the state, of the
+    fits(
+        "affine_dice",
+        &[
+            ("constants", problem.constants, pairs * StepConstants::WORDS, WORD),
+            ("state", problem.state, pairs * StepState::WORDS, WORD),
+            ("lowest", problem.lowest, elements(&[pairs, problem.ring]), WORD),
+        ],
+    )?;
+    // SAFETY: one cube per pair, which reads its records below `records`, as the caller promises, and writes its own record of the state, of the
     // maps and of the ring.
     unsafe {
         kernels::affine_dice_step::launch_unchecked::<R>(
@@ -101,4 +160,5 @@ pub fn launch_affine_dice_step<R: Runtime>(client: &ComputeClient<R>, problem: &
             problem.motion,
         );
     }
+    Ok(())
 }

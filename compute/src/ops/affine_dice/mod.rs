@@ -11,6 +11,8 @@ pub(in crate::ops) mod gather;
 mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+#[cfg(feature = "gpu")]
+pub(in crate::ops) mod launches;
 mod parametrization;
 #[cfg(feature = "gpu")]
 pub(in crate::ops) mod prepare;

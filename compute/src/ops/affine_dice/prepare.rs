@@ -1,25 +1,22 @@
 //! Pairs of masks on a GPU: which channels each voxel is in, counts and bounds, and the codes of the moving mask's cells.
 //! Everything is launched for all pairs before the host waits, once for the counts and bounds of all masks.
 
-use cubecl::prelude::*;
 use cubecl::server::Handle;
-use nephron_kernels::affine_dice::{self as kernels, BRICK, CHANNELS, PairLayout, PairMap, STATS};
+use nephron_kernels::affine_dice::{BRICK, CHANNELS, PairLayout, PairMap, STATS};
 use nephron_kernels::common::cube_sum::UNITS;
 
 use super::geometry::Limits;
+use super::launches::MAX_STATS_CUBES;
 use super::{Bounds, Channels, Matrix, Parametrization, Stats, into_cells};
 use crate::device::Gpu;
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::ops::grid_sample::PaddingMode;
-use crate::ops::launch::{array, grid};
+use crate::ops::launch::WORD;
 use crate::tensor::Tensor;
 
 /// The largest number of cubes that sweep a pair: two for each multiprocessor of the largest GPUs, and few records to
 /// add up.
 const MAX_CUBES: usize = 528;
-/// The largest number of cubes that look for labels.
-const MAX_STATS_CUBES: usize = 256;
 /// Voxels that a unit of those looks at before there are more cubes.
 const STATS_CHAIN: usize = 64;
 
@@ -95,16 +92,9 @@ pub(super) fn prepare(
 
 /// Which channels each voxel is in.
 fn members(device: &Gpu, labels: &Tensor, table: &Handle) -> Result<Handle> {
-    let words = labels.len().div_ceil(4);
-    let (input, output) = (labels.gpu_handle(device)?, device.alloc(words * 4)?);
-    let (cubes, dim) = grid(words);
-    // SAFETY: each unit reads and writes the word of its own position below `words`; the table has a byte for any
-    // label.
-    with_client!(device, client => unsafe {
-        kernels::mask_members::launch_unchecked(
-            client, cubes, dim, array(&input, words), array(table, 64), array(&output, words),
-        )
-    });
+    let voxels = labels.len();
+    let (input, output) = (labels.gpu_handle(device)?, device.alloc(voxels.div_ceil(4) * WORD)?);
+    device.run(|client| client.mask_members(&input, table, &output, voxels))?;
     Ok(output)
 }
 
@@ -116,63 +106,46 @@ fn stats(device: &Gpu, masks: &[(Handle, [usize; 3])]) -> Result<Vec<Stats>> {
             let voxels = size.iter().product::<usize>();
             let cubes = voxels.div_ceil(UNITS as usize * STATS_CHAIN).clamp(1, MAX_STATS_CUBES);
             let records = device.alloc(cubes * STATS * 4)?;
-            // SAFETY: members are read below `voxels`; each cube writes its own record.
-            with_client!(device, client => unsafe {
-                kernels::mask_stats::launch_unchecked(
-                    client, CubeCount::Static(cubes as u32, 1, 1), CubeDim::new_1d(UNITS),
-                    array(members, voxels.div_ceil(4)), array(&records, cubes * STATS), voxels, size[0], size[1],
-                )
-            });
+            device.run(|client| client.mask_stats(members, &records, cubes, *size))?;
             Ok((records, cubes * STATS * 4))
         })
         .collect::<Result<Vec<_>>>()?;
     let records = device.read_all(&records)?;
-    let total = |(bytes, (_, size)): (&Vec<u8>, &(Handle, [usize; 3]))| total(device, bytes, *size);
+    let total = |(bytes, (_, size)): (&Vec<u8>, &(Handle, [usize; 3]))| total(bytes, *size);
     Ok(records.iter().zip(masks).map(total).collect())
 }
 
 /// The sum of a mask's records.
-fn total(device: &Gpu, records: &[u8], [w, h, d]: [usize; 3]) -> Stats {
+fn total(records: &[u8], [w, h, d]: [usize; 3]) -> Stats {
     let words: Vec<u32> = bytemuck::pod_collect_to_vec(records);
     let mut stats = Stats::default();
     for record in words.chunks_exact(STATS) {
         let (counts, bounds) = record.split_at(CHANNELS);
         stats.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += f64::from(*count));
-        // On a device that only compiles the words mean nothing; a box that is none is left out.
         let low: [usize; 3] = std::array::from_fn(|k| bounds[k] as usize);
         let high: [usize; 3] = std::array::from_fn(|k| (u32::MAX - bounds[3 + k]) as usize);
-        if counts.iter().any(|c| *c > 0) && (0..3).all(|k| low[k] <= high[k] && high[k] < [w, h, d][k]) {
-            let bounds = Bounds { low, high };
+        if counts.iter().any(|c| *c > 0) {
+            // A box that is none says nothing: that of the whole mask is right for any labels, if slower.
+            let sound = (0..3).all(|k| low[k] <= high[k] && high[k] < [w, h, d][k]);
+            let whole = Bounds { low: [0; 3], high: [w - 1, h - 1, d - 1] };
+            let bounds = if sound { Bounds { low, high } } else { whole };
             stats.bounds = Some(stats.bounds.map_or(bounds, |other| other.union(bounds)));
         }
-    }
-    if device.compiles_only() {
-        stats.bounds = Some(Bounds { low: [0; 3], high: [w - 1, h - 1, d - 1] });
     }
     stats
 }
 
 /// Codes of the cells in a box of members.
-fn cells(device: &Gpu, members: &Handle, [w, h, d]: [usize; 3], bounds: &Bounds, channels: usize) -> Result<Handle> {
-    let counts @ [nx, ny, _] = bounds.cells();
-    let total = check_cells(counts)?;
-    let words = cell_words(counts, channels);
-    let cells = device.alloc(words * 4)?;
-    let (cubes, dim) = grid(words);
-    let [low_x, low_y, low_z] = bounds.low;
-    // SAFETY: each unit writes the word of its own position below `words`; members are read inside the moving grid.
-    with_client!(device, client => unsafe {
-        kernels::mask_cells::launch_unchecked(
-            client, cubes, dim, array(members, (w * h * d).div_ceil(4)), array(&cells, words),
-            total, nx, ny, low_x, low_y, low_z, w, h, d, channels > 2,
-        )
-    });
+fn cells(device: &Gpu, members: &Handle, size: [usize; 3], bounds: &Bounds, channels: usize) -> Result<Handle> {
+    check_cells(bounds.cells())?;
+    let cells = device.alloc(cell_words(bounds.cells(), channels) * WORD)?;
+    device.run(|client| client.mask_cells(members, &cells, size, bounds, channels))?;
     Ok(cells)
 }
 
 /// How many there are. Kernels index them with 32 bits, and a unit's last step goes past the end; with one more along
 /// each axis than voxels they may be too many where the voxels are not.
-fn check_cells(counts: [usize; 3]) -> Result<usize> {
+pub(super) fn check_cells(counts: [usize; 3]) -> Result<usize> {
     let total = counts.iter().fold(1, |product: usize, n| product.saturating_mul(*n));
     if total > MAX_CELLS {
         let found = format!("{total} ({} x {} x {})", counts[0], counts[1], counts[2]);
@@ -181,7 +154,7 @@ fn check_cells(counts: [usize; 3]) -> Result<usize> {
     Ok(total)
 }
 
-fn cell_words(counts: [usize; 3], channels: usize) -> usize {
+pub(super) fn cell_words(counts: [usize; 3], channels: usize) -> usize {
     counts.iter().product::<usize>().div_ceil(if channels > 2 { 1 } else { 2 })
 }
 

@@ -8,10 +8,9 @@ use nephron_kernels::affine_dice::{self as kernels, PairMap, SUMS, StepConstants
 
 use super::{CHECK_EVERY, Minimum, Objective, StopReason, Task};
 use crate::device::Gpu;
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::ops::affine_dice::gather::Gathered;
-use crate::ops::affine_dice::gpu::{StepProblem, SweepProblem, launch_affine_dice_step, launch_affine_dice_sums};
+use crate::ops::affine_dice::gpu::{StepProblem, SweepProblem};
 use crate::ops::affine_dice::prepare::{Prepared, narrow};
 use crate::ops::affine_dice::{AffineDice, Parameters, Parametrization};
 use crate::ops::grid_sample::PaddingMode;
@@ -151,10 +150,7 @@ impl DeviceOptimizer {
             check_every: CHECK_EVERY,
             motion: self.motion,
         };
-        with_client!(self.device, client => for _ in 0..count {
-            launch_affine_dice_sums(client, &problem.sweep, &self.partials);
-            launch_affine_dice_step(client, &problem, &self.partials);
-        });
+        self.device.run(|client| client.affine_dice_iterate(&problem, &self.partials, count))?;
         self.launched += count;
         let bytes = self.device.read(&self.state, self.tasks.len() * size_of::<StepState>())?;
         let states: Vec<StepState> = bytemuck::pod_collect_to_vec(&bytes);

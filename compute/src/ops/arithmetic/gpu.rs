@@ -4,7 +4,8 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use nephron_kernels::arithmetic;
 
-use crate::ops::launch::{array, grid, vector_width, with_float};
+use crate::error::{Error, Result};
+use crate::ops::launch::{array, elements, fits, grid, launches, vector_width, with_float};
 use crate::tensor::DType;
 
 /// Where a tensor of `channels` channels goes inside one of `total`.
@@ -20,30 +21,58 @@ pub struct ChannelSlot {
     pub total: usize,
 }
 
+launches! {
+    pub(crate) trait ArithmeticLaunches {
+        fn add = launch_add(dtype: DType, a: &Handle, b: &Handle, y: &Handle, len: usize) -> Result<()>;
+        fn copy_channels = launch_copy_channels(dtype: DType, x: &Handle, y: &Handle, slot: ChannelSlot) -> Result<()>;
+    }
+}
+
 /// y = a + b over `len` elements of `dtype` (a float type) in all three buffers.
-pub fn launch_add<R: Runtime>(client: &ComputeClient<R>, dtype: DType, a: &Handle, b: &Handle, y: &Handle, len: usize) {
+///
+/// # Errors
+/// A dtype that is not a float type; a buffer that is too short.
+pub fn launch_add<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    a: &Handle,
+    b: &Handle,
+    y: &Handle,
+    len: usize,
+) -> Result<()> {
+    let size = dtype.size();
+    fits("add", &[("a", a, len, size), ("b", b, len, size), ("y", y, len, size)])?;
     let width = vector_width(client, dtype, len);
-    let (count, dim) = grid(len / width);
+    let (count, dim) = grid(len / width)?;
     // SAFETY: each unit touches the vector of its own position, and only below the length all buffers hold.
     with_float!(dtype, F => unsafe {
         let (a, b, y) = (array(a, len), array(b, len), array(y, len));
         arithmetic::add::launch_unchecked::<F, R>(client, count, dim, width, a, b, y)
     });
+    Ok(())
 }
 
 /// Copies x [positions, channels] into its slot of y [positions, total], both of `dtype` (a float type).
+///
+/// # Errors
+/// As [`launch_add`]; no channels, or more than the slot's place has.
 pub fn launch_copy_channels<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
     x: &Handle,
     y: &Handle,
     slot: ChannelSlot,
-) {
+) -> Result<()> {
     let ChannelSlot { positions, channels, first, total } = slot;
+    if channels == 0 || first.checked_add(channels).is_none_or(|end| end > total) {
+        let found = format!("{channels} from {first} on");
+        return Err(Error::argument("concat: channels", format!("at least 1, up to {total}"), found));
+    }
+    let (source, target) = (elements(&[positions, channels]), elements(&[positions, total]));
+    fits("concat", &[("x", x, source, dtype.size()), ("y", y, target, dtype.size())])?;
     // A width that divides all three divides the sum of the distinct bits they share, their bitwise or.
     let width = vector_width(client, dtype, channels | first | total);
-    let (source, target) = (positions * channels, positions * total);
-    let (count, dim) = grid(source / width);
+    let (count, dim) = grid(source / width)?;
     // SAFETY: a unit below the length of x has a position below `positions` and a channel below `channels`, and the slot
     // ends at or below `total`.
     with_float!(dtype, F => unsafe {
@@ -52,4 +81,5 @@ pub fn launch_copy_channels<R: Runtime>(
             client, count, dim, width, x, y, channels / width, first / width, total / width,
         )
     });
+    Ok(())
 }

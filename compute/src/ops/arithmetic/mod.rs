@@ -8,8 +8,6 @@ pub mod reference;
 use super::span::op_span;
 use super::{expect_float, expect_same_device, expect_same_dtype};
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, checked_len};
 
@@ -29,10 +27,10 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         Device::Cpu => Ok(Tensor::host_f32(a.shape(), cpu::add(a.host_floats()?, b.host_floats()?))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            super::expect_addressable("add", &[a])?;
+            super::launch::ensure_addressable("add", &[a.shape()])?;
             let y = Tensor::gpu_alloc(&device, a.shape(), a.dtype())?;
             let (left, right, sum) = (a.gpu_handle(&device)?, b.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => gpu::launch_add(client, a.dtype(), &left, &right, &sum, a.len()));
+            device.run(|client| client.add(a.dtype(), &left, &right, &sum, a.len()))?;
             Ok(y)
         }
     }
@@ -75,14 +73,14 @@ pub fn concat(tensors: &[&Tensor]) -> Result<Tensor> {
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("concat", &[shape])?;
             let y = Tensor::gpu_alloc(&device, shape, first.dtype())?;
-            super::expect_addressable("concat", &[&y])?;
             let output = y.gpu_handle(&device)?;
             let mut slot = gpu::ChannelSlot { positions, channels: 0, first: 0, total };
             for t in tensors.iter().filter(|t| !t.is_empty()) {
                 slot.channels = t.shape()[1];
                 let input = t.gpu_handle(&device)?;
-                with_client!(device, client => gpu::launch_copy_channels(client, t.dtype(), &input, &output, slot));
+                device.run(|client| client.copy_channels(t.dtype(), &input, &output, slot))?;
                 slot.first += slot.channels;
             }
             Ok(y)

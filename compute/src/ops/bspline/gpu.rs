@@ -6,8 +6,9 @@ use nephron_kernels::bspline;
 use nephron_kernels::common::interpolation::{Elements, Floats, PackedI16, PackedU8};
 
 use super::BsplineResample3dProblem;
+use crate::error::Result;
 use crate::ops::interpolate::gpu::launch_separable;
-use crate::ops::launch::{array, cube_grid, grid, with_float};
+use crate::ops::launch::{WORD, array, cube_grid, elements, fits, grid, launches, with_float};
 use crate::tensor::{DType, Shape};
 
 /// Cubes that look for the range of one image and channel.
@@ -18,7 +19,18 @@ pub fn scratch_bytes(problem: &BsplineResample3dProblem) -> usize {
     problem.input.iter().product::<usize>() * DType::F32.size()
 }
 
+launches! {
+    pub(crate) trait BsplineLaunches {
+        fn bspline_resample = launch_bspline_resample(
+            dtype: DType, x: &Handle, scratch: &Handle, y: &Handle, problem: &BsplineResample3dProblem,
+        ) -> Result<()>;
+    }
+}
+
 /// Resizes `x` [n, D, H, W, c] of `dtype` (a float type) into `y` [n, size, c].
+///
+/// # Errors
+/// A dtype that is not a float type; a buffer that is too short.
 pub fn launch_bspline_resample<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -26,20 +38,24 @@ pub fn launch_bspline_resample<R: Runtime>(
     scratch: &Handle,
     y: &Handle,
     problem: &BsplineResample3dProblem,
-) {
+) -> Result<()> {
     if problem.output_shape().contains(&0) {
-        return;
+        return Ok(());
     }
     let (input, taps) = (problem.input, problem.taps());
-    launch_coefficients(client, dtype, x, scratch, input, None);
+    let (len, out) = (elements(&input), elements(&problem.output_shape()));
+    let (scratch_buffer, size) = (("scratch", scratch, len, WORD), dtype.size());
+    fits("bspline_resample3d", &[("x", x, len, size), scratch_buffer, ("y", y, out, size)])?;
+    launch_coefficients(client, dtype, x, scratch, input, None)?;
     with_float!(dtype, F => {
-        let range = ranges::<F, R>(client, x, input);
-        launch_separable::<f32, F, R, 4>(client, scratch, y, input, &taps, Some(&range));
+        let range = ranges::<F, R>(client, x, input)?;
+        launch_separable::<f32, F, R, 4>(client, scratch, y, input, &taps, Some(&range))?;
     });
+    Ok(())
 }
 
 /// The range f32 [n, c, 2] of each image and channel.
-fn ranges<F: Float, R: Runtime>(client: &ComputeClient<R>, x: &Handle, shape: Shape) -> Handle {
+fn ranges<F: Float, R: Runtime>(client: &ComputeClient<R>, x: &Handle, shape: Shape) -> Result<Handle> {
     let ([n, c, ..], len) = (shape, shape.iter().product::<usize>());
     let (groups, voxels) = (n * c, len / (n * c));
     let count = voxels.div_ceil(bspline::RANGE_UNITS as usize).min(RANGE_CUBES);
@@ -50,7 +66,7 @@ fn ranges<F: Float, R: Runtime>(client: &ComputeClient<R>, x: &Handle, shape: Sh
     unsafe {
         bspline::range_parts::launch_unchecked::<F, R>(
             client,
-            cube_grid(groups * count),
+            cube_grid(groups * count)?,
             CubeDim::new_1d(bspline::RANGE_UNITS),
             array(x, len),
             array(&parts, groups * count * 2),
@@ -58,7 +74,7 @@ fn ranges<F: Float, R: Runtime>(client: &ComputeClient<R>, x: &Handle, shape: Sh
             c as u32,
             count as u32,
         );
-        let (cubes, dim) = grid(groups);
+        let (cubes, dim) = grid(groups)?;
         bspline::range_join::launch_unchecked::<R>(
             client,
             cubes,
@@ -68,10 +84,13 @@ fn ranges<F: Float, R: Runtime>(client: &ComputeClient<R>, x: &Handle, shape: Sh
             count as u32,
         );
     }
-    range
+    Ok(range)
 }
 
 /// The B-spline coefficients f32 of `x` [n, d, h, w, c] of any dtype, clipped first if asked for.
+///
+/// # Errors
+/// A buffer that is too short.
 pub fn launch_coefficients<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -79,22 +98,29 @@ pub fn launch_coefficients<R: Runtime>(
     coefficients: &Handle,
     shape: Shape,
     clip: Option<[f32; 2]>,
-) {
-    let len: usize = shape.iter().product();
+) -> Result<()> {
+    let len = elements(&shape);
     if len == 0 {
-        return;
+        return Ok(());
     }
+    let stored = match dtype {
+        DType::I16 => (len.div_ceil(2), WORD),
+        DType::U8 => (len.div_ceil(4), WORD),
+        float => (len, float.size()),
+    };
+    let buffers = [("x", x, stored.0, stored.1), ("coefficients", coefficients, len, WORD)];
+    fits("B-spline coefficients", &buffers)?;
     match dtype {
-        DType::I16 => decode::<PackedI16, R>(client, x, len.div_ceil(2), coefficients, len, clip),
-        DType::U8 => decode::<PackedU8, R>(client, x, len.div_ceil(4), coefficients, len, clip),
-        _ => with_float!(dtype, F => decode::<Floats<F>, R>(client, x, len, coefficients, len, clip)),
+        DType::I16 => decode::<PackedI16, R>(client, x, len.div_ceil(2), coefficients, len, clip)?,
+        DType::U8 => decode::<PackedU8, R>(client, x, len.div_ceil(4), coefficients, len, clip)?,
+        _ => with_float!(dtype, F => decode::<Floats<F>, R>(client, x, len, coefficients, len, clip)?),
     }
     let [_, c, d, h, w] = shape;
     for (axis, stride) in [(d, h * w * c), (h, w * c), (w, c)] {
         if axis == 1 {
             continue; // one voxel is a constant, which is its own spline
         }
-        let (count, dim) = grid(len / axis);
+        let (count, dim) = grid(len / axis)?;
         // SAFETY: each unit works on the line of its own position, below their number; the lines cover the buffer once.
         unsafe {
             bspline::prefilter::launch_unchecked::<R>(
@@ -108,6 +134,7 @@ pub fn launch_coefficients<R: Runtime>(
             );
         }
     }
+    Ok(())
 }
 
 /// `x`, stored as `stored` elements of `S`, to `len` f32 values.
@@ -118,8 +145,8 @@ fn decode<S: Elements, R: Runtime>(
     values: &Handle,
     len: usize,
     clip: Option<[f32; 2]>,
-) {
-    let (count, dim) = grid(len);
+) -> Result<()> {
+    let (count, dim) = grid(len)?;
     let [low, high] = clip.unwrap_or_default();
     // SAFETY: each unit reads and writes the element of its own position, below `len`, which `stored` elements hold.
     unsafe {
@@ -134,4 +161,5 @@ fn decode<S: Elements, R: Runtime>(
             clip.is_some(),
         );
     }
+    Ok(())
 }

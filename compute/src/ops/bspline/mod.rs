@@ -10,8 +10,6 @@ use super::interpolate::{cpu::separable, taps};
 use super::sampling::{expect_sampleable, spatial};
 use super::span::op_span;
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::Result;
 use crate::tensor::{Shape, Tensor};
 
@@ -82,13 +80,11 @@ pub fn bspline_resample3d(x: &Tensor, size: [usize; 3]) -> Result<Tensor> {
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("bspline_resample3d", &[x.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, x.dtype())?;
-            super::sampling::expect_countable("bspline_resample3d", &[x, &y])?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
             let scratch = device.alloc(gpu::scratch_bytes(&problem))?;
-            with_client!(device, client => {
-                gpu::launch_bspline_resample(client, x.dtype(), &input, &scratch, &output, &problem);
-            });
+            device.run(|client| client.bspline_resample(x.dtype(), &input, &scratch, &output, &problem))?;
             Ok(y)
         }
     }

@@ -70,7 +70,7 @@ impl FromStr for Algorithm {
 
 /// A kernel and the tiles it runs with.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::ops) enum Plan {
+pub(crate) enum Plan {
     Naive,
     Direct,
     Stem(Brick),

@@ -14,7 +14,7 @@ use crate::tensor::Tensor;
 
 /// A brick and how planes share it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::ops) struct HaloTiling {
+pub(crate) struct HaloTiling {
     pub(super) bricks: Bricks,
     pub(super) planes: Planes,
     pub(super) step: Step,

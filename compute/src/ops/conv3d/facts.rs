@@ -4,12 +4,12 @@ use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
 use nephron_kernels::conv3d::implicit_gemm::{PLANE, Step};
 
-use crate::ops::launch::{vector_width, with_float};
+use crate::ops::launch::vector_width;
 use crate::tensor::DType;
 
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::ops) struct Facts {
+pub(crate) struct Facts {
     /// `mma.sync` and cp.async for the problem's type, and `ldmatrix` where it is of 16 bits?
     pub(in crate::ops) matrix: bool,
     /// cp.async?
@@ -46,13 +46,13 @@ pub(in crate::ops) fn facts<R: Runtime>(client: &ComputeClient<R>, dtype: DType,
     let sum = f32::as_type_native_unchecked().storage_type();
     let multiplies =
         |a_type, k| features.matmul.mma.contains(&MmaConfig { a_type, b_type: a_type, cd_type: sum, m: 16, n: 8, k });
+    let halves = |float| multiplies(float, 16) && features.matmul.ldmatrix.contains(&float);
     let width = vector_width(client, dtype, ci);
     let matrix = match dtype {
         DType::F32 => tf32 && width == 4 && multiplies(cubecl::tf32::as_type_native_unchecked().storage_type(), 8),
-        _ => with_float!(dtype, F => {
-            let float = F::as_type_native_unchecked().storage_type();
-            multiplies(float, 16) && features.matmul.ldmatrix.contains(&float)
-        }),
+        DType::F16 => halves(half::f16::as_type_native_unchecked().storage_type()),
+        DType::BF16 => halves(half::bf16::as_type_native_unchecked().storage_type()),
+        DType::U8 | DType::I16 => false,
     };
     // Planes as wide as a processor's vectors; no GPU is limited to them.
     let software = hardware.plane_size_max <= 8;

@@ -6,12 +6,21 @@ use nephron_kernels::conv3d::finish::{self, EpilogueLaunch};
 use nephron_kernels::conv3d::{GeometryLaunch, WindowLaunch, direct};
 
 use super::algorithm::{self, Algorithm, Plan};
-use super::facts::facts;
+use super::facts::{Facts, facts};
 use super::halo::{self, HaloBuffers, HaloInput};
 use super::{Conv3dProblem, pointwise, stem};
 use crate::error::Result;
-use crate::ops::launch::{array, grid, vector_width, with_float};
+use crate::ops::launch::{WORD, array, elements, fits, grid, launches, vector_width, with_float};
 use crate::tensor::{DType, Shape};
+
+launches! {
+    pub(crate) trait Conv3dLaunches {
+        fn conv_facts = facts(dtype: DType, ci: usize, tf32: bool) -> Facts;
+        fn conv3d_planned = launch_planned(
+            dtype: DType, buffers: Conv3dHandles<'_>, slope: f32, problem: &Conv3dProblem, plan: &Plan,
+        ) -> Result<()>;
+    }
+}
 
 /// Output channels a unit makes: the largest number the kernels know that divides a group's.
 pub(in crate::ops) fn channels_a_unit(co: usize) -> usize {
@@ -59,11 +68,24 @@ pub struct Conv3dHandles<'a> {
     pub y: &'a Handle,
 }
 
-/// y = leaky_relu(conv3d(x, w) + b + residual, slope), where a slope of 1 leaves values as they are, over buffers of `dtype` (a float type) that hold the problem's tensors, each of
-/// fewer than 2^32 elements; by `algorithm`, or by the one that should be fastest.
+impl Conv3dHandles<'_> {
+    /// Refuses buffers that do not hold the problem's tensors.
+    fn fit(&self, dtype: DType, problem: &Conv3dProblem) -> Result<()> {
+        let lengths = [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| elements(&s));
+        let [x, w, y] = lengths.map(|len| (len, dtype.size()));
+        fits("conv3d", &[("x", self.x, x.0, x.1), ("weight", self.w, w.0, w.1), ("y", self.y, y.0, y.1)])?;
+        if let Some(b) = self.b {
+            fits("conv3d", &[("bias", b, problem.weight_shape()[0], WORD)])?;
+        }
+        self.residual.map_or(Ok(()), |residual| fits("conv3d", &[("residual", residual, y.0, y.1)]))
+    }
+}
+
+/// y = leaky_relu(conv3d(x, w) + b + residual, slope), where a slope of 1 leaves values as they are, over
+/// buffers of `dtype` (a float type) that hold the problem's tensors; by `algorithm`, or by the one that should be fastest.
 ///
 /// # Errors
-/// A problem that the algorithm cannot do.
+/// A problem that the algorithm cannot do; a dtype that is not a float type; a buffer that is too short.
 pub fn launch_conv3d<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -72,8 +94,7 @@ pub fn launch_conv3d<R: Runtime>(
     problem: &Conv3dProblem,
     algorithm: Option<Algorithm>,
 ) -> Result<()> {
-    launch_planned(client, dtype, buffers, slope, problem, &plan(client, dtype, problem, algorithm)?);
-    Ok(())
+    launch_planned(client, dtype, buffers, slope, problem, &plan(client, dtype, problem, algorithm)?)
 }
 
 /// [`launch_conv3d`] by a plan made for this problem and device.
@@ -84,25 +105,27 @@ pub(in crate::ops) fn launch_planned<R: Runtime>(
     slope: f32,
     problem: &Conv3dProblem,
     plan: &Plan,
-) {
+) -> Result<()> {
+    buffers.fit(dtype, problem)?;
     let width = vector_width(client, dtype, problem.weight_shape()[1]);
     let launch = Launch { client, dtype, buffers, slope, problem };
     match plan {
-        Plan::Naive => launch.direct(1),
-        Plan::Direct => launch.direct(channels_a_unit(problem.weight_shape()[0] / problem.params().groups)),
-        Plan::Stem(brick) => stem::launch(client, dtype, buffers, problem, brick),
-        Plan::Pointwise => pointwise::launch(client, dtype, buffers, problem, width),
-        Plan::RegisterBlocked(tiling) => launch.register_blocked(tiling, width),
-        Plan::ImplicitGemm(tiling) => launch.implicit_gemm(tiling, width),
+        Plan::Naive => launch.direct(1)?,
+        Plan::Direct => launch.direct(channels_a_unit(problem.weight_shape()[0] / problem.params().groups))?,
+        Plan::Stem(brick) => stem::launch(client, dtype, buffers, problem, brick)?,
+        Plan::Pointwise => pointwise::launch(client, dtype, buffers, problem, width)?,
+        Plan::RegisterBlocked(tiling) => launch.register_blocked(tiling, width)?,
+        Plan::ImplicitGemm(tiling) => launch.implicit_gemm(tiling, width)?,
         Plan::Halo(tiling) => {
             let Conv3dHandles { x, w, b, y, .. } = buffers;
-            halo::launch(client, dtype, HaloInput::Plain(x), HaloBuffers { w, b, y }, problem, tiling, false);
+            halo::launch(client, dtype, HaloInput::Plain(x), HaloBuffers { w, b, y }, problem, tiling, false)?;
         }
     }
     let stored = matches!(plan, Plan::RegisterBlocked(_) | Plan::ImplicitGemm(_));
     if !stored && (buffers.residual.is_some() || slope != 1.0) {
-        launch.finish_in_place();
+        launch.finish_in_place()?;
     }
+    Ok(())
 }
 
 /// By which kernel a problem is done: by `algorithm`, or by the one that should be fastest; in f32 without tf32.
@@ -143,10 +166,10 @@ impl<R: Runtime> Launch<'_, R> {
     }
 
     /// `channels` outputs a unit, a divisor of a group's.
-    fn direct(&self, channels: usize) {
+    fn direct(&self, channels: usize) -> Result<()> {
         let Conv3dHandles { x, w, b, y, .. } = self.buffers;
         let [x_len, w_len, b_len, y_len] = self.lengths();
-        let (count, dim) = grid(y_len / channels);
+        let (count, dim) = grid(y_len / channels)?;
         let bias = bias_or_nothing(self.client, b);
         // SAFETY: a unit writes the `channels` outputs at its position, below the length of y; the loops are cut to taps
         // whose input voxel exists, and the problem's shapes agree with the buffers.
@@ -164,14 +187,15 @@ impl<R: Runtime> Launch<'_, R> {
                 channels,
             )
         });
+        Ok(())
     }
 
     /// Residual and activation over an output that is there.
-    fn finish_in_place(&self) {
+    fn finish_in_place(&self) -> Result<()> {
         let Conv3dHandles { residual, y, .. } = self.buffers;
         let y_len = self.lengths()[3];
         let width = vector_width(self.client, self.dtype, self.problem.weight_shape()[0]);
-        let (count, dim) = grid(y_len / width);
+        let (count, dim) = grid(y_len / width)?;
         let rest = residual.cloned().unwrap_or_else(|| self.client.empty(width * size_of::<f32>()));
         // SAFETY: a unit reads and writes the vector of its position, below the length of y and of a residual that is there.
         with_float!(self.dtype, F => unsafe {
@@ -185,5 +209,6 @@ impl<R: Runtime> Launch<'_, R> {
                 self.epilogue(),
             )
         });
+        Ok(())
     }
 }

@@ -6,7 +6,8 @@ use nephron_kernels::conv3d::backward;
 
 use super::Conv3dProblem;
 use super::gpu::channels_a_unit;
-use crate::ops::launch::{array, grid, with_float};
+use crate::error::Result;
+use crate::ops::launch::{WORD, array, elements, fits, grid, launches, with_float};
 use crate::tensor::DType;
 
 /// Units that keep any device busy: where a gradient has fewer elements, its sums are cut into splits.
@@ -14,13 +15,27 @@ const BUSY: usize = 1 << 16;
 /// Splits that the second stage adds at most.
 const MAX_SPLITS: usize = 256;
 
+launches! {
+    pub(crate) trait Conv3dBackwardLaunches {
+        fn conv3d_backward_weight = launch_conv3d_backward_weight(
+            dtype: DType, x: &Handle, dy: &Handle, dw: &Handle, problem: &Conv3dProblem,
+        ) -> Result<()>;
+        fn conv3d_backward_bias = launch_conv3d_backward_bias(
+            dtype: DType, dy: &Handle, db: &Handle, problem: &Conv3dProblem,
+        ) -> Result<()>;
+    }
+}
+
 /// Splits of a sum over `terms` rows into `units` units' results. From shapes alone: the same on every device.
 fn splits(units: usize, terms: usize) -> usize {
     (BUSY / units).clamp(1, MAX_SPLITS).min(terms)
 }
 
 /// dw = the gradient by the weight of sum(dy * conv3d(x, w)), over buffers of `dtype` (a float type) that hold the
-/// problem's tensors, each of fewer than 2^32 elements.
+/// problem's tensors.
+///
+/// # Errors
+/// A dtype that is not a float type; a buffer that is too short.
 pub fn launch_conv3d_backward_weight<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -28,15 +43,17 @@ pub fn launch_conv3d_backward_weight<R: Runtime>(
     dy: &Handle,
     dw: &Handle,
     problem: &Conv3dProblem,
-) {
+) -> Result<()> {
     let [n, co, od, oh, _] = problem.output_shape();
     let [x_len, w_len, y_len]: [usize; 3] =
-        [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| s.iter().product());
+        [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| elements(&s));
+    let size = dtype.size();
+    fits("conv3d_backward", &[("x", x, x_len, size), ("dy", dy, y_len, size), ("dw", dw, w_len, size)])?;
     let channels = channels_a_unit(co / problem.params().groups);
     let rows = n * od * oh;
     let splits = splits(w_len / channels, rows);
     let parts = client.empty(splits * w_len * size_of::<f32>());
-    let (count, dim) = grid(splits * w_len / channels);
+    let (count, dim) = grid(splits * w_len / channels)?;
     // SAFETY: a unit writes its own `channels` elements of `parts`; it reads rows below `rows` and input voxels that its
     // bounds checks found inside, and the problem's shapes agree with the buffers.
     with_float!(dtype, F => unsafe {
@@ -53,22 +70,28 @@ pub fn launch_conv3d_backward_weight<R: Runtime>(
             channels,
         )
     });
-    launch_sum_parts(client, dtype, &parts, dw, w_len, splits);
+    launch_sum_parts(client, dtype, &parts, dw, w_len, splits)?;
+    Ok(())
 }
 
 /// db = the gradient by the bias: f32 sums over `dy` of `dtype` (a float type), a value per output channel.
+///
+/// # Errors
+/// As [`launch_conv3d_backward_weight`].
 pub fn launch_conv3d_backward_bias<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
     dy: &Handle,
     db: &Handle,
     problem: &Conv3dProblem,
-) {
+) -> Result<()> {
     let [n, co, od, oh, ow] = problem.output_shape();
     let voxels = n * od * oh * ow;
+    let len = elements(&problem.output_shape());
+    fits("conv3d_backward", &[("dy", dy, len, dtype.size()), ("db", db, co, WORD)])?;
     let splits = splits(co, voxels);
     let parts = client.empty(splits * co * size_of::<f32>());
-    let (count, dim) = grid(splits * co);
+    let (count, dim) = grid(splits * co)?;
     // SAFETY: a unit writes its own element of `parts` and reads one channel of voxels below `voxels`.
     with_float!(dtype, F => unsafe {
         backward::conv3d_bias_parts::launch_unchecked::<F, R>(
@@ -81,7 +104,8 @@ pub fn launch_conv3d_backward_bias<R: Runtime>(
             splits,
         )
     });
-    launch_sum_parts(client, DType::F32, &parts, db, co, splits);
+    launch_sum_parts(client, DType::F32, &parts, db, co, splits)?;
+    Ok(())
 }
 
 fn launch_sum_parts<R: Runtime>(
@@ -91,8 +115,8 @@ fn launch_sum_parts<R: Runtime>(
     out: &Handle,
     len: usize,
     splits: usize,
-) {
-    let (count, dim) = grid(len);
+) -> Result<()> {
+    let (count, dim) = grid(len)?;
     // SAFETY: a unit writes the element of its position, below the length of `out`, and reads it in each of the splits.
     with_float!(dtype, F => unsafe {
         backward::sum_parts::launch_unchecked::<F, R>(
@@ -104,4 +128,5 @@ fn launch_sum_parts<R: Runtime>(
             splits,
         )
     });
+    Ok(())
 }

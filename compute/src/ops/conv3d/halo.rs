@@ -7,8 +7,9 @@ use nephron_kernels::conv3d::halo::{self, InputNormLaunch, OutputMomentsLaunch, 
 use super::Conv3dProblem;
 use super::bricks::HaloTiling;
 use super::gpu::bias_or_nothing;
-use crate::ops::launch::{array, cube_grid, vector_width, with_float};
-use crate::ops::norm::gpu::{Affine, Parts, Statistics};
+use crate::error::{Error, Result};
+use crate::ops::launch::{WORD, array, cube_grid, elements, fits, vector_width, with_float};
+use crate::ops::norm::gpu::{Affine, Parts, Statistics, affine_fits};
 use crate::tensor::DType;
 
 /// An instance norm and a leaky ReLU that a tensor still waits for.
@@ -46,6 +47,9 @@ pub struct HaloBuffers<'a> {
 
 /// y = conv3d(input, w) + b by `tiling`, which was planned for this problem and device. With `moments` also the moments of
 /// every brick of y, ready to be merged into the statistics of an instance norm.
+///
+/// # Errors
+/// A dtype that is not a float type; a buffer that is too short.
 pub(in crate::ops) fn launch<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -54,7 +58,7 @@ pub(in crate::ops) fn launch<R: Runtime>(
     problem: &Conv3dProblem,
     tiling: &HaloTiling,
     moments: bool,
-) -> Option<Parts> {
+) -> Result<Option<Parts>> {
     let HaloBuffers { w, b, y } = buffers;
     let ([n, ci, ..], [_, co, spatial @ ..]) = (problem.input_shape(), problem.output_shape());
     let t = tiling.bricks;
@@ -70,14 +74,31 @@ pub(in crate::ops) fn launch<R: Runtime>(
         each,
     });
     let [x_len, w_len, y_len]: [usize; 3] =
-        [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| s.iter().product());
+        [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| elements(&s));
     let (source, [x, second], first) = match input {
         HaloInput::Plain(x) => (Source::Plain, [x, x], ci),
         HaloInput::Normed(x, _) => (Source::Normed, [x, x], ci),
         HaloInput::Two(xs, first) => (Source::Two, xs, first),
     };
+    if first == 0 || first > ci {
+        return Err(Error::argument("conv3d: channels of the first input", format!("1 to {ci}"), first));
+    }
+    if source == Source::Two && !first.is_multiple_of(t.chunk) {
+        let expected = format!("a multiple of {}", t.chunk);
+        return Err(Error::argument("conv3d: channels of the first input", expected, first));
+    }
     let (first_len, second_len) =
         (x_len / ci * first, if source == Source::Two { x_len / ci * (ci - first) } else { x_len });
+    let size = dtype.size();
+    fits("conv3d", &[("x", x, first_len, size), ("second x", second, second_len, size)])?;
+    fits("conv3d", &[("weight", w, w_len, size), ("y", y, y_len, size)])?;
+    if let Some(b) = b {
+        fits("conv3d", &[("bias", b, co, WORD)])?;
+    }
+    if let HaloInput::Normed(_, PendingNorm { statistics, affine, .. }) = input {
+        fits("conv3d", &[&statistics.mean, &statistics.inverse_sd].map(|v| ("statistics", v, n * ci, WORD)))?;
+        affine_fits("conv3d", affine, ci)?;
+    }
     let bias = bias_or_nothing(client, b);
     // SAFETY: outputs are stored below the output's extents and co; inputs are loaded from a voxel that is inside the
     // input and a channel that the tensor has, else from element 0; weights below co and ci, else from element 0; the
@@ -121,7 +142,7 @@ pub(in crate::ops) fn launch<R: Runtime>(
         };
         halo::conv3d_halo::launch_unchecked::<F, R>(
             client,
-            cube_grid(n * each * co.div_ceil(t.n)),
+            cube_grid(n * each * co.div_ceil(t.n))?,
             CubeDim::new_1d(t.units as u32),
             width,
             pair,
@@ -143,7 +164,7 @@ pub(in crate::ops) fn launch<R: Runtime>(
             parts.is_some(),
         )
     });
-    parts
+    Ok(parts)
 }
 
 #[cfg(test)]

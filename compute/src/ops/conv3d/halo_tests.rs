@@ -4,15 +4,11 @@
 use half::f16;
 
 use super::*;
-use crate::device::Device;
-use crate::device::gpu::{Gpu, with_client};
 use crate::device::test_gpus::computing_gpus;
+use crate::device::{Device, Gpu};
 use crate::ops::conv3d::algorithm::plan;
-use crate::ops::conv3d::facts::facts;
 use crate::ops::conv3d::reference::conv3d;
-use crate::ops::conv3d::{Algorithm, Conv3dParams, Plan};
-use crate::ops::norm::NormProblem;
-use crate::ops::norm::gpu::launch_merge;
+use crate::ops::conv3d::{Algorithm, Conv3dParams};
 use crate::tensor::{Shape, Tensor};
 
 const SLOPE: f64 = 0.5;
@@ -59,24 +55,23 @@ fn check(gpu: &Gpu, dtype: DType, problem: &Conv3dProblem, input: HaloInput<'_>,
     let bias = Tensor::vector(&device, b).expect("bias");
     let y = Tensor::gpu_alloc(gpu, shape, dtype).expect("output");
     let handle = |t: &Tensor| t.gpu_handle(gpu).expect("a buffer");
-    let norm = NormProblem { groups: shape[0], positions: len(shape) / shape[0] / shape[1], channels: shape[1] };
+    let positions = len(shape) / shape[0] / shape[1];
     let vectors =
         [(); 3].map(|()| Tensor::gpu_alloc(gpu, [1, shape[0] * shape[1], 1, 1, 1], DType::F32).expect("sums"));
     let [mean, inverse_sd, variance] = [0, 1, 2].map(|i| handle(&vectors[i]));
-    with_client!(gpu, client => {
-        let facts = facts(client, dtype, problem.weight_shape()[1], true);
-        let Ok(Plan::Halo(tiling)) = plan(problem, &facts, Some(Algorithm::Halo)) else { panic!("no plan") };
-        let buffers = HaloBuffers { w: &handle(&weight), b: Some(&handle(&bias)), y: &handle(&y) };
-        let parts = launch(client, dtype, input, buffers, problem, &tiling, true).expect("moments");
-        launch_merge(client, &parts, &Statistics { mean, inverse_sd, variance }, norm, 0.0);
-    });
+    let facts = gpu.launches().conv_facts(dtype, problem.weight_shape()[1], true);
+    let plan = plan(problem, &facts, Some(Algorithm::Halo)).expect("a plan");
+    let (w, b, out) = (handle(&weight), handle(&bias), handle(&y));
+    let (buffers, statistics) =
+        (HaloBuffers { w: &w, b: Some(&b), y: &out }, Statistics { mean, inverse_sd, variance });
+    gpu.run(|client| client.conv_block(dtype, input, buffers, &statistics, 0.0, problem, &plan)).expect("launches");
     let got = y.to_ncdhw().expect("output");
     for (i, (&got, &want)) in got.iter().zip(&want.value).enumerate() {
         let stored = if dtype == DType::F16 { f16::from_f64(want).to_f64() } else { want };
         assert!(f64::from(got) == stored, "{} {dtype} {shape:?}: element {i} is {got}, expected {stored}", gpu.name());
     }
     let [means, sds] = [0, 1].map(|i| vectors[i].to_ndhwc().expect("statistics"));
-    for (s, values) in got.chunks(norm.positions).enumerate() {
+    for (s, values) in got.chunks(positions).enumerate() {
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / values.len() as f64;
         let size = values.iter().map(|&v| f64::from(v).abs()).sum::<f64>() / values.len() as f64;

@@ -7,21 +7,22 @@ use nephron_kernels::conv3d::{implicit_gemm, register_blocked};
 
 use super::gpu::{Conv3dHandles, Launch, bias_or_nothing};
 use super::tiling::Tiling;
+use crate::error::Result;
 use crate::ops::launch::{array, cube_grid, grid, with_float};
 use crate::tensor::DType;
 
 impl<R: Runtime> Launch<'_, R> {
     /// Voxels of the output, and cubes that make `tiling`'s tiles and splits of it.
-    fn rows_and_cubes(&self, tiling: &Tiling) -> (usize, CubeCount) {
+    fn rows_and_cubes(&self, tiling: &Tiling) -> Result<(usize, CubeCount)> {
         let [n, co, od, oh, ow] = self.problem.output_shape();
         let rows = n * od * oh * ow;
-        (rows, cube_grid(rows.div_ceil(tiling.tiles.m) * co.div_ceil(tiling.tiles.n) * tiling.splits))
+        Ok((rows, cube_grid(rows.div_ceil(tiling.tiles.m) * co.div_ceil(tiling.tiles.n) * tiling.splits)?))
     }
 
-    pub(super) fn register_blocked(&self, tiling: &Tiling, width: usize) {
+    pub(super) fn register_blocked(&self, tiling: &Tiling, width: usize) -> Result<()> {
         let Conv3dHandles { x, w, b, .. } = self.buffers;
         let [x_len, w_len, b_len, _] = self.lengths();
-        let (rows, count) = self.rows_and_cubes(tiling);
+        let (rows, count) = self.rows_and_cubes(tiling)?;
         let bias = bias_or_nothing(self.client, b);
         let target = self.target(tiling);
         // SAFETY: outputs are stored below `rows`, co and the splits; inputs are loaded where the tap's bits say that they
@@ -46,13 +47,13 @@ impl<R: Runtime> Launch<'_, R> {
                 tiling.block,
             )
         }));
-        self.finish_parts(tiling, &target);
+        self.finish_parts(tiling, &target)
     }
 
-    pub(super) fn implicit_gemm(&self, tiling: &Tiling, width: usize) {
+    pub(super) fn implicit_gemm(&self, tiling: &Tiling, width: usize) -> Result<()> {
         let Conv3dHandles { x, w, b, .. } = self.buffers;
         let [x_len, w_len, b_len, _] = self.lengths();
-        let (rows, count) = self.rows_and_cubes(tiling);
+        let (rows, count) = self.rows_and_cubes(tiling)?;
         let bias = bias_or_nothing(self.client, b);
         let target = self.target(tiling);
         // SAFETY: as above; `pair` divides co, so a store never crosses into the next voxel.
@@ -77,7 +78,7 @@ impl<R: Runtime> Launch<'_, R> {
                 tiling.step,
             )
         }));
-        self.finish_parts(tiling, &target);
+        self.finish_parts(tiling, &target)
     }
 
     /// Channels that a unit stores at a time.
@@ -100,13 +101,13 @@ impl<R: Runtime> Launch<'_, R> {
     }
 
     /// The sum of the parts and the epilogue, where sums were split.
-    fn finish_parts(&self, tiling: &Tiling, target: &Target) {
+    fn finish_parts(&self, tiling: &Tiling, target: &Target) -> Result<()> {
         if !target.parts {
-            return;
+            return Ok(());
         }
         let Conv3dHandles { b, residual, y, .. } = self.buffers;
         let ([_, _, b_len, y_len], pair) = (self.lengths(), self.pair());
-        let (count, dim) = grid(y_len / pair);
+        let (count, dim) = grid(y_len / pair)?;
         let bias = b.cloned().unwrap_or_else(|| self.client.empty(pair * size_of::<f32>()));
         let rest = residual.cloned().unwrap_or_else(|| self.client.empty(pair * size_of::<f32>()));
         // SAFETY: a unit writes the vector of its position, below the length of y, and reads it in each of the splits, in
@@ -126,6 +127,7 @@ impl<R: Runtime> Launch<'_, R> {
                 self.epilogue(),
             )
         });
+        Ok(())
     }
 }
 

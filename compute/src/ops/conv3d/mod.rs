@@ -37,7 +37,7 @@ use super::span::op_span;
 use super::{expect_float, expect_same_device, expect_vector};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
-use crate::device::gpu::{Gpu, with_client};
+use crate::device::gpu::Gpu;
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::tensor::DType;
@@ -153,7 +153,7 @@ fn on_gpu(
     epilogue: &Epilogue<'_>,
     algorithm: Option<Algorithm>,
 ) -> Result<Tensor> {
-    problem::expect_indexable("conv3d", &[x.shape(), w.shape(), problem.output_shape()])?;
+    super::launch::ensure_addressable("conv3d", &[x.shape(), w.shape(), problem.output_shape()])?;
     let y = Tensor::gpu_alloc(device, problem.output_shape(), x.dtype())?;
     let (input, weight, output) = (x.gpu_handle(device)?, w.gpu_handle(device)?, y.gpu_handle(device)?);
     let bias = b.map(|b| b.gpu_handle(device)).transpose()?;
@@ -161,9 +161,7 @@ fn on_gpu(
     let (b, residual) = (bias.as_ref(), residual.as_ref());
     let buffers = gpu::Conv3dHandles { x: &input, w: &weight, b, residual, y: &output };
     let plan = tune::plan(device, x.dtype(), problem, algorithm)?;
-    with_client!(device, client => {
-        gpu::launch_planned(client, x.dtype(), buffers, epilogue.slope, problem, &plan);
-    });
+    device.run(|client| client.conv3d_planned(x.dtype(), buffers, epilogue.slope, problem, &plan))?;
     Ok(y)
 }
 
@@ -203,14 +201,15 @@ pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParam
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("conv3d_backward", &[x.shape(), w.shape(), output])?;
             let dw = Tensor::gpu_alloc(&device, w.shape(), w.dtype())?;
             let db = Tensor::gpu_alloc(&device, [1, output[1], 1, 1, 1], DType::F32)?;
             let (input, gradient) = (x.gpu_handle(&device)?, dy.gpu_handle(&device)?);
             let (weight, bias) = (dw.gpu_handle(&device)?, db.gpu_handle(&device)?);
-            with_client!(device, client => {
-                gpu_backward::launch_conv3d_backward_weight(client, x.dtype(), &input, &gradient, &weight, &problem);
-                gpu_backward::launch_conv3d_backward_bias(client, x.dtype(), &gradient, &bias, &problem);
-            });
+            device.run(|client| {
+                client.conv3d_backward_weight(x.dtype(), &input, &gradient, &weight, &problem)?;
+                client.conv3d_backward_bias(x.dtype(), &gradient, &bias, &problem)
+            })?;
             Ok(Conv3dGradients { dx, dw, db })
         }
     }

@@ -6,7 +6,7 @@ use nephron_kernels::conv3d::pointwise;
 use super::Conv3dProblem;
 use super::facts::Facts;
 use super::gpu::{Conv3dHandles, bias_or_nothing};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::ops::launch::{BLOCK, array, grid, with_float};
 use crate::tensor::DType;
 
@@ -47,12 +47,12 @@ pub(super) fn launch<R: Runtime>(
     buffers: Conv3dHandles<'_>,
     problem: &Conv3dProblem,
     width: usize,
-) {
+) -> Result<()> {
     let Conv3dHandles { x, w, b, y, .. } = buffers;
     let ([n, co, od, oh, ow], ci) = (problem.output_shape(), problem.weight_shape()[1]);
     let voxels = n * od * oh * ow;
     let bias = bias_or_nothing(client, b);
-    let (count, dim) = grid(voxels);
+    let (count, dim) = grid(voxels)?;
     // SAFETY: a unit reads and writes the channels of the voxel at its position, below `voxels`; `width` divides ci.
     with_float!(dtype, F => unsafe {
         pointwise::conv3d_pointwise::launch_unchecked::<F, R>(
@@ -70,4 +70,5 @@ pub(super) fn launch<R: Runtime>(
             co,
         )
     });
+    Ok(())
 }

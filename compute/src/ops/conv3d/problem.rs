@@ -136,14 +136,3 @@ pub(in crate::ops) fn padded_extent(op: &str, axis: usize, size: usize, padding:
         )
     })
 }
-
-/// Kernels index their buffers with 32 bits.
-#[cfg(feature = "gpu")]
-pub(in crate::ops) fn expect_indexable(what: &str, shapes: &[Shape]) -> Result<()> {
-    for shape in shapes {
-        if shape.iter().product::<usize>() >= u32::MAX as usize {
-            return Err(Error::shape(what, format!("fewer than {} elements a tensor", u32::MAX), format!("{shape:?}")));
-        }
-    }
-    Ok(())
-}

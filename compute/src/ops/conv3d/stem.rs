@@ -6,7 +6,7 @@ use nephron_kernels::conv3d::stem::{self, Brick, RUN, VOXELS};
 use super::Conv3dProblem;
 use super::facts::Facts;
 use super::gpu::{Conv3dHandles, bias_or_nothing};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::ops::launch::{array, cube_grid, vector_width, with_float};
 use crate::tensor::DType;
 
@@ -89,7 +89,7 @@ pub(super) fn launch<R: Runtime>(
     buffers: Conv3dHandles<'_>,
     problem: &Conv3dProblem,
     brick: &Brick,
-) {
+) -> Result<()> {
     let Conv3dHandles { x, w, b, y, .. } = buffers;
     let [x_len, w_len, y_len]: [usize; 3] =
         [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| s.iter().product());
@@ -101,7 +101,7 @@ pub(super) fn launch<R: Runtime>(
     with_float!(dtype, F => unsafe {
         stem::conv3d_stem::launch_unchecked::<F, R>(
             client,
-            cube_grid(cubes(brick, problem)),
+            cube_grid(cubes(brick, problem))?,
             CubeDim::new_1d(brick.units() as u32),
             store,
             array(x, x_len),
@@ -114,4 +114,5 @@ pub(super) fn launch<R: Runtime>(
             *brick,
         )
     });
+    Ok(())
 }

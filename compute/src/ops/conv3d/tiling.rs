@@ -10,7 +10,7 @@ use super::facts::Facts;
 
 /// Tiles and how units share them; each kernel reads its own half.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::ops) struct Tiling {
+pub(crate) struct Tiling {
     pub(super) tiles: Tiles,
     pub(super) planes: Planes,
     pub(super) step: Step,

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::Conv3dProblem;
 use super::algorithm::{self, Algorithm, Plan};
-use super::facts::{Facts, facts};
-use super::gpu::{self, Conv3dHandles};
+use super::facts::Facts;
+use super::gpu::Conv3dHandles;
 use crate::device::Autotune;
-use crate::device::gpu::{Gpu, with_client};
+use crate::device::gpu::Gpu;
 use crate::error::Result;
 use crate::tensor::DType;
 
@@ -38,7 +38,7 @@ pub(in crate::ops) fn plan(
     algorithm: Option<Algorithm>,
 ) -> Result<Plan> {
     let (options, choices) = (device.options(), device.choices());
-    let facts = with_client!(device, client => facts(client, dtype, problem.weight_shape()[1], options.tf32));
+    let facts = device.launches().conv_facts(dtype, problem.weight_shape()[1], options.tf32);
     if algorithm.is_some() {
         return algorithm::plan(problem, &facts, algorithm);
     }
@@ -85,7 +85,7 @@ fn fastest(device: &Gpu, facts: &Facts, problem: &Conv3dProblem, candidates: &[P
         let start = Instant::now();
         for _ in 0..times {
             let buffers = Conv3dHandles { x: &x, w: &w, b: None, residual: None, y: &y };
-            with_client!(device, client => gpu::launch_planned(client, dtype, buffers, 1.0, problem, plan));
+            device.run(|client| client.conv3d_planned(dtype, buffers, 1.0, problem, plan))?;
         }
         device.synchronize()?;
         Ok(start.elapsed() / times)

@@ -11,7 +11,7 @@ fn the_fastest_is_kept_and_read_back_for_the_same_device_alone() {
         let problem = Conv3dProblem::new([1, 4, 4, 5, 6], [8, 4, 3, 3, 3], params).expect("shapes that fit");
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("deeper").join("conv3d.json");
-        let facts = with_client!(&gpu, client => facts(client, DType::F32, problem.weight_shape()[1], false));
+        let facts = gpu.launches().conv_facts(DType::F32, problem.weight_shape()[1], false);
         let candidates = candidates(&problem, &facts);
         let tuned = || tuned_plan(&gpu, &problem, &facts, Some(&file)).expect("a plan");
         let first = tuned();

@@ -2,16 +2,80 @@
 //! the next convolution keeps its inputs in shared memory, norm and activation are applied on the way there, and the
 //! tensor that was normalised is never in memory.
 
+use cubecl::prelude::*;
+
 use super::{ConvBlockNorm, ConvBlockWeights};
-use crate::device::gpu::{Gpu, with_client};
-use crate::error::Result;
-use crate::ops::conv3d::gpu::{Conv3dHandles, launch_planned};
-use crate::ops::conv3d::halo::{self, HaloBuffers, HaloInput, PendingNorm};
-use crate::ops::conv3d::{Algorithm, Conv3dProblem, Plan, problem::expect_indexable, tune};
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::ops::concat;
+use crate::ops::conv3d::gpu::{Conv3dHandles, launch_planned, plan};
+use crate::ops::conv3d::halo;
+use crate::ops::conv3d::{Algorithm, Conv3dProblem, Plan, tune};
+use crate::ops::launch::{ensure_addressable, launches};
 use crate::ops::norm::NormProblem;
-use crate::ops::norm::gpu::{Affine, Statistics, launch_apply_in_place, launch_merge, launch_statistics};
-use crate::ops::{concat, expect_addressable};
+use crate::ops::norm::gpu::{Affine, Statistics, launch_merge, launch_statistics};
 use crate::tensor::{DType, Tensor};
+
+pub use crate::ops::conv3d::halo::{HaloBuffers, HaloInput, PendingNorm};
+
+launches! {
+    pub(crate) trait ConvBlockLaunches {
+        fn conv_block = launch_planned_block(
+            dtype: DType, input: HaloInput<'_>, buffers: HaloBuffers<'_>, statistics: &Statistics, eps: f32,
+            problem: &Conv3dProblem, plan: &Plan,
+        ) -> Result<()>;
+    }
+}
+
+/// The convolution of a block over buffers of `dtype` (a float type), and the statistics of the instance norm behind it.
+/// That norm and the activation are left for who reads y: the next block, as [`HaloInput::Normed`], or
+/// [`launch_apply_in_place`](crate::ops::norm::gpu::launch_apply_in_place). By `algorithm`, or by the one that should be
+/// fastest; only [`Algorithm::Halo`] reads an input other than [`HaloInput::Plain`].
+///
+/// # Errors
+/// A problem that the algorithm cannot do; an input that it cannot read; a dtype that is not a float type; a buffer that is
+/// too short.
+pub fn launch_conv_block<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    input: HaloInput<'_>,
+    buffers: HaloBuffers<'_>,
+    statistics: &Statistics,
+    eps: f32,
+    problem: &Conv3dProblem,
+    algorithm: Option<Algorithm>,
+) -> Result<()> {
+    let plan = plan(client, dtype, problem, algorithm)?;
+    launch_planned_block(client, dtype, input, buffers, statistics, eps, problem, &plan)
+}
+
+fn launch_planned_block<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    input: HaloInput<'_>,
+    buffers: HaloBuffers<'_>,
+    statistics: &Statistics,
+    eps: f32,
+    problem: &Conv3dProblem,
+    plan: &Plan,
+) -> Result<()> {
+    let [groups, channels, d, h, w] = problem.output_shape();
+    let norm = NormProblem { groups, positions: d * h * w, channels };
+    let HaloBuffers { w, b, y } = buffers;
+    match (plan, input) {
+        (Plan::Halo(tiling), _) => match halo::launch(client, dtype, input, buffers, problem, tiling, true)? {
+            Some(parts) => launch_merge(client, &parts, statistics, norm, eps),
+            None => Ok(()),
+        },
+        (_, HaloInput::Plain(x)) => {
+            launch_planned(client, dtype, Conv3dHandles { x, w, b, residual: None, y }, 1.0, problem, plan)?;
+            launch_statistics(client, dtype, y, statistics, norm, eps)
+        }
+        _ => {
+            Err(Error::argument(format!("conv_block by {plan}: input"), "one tensor without a pending norm", "another"))
+        }
+    }
+}
 
 /// What a block reads.
 enum Input {
@@ -54,18 +118,16 @@ fn convolve(
     algorithm: Option<Algorithm>,
 ) -> Result<Pending> {
     let dtype = block.w.dtype();
-    expect_indexable("conv_block", &[problem.input_shape(), problem.weight_shape(), problem.output_shape()])?;
-    let plan = tune::plan(device, dtype, problem, algorithm)?;
-    let input = match (&plan, input) {
+    ensure_addressable("conv_block", &[problem.input_shape(), problem.weight_shape(), problem.output_shape()])?;
+    let chosen = tune::plan(device, dtype, problem, algorithm)?;
+    let input = match (&chosen, input) {
         (Plan::Halo(tiling), Input::Tensors(xs)) if tiling.reads_two(&xs) => Input::Tensors(xs),
         (Plan::Halo(_), Input::Pending(pending)) => Input::Pending(pending),
         (_, Input::Tensors(xs)) => Input::Tensors(vec![joined(xs)?]),
         (_, Input::Pending(pending)) => Input::Tensors(vec![finish(device, *pending)?]),
     };
     let raw = Tensor::gpu_alloc(device, problem.output_shape(), dtype)?;
-    expect_addressable("conv_block", &[&raw])?;
-    let [groups, channels, d, h, w] = raw.shape();
-    let norm_problem = NormProblem { groups, positions: d * h * w, channels };
+    let [groups, channels, ..] = raw.shape();
     let float = || device.alloc(groups * channels * size_of::<f32>());
     let statistics = Statistics { mean: float()?, inverse_sd: float()?, variance: float()? };
 
@@ -76,24 +138,13 @@ fn convolve(
     let (w, y) = (block.w.gpu_handle(device)?, raw.gpu_handle(device)?);
     let b = block.b.map(|b| b.gpu_handle(device)).transpose()?;
     let ConvBlockNorm { weight, bias, eps, slope } = block.norm;
-    with_client!(device, client => match &plan {
-        Plan::Halo(tiling) => {
-            let source = match (&input, xs.as_slice()) {
-                (Input::Pending(pending), _) => HaloInput::Normed(&xs[0], &pending.norm),
-                (Input::Tensors(tensors), [first, second]) => HaloInput::Two([first, second], tensors[0].shape()[1]),
-                _ => HaloInput::Plain(&xs[0]),
-            };
-            let buffers = HaloBuffers { w: &w, b: b.as_ref(), y: &y };
-            if let Some(parts) = halo::launch(client, dtype, source, buffers, problem, tiling, true) {
-                launch_merge(client, &parts, &statistics, norm_problem, eps);
-            }
-        }
-        _ => {
-            let buffers = Conv3dHandles { x: &xs[0], w: &w, b: b.as_ref(), residual: None, y: &y };
-            launch_planned(client, dtype, buffers, 1.0, problem, &plan);
-            launch_statistics(client, dtype, &y, &statistics, norm_problem, eps);
-        }
-    });
+    let source = match (&input, xs.as_slice()) {
+        (Input::Pending(pending), _) => HaloInput::Normed(&xs[0], &pending.norm),
+        (Input::Tensors(tensors), [first, second]) => HaloInput::Two([first, second], tensors[0].shape()[1]),
+        _ => HaloInput::Plain(&xs[0]),
+    };
+    let buffers = HaloBuffers { w: &w, b: b.as_ref(), y: &y };
+    device.run(|client| client.conv_block(dtype, source, buffers, &statistics, eps, problem, &chosen))?;
     let affine = Affine {
         weight: weight.map(|w| w.gpu_handle(device)).transpose()?,
         bias: bias.map(|b| b.gpu_handle(device)).transpose()?,
@@ -108,9 +159,7 @@ fn finish(device: &Gpu, pending: Pending) -> Result<Tensor> {
     let problem = NormProblem { groups, positions: d * h * w, channels };
     let y = raw.gpu_handle(device)?;
     let dtype: DType = raw.dtype();
-    with_client!(device, client => {
-        launch_apply_in_place(client, dtype, &statistics, &affine, slope, &y, problem);
-    });
+    device.run(|client| client.norm_apply_in_place(dtype, &statistics, &affine, slope, &y, problem))?;
     Ok(raw)
 }
 

@@ -2,7 +2,7 @@
 
 mod cpu;
 #[cfg(feature = "gpu")]
-mod gpu;
+pub mod gpu;
 
 use super::conv3d::expect_operands;
 use super::conv3d::problem::Conv3dProblem;

@@ -47,14 +47,14 @@ impl FromStr for Algorithm {
 
 /// A kernel and what it runs with.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Plan {
+pub(crate) enum Plan {
     Direct,
     Gemm(Tiling),
 }
 
 /// Tiles, how planes share them, and what multiplies them.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Tiling {
+pub(crate) struct Tiling {
     pub(super) tiles: Tiles,
     pub(super) planes: Planes,
     pub(super) step: Step,

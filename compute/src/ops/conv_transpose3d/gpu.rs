@@ -10,8 +10,18 @@ use super::algorithm::{self, Algorithm, Plan, Tiling};
 use crate::error::{Error, Result};
 use crate::ops::conv3d::facts::{Facts, facts};
 use crate::ops::conv3d::gpu::{bias_or_nothing, channels_a_unit, windows};
-use crate::ops::launch::{array, cube_grid, grid, vector_width, with_float};
+use crate::ops::launch::{WORD, array, cube_grid, elements, fits, grid, launches, vector_width, with_float};
 use crate::tensor::DType;
+
+launches! {
+    pub(crate) trait ConvTranspose3dLaunches {
+        fn conv_transpose3d_facts = facts_of(dtype: DType, problem: &ConvTranspose3dProblem) -> Facts;
+        fn conv_transpose3d_planned = launch_planned(
+            dtype: DType, buffers: ConvTranspose3dHandles<'_>, placement: Placement, problem: &ConvTranspose3dProblem,
+            plan: &Plan,
+        ) -> Result<()>;
+    }
+}
 
 /// Buffers of a transposed convolution: `b` f32 with a value per output channel, the others of the tensors' type.
 #[derive(Clone, Copy)]
@@ -42,11 +52,11 @@ impl Placement {
     }
 }
 
-/// y = conv_transpose3d(x, w) + b over buffers of `dtype` (a float type) that hold the problem's tensors, each of fewer
-/// than 2^32 elements; by `algorithm`, or by the one that should be fastest.
+/// y = conv_transpose3d(x, w) + b over buffers of `dtype` (a float type) that hold the problem's tensors; by `algorithm`, or by the one that should be fastest.
 ///
 /// # Errors
-/// Channels that do not fit into the pitch; a problem that the algorithm cannot do.
+/// Channels that do not fit into the pitch; a problem that the algorithm cannot do; a dtype that is not a float type; a
+/// buffer that is too short.
 pub fn launch_conv_transpose3d<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -55,23 +65,9 @@ pub fn launch_conv_transpose3d<R: Runtime>(
     problem: &ConvTranspose3dProblem,
     algorithm: Option<Algorithm>,
 ) -> Result<()> {
-    let Placement { pitch, offset } = placement;
-    let co = problem.output_shape()[1];
-    if offset.checked_add(co).is_none_or(|end| end > pitch) {
-        let found = format!("{co} from {offset} on");
-        return Err(Error::argument("conv_transpose3d: channels", format!("at most the buffer's {pitch}"), found));
-    }
-    let [n, _, od, oh, ow] = problem.output_shape();
-    let elements = [n, od, oh, ow, pitch].iter().try_fold(1usize, |all, &d| all.checked_mul(d));
-    if elements.is_none_or(|elements| elements >= u32::MAX as usize) {
-        let expected = format!("fewer than {} elements in the buffer", u32::MAX);
-        let found = format!("{n} x {od} x {oh} x {ow} voxels of {pitch} channels");
-        return Err(Error::argument("conv_transpose3d", expected, found));
-    }
     let facts = facts_of(client, dtype, problem);
     let plan = algorithm::plan(problem, &facts, algorithm)?;
-    launch_planned(client, dtype, buffers, placement, problem, &plan);
-    Ok(())
+    launch_planned(client, dtype, buffers, placement, problem, &plan)
 }
 
 /// What the choice of a kernel needs to know.
@@ -79,7 +75,10 @@ pub(super) fn facts_of<R: Runtime>(client: &ComputeClient<R>, dtype: DType, prob
     facts(client, dtype, problem.weight_shape()[0] / problem.groups(), false)
 }
 
-/// [`launch_conv_transpose3d`] by a plan made for this problem and device, whose channels fit into the pitch.
+/// [`launch_conv_transpose3d`] by a plan made for this problem and device.
+///
+/// # Errors
+/// As [`launch_conv_transpose3d`].
 pub(super) fn launch_planned<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -87,12 +86,26 @@ pub(super) fn launch_planned<R: Runtime>(
     placement: Placement,
     problem: &ConvTranspose3dProblem,
     plan: &Plan,
-) {
+) -> Result<()> {
+    let Placement { pitch, offset } = placement;
+    let co = problem.output_shape()[1];
+    if offset.checked_add(co).is_none_or(|end| end > pitch) {
+        let found = format!("{co} from {offset} on");
+        return Err(Error::argument("conv_transpose3d: channels", format!("at most the buffer's {pitch}"), found));
+    }
+    let [n, _, od, oh, ow] = problem.output_shape();
+    let [x, w] = [problem.input_shape(), problem.weight_shape()].map(|s| elements(&s));
+    let (y, size) = (elements(&[n, od, oh, ow, pitch]), dtype.size());
+    let read = [("x", buffers.x, x, size), ("weight", buffers.w, w, size), ("y", buffers.y, y, size)];
+    fits("conv_transpose3d", &read)?;
+    if let Some(b) = buffers.b {
+        fits("conv_transpose3d", &[("bias", b, co, WORD)])?;
+    }
     let launch = Launch { client, dtype, buffers, placement, problem };
     match plan {
         Plan::Direct => launch.direct(),
         Plan::Gemm(tiling) => {
-            launch.gemm(tiling, vector_width(client, dtype, problem.weight_shape()[0] / problem.groups()));
+            launch.gemm(tiling, vector_width(client, dtype, problem.weight_shape()[0] / problem.groups()))
         }
     }
 }
@@ -123,12 +136,12 @@ impl<R: Runtime> Launch<'_, R> {
         GeometryLaunch::new(z, y, x, weight[0] / groups, weight[1], groups)
     }
 
-    fn direct(&self) {
+    fn direct(&self) -> Result<()> {
         let ConvTranspose3dHandles { x, w, b, y } = self.buffers;
         let [x_len, w_len, b_len, y_len] = self.lengths();
         let channels = channels_a_unit(self.problem.weight_shape()[1]);
         let outputs: usize = self.problem.output_shape().iter().product();
-        let (count, dim) = grid(outputs / channels);
+        let (count, dim) = grid(outputs / channels)?;
         let bias = bias_or_nothing(self.client, b);
         // SAFETY: a unit writes `channels` of the outputs, whose channels fit into the pitch (checked); the loops are cut to
         // taps whose input voxel exists, and the problem's shapes agree with the buffers.
@@ -148,9 +161,10 @@ impl<R: Runtime> Launch<'_, R> {
                 channels,
             )
         });
+        Ok(())
     }
 
-    fn gemm(&self, tiling: &Tiling, width: usize) {
+    fn gemm(&self, tiling: &Tiling, width: usize) -> Result<()> {
         let ConvTranspose3dHandles { x, w, b, y } = self.buffers;
         let [x_len, w_len, b_len, y_len] = self.lengths();
         let ([m, n, _], t) = (algorithm::product(self.problem), tiling.tiles);
@@ -165,7 +179,7 @@ impl<R: Runtime> Launch<'_, R> {
         with_float!(self.dtype, F => unsafe {
             gemm::conv_transpose3d_gemm::launch_unchecked::<F, R>(
                 self.client,
-                cube_grid(m.div_ceil(t.m) * n.div_ceil(t.n)),
+                cube_grid(m.div_ceil(t.m) * n.div_ceil(t.n))?,
                 CubeDim::new_1d(t.units as u32),
                 width,
                 algorithm::pair(self.problem),
@@ -183,6 +197,7 @@ impl<R: Runtime> Launch<'_, R> {
                 tiling.step,
             )
         });
+        Ok(())
     }
 }
 

@@ -1,21 +1,11 @@
 //! Writing into a wider buffer: what is written is what a buffer of its own gets, and what is between stays as it was.
 
 use super::*;
-use crate::device::gpu::{Gpu, with_client};
-use crate::device::{Device, DeviceSpec};
+use crate::device::test_gpus::{all_gpus, compiles_only};
+use crate::device::{Device, Gpu};
 use crate::ops::ConvTranspose3dParams;
 use crate::ops::conv_transpose3d::reference;
 use crate::tensor::{Shape, Tensor};
-
-/// Every GPU backend at hand.
-fn gpus() -> Vec<Gpu> {
-    crate::device::test_gpus::gpus(&[
-        DeviceSpec::Vulkan(None),
-        DeviceSpec::Cuda(None),
-        #[cfg(feature = "cuda-compile")]
-        DeviceSpec::CudaCompile,
-    ])
-}
 
 /// Small whole numbers, different for each `salt`.
 fn whole(len: usize, salt: usize) -> Vec<f32> {
@@ -36,7 +26,7 @@ fn channels_between_others_are_written_and_no_others() {
         ([1, 7, 3, 5, 7], [7, 5, 3, 1, 2], Placement { pitch: 11, offset: 3 }),
         ([1, 33, 5, 5, 7], [33, 34, 2, 2, 2], Placement { pitch: 36, offset: 1 }),
     ];
-    for gpu in gpus() {
+    for gpu in all_gpus() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             if !Device::Gpu(gpu.clone()).supports(dtype) {
                 continue;
@@ -51,7 +41,7 @@ fn channels_between_others_are_written_and_no_others() {
                 let want = reference::conv_transpose3d(&floats(xs, 1), xs, &floats(ws, 2), ws, None, &params);
                 for algorithm in Algorithm::ALL {
                     let wide = written(&gpu, [&x, &w], placement, &problem, algorithm);
-                    if gpu.compiles_only() {
+                    if compiles_only(&gpu) {
                         continue;
                     }
                     let [n, co, d, h, width] = want.shape;
@@ -74,6 +64,19 @@ fn channels_between_others_are_written_and_no_others() {
     }
 }
 
+/// [`launch_conv_transpose3d`] on a device of any runtime.
+fn launch(
+    gpu: &Gpu,
+    dtype: DType,
+    buffers: ConvTranspose3dHandles<'_>,
+    placement: Placement,
+    problem: &ConvTranspose3dProblem,
+    algorithm: Option<Algorithm>,
+) -> Result<()> {
+    let plan = algorithm::plan(problem, &gpu.launches().conv_transpose3d_facts(dtype, problem), algorithm)?;
+    gpu.run(|client| client.conv_transpose3d_planned(dtype, buffers, placement, problem, &plan))
+}
+
 /// In the channels of others.
 const GUARD: f32 = 77.0;
 
@@ -92,23 +95,20 @@ fn written(
     let handles = [x, w, &y].map(|t| t.gpu_handle(gpu).expect("a handle"));
     let [x_buffer, w_buffer, y_buffer] = &handles;
     let buffers = ConvTranspose3dHandles { x: x_buffer, w: w_buffer, b: None, y: y_buffer };
-    with_client!(gpu, client =>
-        launch_conv_transpose3d(client, x.dtype(), buffers, placement, problem, Some(algorithm)))
-    .expect("a launch");
+    let launched = launch(gpu, x.dtype(), buffers, placement, problem, Some(algorithm));
+    launched.expect("a launch");
     y.to_ndhwc().unwrap_or_else(|e| panic!("{algorithm} {placement:?}: {e}"))
 }
 
 #[test]
 fn channels_past_the_pitch_are_refused() {
     let problem = ConvTranspose3dProblem::new([1, 2, 1, 1, 1], [2, 5, 1, 1, 1], Default::default()).expect("it fits");
-    for gpu in gpus() {
+    for gpu in all_gpus() {
         let buffer = gpu.alloc(256).expect("a buffer");
         let buffers = ConvTranspose3dHandles { x: &buffer, w: &buffer, b: None, y: &buffer };
         let refused = |placement| {
-            with_client!(&gpu, client =>
-                launch_conv_transpose3d(client, DType::F32, buffers, placement, &problem, None))
-            .expect_err("must be refused")
-            .to_string()
+            let launched = launch(&gpu, DType::F32, buffers, placement, &problem, None);
+            launched.expect_err("must be refused").to_string()
         };
         let message = refused(Placement { pitch: 7, offset: 3 });
         assert!(message.contains("at most the buffer's 7") && message.contains("5 from 3 on"), "{message}");

@@ -13,13 +13,11 @@ pub use algorithm::Algorithm;
 pub use problem::{ConvTranspose3dParams, ConvTranspose3dProblem};
 
 use super::conv3d::expect_operands;
-#[cfg(feature = "gpu")]
-use super::conv3d::problem::expect_indexable;
 use super::expect_vector;
 use super::span::op_span;
 use crate::device::Device;
 #[cfg(feature = "gpu")]
-use crate::device::gpu::{Gpu, with_client};
+use crate::device::gpu::Gpu;
 #[cfg(feature = "gpu")]
 use crate::error::Error;
 use crate::error::Result;
@@ -100,18 +98,18 @@ fn on_gpu(
     b: Option<&Tensor>,
     algorithm: Option<Algorithm>,
 ) -> Result<Tensor> {
-    expect_indexable("conv_transpose3d", &[x.shape(), w.shape(), problem.output_shape()])?;
+    super::launch::ensure_addressable("conv_transpose3d", &[x.shape(), w.shape(), problem.output_shape()])?;
     let y = Tensor::gpu_alloc(device, problem.output_shape(), x.dtype())?;
     let (input, weight, output) = (x.gpu_handle(device)?, w.gpu_handle(device)?, y.gpu_handle(device)?);
     let bias = b.map(|b| b.gpu_handle(device)).transpose()?;
     let buffers = gpu::ConvTranspose3dHandles { x: &input, w: &weight, b: bias.as_ref(), y: &output };
     let placement = gpu::Placement::alone(problem);
     let dtype = x.dtype();
-    let facts = with_client!(device, client => gpu::facts_of(client, dtype, problem));
+    let facts = device.launches().conv_transpose3d_facts(dtype, problem);
     let plan = match algorithm {
         None => algorithm::choose(problem, &facts, device.options().conv_transpose3d, device.choices())?,
         chosen => algorithm::plan(problem, &facts, chosen)?,
     };
-    with_client!(device, client => gpu::launch_planned(client, dtype, buffers, placement, problem, &plan));
+    device.run(|client| client.conv_transpose3d_planned(dtype, buffers, placement, problem, &plan))?;
     Ok(y)
 }

@@ -7,9 +7,8 @@ use nephron_kernels::dice as kernels;
 
 use super::{DiceProblem, Entropy, Sums};
 use crate::device::Gpu;
-use crate::device::gpu::with_client;
 use crate::error::Result;
-use crate::ops::launch::{array, cube_grid, grid, with_float};
+use crate::ops::launch::{WORD, array, cube_grid, elements, fits, grid, launches, with_float};
 use crate::tensor::{DType, Tensor};
 
 /// Channels whose sums a unit keeps in registers.
@@ -18,6 +17,24 @@ const MAX_TILE: usize = 8;
 const CHAIN: usize = 32;
 /// Blocks a sample is cut into at most: enough for any device, few enough for the host to add up.
 const MAX_BLOCKS: usize = 1024;
+
+launches! {
+    pub(crate) trait DiceLaunches {
+        fn dice_sums = launch_dice_sums(
+            dtype: DType, p: &Handle, g: &Handle, partials: &Handle, problem: &DiceProblem,
+        ) -> Result<()>;
+        fn dice_gradient = launch_dice_gradient(
+            dtype: DType, g: &Handle, coefficients: &Handle, dp: &Handle, problem: &DiceProblem,
+        ) -> Result<()>;
+        fn dice_ce_sums = launch_dice_ce_sums(
+            dtype: DType, logits: &Handle, labels: &Handle, partials: &Handle, problem: &DiceProblem,
+        ) -> Result<()>;
+        fn dice_ce_gradient = launch_dice_ce_gradient(
+            dtype: DType, logits: &Handle, labels: &Handle, coefficients: &Handle, dlogits: &Handle,
+            problem: &DiceProblem, ce_scale: f32,
+        ) -> Result<()>;
+    }
+}
 
 /// How the sums are cut into cubes.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +78,9 @@ impl Cut {
 }
 
 /// Sums of p g, p and g, `Cut::dice_len` values in `partials`.
+///
+/// # Errors
+/// A dtype that is not a float type; a buffer that is too short.
 pub fn launch_dice_sums<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -68,10 +88,11 @@ pub fn launch_dice_sums<R: Runtime>(
     g: &Handle,
     partials: &Handle,
     problem: &DiceProblem,
-) {
+) -> Result<()> {
     let cut = Cut::of(problem);
-    let len = problem.samples * problem.voxels * problem.channels;
-    let (count, dim) = (cube_grid(cut.cubes()), CubeDim::new_1d(UNITS));
+    let (len, size) = (elements(&problem.shape()), dtype.size());
+    fits("dice", &[("p", p, len, size), ("g", g, len, size), ("partials", partials, cut.dice_len(), WORD)])?;
+    let (count, dim) = (cube_grid(cut.cubes())?, CubeDim::new_1d(UNITS));
     // SAFETY: units read voxels below `voxels` and channels below `channels` of their own sample, so below `len`; each
     // cube below the number of records writes its own.
     with_float!(dtype, F => unsafe {
@@ -80,9 +101,13 @@ pub fn launch_dice_sums<R: Runtime>(
             cut.samples, problem.voxels, problem.channels, cut.blocks, cut.tile,
         )
     });
+    Ok(())
 }
 
 /// dp = a g + b, (a, b) a (sample, channel) in `coefficients`.
+///
+/// # Errors
+/// As [`launch_dice_sums`].
 pub fn launch_dice_gradient<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -90,10 +115,11 @@ pub fn launch_dice_gradient<R: Runtime>(
     coefficients: &Handle,
     dp: &Handle,
     problem: &DiceProblem,
-) {
+) -> Result<()> {
     let rows = problem.samples * problem.channels;
-    let len = rows * problem.voxels;
-    let (count, dim) = grid(len);
+    let (len, size) = (elements(&problem.shape()), dtype.size());
+    fits("dice", &[("g", g, len, size), ("coefficients", coefficients, 2 * rows, WORD), ("dp", dp, len, size)])?;
+    let (count, dim) = grid(len)?;
     // SAFETY: each unit touches the element of its own position below `len`, whose row is below `rows`.
     with_float!(dtype, F => unsafe {
         kernels::dice_gradient::launch_unchecked::<F, R>(
@@ -101,9 +127,13 @@ pub fn launch_dice_gradient<R: Runtime>(
             problem.voxels, problem.channels,
         )
     });
+    Ok(())
 }
 
 /// Sums of the softmax against labels (bytes of 32-bit words), `Cut::dice_ce_len` values in `partials`.
+///
+/// # Errors
+/// As [`launch_dice_sums`].
 pub fn launch_dice_ce_sums<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -111,11 +141,13 @@ pub fn launch_dice_ce_sums<R: Runtime>(
     labels: &Handle,
     partials: &Handle,
     problem: &DiceProblem,
-) {
+) -> Result<()> {
     let cut = Cut::of(problem);
     let voxels = problem.samples * problem.voxels;
-    let len = voxels * problem.channels;
-    let (count, dim) = (cube_grid(cut.cubes()), CubeDim::new_1d(UNITS));
+    let len = elements(&problem.shape());
+    fits("dice_ce", &[("logits", logits, len, dtype.size()), ("labels", labels, voxels.div_ceil(4), WORD)])?;
+    fits("dice_ce", &[("partials", partials, cut.dice_ce_len(), WORD)])?;
+    let (count, dim) = (cube_grid(cut.cubes())?, CubeDim::new_1d(UNITS));
     // SAFETY: as for the sums of Dice; labels are read below `voxels`, logits at a label only where it is a channel.
     with_float!(dtype, F => unsafe {
         kernels::dice_ce_sums::launch_unchecked::<F, R>(
@@ -123,9 +155,13 @@ pub fn launch_dice_ce_sums<R: Runtime>(
             array(partials, cut.dice_ce_len()), cut.samples, problem.voxels, problem.channels, cut.blocks, cut.tile,
         )
     });
+    Ok(())
 }
 
 /// d loss / d logits; labels are all below the number of channels.
+///
+/// # Errors
+/// As [`launch_dice_sums`].
 pub fn launch_dice_ce_gradient<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -135,10 +171,13 @@ pub fn launch_dice_ce_gradient<R: Runtime>(
     dlogits: &Handle,
     problem: &DiceProblem,
     ce_scale: f32,
-) {
+) -> Result<()> {
     let voxels = problem.samples * problem.voxels;
-    let (len, rows) = (voxels * problem.channels, problem.samples * problem.channels);
-    let (count, dim) = grid(voxels);
+    let (len, rows) = (elements(&problem.shape()), problem.samples * problem.channels);
+    let (read, write) = (("logits", logits, len, dtype.size()), ("dlogits", dlogits, len, dtype.size()));
+    fits("dice_ce", &[read, ("coefficients", coefficients, 2 * rows, WORD), write])?;
+    fits("dice_ce", &[("labels", labels, voxels.div_ceil(4), WORD)])?;
+    let (count, dim) = grid(voxels)?;
     // SAFETY: each unit touches the channels of the voxel of its own position, below `voxels`; its row is below `rows`.
     with_float!(dtype, F => unsafe {
         kernels::dice_ce_gradient::launch_unchecked::<F, R>(
@@ -146,13 +185,14 @@ pub fn launch_dice_ce_gradient<R: Runtime>(
             array(dlogits, len), problem.voxels, problem.channels, ce_scale,
         )
     });
+    Ok(())
 }
 
 pub(super) fn sums(device: &Gpu, problem: &DiceProblem, p: &Tensor, g: &Tensor) -> Result<Vec<Sums>> {
     let cut = Cut::of(problem);
     let partials = scratch(device, cut.dice_len())?;
     let (hp, hg, out) = (p.gpu_handle(device)?, g.gpu_handle(device)?, partials.gpu_handle(device)?);
-    with_client!(device, client => launch_dice_sums(client, p.dtype(), &hp, &hg, &out, problem));
+    device.run(|client| client.dice_sums(p.dtype(), &hp, &hg, &out, problem))?;
     Ok(add_up(problem, &cut, 3 * cut.tile, &partials.to_ndhwc()?).0)
 }
 
@@ -160,7 +200,7 @@ pub(super) fn gradient(device: &Gpu, problem: &DiceProblem, g: &Tensor, coeffici
     let coefficients = upload(device, coefficients)?;
     let dp = Tensor::gpu_alloc(device, problem.shape(), g.dtype())?;
     let (hg, hc, out) = (g.gpu_handle(device)?, coefficients.gpu_handle(device)?, dp.gpu_handle(device)?);
-    with_client!(device, client => launch_dice_gradient(client, g.dtype(), &hg, &hc, &out, problem));
+    device.run(|client| client.dice_gradient(g.dtype(), &hg, &hc, &out, problem))?;
     Ok(dp)
 }
 
@@ -173,7 +213,7 @@ pub(super) fn cross_entropy_sums(
     let cut = Cut::of(problem);
     let partials = scratch(device, cut.dice_ce_len())?;
     let (z, l, out) = (logits.gpu_handle(device)?, labels.gpu_handle(device)?, partials.gpu_handle(device)?);
-    with_client!(device, client => launch_dice_ce_sums(client, logits.dtype(), &z, &l, &out, problem));
+    device.run(|client| client.dice_ce_sums(logits.dtype(), &z, &l, &out, problem))?;
     Ok(add_up(problem, &cut, 3 * cut.tile + 2, &partials.to_ndhwc()?))
 }
 
@@ -190,7 +230,7 @@ pub(super) fn cross_entropy_gradient(
     let (z, l) = (logits.gpu_handle(device)?, labels.gpu_handle(device)?);
     let (q, out) = (coefficients.gpu_handle(device)?, dlogits.gpu_handle(device)?);
     let scale = ce_scale as f32;
-    with_client!(device, client => launch_dice_ce_gradient(client, logits.dtype(), &z, &l, &q, &out, problem, scale));
+    device.run(|client| client.dice_ce_gradient(logits.dtype(), &z, &l, &q, &out, problem, scale))?;
     Ok(dlogits)
 }
 

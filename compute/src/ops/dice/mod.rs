@@ -9,7 +9,7 @@ use super::span::op_span;
 use super::{expect_float, expect_same_device};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor, checked_len};
 
 /// The loss and its gradient by the first argument.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub struct DiceCeOutput {
 /// `smooth_nr = smooth_dr`. Where P + G + s is 0 (both empty and s = 0) that Dice counts as 1 and its gradient as 0.
 ///
 /// # Errors
-/// Shapes, dtypes or devices that differ; an axis of size 0; 2^32 elements or more on a GPU; `smooth` negative or not
+/// Shapes, dtypes or devices that differ; an axis of size 0; more elements than kernels index on a GPU; `smooth` negative or not
 /// finite; a device that fails.
 pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
     let _span = op_span!("dice", &[p]);
@@ -48,7 +48,7 @@ pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
     if g.dtype() != p.dtype() {
         return Err(Error::argument("dice: g: dtype", p.dtype(), g.dtype()));
     }
-    let problem = DiceProblem::new("dice", p, smooth)?;
+    let problem = DiceProblem::of("dice", p, smooth)?;
     match p.device() {
         Device::Cpu => {
             let (p, g) = (p.host_floats()?, g.host_floats()?);
@@ -70,7 +70,7 @@ pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
 /// logits [n, c, d, h, w] of a float type, labels u8 [n, 1, d, h, w], each below c.
 ///
 /// # Errors
-/// Shapes or devices that do not fit; an axis of size 0; 2^32 elements or more on a GPU; a label that is no channel;
+/// Shapes or devices that do not fit; an axis of size 0; more elements than kernels index on a GPU; a label that is no channel;
 /// `smooth` negative or not finite; a device that fails.
 pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOutput> {
     let _span = op_span!("dice_ce", &[logits]);
@@ -83,7 +83,7 @@ pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOu
     if labels.dtype() != DType::U8 {
         return Err(Error::argument("dice_ce: labels: dtype", DType::U8, labels.dtype()));
     }
-    let problem = DiceProblem::new("dice_ce", logits, smooth)?;
+    let problem = DiceProblem::of("dice_ce", logits, smooth)?;
     let count = (n * problem.voxels) as f64;
     let (sums, entropy) = match logits.device() {
         Device::Cpu => cpu::cross_entropy_sums(&problem, logits.host_floats()?, labels.host_labels()?),
@@ -114,12 +114,12 @@ pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOu
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DiceProblem {
     /// n.
-    pub samples: usize,
+    samples: usize,
     /// c.
-    pub channels: usize,
+    channels: usize,
     /// d * h * w.
-    pub voxels: usize,
-    shape: [usize; 5],
+    voxels: usize,
+    shape: Shape,
     smooth: f64,
 }
 
@@ -139,22 +139,32 @@ struct Entropy {
 }
 
 impl DiceProblem {
-    fn new(what: &str, x: &Tensor, smooth: f32) -> Result<Self> {
-        let shape @ [n, c, d, h, w] = x.shape();
-        if x.is_empty() {
+    fn of(what: &str, x: &Tensor, smooth: f32) -> Result<Self> {
+        let problem = Self::new(what, x.shape(), smooth)?;
+        #[cfg(feature = "gpu")]
+        if x.device() != Device::Cpu {
+            super::launch::ensure_addressable(what, &[x.shape()])?;
+        }
+        Ok(problem)
+    }
+
+    /// A problem for operands of `shape` [n, c, d, h, w]; `what` names the op in errors.
+    ///
+    /// # Errors
+    /// An axis of size 0; `smooth` negative or not finite.
+    pub fn new(what: &str, shape: Shape, smooth: f32) -> Result<Self> {
+        let [n, c, d, h, w] = shape;
+        checked_len(what, shape)?;
+        if shape.contains(&0) {
             return Err(Error::shape(what, "no axis of size 0", format!("{shape:?}")));
         }
         if !(smooth.is_finite() && smooth >= 0.0) {
             return Err(Error::argument(format!("{what}: smooth"), "a finite number, 0 or more", smooth));
         }
-        // Kernels index with 32 bits, and a unit's last step goes up to a block past the end.
-        if x.device() != Device::Cpu && x.len() > (u32::MAX >> 1) as usize {
-            return Err(Error::shape(what, format!("{} elements at most", u32::MAX >> 1), x.len()));
-        }
         Ok(Self { samples: n, channels: c, voxels: d * h * w, shape, smooth: smooth.into() })
     }
 
-    fn shape(&self) -> [usize; 5] {
+    fn shape(&self) -> Shape {
         self.shape
     }
 

@@ -7,8 +7,9 @@ use nephron_kernels::common::interpolation::Mode;
 use nephron_kernels::grid_sample;
 
 use super::{GridSampleProblem, PaddingMode, SampleMode};
-use crate::ops::launch::{array, grid, with_float};
-use crate::ops::sampling::spatial;
+use crate::error::Result;
+use crate::ops::launch::{WORD, array, elements, fits, grid, launches, with_float};
+use crate::ops::sampling::{expect_sampleable, spatial};
 use crate::tensor::{DType, Shape};
 
 impl From<SampleMode> for Mode {
@@ -35,7 +36,21 @@ pub(in crate::ops) fn extent<R: Runtime>(size: [usize; 3]) -> ExtentLaunch<R> {
     ExtentLaunch::new(d, h, w)
 }
 
-/// Samples `x` [n, D, H, W, c] of `dtype` at `points` f32 [n, d, h, w, 3] into `y` [n, d, h, w, c].
+launches! {
+    pub(crate) trait GridSampleLaunches {
+        fn grid_sample = launch_grid_sample(
+            dtype: DType, x: &Handle, points: &Handle, y: &Handle, problem: &GridSampleProblem,
+        ) -> Result<()>;
+        fn affine_grid = launch_affine_grid(
+            theta: &Handle, points: &Handle, size: Shape, align_corners: bool,
+        ) -> Result<()>;
+    }
+}
+
+/// Samples `x` [n, D, H, W, c] of `dtype` (a float type) at `points` f32 [n, d, h, w, 3] into `y` [n, d, h, w, c].
+///
+/// # Errors
+/// A dtype that is not a float type; an image without voxels; an axis over 2^24 voxels; a buffer that is too short.
 pub fn launch_grid_sample<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -43,14 +58,18 @@ pub fn launch_grid_sample<R: Runtime>(
     points: &Handle,
     y: &Handle,
     problem: &GridSampleProblem,
-) {
+) -> Result<()> {
     let GridSampleProblem { input, size, mode, padding, align_corners } = *problem;
-    let out: usize = problem.output_shape().iter().product();
+    expect_sampleable("grid_sample3d", input, problem.output_shape())?;
+    let out = elements(&problem.output_shape());
     if out == 0 {
-        return;
+        return Ok(());
     }
     let (channels, voxels): (usize, usize) = (input[1], size.iter().product());
-    let (count, dim) = grid(out);
+    let (len, at) = (elements(&input), elements(&[3, input[0], voxels]));
+    let (source, target) = (("x", x, len, dtype.size()), ("y", y, out, dtype.size()));
+    fits("grid_sample3d", &[source, ("grid", points, at, WORD), target])?;
+    let (count, dim) = grid(out)?;
     // SAFETY: each unit writes the element of its own position, below the output's length; its three grid values exist
     // since the grid has a point for every `channels` elements; the kernel reads voxels inside the image alone.
     with_float!(dtype, F => unsafe {
@@ -58,8 +77,8 @@ pub fn launch_grid_sample<R: Runtime>(
             client,
             count,
             dim,
-            array(x, input.iter().product()),
-            array(points, 3 * input[0] * voxels),
+            array(x, len),
+            array(points, at),
             array(y, out),
             extent(spatial(input)),
             channels as u32,
@@ -69,21 +88,28 @@ pub fn launch_grid_sample<R: Runtime>(
             align_corners,
         )
     });
+    Ok(())
 }
 
 /// The grid f32 [n, d, h, w, 3] of `theta` f32 [n, 3, 4] for `size` [n, c, d, h, w].
+///
+/// # Errors
+/// An axis over 2^24 voxels; a buffer that is too short.
 pub fn launch_affine_grid<R: Runtime>(
     client: &ComputeClient<R>,
     theta: &Handle,
     points: &Handle,
     size: Shape,
     align_corners: bool,
-) {
-    let len = 3 * size[0] * spatial(size).iter().product::<usize>();
+) -> Result<()> {
+    let [n, _, d, h, w] = size;
+    expect_sampleable("affine_grid3d: size", [n, 3, 1, 1, 1], [n, 3, d, h, w])?;
+    let len = elements(&[n, 3, d, h, w]);
     if len == 0 {
-        return;
+        return Ok(());
     }
-    let (count, dim) = grid(len);
+    fits("affine_grid3d", &[("theta", theta, elements(&[12, n]), WORD), ("grid", points, len, WORD)])?;
+    let (count, dim) = grid(len)?;
     // SAFETY: each unit writes the element of its own position, below the grid's length, and reads the matrix of its
     // image, of which there are n.
     unsafe {
@@ -91,10 +117,11 @@ pub fn launch_affine_grid<R: Runtime>(
             client,
             count,
             dim,
-            array(theta, 12 * size[0]),
+            array(theta, 12 * n),
             array(points, len),
             extent(spatial(size)),
             align_corners,
         );
     }
+    Ok(())
 }

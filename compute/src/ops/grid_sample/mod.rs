@@ -9,8 +9,6 @@ use super::sampling::{expect_f32, expect_sampleable};
 use super::span::op_span;
 use super::{expect_float, expect_same_device};
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, checked_len};
 
@@ -94,12 +92,10 @@ pub fn grid_sample3d(
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::grid_sample(x.host_floats()?, grid.host_floats()?, &problem))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("grid_sample3d", &[x.shape(), grid.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, x.dtype())?;
-            super::sampling::expect_countable("grid_sample3d", &[x, grid, &y])?;
             let (input, points, output) = (x.gpu_handle(&device)?, grid.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => {
-                gpu::launch_grid_sample(client, x.dtype(), &input, &points, &output, &problem);
-            });
+            device.run(|client| client.grid_sample(x.dtype(), &input, &points, &output, &problem))?;
             Ok(y)
         }
     }
@@ -124,10 +120,10 @@ pub fn affine_grid3d(theta: &Tensor, size: Shape, align_corners: bool) -> Result
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::affine_grid(theta.host_floats()?, [d, h, w], align_corners))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("affine_grid3d", &[shape])?;
             let grid = Tensor::gpu_alloc(&device, shape, crate::tensor::DType::F32)?;
-            super::sampling::expect_countable("affine_grid3d", &[&grid])?;
             let (input, output) = (theta.gpu_handle(&device)?, grid.gpu_handle(&device)?);
-            with_client!(device, client => gpu::launch_affine_grid(client, &input, &output, size, align_corners));
+            device.run(|client| client.affine_grid(&input, &output, size, align_corners))?;
             Ok(grid)
         }
     }

@@ -6,33 +6,49 @@ use nephron_kernels::interpolate;
 
 use super::taps::Taps;
 use super::{Interpolate, Interpolate3dProblem};
+use crate::error::Result;
 use crate::ops::grid_sample::gpu::extent;
-use crate::ops::launch::{array, grid, with_float};
+use crate::ops::launch::{array, elements, fits, grid, launches, with_float};
 use crate::ops::sampling::spatial;
 use crate::tensor::{DType, Shape};
 
+launches! {
+    pub(crate) trait InterpolateLaunches {
+        fn interpolate = launch_interpolate(
+            dtype: DType, x: &Handle, y: &Handle, problem: &Interpolate3dProblem,
+        ) -> Result<()>;
+    }
+}
+
 /// Resizes `x` [n, D, H, W, c] of `dtype` (a float type) into `y` [n, size, c].
+///
+/// # Errors
+/// A dtype that is not a float type; a buffer that is too short.
 pub fn launch_interpolate<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
     x: &Handle,
     y: &Handle,
     problem: &Interpolate3dProblem,
-) {
+) -> Result<()> {
     let input = problem.input;
+    let (len, out, size) = (elements(&input), elements(&problem.output_shape()), dtype.size());
+    fits("interpolate3d", &[("x", x, len, size), ("y", y, out, size)])?;
     match problem.mode {
         Interpolate::Nearest => {
             let taps = problem.nearest();
-            with_float!(dtype, F => launch_separable::<F, F, R, 1>(client, x, y, input, &taps, None));
+            with_float!(dtype, F => launch_separable::<F, F, R, 1>(client, x, y, input, &taps, None)?);
         }
         Interpolate::Trilinear => {
             let taps = problem.linear();
-            with_float!(dtype, F => launch_separable::<F, F, R, 2>(client, x, y, input, &taps, None));
+            with_float!(dtype, F => launch_separable::<F, F, R, 2>(client, x, y, input, &taps, None)?);
         }
     }
+    Ok(())
 }
 
-/// `x` resized by the taps of (z, y, x), and clipped to `range` f32 [n, c, 2] if there is one.
+/// `x` resized by the taps of (z, y, x), and clipped to `range` f32 [n, c, 2] if there is one. The callers have checked
+/// `x` and `y`.
 pub(crate) fn launch_separable<I: Float, O: Float, R: Runtime, const COUNT: usize>(
     client: &ComputeClient<R>,
     x: &Handle,
@@ -40,12 +56,12 @@ pub(crate) fn launch_separable<I: Float, O: Float, R: Runtime, const COUNT: usiz
     input: Shape,
     taps: &[Taps<COUNT>; 3],
     range: Option<&Handle>,
-) {
+) -> Result<()> {
     let [n, c, ..] = input;
     let size: [usize; 3] = std::array::from_fn(|axis| taps[axis].len());
     let out = n * c * size.iter().product::<usize>();
     if out == 0 {
-        return;
+        return Ok(());
     }
     let first: Vec<u32> = taps.iter().flat_map(|t| t.first.iter().copied()).collect();
     let weights: Vec<f32> = taps.iter().flat_map(|t| t.weights.iter().flatten().copied()).collect();
@@ -53,7 +69,7 @@ pub(crate) fn launch_separable<I: Float, O: Float, R: Runtime, const COUNT: usiz
     let weighted = client.create_from_slice(bytemuck::cast_slice(&weights));
     // Without a range the kernel has no code that reads one; some buffer has to stand in.
     let (range, ranges) = range.map_or((&weighted, 1), |range| (range, 2 * n * c));
-    let (count, dim) = grid(out);
+    let (count, dim) = grid(out)?;
     // SAFETY: each unit writes the element of its own position, below the result's length, and reads the entries of its
     // three indices; their voxels are clamped into the image, which has some.
     unsafe {
@@ -73,4 +89,5 @@ pub(crate) fn launch_separable<I: Float, O: Float, R: Runtime, const COUNT: usiz
             ranges > 1,
         );
     }
+    Ok(())
 }

@@ -10,8 +10,6 @@ use super::expect_float;
 use super::sampling::{expect_sampleable, spatial};
 use super::span::op_span;
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::Result;
 use crate::tensor::{Shape, Tensor};
 
@@ -84,10 +82,10 @@ pub fn interpolate3d(x: &Tensor, size: [usize; 3], mode: Interpolate, align_corn
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("interpolate3d", &[x.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, x.dtype())?;
-            super::sampling::expect_countable("interpolate3d", &[x, &y])?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => gpu::launch_interpolate(client, x.dtype(), &input, &output, &problem));
+            device.run(|client| client.interpolate(x.dtype(), &input, &output, &problem))?;
             Ok(y)
         }
     }

@@ -8,8 +8,6 @@ pub mod reference;
 use super::span::op_span;
 use super::{expect_float, expect_same_device, expect_same_dtype, expect_vector};
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, checked_len};
 
@@ -53,16 +51,14 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("linear", &[x.shape(), w.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, x.dtype())?;
-            super::expect_addressable("linear", &[x, w, &y])?;
             if y.is_empty() {
                 return Ok(y);
             }
             let (input, weight, output) = (x.gpu_handle(&device)?, w.gpu_handle(&device)?, y.gpu_handle(&device)?);
             let bias = bias.map(|b| b.gpu_handle(&device)).transpose()?;
-            with_client!(device, client => {
-                gpu::launch_linear(client, x.dtype(), &input, &weight, bias.as_ref(), &output, problem);
-            });
+            device.run(|client| client.linear(x.dtype(), &input, &weight, bias.as_ref(), &output, problem))?;
             Ok(y)
         }
     }

@@ -12,8 +12,6 @@ pub mod reference;
 use super::span::op_span;
 use super::{expect_float, expect_vector};
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -95,16 +93,16 @@ pub fn batch_norm(
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            super::expect_addressable("batch_norm", &[x])?;
+            super::launch::ensure_addressable("batch_norm", &[x.shape()])?;
             let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
             let inverse_sd = device.alloc(channels * size_of::<f32>())?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
             let (mean, var) = (mean.gpu_handle(&device)?, var.gpu_handle(&device)?);
             let affine = gpu::Affine { weight: on_gpu(weight, &device)?, bias: on_gpu(bias, &device)? };
-            with_client!(device, client => {
-                gpu::launch_inverse_sd(client, &var, &inverse_sd, channels, eps);
-                gpu::launch_apply(client, x.dtype(), &input, &mean, &inverse_sd, &affine, &output, problem);
-            });
+            device.run(|client| {
+                client.inverse_sd(&var, &inverse_sd, channels, eps)?;
+                client.norm_apply(x.dtype(), &input, &mean, &inverse_sd, &affine, &output, problem)
+            })?;
             Ok(y)
         }
     }
@@ -157,7 +155,7 @@ fn normalise(
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            super::expect_addressable("norm", &[x])?;
+            super::launch::ensure_addressable("norm", &[x.shape()])?;
             let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
             let mean = Tensor::gpu_alloc(&device, vector, DType::F32)?;
             let var = Tensor::gpu_alloc(&device, vector, DType::F32)?;
@@ -168,11 +166,11 @@ fn normalise(
             };
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
             let affine = gpu::Affine { weight: on_gpu(weight, &device)?, bias: on_gpu(bias, &device)? };
-            with_client!(device, client => {
-                gpu::launch_statistics(client, x.dtype(), &input, &statistics, problem, eps);
+            device.run(|client| {
+                client.norm_statistics(x.dtype(), &input, &statistics, problem, eps)?;
                 let gpu::Statistics { mean, inverse_sd, .. } = &statistics;
-                gpu::launch_apply(client, x.dtype(), &input, mean, inverse_sd, &affine, &output, problem);
-            });
+                client.norm_apply(x.dtype(), &input, mean, inverse_sd, &affine, &output, problem)
+            })?;
             Ok(BatchNormOutput { y, mean, var })
         }
     }

@@ -8,8 +8,6 @@ pub mod reference;
 use super::expect_float;
 use super::span::op_span;
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, checked_len};
 
@@ -122,13 +120,13 @@ fn pool(what: &str, pooling: Pooling, x: &Tensor, params: &Pool3dParams) -> Resu
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable(what, &[x.shape(), problem.output])?;
             let y = Tensor::gpu_alloc(&device, problem.output, x.dtype())?;
-            super::expect_addressable(what, &[x, &y])?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => match pooling {
-                Pooling::Max => gpu::launch_max_pool(client, x.dtype(), &input, &output, &problem),
-                Pooling::Average => gpu::launch_avg_pool(client, x.dtype(), &input, &output, &problem),
-            });
+            device.run(|client| match pooling {
+                Pooling::Max => client.max_pool(x.dtype(), &input, &output, &problem),
+                Pooling::Average => client.avg_pool(x.dtype(), &input, &output, &problem),
+            })?;
             Ok(y)
         }
     }

@@ -6,10 +6,17 @@ use nephron_kernels::common::interpolation::{Elements, Floats, PackedI16, Packed
 use nephron_kernels::resample::{self as kernels, ScaleLaunch};
 
 use super::{Interpolation, Outside, ResampleProblem};
+use crate::error::Result;
 use crate::ops::bspline::gpu::launch_coefficients;
 use crate::ops::grid_sample::gpu::extent;
-use crate::ops::launch::{array, grid};
+use crate::ops::launch::{WORD, array, elements, fits, grid, launches};
 use crate::tensor::DType;
+
+launches! {
+    pub(crate) trait ResampleLaunches {
+        fn resample = launch_resample(x: &Handle, scratch: &Handle, y: &Handle, problem: &ResampleProblem) -> Result<()>;
+    }
+}
 
 /// Bytes of scratch that [`launch_resample`] needs: the coefficients of a cubic B-spline.
 pub fn scratch_bytes(problem: &ResampleProblem) -> usize {
@@ -20,32 +27,42 @@ pub fn scratch_bytes(problem: &ResampleProblem) -> usize {
 }
 
 /// Resamples `x` [1, d, h, w, 1] of the problem's dtype into `y` of its output shape and dtype.
+///
+/// # Errors
+/// A buffer that is too short.
 pub fn launch_resample<R: Runtime>(
     client: &ComputeClient<R>,
     x: &Handle,
     scratch: &Handle,
     y: &Handle,
     problem: &ResampleProblem,
-) {
+) -> Result<()> {
     if problem.output_shape().contains(&0) {
-        return;
+        return Ok(());
     }
-    let len: usize = problem.input.iter().product();
+    let (len, out) = (elements(&problem.input), elements(&problem.output_shape()));
+    let (stored, made) = (problem.dtype.size(), problem.output_dtype().size());
+    fits("resample", &[("x", x, len, stored), ("y", y, out, made)])?;
+    // Elements of less than a word are read, and written, in whole words.
+    let words = [(len * stored).div_ceil(WORD), (out * made).div_ceil(WORD)];
+    fits("resample", &[("x", x, words[0], WORD), ("y", y, words[1], WORD)])?;
+    fits("resample", &[("scratch", scratch, scratch_bytes(problem) / WORD, WORD)])?;
     let table = client.create_from_slice(bytemuck::cast_slice(problem.table.values()));
     let [d, h, w] = problem.input;
     let clip = problem.params.intensity.map(|intensity| intensity.clip);
     match (problem.params.interpolation, problem.dtype) {
         (Interpolation::Cubic, dtype) => {
-            launch_coefficients(client, dtype, x, scratch, [1, 1, d, h, w], clip);
-            cubic(client, scratch, &table, y, problem);
+            launch_coefficients(client, dtype, x, scratch, [1, 1, d, h, w], clip)?;
+            cubic(client, scratch, &table, y, problem)?;
         }
         (Interpolation::Nearest, DType::U8) if problem.output_dtype() == DType::U8 => {
-            labels(client, x, &table, y, problem);
+            labels(client, x, &table, y, problem)?;
         }
-        (_, DType::U8) => floats::<PackedU8, R>(client, x, len.div_ceil(4), &table, y, problem),
-        (_, DType::I16) => floats::<PackedI16, R>(client, x, len.div_ceil(2), &table, y, problem),
-        _ => floats::<Floats<f32>, R>(client, x, len, &table, y, problem),
+        (_, DType::U8) => floats::<PackedU8, R>(client, x, len.div_ceil(4), &table, y, problem)?,
+        (_, DType::I16) => floats::<PackedI16, R>(client, x, len.div_ceil(2), &table, y, problem)?,
+        _ => floats::<Floats<f32>, R>(client, x, len, &table, y, problem)?,
     }
+    Ok(())
 }
 
 /// The intensity as a kernel argument, and whether there is one.
@@ -71,9 +88,9 @@ fn floats<S: Elements, R: Runtime>(
     table: &Handle,
     y: &Handle,
     problem: &ResampleProblem,
-) {
+) -> Result<()> {
     let out: usize = problem.params.size.iter().product();
-    let (count, dim) = grid(out);
+    let (count, dim) = grid(out)?;
     let (scale, scaled) = scale(problem);
     let interpolation = match problem.params.interpolation {
         Interpolation::Nearest => kernels::Interpolation::Nearest,
@@ -98,11 +115,18 @@ fn floats<S: Elements, R: Runtime>(
             scaled,
         );
     }
+    Ok(())
 }
 
-fn labels<R: Runtime>(client: &ComputeClient<R>, x: &Handle, table: &Handle, y: &Handle, problem: &ResampleProblem) {
+fn labels<R: Runtime>(
+    client: &ComputeClient<R>,
+    x: &Handle,
+    table: &Handle,
+    y: &Handle,
+    problem: &ResampleProblem,
+) -> Result<()> {
     let (len, out): (usize, usize) = (problem.input.iter().product(), problem.params.size.iter().product());
-    let (count, dim) = grid(out.div_ceil(4));
+    let (count, dim) = grid(out.div_ceil(4))?;
     // SAFETY: as above, with a word of four labels for an element.
     unsafe {
         kernels::resample_labels::launch_unchecked::<R>(
@@ -119,6 +143,7 @@ fn labels<R: Runtime>(client: &ComputeClient<R>, x: &Handle, table: &Handle, y: 
             outside(problem),
         );
     }
+    Ok(())
 }
 
 fn cubic<R: Runtime>(
@@ -127,9 +152,9 @@ fn cubic<R: Runtime>(
     table: &Handle,
     y: &Handle,
     problem: &ResampleProblem,
-) {
+) -> Result<()> {
     let (len, out): (usize, usize) = (problem.input.iter().product(), problem.params.size.iter().product());
-    let (count, dim) = grid(out);
+    let (count, dim) = grid(out)?;
     let (scale, scaled) = scale(problem);
     // SAFETY: as above; the coefficients are one for each voxel.
     unsafe {
@@ -148,4 +173,5 @@ fn cubic<R: Runtime>(
             scaled,
         );
     }
+    Ok(())
 }

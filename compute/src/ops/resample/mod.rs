@@ -11,8 +11,6 @@ pub use table::PlaceTable;
 use super::sampling::{expect_sampleable, spatial};
 use super::span::op_span;
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -158,11 +156,11 @@ pub fn resample(x: &Tensor, params: &ResampleParams) -> Result<Tensor> {
         Device::Cpu => Ok(cpu::resample(x.host()?, &problem)),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("resample", &[x.shape(), problem.output_shape()])?;
             let y = Tensor::gpu_alloc(&device, problem.output_shape(), problem.output_dtype())?;
-            super::sampling::expect_countable("resample", &[x, &y])?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
             let scratch = device.alloc(gpu::scratch_bytes(&problem))?;
-            with_client!(device, client => gpu::launch_resample(client, &input, &scratch, &output, &problem));
+            device.run(|client| client.resample(&input, &scratch, &output, &problem))?;
             Ok(y)
         }
     }

@@ -36,12 +36,3 @@ pub(crate) fn expect_f32(what: &str, x: &Tensor) -> Result<()> {
     }
     Err(Error::argument(format!("{what}: dtype"), DType::F32, x.dtype()))
 }
-
-/// Kernels count elements in 32 bits.
-#[cfg(feature = "gpu")]
-pub(crate) fn expect_countable(what: &str, tensors: &[&Tensor]) -> Result<()> {
-    match tensors.iter().map(|x| x.len()).find(|&len| len > u32::MAX as usize) {
-        Some(len) => Err(Error::shape(what, format!("at most {} elements a tensor", u32::MAX), len)),
-        None => Ok(()),
-    }
-}

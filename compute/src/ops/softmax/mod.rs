@@ -8,8 +8,6 @@ pub mod reference;
 use super::expect_float;
 use super::span::op_span;
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -29,13 +27,11 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
         Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::softmax(x.host_floats()?, channels))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            super::expect_addressable("softmax", &[x])?;
+            super::launch::ensure_addressable("softmax", &[x.shape()])?;
             let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
             let voxels = x.len() / channels;
-            with_client!(device, client => {
-                gpu::launch_softmax(client, x.dtype(), &input, &output, voxels, channels);
-            });
+            device.run(|client| client.softmax(x.dtype(), &input, &output, voxels, channels))?;
             Ok(y)
         }
     }
@@ -58,12 +54,10 @@ pub fn argmax(x: &Tensor) -> Result<Tensor> {
         Device::Cpu => Ok(Tensor::host_u8(shape, cpu::argmax(x.host_floats()?, channels))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            super::expect_addressable("argmax", &[x])?;
+            super::launch::ensure_addressable("argmax", &[x.shape()])?;
             let y = Tensor::gpu_alloc(&device, shape, crate::tensor::DType::U8)?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => {
-                gpu::launch_argmax(client, x.dtype(), &input, &output, y.len(), channels);
-            });
+            device.run(|client| client.argmax(x.dtype(), &input, &output, y.len(), channels))?;
             Ok(y)
         }
     }

@@ -1,14 +1,10 @@
 //! The running weighted mean of overlapping tiles, over a window of slices that moves along z.
 
+#[cfg(feature = "gpu")]
+use super::crop;
 use super::{Placement, TileProblem, cpu, expect_f32, expect_no_empty_axis, list};
-#[cfg(feature = "gpu")]
-use super::{crop, gpu};
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
-#[cfg(feature = "gpu")]
-use crate::ops::expect_addressable;
 use crate::ops::{expect_float, expect_same_device};
 #[cfg(feature = "gpu")]
 use crate::tensor::DType;
@@ -53,7 +49,7 @@ impl Accumulator {
             Device::Gpu(gpu) => {
                 let sum = Tensor::zeros(device, shape, DType::F32)?;
                 let total = Tensor::zeros(device, [1, 1, d, h, w], DType::F32)?;
-                expect_addressable("accumulator", &[&sum])?;
+                crate::ops::launch::ensure_addressable("accumulator", &[sum.shape()])?;
                 Storage::Gpu { gpu: gpu.clone(), sum, total }
             }
         };
@@ -92,12 +88,10 @@ impl Accumulator {
             }
             #[cfg(feature = "gpu")]
             Storage::Gpu { gpu, sum, total } => {
-                expect_addressable("accumulator: tile", &[tile])?;
+                crate::ops::launch::ensure_addressable("accumulator: tile", &[tile.shape()])?;
                 let (tile_data, weight) = (tile.gpu_handle(gpu)?, weight.gpu_handle(gpu)?);
                 let (sum, total) = (sum.gpu_handle(gpu)?, total.gpu_handle(gpu)?);
-                with_client!(gpu, client => {
-                    gpu::launch_accumulate(client, tile.dtype(), &tile_data, &weight, &sum, &total, &problem)
-                });
+                gpu.run(|client| client.accumulate(tile.dtype(), &tile_data, &weight, &sum, &total, &problem))?;
             }
         }
         Ok(())
@@ -122,9 +116,7 @@ impl Accumulator {
             Storage::Gpu { gpu, sum, total } => {
                 let y = Tensor::gpu_alloc(gpu, shape, DType::F32)?;
                 let (sum, total, output) = (sum.gpu_handle(gpu)?, total.gpu_handle(gpu)?, y.gpu_handle(gpu)?);
-                with_client!(gpu, client => {
-                    gpu::launch_mean(client, &sum, &total, &output, slices * h * w, channels)
-                });
+                gpu.run(|client| client.mean(&sum, &total, &output, slices * h * w, channels))?;
                 Ok(y)
             }
         }

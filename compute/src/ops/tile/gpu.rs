@@ -1,14 +1,39 @@
-//! Launching the tile kernels on raw handles. Counts and sizes fit u32 (validated by the ops).
+//! Launching the tile kernels on raw handles.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use nephron_kernels::tile;
 
-use super::{ResampleLogitsProblem, TileProblem};
-use crate::ops::launch::{array, grid, with_float};
+use super::{AxisTaps, ResampleLogitsProblem, TileProblem};
+use crate::error::{Error, Result};
+use crate::ops::launch::{WORD, array, elements, fits, grid, launches, with_float};
 use crate::tensor::DType;
 
+launches! {
+    pub(crate) trait TileLaunches {
+        fn crop = launch_crop(dtype: DType, x: &Handle, y: &Handle, n: usize, problem: &TileProblem) -> Result<()>;
+        fn select = launch_select(
+            x: &Handle, indices: &[u32], y: &Handle, from: usize, image: usize,
+        ) -> Result<()>;
+        fn accumulate = launch_accumulate(
+            dtype: DType, tile_data: &Handle, weight: &Handle, sum: &Handle, total: &Handle, problem: &TileProblem,
+        ) -> Result<()>;
+        fn mean = launch_mean(
+            sum: &Handle, total: &Handle, y: &Handle, voxels: usize, channels: usize,
+        ) -> Result<()>;
+        fn labels = launch_labels(
+            x: &Handle, axes: [&AxisTaps; 3], y: &Handle, problem: &ResampleLogitsProblem,
+        ) -> Result<()>;
+        fn probabilities = launch_probabilities(
+            x: &Handle, axes: [&AxisTaps; 3], y: &Handle, problem: &ResampleLogitsProblem,
+        ) -> Result<()>;
+    }
+}
+
 /// Cuts a tile out of `n` images: x f32 [n, image, c] to y [n, tile, c] of `dtype`; see [`super::crop`].
+///
+/// # Errors
+/// A dtype that is not a float type; a tile too far away; a buffer that is too short.
 pub fn launch_crop<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -16,49 +41,68 @@ pub fn launch_crop<R: Runtime>(
     y: &Handle,
     n: usize,
     problem: &TileProblem,
-) {
+) -> Result<()> {
     let TileProblem { image, tile, channels, placement } = *problem;
-    let len = |size: [usize; 3]| n * channels * size.iter().product::<usize>();
-    let (count, dim) = grid(len(tile));
+    placement.checked("crop")?;
+    let [source, target] = [image, tile].map(|[d, h, w]| elements(&[n, channels, d, h, w]));
+    fits("crop", &[("x", x, source, WORD), ("y", y, target, dtype.size())])?;
+    let (count, dim) = grid(target)?;
     let ([id, ih, iw], [d, h, w]) = (image.map(|s| s as u32), tile.map(|s| s as u32));
     let ([sd, sh, sw], [md, mh, mw]) = (placement.start.map(|s| s as i32), placement.mirrored.map(u32::from));
     // SAFETY: each unit writes the element of its own position below y's length, and reads x at a voxel it has compared
     // with the image's size on all three axes.
     with_float!(dtype, F => unsafe {
         tile::crop::launch_unchecked::<F, R>(
-            client, count, dim, array(x, len(image)), array(y, len(tile)),
+            client, count, dim, array(x, source), array(y, target),
             id, ih, iw, d, h, w, channels as u32, sd, sh, sw, md, mh, mw,
         )
     });
+    Ok(())
 }
 
-/// Picks images: x f32 [from, image], indices u32 [to] below `from`, y f32 [to, image]; see [`super::select`].
+/// Picks images: x f32 [from, image], y f32 [indices, image]; see [`super::select`].
+///
+/// # Errors
+/// An index that is not below `from`; a buffer that is too short.
 pub fn launch_select<R: Runtime>(
     client: &ComputeClient<R>,
     x: &Handle,
-    indices: &Handle,
+    indices: &[u32],
     y: &Handle,
-    [from, to]: [usize; 2],
+    from: usize,
     image: usize,
-) {
-    let (count, dim) = grid(to * image);
+) -> Result<()> {
+    if let Some(index) = indices.iter().find(|&&i| i as usize >= from) {
+        return Err(Error::argument("select: indices", format!("below {from}"), index));
+    }
+    let [source, target] = [from, indices.len()].map(|n| elements(&[n, image]));
+    fits("select", &[("x", x, source, WORD), ("y", y, target, WORD)])?;
+    if target == 0 {
+        return Ok(());
+    }
+    let chosen = client.create_from_slice(bytemuck::cast_slice(indices));
+    let (count, dim) = grid(target)?;
     // SAFETY: each unit writes the element of its own position below y's length and reads the image its index names,
-    // which the op has checked to be one of x.
+    // which was checked to be one of x.
     unsafe {
         tile::select_images::launch_unchecked::<R>(
             client,
             count,
             dim,
-            array(x, from * image),
-            array(indices, to),
-            array(y, to * image),
+            array(x, source),
+            array(&chosen, indices.len()),
+            array(y, target),
             image as u32,
         );
     }
+    Ok(())
 }
 
 /// Adds a tile to the sums in place: tile [tile, c] of `dtype`, weight f32 [tile], sum f32 [image, c], total f32 [image];
 /// see [`super::Accumulator::add`].
+///
+/// # Errors
+/// As [`launch_crop`].
 pub fn launch_accumulate<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -67,25 +111,33 @@ pub fn launch_accumulate<R: Runtime>(
     sum: &Handle,
     total: &Handle,
     problem: &TileProblem,
-) {
+) -> Result<()> {
     let TileProblem { image, tile, channels, placement } = *problem;
-    let voxels = |size: [usize; 3]| size.iter().product::<usize>();
-    let (inside, outside) = (voxels(tile), voxels(image));
-    let (count, dim) = grid(inside);
+    placement.checked("accumulator")?;
+    let [(inside, inputs), (outside, sums)] =
+        [tile, image].map(|[d, h, w]| (elements(&[d, h, w]), elements(&[d, h, w, channels])));
+    let read = [("tile", tile_data, inputs, dtype.size()), ("weight", weight, inside, WORD)];
+    fits("accumulator", &read)?;
+    fits("accumulator", &[("sum", sum, sums, WORD), ("total", total, outside, WORD)])?;
+    let (count, dim) = grid(inside)?;
     let ([id, ih, iw], [d, h, w]) = (image.map(|s| s as u32), tile.map(|s| s as u32));
     let ([sd, sh, sw], [md, mh, mw]) = (placement.start.map(|s| s as i32), placement.mirrored.map(u32::from));
     // SAFETY: each unit reads the tile's own voxels and writes one voxel of the sums, whose place it has compared with
     // their size on all three axes; two units never share a voxel, for all are moved by the same start.
     with_float!(dtype, F => unsafe {
         tile::accumulate::launch_unchecked::<F, R>(
-            client, count, dim, array(tile_data, inside * channels), array(weight, inside),
-            array(sum, outside * channels), array(total, outside),
+            client, count, dim, array(tile_data, inputs), array(weight, inside),
+            array(sum, sums), array(total, outside),
             id, ih, iw, d, h, w, channels as u32, sd, sh, sw, md, mh, mw,
         )
     });
+    Ok(())
 }
 
 /// y = sum / total over the first `voxels` voxels: sum and y f32 [voxels, c], total f32 [voxels].
+///
+/// # Errors
+/// A buffer that is too short.
 pub fn launch_mean<R: Runtime>(
     client: &ComputeClient<R>,
     sum: &Handle,
@@ -93,9 +145,10 @@ pub fn launch_mean<R: Runtime>(
     y: &Handle,
     voxels: usize,
     channels: usize,
-) {
-    let len = voxels * channels;
-    let (count, dim) = grid(len);
+) -> Result<()> {
+    let len = elements(&[voxels, channels]);
+    fits("accumulator", &[("sum", sum, len, WORD), ("total", total, voxels, WORD), ("mean", y, len, WORD)])?;
+    let (count, dim) = grid(len)?;
     // SAFETY: each unit touches the element of its own position below y's length, which the sums have at least.
     unsafe {
         tile::mean::launch_unchecked::<R>(
@@ -108,21 +161,26 @@ pub fn launch_mean<R: Runtime>(
             channels as u32,
         );
     }
+    Ok(())
 }
 
-/// Resampled logits to labels: x f32 [input, c], y u8 [output] in whole words. `taps` (u32) holds low and high indices
-/// of z, of y, of x; `fraction` (f32) those of z, y, x. See [`super::resample_labels`].
+/// Resampled logits to labels: x f32 [input, c], y u8 [output] in whole words. See [`super::resample_labels`].
+///
+/// # Errors
+/// Taps of another output, or outside the logits; no class or more than 255; a buffer that is too short.
 pub fn launch_labels<R: Runtime>(
     client: &ComputeClient<R>,
     x: &Handle,
-    taps: &Handle,
-    fraction: &Handle,
+    axes: [&AxisTaps; 3],
     y: &Handle,
     problem: &ResampleLogitsProblem,
-) {
-    let size = Sizes::of(problem);
+) -> Result<()> {
+    let size = Sizes::of("resample_labels", problem, axes)?;
     let words = size.voxels.div_ceil(4);
-    let (count, dim) = grid(words);
+    fits("resample_labels", &[("logits", x, size.logits, WORD), ("labels", y, size.voxels, 1)])?;
+    fits("resample_labels", &[("labels", y, words, WORD)])?;
+    let (taps, fraction) = upload_taps(client, axes);
+    let (count, dim) = grid(words)?;
     let [d, h, w] = problem.output.map(|s| s as u32);
     // SAFETY: each unit writes the word of its own position below y's length; positions are clamped to the last voxel,
     // and taps were checked to lie inside the logits.
@@ -132,8 +190,8 @@ pub fn launch_labels<R: Runtime>(
             count,
             dim,
             array(x, size.logits),
-            array(taps, 2 * size.taps),
-            array(fraction, size.taps),
+            array(&taps, 2 * size.taps),
+            array(&fraction, size.taps),
             array(y, words),
             size.voxels as u32,
             problem.input[1] as u32,
@@ -144,20 +202,26 @@ pub fn launch_labels<R: Runtime>(
             problem.channels as u32,
         );
     }
+    Ok(())
 }
 
 /// Resampled logits to probabilities: y f32 [output, c], the rest as [`launch_labels`]. See
 /// [`super::resample_probabilities`].
+///
+/// # Errors
+/// As [`launch_labels`].
 pub fn launch_probabilities<R: Runtime>(
     client: &ComputeClient<R>,
     x: &Handle,
-    taps: &Handle,
-    fraction: &Handle,
+    axes: [&AxisTaps; 3],
     y: &Handle,
     problem: &ResampleLogitsProblem,
-) {
-    let size = Sizes::of(problem);
-    let (count, dim) = grid(size.voxels);
+) -> Result<()> {
+    let size = Sizes::of("resample_probabilities", problem, axes)?;
+    let len = elements(&[size.voxels, problem.channels]);
+    fits("resample_probabilities", &[("logits", x, size.logits, WORD), ("probabilities", y, len, WORD)])?;
+    let (taps, fraction) = upload_taps(client, axes);
+    let (count, dim) = grid(size.voxels)?;
     let [d, h, w] = problem.output.map(|s| s as u32);
     // SAFETY: each unit touches the c elements of the voxel of its own position, below the count of voxels; taps were
     // checked to lie inside the logits.
@@ -167,9 +231,9 @@ pub fn launch_probabilities<R: Runtime>(
             count,
             dim,
             array(x, size.logits),
-            array(taps, 2 * size.taps),
-            array(fraction, size.taps),
-            array(y, size.voxels * problem.channels),
+            array(&taps, 2 * size.taps),
+            array(&fraction, size.taps),
+            array(y, len),
             size.voxels as u32,
             problem.input[1] as u32,
             problem.input[2] as u32,
@@ -179,6 +243,7 @@ pub fn launch_probabilities<R: Runtime>(
             problem.channels as u32,
         );
     }
+    Ok(())
 }
 
 /// Lengths of the buffers of a resampling.
@@ -189,11 +254,27 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(problem: &ResampleLogitsProblem) -> Self {
-        Self {
-            logits: problem.input.iter().product::<usize>() * problem.channels,
-            taps: problem.output.iter().sum(),
-            voxels: problem.output.iter().product(),
+    fn of(op: &str, problem: &ResampleLogitsProblem, axes: [&AxisTaps; 3]) -> Result<Self> {
+        let ResampleLogitsProblem { input: input @ [d, h, w], output, channels } = *problem;
+        if !(1..=255).contains(&channels) {
+            return Err(Error::argument(format!("{op}: classes"), "1 to 255", channels));
         }
+        for (taps, size) in axes.into_iter().zip(input) {
+            taps.expect_within(&format!("{op}: taps"), size)?;
+        }
+        if axes.map(AxisTaps::len) != output {
+            let found = format!("{:?}", axes.map(AxisTaps::len));
+            return Err(Error::shape(format!("{op}: taps"), format!("{output:?}"), found));
+        }
+        let logits = elements(&[d, h, w, channels]);
+        Ok(Self { logits, taps: output.iter().sum(), voxels: elements(&output) })
     }
+}
+
+/// u32 low and high indices of z, of y, of x; and f32 fractions of z, y, x.
+fn upload_taps<R: Runtime>(client: &ComputeClient<R>, axes: [&AxisTaps; 3]) -> (Handle, Handle) {
+    let taps: Vec<u32> = axes.iter().flat_map(|a| a.low().iter().chain(a.high())).copied().collect();
+    let fraction: Vec<f32> = axes.iter().flat_map(|a| a.fraction()).copied().collect();
+    let upload = |bytes: &[u8]| client.create_from_slice(bytes);
+    (upload(bytemuck::cast_slice(&taps)), upload(bytemuck::cast_slice(&fraction)))
 }

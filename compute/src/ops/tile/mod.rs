@@ -10,12 +10,8 @@ mod taps;
 pub use accumulator::Accumulator;
 pub use taps::{AxisTaps, Sampling};
 
-#[cfg(feature = "gpu")]
-use super::expect_addressable;
 use super::expect_float;
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor, checked_len};
 
@@ -90,10 +86,10 @@ pub fn crop(x: &Tensor, placement: Placement, size: [usize; 3], dtype: DType) ->
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::crop(x.host_floats()?, n, &problem))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("crop", &[x.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, dtype)?;
-            expect_addressable("crop", &[x, &y])?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => gpu::launch_crop(client, dtype, &input, &output, n, &problem));
+            device.run(|client| client.crop(dtype, &input, &output, n, &problem))?;
             Ok(y)
         }
     }
@@ -121,13 +117,10 @@ pub fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::select(x.host_floats()?, indices, image))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("select", &[x.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, DType::F32)?;
-            expect_addressable("select", &[x, &y])?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            let chosen = device.upload(bytemuck::cast_slice(indices))?;
-            with_client!(device, client => {
-                gpu::launch_select(client, &input, &chosen, &output, [n, indices.len()], image)
-            });
+            device.run(|client| client.select(&input, indices, &output, n, image))?;
             Ok(y)
         }
     }
@@ -147,13 +140,10 @@ pub fn resample_labels(logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<Tensor> 
         Device::Cpu => Ok(Tensor::host_u8(shape, cpu::labels(logits.host_floats()?, axes, &problem))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("resample_labels", &[logits.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, DType::U8)?;
-            expect_addressable("resample_labels", &[logits, &y])?;
             let (input, output) = (logits.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            let (taps, fraction) = upload_taps(&device, axes)?;
-            with_client!(device, client => {
-                gpu::launch_labels(client, &input, &taps, &fraction, &output, &problem)
-            });
+            device.run(|client| client.labels(&input, axes, &output, &problem))?;
             Ok(y)
         }
     }
@@ -172,13 +162,10 @@ pub fn resample_probabilities(logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<T
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::probabilities(logits.host_floats()?, axes, &problem))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("resample_probabilities", &[logits.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, DType::F32)?;
-            expect_addressable("resample_probabilities", &[logits, &y])?;
             let (input, output) = (logits.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            let (taps, fraction) = upload_taps(&device, axes)?;
-            with_client!(device, client => {
-                gpu::launch_probabilities(client, &input, &taps, &fraction, &output, &problem)
-            });
+            device.run(|client| client.probabilities(&input, axes, &output, &problem))?;
             Ok(y)
         }
     }
@@ -202,16 +189,6 @@ fn resample_problem(what: &str, logits: &Tensor, axes: [&AxisTaps; 3]) -> Result
 }
 
 /// The low and high indices of z, y and x in one buffer, their fractions in another.
-#[cfg(feature = "gpu")]
-fn upload_taps(
-    device: &crate::device::Gpu,
-    axes: [&AxisTaps; 3],
-) -> Result<(cubecl::server::Handle, cubecl::server::Handle)> {
-    let taps: Vec<u32> = axes.iter().flat_map(|a| a.low().iter().chain(a.high())).copied().collect();
-    let fraction: Vec<f32> = axes.iter().flat_map(|a| a.fraction()).copied().collect();
-    Ok((device.upload(bytemuck::cast_slice(&taps))?, device.upload(bytemuck::cast_slice(&fraction))?))
-}
-
 fn expect_f32(what: &str, x: &Tensor) -> Result<()> {
     expect_float(what, x)?;
     if x.dtype() == DType::F32 { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), DType::F32, x.dtype())) }

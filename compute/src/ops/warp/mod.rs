@@ -10,8 +10,6 @@ use super::sampling::{expect_f32, expect_sampleable};
 use super::span::op_span;
 use super::{expect_float, expect_same_device};
 use crate::device::Device;
-#[cfg(feature = "gpu")]
-use crate::device::gpu::with_client;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -39,12 +37,10 @@ pub fn warp3d(x: &Tensor, flow: &Tensor, padding: PaddingMode) -> Result<Tensor>
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("warp3d", &[x.shape(), flow.shape()])?;
             let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
-            super::sampling::expect_countable("warp3d", &[x, flow])?;
             let (input, field, output) = (x.gpu_handle(&device)?, flow.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => {
-                gpu::launch_warp(client, x.dtype(), &input, &field, &output, x.shape(), padding);
-            });
+            device.run(|client| client.warp(x.dtype(), &input, &field, &output, x.shape(), padding))?;
             Ok(y)
         }
     }
@@ -106,12 +102,10 @@ pub fn affine_warp3d(
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::affine_warp(x.host_floats()?, theta.host_floats()?, &problem))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
+            super::launch::ensure_addressable("affine_warp3d", &[x.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, x.dtype())?;
-            super::sampling::expect_countable("affine_warp3d", &[x, &y])?;
             let (input, matrix, output) = (x.gpu_handle(&device)?, theta.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            with_client!(device, client => {
-                gpu::launch_affine_warp(client, x.dtype(), &input, &matrix, &output, &problem);
-            });
+            device.run(|client| client.affine_warp(x.dtype(), &input, &matrix, &output, &problem))?;
             Ok(y)
         }
     }
