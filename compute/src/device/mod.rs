@@ -154,6 +154,7 @@ impl Device {
 
     /// Only a device that is not there is passed over; options that it refuses are an error. Why a backend was passed over
     /// is logged.
+    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), expect(unused_variables))]
     fn first_of_all(options: DeviceOptions) -> Result<Self> {
         #[cfg(feature = "cuda")]
         match gpu::open_cuda(0, options.clone()) {
@@ -176,6 +177,7 @@ impl Device {
     ///
     /// # Errors
     /// A kernel dump, which begins when a device is opened.
+    #[cfg_attr(not(feature = "gpu"), expect(unused_variables))]
     pub fn with_options(&self, options: DeviceOptions) -> Result<Self> {
         match self {
             Self::Cpu => Ok(Self::Cpu),
