@@ -24,8 +24,8 @@ const MAX_PAIRS: usize = 65_535;
 /// The iterations of some tasks on a GPU: all buffers, and how far they have come.
 ///
 /// ```no_run
-/// # use nephron::ops::affine_dice_optimizer::{DeviceOptimizer, Minimum, Task};
-/// # fn all(tasks: &[Task<'_>]) -> nephron::Result<Vec<Minimum>> {
+/// # use nephron_compute::ops::affine_dice_optimizer::{DeviceOptimizer, Minimum, Task};
+/// # fn all(tasks: &[Task<'_>]) -> nephron_compute::Result<Vec<Minimum>> {
 /// let minima = DeviceOptimizer::new(tasks)?.run()?;
 /// # Ok(minima)
 /// # }
