@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::Phase;
 use nephron::pipeline::Stage;
-use nephron::{Device, Error, Precision, Result, SegmentOptions, Segmenter};
+use nephron::{Device, Error, ModelOptions, Precision, Result, SegmentOptions, Segmenter};
 
 fn main() -> Result<()> {
     let limit = std::env::args().nth(1).and_then(|s| s.parse().ok()).unwrap_or(1.0);
     let options = PhantomOptions { phases: vec![Phase::Portal], ..Default::default() };
     let patient = generate(&options)?;
     let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo"));
-    let segmenter = Segmenter::load(model, None, Precision::Fastest, &Device::auto())?;
+    let segmenter = Segmenter::load(model, &ModelOptions::default(), Precision::Fastest, &Device::auto())?;
 
     let (started, limit) = (Instant::now(), Duration::from_secs_f64(limit));
     let found = segmenter.segment(&patient.phases[0].image, &SegmentOptions::default(), &mut |stage| {

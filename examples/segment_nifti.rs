@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nephron::io::nifti;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::Phase;
-use nephron::{Device, Precision, Result, SegmentOptions, Segmenter};
+use nephron::{Device, ModelOptions, Precision, Result, SegmentOptions, Segmenter};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).map(PathBuf::from);
@@ -22,10 +22,10 @@ fn main() -> Result<()> {
     };
 
     let device = Device::auto();
-    let segmenter = Segmenter::load(&model, None, Precision::Fastest, &device)?;
+    let segmenter = Segmenter::load(&model, &ModelOptions::default(), Precision::Fastest, &device)?;
     let found = segmenter.segment(&scan.volume, &SegmentOptions::default(), &mut |_| ControlFlow::Continue(()))?;
-    for (label, name) in found.labels.iter().enumerate().skip(1) {
-        println!("{name}: {:.1} ml", found.mask.volume_ml(&[label as u8]));
+    for (name, millilitres) in found.volumes_ml() {
+        println!("{name}: {millilitres:.1} ml");
     }
 
     // On the scan's own grid, with its geometry and codes.

@@ -14,7 +14,7 @@ use nephron::error::Error as LibraryError;
 use nephron::phase::PhaseSet;
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{DiagnoseOptions, Diagnosis, PhaseInput, Step, System, diagnose};
-use nephron::pipeline::{Mirroring, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
+use nephron::pipeline::{Mirroring, ModelOptions, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
 
 /// The whole pipeline: two to four phases in, masks, aligned phases and a report out; with three phases or four, subtype
 /// probabilities too.
@@ -88,7 +88,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let single = if args.cohort.is_none() { Some(read(&patients[0], args.masks)?) } else { None };
     let device = context.device()?;
     let segmenter =
-        if args.masks { None } else { Some(Segmenter::load(model()?, None, Precision::default(), &device)?) };
+        if args.masks { None } else { Some(Segmenter::load(model()?, &ModelOptions::default(), Precision::default(), &device)?) };
     let classifier = if classified {
         Some(args.what.apply(Classifier::read(&model()?.join("classification"), &device)?)?)
     } else {

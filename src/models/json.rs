@@ -35,6 +35,21 @@ pub(crate) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
+    /// A value that stands at `key` of `file`.
+    pub(crate) fn at(file: &'a Path, key: String, value: &'a Value) -> Self {
+        Self { file, key, value }
+    }
+
+    /// The file it stands in.
+    pub(crate) fn file(&self) -> &'a Path {
+        self.file
+    }
+
+    /// An object.
+    pub(crate) fn object(&self) -> Result<&'a serde_json::Map<String, Value>> {
+        self.value.as_object().ok_or_else(|| self.refuse("an object"))
+    }
+
     /// The value under `name`, refused when there is none.
     pub(crate) fn key(&self, name: &str) -> Result<Self> {
         let value =
@@ -45,6 +60,11 @@ impl<'a> Node<'a> {
     /// The value under `name`, None when it is missing or null.
     pub(crate) fn optional(&self, name: &str) -> Option<Self> {
         self.key(name).ok().filter(|node| !node.value.is_null())
+    }
+
+    /// Whether there is a value under `name`, null included.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.value.get(name).is_some()
     }
 
     fn key_of(&self, name: &str) -> String {
@@ -100,9 +120,23 @@ impl<'a> Node<'a> {
         values.try_into().map_err(|_| self.refuse("a list of three, one for each axis"))
     }
 
-    /// The members of an object.
+    /// A list of two, one for each axis of a plane.
+    pub(crate) fn pair<T>(&self, read: impl Fn(&Self) -> Result<T>) -> Result<[T; 2]> {
+        let values = self.list()?.iter().map(read).collect::<Result<Vec<T>>>()?;
+        values.try_into().map_err(|_| self.refuse("a list of two, one for each axis"))
+    }
+
+    /// Refuses an object that has other members than `known`: a setting that is not understood must not be passed over.
+    pub(crate) fn expect_keys(&self, known: &[&str]) -> Result<()> {
+        match self.members()?.into_iter().find(|(name, _)| !known.contains(name)) {
+            None => Ok(()),
+            Some((_, member)) => Err(member.refuse(format!("none of this key (known here: {})", known.join(", ")))),
+        }
+    }
+
+    /// The members of an object, in the file's order.
     pub(crate) fn members(&self) -> Result<Vec<(&'a str, Self)>> {
-        let object = self.value.as_object().ok_or_else(|| self.refuse("an object"))?;
+        let object = self.object()?;
         let member = |(name, value): (&'a String, &'a Value)| {
             (name.as_str(), Self { file: self.file, key: self.key_of(name), value })
         };

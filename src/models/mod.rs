@@ -3,11 +3,8 @@
 mod json;
 pub mod resnet;
 mod unet;
-mod unet_architecture;
-mod unet_memory;
-mod unet_parameters;
-mod unet_plan;
 
-pub use unet::UNet;
-pub use unet_architecture::UNetArchitecture;
-pub use unet_plan::{Normalization, OrientationRule, SeparateAxis, UNetPlan};
+pub use unet::{
+    ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, ResidualEncoder, SeparateAxis,
+    Target, TargetLabels, UNet, UNetArchitecture, UNetEncoder, UNetNorm, UNetPlan,
+};

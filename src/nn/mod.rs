@@ -2,4 +2,4 @@
 
 mod unet_blocks;
 
-pub use unet_blocks::{ConvBlock, ConvLayer, DecoderBlock, InstanceNorm, UpLayer, forward_blocks};
+pub use unet_blocks::{ConvBlock, ConvLayer, DecoderBlock, NormLayer, ResidualBlock, UpLayer, forward_blocks};

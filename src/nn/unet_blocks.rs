@@ -1,11 +1,12 @@
-//! The blocks a plain convolutional U-Net is made of.
+//! The blocks that nnU-Net's networks are made of.
 //!
 //! A network frees each intermediate tensor as soon as the next one exists, so the blocks overwrite their variable or take
 //! what they consume by value: two live copies of a full-resolution activation less.
 
 use crate::error::Result;
 use crate::ops::{
-    Conv3dParams, ConvBlockNorm, ConvBlockWeights, ConvTranspose3dParams, conv_blocks, conv_transpose3d, conv3d,
+    Conv3dParams, ConvBlockNorm, ConvBlockWeights, ConvEpilogue, ConvTranspose3dParams, Pool3dParams, add_leaky_relu,
+    avg_pool3d, batch_norm, concat, conv_blocks, conv_transpose3d, conv3d, conv3d_then, instance_norm,
 };
 use crate::tensor::Tensor;
 
@@ -28,35 +29,91 @@ impl ConvLayer {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         conv3d(x, &self.weight, self.bias.as_ref(), &self.params)
     }
+
+    fn forward_then(&self, x: &Tensor, residual: Option<&Tensor>, slope: f32) -> Result<Tensor> {
+        let epilogue = ConvEpilogue { residual, slope };
+        conv3d_then(x, &self.weight, self.bias.as_ref(), &self.params, &epilogue)
+    }
 }
 
-/// An instance norm and its weights.
+/// A norm and its weights, each f32 [1, c, 1, 1, 1].
 #[derive(Debug, Clone)]
-pub struct InstanceNorm {
-    /// f32 [1, c, 1, 1, 1].
-    pub weight: Option<Tensor>,
-    /// f32 [1, c, 1, 1, 1].
-    pub bias: Option<Tensor>,
-    /// Added to the variance.
-    pub eps: f32,
+pub enum NormLayer {
+    /// None, or one that was folded into the convolution's weights.
+    None,
+    /// Instance norm.
+    Instance {
+        /// Multiplies the normalised value; 1 where absent.
+        weight: Option<Tensor>,
+        /// Added last; 0 where absent.
+        bias: Option<Tensor>,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// By fixed statistics.
+    Running {
+        /// Multiplies the normalised value; 1 where absent.
+        weight: Option<Tensor>,
+        /// Added last; 0 where absent.
+        bias: Option<Tensor>,
+        /// Subtracted first.
+        mean: Tensor,
+        /// Its square root divides.
+        var: Tensor,
+        /// Added to the variance.
+        eps: f32,
+    },
 }
 
-/// Convolution, instance norm, leaky ReLU.
+impl NormLayer {
+    fn forward(&self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Self::None => Ok(x),
+            Self::Instance { weight, bias, eps } => instance_norm(&x, weight.as_ref(), bias.as_ref(), *eps),
+            Self::Running { weight, bias, mean, var, eps } => {
+                batch_norm(&x, weight.as_ref(), bias.as_ref(), mean, var, *eps)
+            }
+        }
+    }
+}
+
+/// Convolution, norm and leaky ReLU, the last two in either order.
 #[derive(Debug, Clone)]
 pub struct ConvBlock {
     /// The convolution.
     pub conv: ConvLayer,
-    /// The norm behind it.
-    pub norm: InstanceNorm,
-    /// Slope of the leaky ReLU below 0.
+    /// The norm of its output, or of its activation.
+    pub norm: NormLayer,
+    /// Slope of the leaky ReLU below 0; 1 for no activation.
     pub slope: f32,
+    /// Whether the activation comes before the norm.
+    pub nonlin_first: bool,
 }
 
 impl ConvBlock {
-    fn weights(&self) -> ConvBlockWeights<'_> {
-        let InstanceNorm { weight, bias, eps } = &self.norm;
-        let norm = ConvBlockNorm { weight: weight.as_ref(), bias: bias.as_ref(), eps: *eps, slope: self.slope };
-        ConvBlockWeights { w: &self.conv.weight, b: self.conv.bias.as_ref(), params: self.conv.params, norm }
+    /// The weights of the fused operation, which convolves, applies an instance norm and activates.
+    fn fused(&self) -> Option<ConvBlockWeights<'_>> {
+        match &self.norm {
+            NormLayer::Instance { weight, bias, eps } if !self.nonlin_first => {
+                let norm = ConvBlockNorm { weight: weight.as_ref(), bias: bias.as_ref(), eps: *eps, slope: self.slope };
+                let ConvLayer { weight, bias, params } = &self.conv;
+                Some(ConvBlockWeights { w: weight, b: bias.as_ref(), params: *params, norm })
+            }
+            _ => None,
+        }
+    }
+
+    /// Where the block is not the fused operation: the activation, if it comes first or nothing follows it, in the
+    /// convolution's store.
+    fn unfused(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.norm {
+            NormLayer::None => self.conv.forward_then(x, None, self.slope),
+            norm if self.nonlin_first => norm.forward(self.conv.forward_then(x, None, self.slope)?),
+            norm => {
+                let normed = norm.forward(self.conv.forward(x)?)?;
+                if self.slope == 1.0 { Ok(normed) } else { crate::ops::leaky_relu(&normed, self.slope) }
+            }
+        }
     }
 }
 
@@ -64,9 +121,57 @@ impl ConvBlock {
 /// the way.
 ///
 /// # Errors
-/// As [`conv_blocks`].
+/// As [`conv_blocks`] and [`conv3d`].
 pub fn forward_blocks(xs: Vec<Tensor>, blocks: &[ConvBlock]) -> Result<Tensor> {
-    conv_blocks(xs, &blocks.iter().map(ConvBlock::weights).collect::<Vec<_>>())
+    if let Some(fused) = blocks.iter().map(ConvBlock::fused).collect::<Option<Vec<_>>>() {
+        return conv_blocks(xs, &fused);
+    }
+    let mut x = if let [only] = xs.as_slice() { only.clone() } else { concat(&xs.iter().collect::<Vec<_>>())? };
+    drop(xs);
+    for block in blocks {
+        x = match block.fused() {
+            Some(fused) => conv_blocks(vec![x], &[fused])?,
+            None => block.unfused(&x)?,
+        };
+    }
+    Ok(x)
+}
+
+/// A residual block: the activation of the sum of its convolutions' output and its input, which is pooled and projected
+/// where size or channels change.
+#[derive(Debug, Clone)]
+pub struct ResidualBlock {
+    /// The convolutions with activations between them; the last one has none.
+    pub convs: Vec<ConvBlock>,
+    /// Kernel and stride of the input's average pooling.
+    pub pool: Option<[usize; 3]>,
+    /// The projection of the pooled input, without an activation.
+    pub projection: Option<ConvBlock>,
+    /// Slope of the leaky ReLU after the sum; 1 for no activation.
+    pub slope: f32,
+}
+
+impl ResidualBlock {
+    /// x [n, ci, d, h, w] to [n, co, ..]; freed on the way.
+    ///
+    /// # Errors
+    /// As the ops.
+    pub fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let Some((last, first)) = self.convs.split_last() else { return Ok(x) };
+        let y = if first.is_empty() { x.clone() } else { forward_blocks(vec![x.clone()], first)? };
+        let mut residual = x;
+        if let Some(stride) = self.pool {
+            residual = avg_pool3d(&residual, &Pool3dParams { kernel: stride, stride, padding: [0; 3] })?;
+        }
+        if let Some(projection) = &self.projection {
+            residual = forward_blocks(vec![residual], std::slice::from_ref(projection))?;
+        }
+        if let NormLayer::None = last.norm {
+            return last.conv.forward_then(&y, Some(&residual), self.slope);
+        }
+        let y = forward_blocks(vec![y], std::slice::from_ref(last))?;
+        add_leaky_relu(&y, &residual, self.slope)
+    }
 }
 
 /// A transposed convolution whose kernel is its stride, and its weights.
@@ -91,7 +196,7 @@ impl UpLayer {
     }
 }
 
-/// One level of a decoder: upsample, put the skip behind it, convolve.
+/// One level of a decoder: upsample, concatenate the skip, convolve.
 #[derive(Debug, Clone)]
 pub struct DecoderBlock {
     /// From the level below.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::classify::{Classifier, ClassifierConfig};
 use super::diagnose::System;
-use super::{Precision, Segmenter};
+use super::{ModelOptions, Precision, Segmenter};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::write_atomic;
@@ -32,7 +32,7 @@ pub fn system(folder: &Path, device: &Device) -> Result<System> {
         write_atomic(segmentation.join(name), |file| file.write_all(bytes))?;
     }
     Ok(System {
-        segmenter: Some(Segmenter::load(&segmentation, None, Precision::Fastest, device)?),
+        segmenter: Some(Segmenter::load(&segmentation, &ModelOptions::default(), Precision::Fastest, device)?),
         classifier: Some(Classifier::seeded(ClassifierConfig::default(), SEED, device)?),
         notes: vec![
             "The segmentation network was trained on synthetic patients only.".into(),

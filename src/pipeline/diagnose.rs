@@ -120,7 +120,10 @@ pub fn diagnose(
         let scan = match (&input.given, &system.segmenter, &labels) {
             (None, Some(segmenter), Some(labels)) => {
                 let mut tell = |stage| progress(Step::Segment(input.phase, stage));
-                let found = segmenter.segment(&input.image.volume, &options.segment, &mut tell).map_err(named)?;
+                let (channels, spacing) = (std::slice::from_ref(&input.image.volume), input.image.header_spacing());
+                let found = segmenter
+                    .segment_channels(channels, Some(spacing), &options.segment, &mut tell)
+                    .map_err(named)?;
                 noted.extend(found.warnings);
                 seconds.segment += found.seconds.preprocess + found.seconds.network + found.seconds.export;
                 PhaseScan::new(input.phase, input.image.volume.clone(), labels.apply(&found.mask)?)?

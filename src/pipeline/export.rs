@@ -6,14 +6,13 @@
 use super::segment::Output;
 use super::sliding_window::Finished;
 use crate::error::{Error, Result};
-use crate::ops::tile::{AxisTaps, Sampling, resample_labels, resample_probabilities};
+use crate::models::{Order, Resampling, TargetLabels};
+use crate::ops::tile::{AxisTaps, NO_LABEL, Sampling, resample_labels, resample_probabilities};
 use crate::tensor::from_channels_last;
-
-/// What a voxel whose logits are all NaN gets from the op.
-const NO_LABEL: u8 = u8::MAX;
 
 /// Collects labels, and probabilities if wanted, in the order of the slices.
 pub(super) struct Exporter {
+    targets: TargetLabels,
     axes: [AxisTaps; 3],
     output: Output,
     /// Output slices at a time.
@@ -25,27 +24,44 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// From logits of `input` voxels to an image of `output_size`; `separate` is the axis that is resampled to the
-    /// nearest. `slab_bytes` bounds what a slab may take on the device.
+    /// From logits of `input` voxels to an image of `output_size`; `separate` is the axis that is resampled on its own.
+    /// `slab_bytes` bounds what a slab may take on the device.
+    ///
+    /// # Errors
+    /// Logits that the plan resamples by cubic splines, or not at all although their size differs.
     pub(super) fn new(
         input: [usize; 3],
         output_size: [usize; 3],
+        how: &Resampling,
         separate: Option<usize>,
         output: Output,
-        classes: usize,
+        targets: &TargetLabels,
         slab_bytes: u64,
     ) -> Result<Self> {
+        if !how.enabled && input != output_size {
+            let expected = format!("{output_size:?} voxels, since the plan does not resample logits");
+            return Err(Error::shape("segment: size of the logits", expected, format!("{input:?}")));
+        }
         let axis = |a: usize| {
-            let sampling = if separate == Some(a) { Sampling::Nearest } else { Sampling::Linear };
+            let order = if separate == Some(a) { how.order_across } else { how.order };
+            let sampling = match order {
+                Order::Nearest => Sampling::Nearest,
+                Order::Linear => Sampling::Linear,
+                Order::Cubic => {
+                    return Err(Error::argument("segment: order of the logits' resampling", "0 or 1", 3));
+                }
+            };
             AxisTaps::new(sampling, input[a], output_size[a])
         };
+        let classes = targets.outputs();
         let slab = (slab_bytes / slice_bytes(output_size, output, classes)).clamp(1, output_size[0] as u64) as usize;
         let probabilities = match output {
             Output::Labels => Vec::new(),
-            Output::Probabilities => vec![Vec::with_capacity(output_size.iter().product()); classes - 1],
+            Output::Probabilities => vec![Vec::with_capacity(output_size.iter().product()); targets.targets().len()],
         };
         let labels = Vec::with_capacity(output_size.iter().product());
-        Ok(Self { axes: [axis(0)?, axis(1)?, axis(2)?], output, slab, done: 0, labels, probabilities })
+        let axes = [axis(0)?, axis(1)?, axis(2)?];
+        Ok(Self { targets: targets.clone(), axes, output, slab, done: 0, labels, probabilities })
     }
 
     /// Writes every output slice that lies between finished ones.
@@ -57,19 +73,21 @@ impl Exporter {
             let slab = self.done..until.min(self.done + self.slab);
             let window = along_z.window(slab.clone(), finished.first)?;
             let axes = [&window, along_y, along_x];
-            let labels = resample_labels(&finished.logits, axes)?.to_u8()?;
+            let labels = resample_labels(&finished.logits, axes, self.targets.heads())?.to_u8()?;
             if labels.contains(&NO_LABEL) {
                 return Err(Error::Data(format!(
-                    "the network's output is not a number in slices {slab:?}: expected finite logits, found NaN \
-                     (its activations overflow; try 32-bit floats)"
+                    "the network's output is not finite in slices {slab:?}: expected numbers, found NaN or infinity \
+                     (its activations overflow; try 32-bit floats, --precision single)"
                 )));
             }
             self.labels.extend(labels);
             if self.output == Output::Probabilities {
-                let shares = resample_probabilities(&finished.logits, axes)?;
+                let shares = resample_probabilities(&finished.logits, axes, self.targets.heads())?;
                 let values = from_channels_last(shares.shape(), &shares.to_ndhwc()?);
                 let voxels = shares.shape()[2..].iter().product();
-                for (all, values) in self.probabilities.iter_mut().zip(values.chunks_exact(voxels).skip(1)) {
+                // The background's is left out.
+                let foreground = self.targets.outputs() - self.targets.targets().len();
+                for (all, values) in self.probabilities.iter_mut().zip(values.chunks_exact(voxels).skip(foreground)) {
                     all.extend_from_slice(values);
                 }
             }

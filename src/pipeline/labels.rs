@@ -1,31 +1,34 @@
 //! What a segmentation model's labels mean: the stages behind it take [`KIDNEY`] and [`TUMOUR`].
 
 use crate::error::{Error, Result};
+use crate::models::TargetLabels;
 use crate::volume::{BACKGROUND, KIDNEY, LabelVolume, TUMOUR};
 
 /// A model's label values to ours, found by the labels' names; whatever else it knows becomes background.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LabelMap(Vec<u8>);
+pub struct LabelMap {
+    kidney: u8,
+    tumour: u8,
+}
 
 impl LabelMap {
-    /// From names in the order of their values: `kidney` and `tumour` (or `tumor`, or their plurals, in any case of letters).
+    /// From a model's labels: the value of `kidney` and that of `tumour` (or `tumor`, or their plurals, in any case of letters).
     ///
     /// # Errors
-    /// One of the two is missing or there twice.
-    pub fn new(names: &[String]) -> Result<Self> {
-        let find = |words: [&str; 4]| {
-            let mut places = (0..names.len()).filter(|&i| words.contains(&names[i].to_lowercase().as_str()));
-            (places.next(), places.next())
+    /// One of the two is missing or there twice, or both have one value.
+    pub fn new(labels: &TargetLabels) -> Result<Self> {
+        let find = |words: &[&str]| {
+            let mut found = labels.targets().iter().filter(|t| words.contains(&t.name.to_lowercase().as_str()));
+            (found.next().map(|t| t.value), found.next())
         };
-        let kidney = find(["kidney", "kidneys", "kidney", "kidneys"]);
-        let tumour = find(["tumour", "tumours", "tumor", "tumors"]);
-        let ((Some(kidney), None), (Some(tumour), None)) = (kidney, tumour) else {
-            let what = "diagnose: labels of the segmentation model";
-            return Err(Error::argument(what, "one named kidney and one named tumour", names.join(", ")));
-        };
-        let mut ours = vec![BACKGROUND; names.len()];
-        (ours[kidney], ours[tumour]) = (KIDNEY, TUMOUR);
-        Ok(Self(ours))
+        match (find(&["kidney", "kidneys"]), find(&["tumour", "tumours", "tumor", "tumors"])) {
+            ((Some(kidney), None), (Some(tumour), None)) if kidney != tumour => Ok(Self { kidney, tumour }),
+            _ => {
+                let what = "diagnose: labels of the segmentation model";
+                let names: Vec<&str> = labels.targets().iter().map(|t| t.name.as_str()).collect();
+                Err(Error::argument(what, "one named kidney and one named tumour", names.join(", ")))
+            }
+        }
     }
 
     /// The mask with our labels.
@@ -33,11 +36,14 @@ impl LabelMap {
     /// # Errors
     /// As [`LabelVolume::with_labels`].
     pub fn apply(&self, mask: &LabelVolume) -> Result<LabelVolume> {
-        let same = self.0.iter().enumerate().all(|(i, ours)| usize::from(*ours) == i);
-        if same && self.0.len() <= 3 {
+        if (self.kidney, self.tumour) == (KIDNEY, TUMOUR) && mask.labels().iter().all(|label| *label <= TUMOUR) {
             return Ok(mask.clone());
         }
-        let ours = |label: &u8| self.0.get(usize::from(*label)).copied().unwrap_or(BACKGROUND);
+        let ours = |label: &u8| match *label {
+            label if label == self.kidney => KIDNEY,
+            label if label == self.tumour => TUMOUR,
+            _ => BACKGROUND,
+        };
         mask.with_labels(mask.labels().iter().map(ours).collect::<Vec<u8>>())
     }
 }
@@ -47,8 +53,8 @@ mod tests {
     use super::*;
     use crate::volume::Affine;
 
-    fn names(text: &str) -> Vec<String> {
-        text.split(' ').map(str::to_owned).collect()
+    fn labels(text: &str) -> TargetLabels {
+        TargetLabels::exclusive(&text.split(' ').collect::<Vec<_>>())
     }
 
     #[test]
@@ -59,14 +65,14 @@ mod tests {
             ("background Tumor Kidneys", [0, 2, 1, 0]),
             ("background kidney cyst tumors", [0, 1, 0, 2]),
         ] {
-            let mapped = LabelMap::new(&names(text)).expect("labels").apply(&mask).expect("a mask");
+            let mapped = LabelMap::new(&labels(text)).expect("labels").apply(&mask).expect("a mask");
             let got = mapped.labels();
-            let used = names(text).len();
+            let used = text.split(' ').count();
             assert_eq!(got[..used], want[..used], "{text}");
         }
         for text in ["background kidney", "background kidney kidney tumour", "background a b"] {
-            let message = LabelMap::new(&names(text)).expect_err("refused").to_string();
-            assert!(message.contains("one named tumour") && message.contains(&names(text).join(", ")), "{message}");
+            let message = LabelMap::new(&labels(text)).expect_err("refused").to_string();
+            assert!(message.contains("one named tumour") && message.contains(&text.split(' ').skip(1).collect::<Vec<_>>().join(", ")), "{message}");
         }
     }
 }

@@ -1,19 +1,21 @@
 //! Segmentation: an image in, a mask on the same voxels out.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::export::{Exporter, slice_bytes};
-use super::preprocess::{Prepared, prepare, separate_axis};
+use super::model_folder::{ModelOptions, find_plans, weight_files};
+use super::preprocess::{Prepared, prepare};
+use super::resample_channel::separate_axis;
 use super::sliding_window::{Mirroring, SlidingWindow};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
-use crate::io::weights::Weights;
-use crate::models::{OrientationRule, UNet, UNetPlan};
+use crate::io::weights::{TrainingNotes, Weights};
+use crate::models::{OrientationRule, TargetLabels, UNet, UNetPlan};
 use crate::tensor::DType;
 use crate::volume::{LabelVolume, Volume, Voxels};
 
@@ -98,10 +100,10 @@ pub struct Timings {
 pub struct Segmentation {
     /// The model's labels on the image's own grid.
     pub mask: LabelVolume,
-    /// f32 probabilities of each foreground class on that grid, if asked for.
+    /// f32 probabilities of each label or region but the background on that grid, if asked for.
     pub probabilities: Vec<Volume>,
-    /// Names by label value.
-    pub labels: Vec<String>,
+    /// What the mask's values stand for.
+    pub labels: TargetLabels,
     /// Tiles the network saw, mirrored copies not counted.
     pub tiles: usize,
     /// Bytes that the working set (sums, activations, slab) was planned at.
@@ -113,10 +115,11 @@ pub struct Segmentation {
 }
 
 impl Segmentation {
-    /// Millilitres of each label, background included.
-    pub fn volumes_ml(&self) -> Vec<f64> {
+    /// Millilitres of each label or region, the background left out; regions overlap.
+    pub fn volumes_ml(&self) -> Vec<(String, f64)> {
         let (counts, voxel) = (self.mask.counts(), self.mask.voxel_ml());
-        counts[..self.labels.len().min(counts.len())].iter().map(|n| *n as f64 * voxel).collect()
+        let volume = |members: &[u8]| members.iter().map(|m| counts[usize::from(*m)]).sum::<usize>() as f64 * voxel;
+        self.labels.targets().iter().map(|target| (target.name.clone(), volume(&target.members))).collect()
     }
 }
 
@@ -132,23 +135,36 @@ pub struct Segmenter {
 
 impl Segmenter {
     /// Reads a model folder: plans.json, dataset.json and weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or
-    /// nnU-Net's own fold_*/checkpoint_final.pth (all folds), in `folder` or its folder `segmentation`.
+    /// nnU-Net's own fold_*/checkpoint_final.pth (all folds), in `folder`, its folder `segmentation` or the only folder of
+    /// training results in it. What the checkpoints say of their training decides: the configuration, the trainer's network,
+    /// the axes that may be mirrored.
     ///
     /// # Errors
-    /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights or with several kinds of them.
-    pub fn load(folder: &Path, configuration: Option<&str>, precision: Precision, device: &Device) -> Result<Self> {
-        let nested = folder.join("segmentation");
-        let folder = if nested.join("plans.json").is_file() { nested } else { folder.to_path_buf() };
-        let plan = UNetPlan::read(&folder, configuration)?;
+    /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights or with several kinds of them; folds that were trained
+    /// by different configurations or trainers.
+    pub fn load(folder: &Path, options: &ModelOptions, precision: Precision, device: &Device) -> Result<Self> {
+        let folder = find_plans(folder)?;
         let dtype = precision.dtype(device);
+        let (mut plan, mut notes) = (None, TrainingNotes::default());
         let (mut networks, mut files, mut mirrors) = (Vec::new(), Vec::new(), [true; 3]);
-        for path in weight_files(&folder)? {
+        for path in weight_files(&folder, options)? {
             let weights = Weights::read(&path)?;
+            let plan = match &plan {
+                None => {
+                    notes = weights.training().clone();
+                    plan.insert(UNetPlan::read(&folder, options.configuration.as_deref(), &notes)?)
+                }
+                Some(plan) => {
+                    expect_same_training(&path, &notes, weights.training())?;
+                    plan
+                }
+            };
             networks.push(UNet::from_weights(&plan.architecture, &weights, device, dtype)?);
-            files.push(weights.source());
-            let allowed = weights.mirror_axes().unwrap_or([true; 3]);
+            let allowed = mirrors_of(weights.training(), plan.architecture.planar);
             mirrors = std::array::from_fn(|a| mirrors[a] && allowed[a]);
+            files.push(weights.source());
         }
+        let Some(plan) = plan else { return Err(Error::argument("segment: networks", "at least one", 0)) };
         Ok(Self { files, mirrors, ..Self::new(plan, networks)? })
     }
 
@@ -176,7 +192,13 @@ impl Segmenter {
                 return Err(Error::argument("segment: network", place(first), place(network)));
             }
         }
-        Ok(Self { plan, networks, files: vec![], mirrors: [true; 3] })
+        let mirrors = [!plan.architecture.planar, true, true];
+        Ok(Self { plan, networks, files: vec![], mirrors })
+    }
+
+    /// The axes (z, y, x) of the network's images that all weights allow to be mirrored.
+    pub fn mirrors(&self) -> [bool; 3] {
+        self.mirrors
     }
 
     /// The plan.
@@ -206,7 +228,7 @@ impl Segmenter {
         })
     }
 
-    /// Segments an image. The mask lies on the image's own voxels, whichever way they are stored.
+    /// Segments an image of one channel. The mask lies on the image's own voxels, whichever way they are stored.
     ///
     /// Memory beside the image: the resampled image (f32), the labels, and on the device the working set: sums of one row of
     /// tiles, the activations of one tile, a slab of the export. Same bits every time on one device.
@@ -221,26 +243,48 @@ impl Segmenter {
         options: &SegmentOptions,
         progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<Segmentation> {
+        self.segment_channels(std::slice::from_ref(image), None, options, progress)
+    }
+
+    /// As [`Segmenter::segment`] for an image of several channels on one grid, in the order of the plan's channels. `spacing`
+    /// (d, h, w) is the voxel size that the file's header gives, which nnU-Net takes even where the affine has another; the
+    /// affine's if None.
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment`]; another number of channels than the model's; channels of different sizes.
+    pub fn segment_channels(
+        &self,
+        channels: &[Volume],
+        spacing: Option<[f64; 3]>,
+        options: &SegmentOptions,
+        progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<Segmentation> {
         let mut report = |stage| go_on(progress(stage));
         report(Stage::Preparing)?;
         let started = Instant::now();
         let (device, dtype) = (self.networks[0].device(), self.dtype());
-        let rule = options.orientation.unwrap_or(self.plan.orientation);
-        let prepared = prepare(image, &self.plan, rule, &device)?;
+        let rule = options.orientation.unwrap_or(self.plan.reader.orientation());
+        let prepared = prepare(channels, spacing, &self.plan, rule, &device)?;
+        // There is at least one, or nothing was prepared.
+        let image = &channels[0];
         device.synchronize()?;
         let mut seconds = Timings { preprocess: started.elapsed().as_secs_f64(), ..Timings::default() };
 
         let [_, _, d, h, w] = prepared.image.shape();
         let size = [d, h, w];
-        let window =
-            SlidingWindow::new(size, self.plan.patch, options.step, options.mirroring.copies_along(self.mirrors))?;
-        let classes = self.plan.architecture.classes;
+        let architecture = &self.plan.architecture;
+        let copies = options.mirroring.copies_along(self.mirrors);
+        let window = SlidingWindow::new(size, self.plan.patch, options.step, copies, architecture.planar)?;
+        let classes = architecture.classes;
         let slice = slice_bytes(prepared.view.shape, options.output, classes);
         let fixed = window.accumulator_bytes(classes)
-            + self.plan.architecture.activation_bytes(self.plan.patch, dtype, &device);
+            + architecture.activation_bytes(self.plan.patch, dtype, &device);
         let slab_bytes = slab_bytes(fixed, slice, options.memory_budget, &device)?;
-        let separate = separate_axis(self.plan.separate_logits, self.plan.spacing, prepared.spacing);
-        let mut exporter = Exporter::new(size, prepared.view.shape, separate, options.output, classes, slab_bytes)?;
+        let (logits, labels) = (&self.plan.logits, &self.plan.labels);
+        let separate =
+            separate_axis(logits.separate, logits.anisotropy, prepared.resampled_spacing, prepared.spacing);
+        let shape = prepared.view.shape;
+        let mut exporter = Exporter::new(size, shape, logits, separate, options.output, labels, slab_bytes)?;
 
         let (tiles, mut done) = (window.tiles(), 0);
         report(Stage::Tiles(0, tiles))?;
@@ -277,7 +321,14 @@ impl Segmenter {
             tiles,
             working_set: fixed + slab_bytes.max(slice),
             seconds,
-            warnings: prepared.warnings.into_iter().chain(self.mirroring_warning(options.mirroring)).collect(),
+            warnings: self
+                .plan
+                .warnings
+                .iter()
+                .cloned()
+                .chain(prepared.warnings)
+                .chain(self.mirroring_warning(options.mirroring))
+                .collect(),
         })
     }
 }
@@ -341,44 +392,26 @@ fn paste<T: Copy + Default>(
     image.with_voxels(own.voxels().clone())
 }
 
-/// The weights of a model folder, of one kind: weights.safetensors or weights.pth; every fold_*.safetensors or fold_*.pth;
-/// nnU-Net's own fold_*/checkpoint_final.pth; each in the order of their names. nnU-Net's fold_all, which saw all cases, counts
-/// where there is no numbered fold: averaged with them it would count twice.
-///
-/// # Errors
-/// None of them; several kinds, which may be one model twice.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let single = ["weights.safetensors", "weights.pth"].map(|name| folder.join(name));
-    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "cannot be read", e))?;
-    let is_fold = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().starts_with("fold_");
-    let mut folds: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(is_fold).collect();
-    folds.sort();
-    let ending = |ending: &str| {
-        let has = |path: &&PathBuf| path.extension().is_some_and(|e| e == ending) && path.is_file();
-        folds.iter().filter(has).cloned().collect::<Vec<_>>()
-    };
-    let own = folds.iter().map(|fold| fold.join("checkpoint_final.pth")).filter(|path| path.is_file()).collect();
-    let single = single.into_iter().filter(|path| path.is_file()).map(|path| vec![path]);
-    let mut kinds: Vec<Vec<PathBuf>> = single.chain([ending("safetensors"), ending("pth"), own]).collect();
-    kinds.retain(|files| !files.is_empty());
-    match kinds.as_slice() {
-        [] => {
-            let wanted =
-                "weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or fold_*/checkpoint_final.pth";
-            Err(Error::file(folder, format!("expected {wanted}, found none")))
+/// Folds are averaged: they have to be of one network, for one kind of image.
+fn expect_same_training(path: &Path, first: &TrainingNotes, found: &TrainingNotes) -> Result<()> {
+    let pairs = [("configuration", &first.configuration, &found.configuration), ("trainer", &first.trainer, &found.trainer)];
+    for (what, first, found) in pairs {
+        if first != found {
+            let shown = |value: &Option<String>| value.clone().unwrap_or("none".into());
+            let reason = format!("expected the {what} of the first fold, {}, found {}", shown(first), shown(found));
+            return Err(Error::file(path, reason));
         }
-        [files] => {
-            let of_all = |path: &Path| {
-                let inside = path.strip_prefix(folder).unwrap_or(path).components().next();
-                inside.is_some_and(|name| Path::new(&name).file_stem().is_some_and(|stem| stem == "fold_all"))
-            };
-            let numbered: Vec<PathBuf> = files.iter().filter(|path| !of_all(path)).cloned().collect();
-            Ok(if numbered.is_empty() { files.clone() } else { numbered })
-        }
-        [first, second, ..] => {
-            let [first, second] =
-                [first, second].map(|files| files[0].strip_prefix(folder).unwrap_or(&files[0]).display());
-            Err(Error::file(folder, format!("expected weights of one kind, found {first} and {second}")))
-        }
+    }
+    Ok(())
+}
+
+/// The axes that weights may be mirrored along. nnU-Net mirrors along none where its checkpoint does not say; weights from
+/// elsewhere say nothing, and all axes are left to the user.
+fn mirrors_of(notes: &TrainingNotes, planar: bool) -> [bool; 3] {
+    let first = usize::from(planar);
+    match &notes.mirror_axes {
+        Some(axes) => std::array::from_fn(|axis| axes.iter().any(|allowed| allowed + first == axis)),
+        None if notes.trainer.is_some() => [false; 3],
+        None => [!planar, true, true],
     }
 }

@@ -104,14 +104,23 @@ pub(super) struct Finished {
 }
 
 impl SlidingWindow {
-    /// `copies` as [`Mirroring::copies`] gives them.
-    pub(super) fn new(size: [usize; 3], patch: [usize; 3], step: f64, copies: Vec<[bool; 3]>) -> Result<Self> {
+    /// `copies` as [`Mirroring::copies`] gives them. A 2D network sees every slice once, whatever the step.
+    pub(super) fn new(
+        size: [usize; 3],
+        patch: [usize; 3],
+        step: f64,
+        copies: Vec<[bool; 3]>,
+        planar: bool,
+    ) -> Result<Self> {
         let mut starts: [Vec<isize>; 3] = Default::default();
         for a in 0..3 {
             // nnU-Net pads symmetrically, the odd voxel at the end.
             let before = (patch[a].saturating_sub(size[a]) / 2) as isize;
             let padded = size[a].max(patch[a]);
             starts[a] = positions(padded, patch[a], step)?.into_iter().map(|p| p as isize - before).collect();
+        }
+        if planar {
+            starts[0] = (0..size[0] as isize).collect();
         }
         Ok(Self { size, patch, starts, copies })
     }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use nephron::io::weights::Weights;
-use nephron::pipeline::{Mirroring, Output, Precision, SegmentOptions, Segmentation, Segmenter};
+use nephron::pipeline::{Mirroring, ModelOptions, Output, Precision, SegmentOptions, Segmentation, Segmenter};
 use nephron::volume::{Affine, Volume, Voxels};
 use nephron::{Device, Error};
 
@@ -29,7 +29,7 @@ fn nnunets_folder_gives_the_masks_of_its_safetensors() {
     for name in ["plans.json", "dataset.json"] {
         std::fs::copy(unet.join(name), folder.path().join(name)).expect("copied");
     }
-    let empty = Segmenter::load(folder.path(), None, Precision::Single, &Device::Cpu).expect_err("no weights");
+    let empty = Segmenter::load(folder.path(), &ModelOptions::default(), Precision::Single, &Device::Cpu).expect_err("no weights");
     assert!(empty.to_string().contains("checkpoint_final.pth"), "{empty}");
     for fold in ["fold_0", "fold_1"] {
         std::fs::create_dir(folder.path().join(fold)).expect("a folder");
@@ -40,7 +40,7 @@ fn nnunets_folder_gives_the_masks_of_its_safetensors() {
     let affine = Affine([[1.5, 0.0, 0.0, 0.0], [0.0, 1.5, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]]);
     let image = Volume::new([4, 9, 14], Voxels::I16(values.into()), affine).expect("an image");
     let [pth, safetensors] = [folder.path(), &unet].map(|model| {
-        let segmenter = Segmenter::load(model, None, Precision::Single, &Device::Cpu).expect("a model");
+        let segmenter = Segmenter::load(model, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect("a model");
         let mask = segmenter
             .segment(&image, &SegmentOptions::default(), &mut |_| ControlFlow::Continue(()))
             .expect("a mask")
@@ -66,10 +66,10 @@ fn with_mirror_axes(bytes: &[u8], axes: &[u8]) -> Vec<u8> {
 #[test]
 fn mirroring_is_along_the_axes_that_the_weights_allow() {
     let nnunet = std::fs::read(golden("nnunet.pth")).expect("a file");
-    let axes = |bytes: Vec<u8>| Weights::from_bytes("some.pth", bytes).expect("read").mirror_axes();
-    assert_eq!(axes(nnunet.clone()), Some([true; 3]));
-    assert_eq!(axes(with_mirror_axes(&nnunet, b"K\x00K\x02\x86")), Some([true, false, true]));
-    assert_eq!(axes(with_mirror_axes(&nnunet, b"N")), Some([false; 3]));
+    let axes = |bytes: Vec<u8>| Weights::from_bytes("some.pth", bytes).expect("read").training().mirror_axes.clone();
+    assert_eq!(axes(nnunet.clone()), Some(vec![0, 1, 2]));
+    assert_eq!(axes(with_mirror_axes(&nnunet, b"K\x00K\x02\x86")), Some(vec![0, 2]));
+    assert_eq!(axes(with_mirror_axes(&nnunet, b"N")), Some(vec![]));
     assert_eq!(axes(std::fs::read(golden("plain.pth")).expect("a file")), None);
     assert!(refusal(with_mirror_axes(&nnunet, b"K\x03\x85")).contains("expected axes from 0 to 2"));
     assert!(refusal(with_mirror_axes(&nnunet, b"K\x01")).contains("no list"));
@@ -87,7 +87,7 @@ fn mirroring_is_along_the_axes_that_the_weights_allow() {
             let file = folder.path().join(format!("fold_{i}.pth"));
             std::fs::write(file, with_mirror_axes(&whole, axes)).expect("written");
         }
-        let segmenter = Segmenter::load(folder.path(), None, Precision::Single, &Device::Cpu).expect("a model");
+        let segmenter = Segmenter::load(folder.path(), &ModelOptions::default(), Precision::Single, &Device::Cpu).expect("a model");
         let options = SegmentOptions { mirroring, output: Output::Probabilities, ..SegmentOptions::default() };
         segmenter.segment(&image, &options, &mut |_| ControlFlow::Continue(())).expect("a mask")
     };
@@ -123,7 +123,7 @@ fn a_model_folder_holds_weights_of_one_kind() {
     };
     put("plans.json", "plans.json");
     put("dataset.json", "dataset.json");
-    let load = || Segmenter::load(folder.path(), None, Precision::Single, &Device::Cpu);
+    let load = || Segmenter::load(folder.path(), &ModelOptions::default(), Precision::Single, &Device::Cpu);
     let names = || -> Vec<PathBuf> {
         let segmenter = load().expect("a model");
         let name = |f: &nephron::io::SourceFile| f.file.strip_prefix(folder.path()).expect("in it").to_path_buf();

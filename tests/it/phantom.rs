@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use nephron::io::nifti;
 use nephron::phantom::{Patient, PhantomOptions, PhasePhantom, generate};
 use nephron::phase::{Phase, Subtype};
-use nephron::pipeline::{Precision, SegmentOptions, Segmenter};
+use nephron::pipeline::{ModelOptions, Precision, SegmentOptions, Segmenter};
 use nephron::volume::{Grid, Volume, Voxels, WHOLE_KIDNEY};
 use nephron::{Device, Error};
 
@@ -249,7 +249,7 @@ fn written_files_read_back_as_they_were_made() {
 #[test]
 fn the_demo_network_segments_an_unseen_phantom() {
     let folder = support::root().join("models/demo/segmentation");
-    let network = Segmenter::load(&folder, None, Precision::Single, &Device::Cpu).expect("the shipped model");
+    let network = Segmenter::load(&folder, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect("the shipped model");
     let options = PhantomOptions {
         seed: 20_001,
         subtype: Some(Subtype::ClearCell),
@@ -260,7 +260,8 @@ fn the_demo_network_segments_an_unseen_phantom() {
     let segmentation = SegmentOptions { step: 1.0, ..SegmentOptions::default() };
     let found =
         network.segment(&phase.image, &segmentation, &mut |_| ControlFlow::Continue(())).expect("a segmentation");
-    assert_eq!(found.labels, ["background", "kidney", "tumour"]);
+    let names: Vec<&str> = found.labels.targets().iter().map(|target| target.name.as_str()).collect();
+    assert_eq!(names, ["kidney", "tumour"]);
     let dice = phase.mask.dice(&found.mask, &WHOLE_KIDNEY).expect("one grid");
     assert!(dice > 0.85, "kidney and tumour together: Dice {dice}");
 }

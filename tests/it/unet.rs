@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use nephron::io::weights::TrainingNotes;
 use nephron::io::{npy, weights};
-use nephron::models::{Normalization, OrientationRule, SeparateAxis, UNet, UNetArchitecture, UNetPlan};
+use nephron::models::{
+    ImageReader, Normalization, Order, SeparateAxis, UNet, UNetArchitecture, UNetEncoder, UNetNorm, UNetPlan,
+};
 use nephron::ops::{Conv3dParams, ConvTranspose3dParams, activation, arithmetic, conv_transpose3d, conv3d, norm};
 use nephron::{DType, Device, Error, Shape, Tensor, host_memory, reset_peak};
 use serde_json::{Value, json};
@@ -17,18 +20,20 @@ fn golden() -> PathBuf {
 /// Two stages, one of them anisotropic: the least that has a skip.
 fn tiny() -> UNetArchitecture {
     UNetArchitecture {
-        input_channels: 1,
-        classes: 3,
         features: vec![4, 6],
         kernels: vec![[1, 3, 3], [3, 3, 3]],
         strides: vec![[1, 1, 1], [1, 2, 2]],
-        encoder_convs: vec![1, 2],
-        decoder_convs: vec![2],
-        conv_bias: true,
-        norm_affine: true,
-        norm_eps: 1e-5,
-        slope: 0.01,
+        ..UNetArchitecture::plain(1, 3, vec![1, 2], vec![2])
     }
+}
+
+/// The golden plan.
+fn golden_plan() -> UNetPlan {
+    read_plan(&golden(), None).expect("plan")
+}
+
+fn read_plan(folder: &Path, configuration: Option<&str>) -> nephron::Result<UNetPlan> {
+    UNetPlan::read(folder, configuration, &TrainingNotes::default())
 }
 
 fn range(values: &[f32]) -> f32 {
@@ -44,7 +49,7 @@ fn difference(got: &[f32], want: &[f32]) -> f32 {
 
 #[test]
 fn logits_are_pytorchs() {
-    let plan = UNetPlan::read(&golden(), None).expect("plan");
+    let plan = golden_plan();
     let (shape, data) = npy::read_f32(golden().join("input.npy")).expect("input");
     let (_, want) = npy::read_f32(golden().join("logits.npy")).expect("logits");
     let shape: [usize; 5] = shape.try_into().expect("five axes");
@@ -101,7 +106,8 @@ impl Reference {
         let a = &self.plan.architecture;
         let mut x = x;
         let mut skips = Vec::new();
-        for (stage, &convs) in a.encoder_convs.iter().enumerate() {
+        let UNetEncoder::Plain(encoder_convs) = &a.encoder else { panic!("a plain network") };
+        for (stage, &convs) in encoder_convs.iter().enumerate() {
             for i in 0..convs {
                 let stride = if i == 0 { a.strides[stage] } else { [1; 3] };
                 x = self.block(&format!("encoder.stages.{stage}.0.convs.{i}"), &x, stride);
@@ -129,7 +135,7 @@ impl Reference {
 #[test]
 fn logits_are_those_of_the_f64_references() {
     let path = golden().join("weights.safetensors");
-    let plan = UNetPlan::read(&golden(), None).expect("plan");
+    let plan = golden_plan();
     let shape = [2, 1, 6, 4, 16];
     let data = uniform(&mut rng(), shape.iter().product());
     let net = UNet::load(&plan.architecture, &path, &Device::Cpu, DType::F32).expect("net");
@@ -143,16 +149,20 @@ fn logits_are_those_of_the_f64_references() {
 
 #[test]
 fn a_plan_is_read_whole() {
-    let plan = UNetPlan::read(&golden(), None).expect("plan");
+    let plan = golden_plan();
     assert_eq!(plan.spacing, [3.0, 1.5, 1.5]);
     assert_eq!(plan.patch, [4, 8, 12]);
-    assert_eq!(plan.labels, ["background", "kidney", "tumour"]);
-    assert_eq!(plan.orientation, OrientationRule::Stored);
-    assert_eq!(plan.separate_data, SeparateAxis::WhenAnisotropic);
-    assert_eq!(plan.normalization, [Normalization::Ct { clip: [-40.0, 347.0], mean: 112.75457, sd: 97.87436 }]);
+    let targets: Vec<_> = plan.labels.targets().iter().map(|t| (t.name.as_str(), t.value)).collect();
+    assert_eq!(targets, [("kidney", 1), ("tumour", 2)]);
+    assert_eq!((plan.reader, plan.configuration.as_str()), (ImageReader::Stored, "3d_fullres"));
+    assert_eq!((plan.data.order, plan.data.separate), (Order::Cubic, SeparateAxis::WhenAnisotropic));
+    assert_eq!((plan.logits.order, plan.logits.order_across), (Order::Linear, Order::Nearest));
+    let ct = Normalization::Ct { clip: [-40.0, 347.0], mean: 112.75457, sd: 97.87436 };
+    assert_eq!(plan.normalization.iter().map(|n| (n.scheme, n.inside_mask)).collect::<Vec<_>>(), [(ct, false)]);
     let a = &plan.architecture;
-    assert_eq!((a.features.as_slice(), a.slope, a.norm_eps), (&[3, 4, 5][..], 0.01, 1e-5));
-    assert_eq!((a.encoder_convs.as_slice(), a.decoder_convs.as_slice()), (&[2, 1, 2][..], &[1, 2][..]));
+    assert_eq!((a.features.as_slice(), a.slope), (&[3, 4, 5][..], 0.01));
+    assert_eq!(a.norm, UNetNorm::Instance { affine: true, eps: 1e-5 });
+    assert_eq!((&a.encoder, a.decoder_convs.as_slice()), (&UNetEncoder::Plain(vec![2, 1, 2]), &[1, 2][..]));
     assert_eq!(a.multiple(), [2, 4, 4]);
 }
 
@@ -222,7 +232,7 @@ fn devices_agree() {
     let mut rng = rng();
     let mut architecture = tiny();
     architecture.conv_bias = false;
-    architecture.norm_affine = false;
+    architecture.norm = UNetNorm::Instance { affine: false, eps: 1e-5 };
     let shape = [2, 1, 3, 6, 10];
     let data = uniform(&mut rng, shape.iter().product());
     let logits = |device: &Device, dtype| {
@@ -261,7 +271,7 @@ fn inputs_that_do_not_fit_are_refused() {
 
 #[test]
 fn weights_that_do_not_fit_are_refused() {
-    let plan = UNetPlan::read(&golden(), None).expect("plan");
+    let plan = golden_plan();
     let path = golden().join("weights.safetensors");
     let refused = |architecture: &UNetArchitecture| {
         let error = UNet::load(architecture, &path, &Device::Cpu, DType::F32).expect_err("refused");
@@ -276,7 +286,7 @@ fn weights_that_do_not_fit_are_refused() {
         assert!(message.contains(part), "{message}");
     }
     let mut deeper = plan.architecture.clone();
-    deeper.encoder_convs[2] = 3;
+    deeper.encoder = UNetEncoder::Plain(vec![2, 1, 3]);
     let message = refused(&deeper);
     assert!(message.contains("encoder.stages.2.0.convs.2.conv.weight"), "{message}");
 }
@@ -298,7 +308,7 @@ fn refusal(file: &str, key: &[&str], value: Option<Value>) -> String {
         }
         std::fs::write(folder.path().join(name), root.to_string()).expect("written");
     }
-    let error = UNetPlan::read(folder.path(), None).expect_err("refused");
+    let error = read_plan(folder.path(), None).expect_err("refused");
     assert!(matches!(error, Error::File { .. }), "{error:?}");
     error.to_string()
 }
@@ -319,22 +329,27 @@ fn plans_that_cannot_be_used_are_refused() {
     plans(&FULLRES, "spacing", Some(json!([1.0, 0.0, 1.0])), &["above 0", "[1.0,0.0,1.0]"]);
     plans(&FULLRES, "patch_size", Some(json!([4, 8])), &["list of three", "[4,8]"]);
     plans(&FULLRES, "patch_size", Some(json!([4, 9, 12])), &["multiples of [2, 4, 4]", "[4,9,12]"]);
-    plans(&FULLRES, "normalization_schemes", Some(json!(["ZScoreNormalization"])), &["CTNormalization", "ZScore"]);
+    plans(&FULLRES, "normalization_schemes", Some(json!(["PETNormalization"])), &["CTNormalization", "PET"]);
     plans(&FULLRES, "normalization_schemes", Some(json!([])), &["one scheme for each of 1", "[]"]);
     plans(&FULLRES, "resampling_fn_data", Some(json!("resample_torch")), &["resample_data_or_seg_to_shape", "torch"]);
-    plans(&FULLRES, "inherits_from", Some(json!("3d_lowres")), &["inherits from no other", "3d_lowres"]);
+    let order2 = json!({"is_seg": false, "order": 2, "order_z": 0, "force_separate_z": null});
+    plans(&FULLRES, "resampling_fn_data_kwargs", Some(order2), &["order 0, 1 or 3", "2"]);
+    plans(&FULLRES, "resampling_fn_data_kwargs", Some(json!({"sigma": 1})), &["sigma", "none of this key"]);
+    plans(&FULLRES, "inherits_from", Some(json!("3d_fullres")), &["inherit from itself", "3d_fullres"]);
+    plans(&FULLRES, "previous_stage", Some(json!("3d_lowres")), &["cascades", "3d_lowres"]);
+    plans(&FULLRES, "preprocessor_name", Some(json!("MyPreprocessor")), &["DefaultPreprocessor", "MyPreprocessor"]);
     plans(&["foreground_intensity_properties_per_channel"], "0", None, &["is missing"]);
     plans(&[], "transpose_forward", Some(json!([0, 1, 1])), &["0, 1 and 2", "[0,1,1]"]);
     plans(&[], "image_reader_writer", Some(json!("Tiff3DIO")), &["SimpleITKIO", "Tiff3DIO"]);
     plans(&KWARGS, "n_stages", Some(json!(4)), &[]);
     plans(&KWARGS, "n_stages", Some(json!(1e9 as u64)), &[]);
     plans(&KWARGS, "kernel_sizes", Some(json!([[1, 3, 3], [3, 3], [3, 3, 3]])), &["list of three", "[3,3]"]);
-    plans(&KWARGS, "conv_op", Some(json!("torch.nn.modules.conv.Conv2d")), &["Conv3d", "Conv2d"]);
-    plans(&KWARGS, "norm_op", Some(Value::Null), &["InstanceNorm3d", "null"]);
+    plans(&KWARGS, "conv_op", Some(json!("torch.nn.modules.conv.Conv1d")), &["Conv3d", "Conv1d"]);
+    plans(&KWARGS, "norm_op", Some(json!("torch.nn.GroupNorm")), &["InstanceNorm3d", "GroupNorm"]);
+    plans(&KWARGS, "nonlin", Some(json!("torch.nn.GELU")), &["LeakyReLU", "GELU"]);
+    plans(&KWARGS, "squeeze_excitation", Some(json!(true)), &["none of this key"]);
     plans(&KWARGS, "conv_bias", Some(json!("yes")), &["true or false", "yes"]);
-    let residual = json!("dynamic_network_architectures.architectures.unet.ResidualEncoderUNet");
     let architecture = ["configurations", "3d_fullres", "architecture"];
-    plans(&architecture, "network_class_name", Some(residual), &["ResidualEncoderUNet is not supported yet"]);
     plans(&architecture, "network_class_name", Some(json!("Primus")), &["PlainConvUNet", "Primus"]);
 }
 
@@ -347,17 +362,19 @@ fn data_sets_that_cannot_be_used_are_refused() {
         }
     };
     dataset("labels", None, &["is missing"]);
-    dataset("labels", Some(json!({"background": 0, "kidney": 2})), &["without gaps"]);
-    dataset("labels", Some(json!({"background": 0, "whole": [1, 2]})), &["labels.whole", "region-based"]);
-    dataset("channel_names", Some(json!({"0": "T1", "1": "T2"})), &["one channel", "T2"]);
+    dataset("labels", Some(json!({"kidney": 1})), &["labels.background is missing"]);
+    dataset("labels", Some(json!({"background": 0, "a": 1, "b": 1})), &["each of its own value"]);
+    dataset("labels", Some(json!({"background": 0, "kidney": 300})), &["at most 254", "300"]);
+    dataset("channel_names", Some(json!({})), &["1 to 64 channels"]);
+    dataset("channel_names", Some(json!({"0": "T1", "2": "T2"})), &["channel_names.1 is missing"]);
 }
 
 #[test]
 fn a_configuration_is_chosen_by_name() {
-    let message = UNetPlan::read(&golden(), Some("3d_lowres")).expect_err("there is none").to_string();
+    let message = read_plan(&golden(), Some("3d_lowres")).expect_err("there is none").to_string();
     assert!(message.contains("2d, 3d_fullres") && message.contains("3d_lowres"), "{message}");
-    let message = UNetPlan::read(&golden(), Some("2d")).expect_err("not 3D").to_string();
+    let message = read_plan(&golden(), Some("2d")).expect_err("not 3D").to_string();
     assert!(message.contains("configurations.2d.spacing"), "{message}");
-    let message = UNetPlan::read(Path::new("/no/such/folder"), None).expect_err("no folder").to_string();
+    let message = read_plan(Path::new("/no/such/folder"), None).expect_err("no folder").to_string();
     assert!(message.contains("/no/such/folder"), "{message}");
 }

@@ -1,6 +1,7 @@
-//! add and concat.
+//! add, add_leaky_relu and concat.
 
 use nephron_compute::ops;
+use nephron_compute::ops::activation;
 use nephron_compute::ops::arithmetic::reference;
 use nephron_compute::{Device, Shape, Tensor};
 use rand::Rng;
@@ -27,6 +28,26 @@ fn add_is_exact_on_whole_numbers_and_bounded_otherwise() {
                 assert_exact("add", &y.expect("add"), &exact);
                 let y = ops::add(&tensor(device, shape, dtype, &a), &tensor(device, shape, dtype, &b));
                 assert_close("add", &y.expect("add"), &want, &magnitude, 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn add_leaky_relu_is_the_activation_of_the_sum() {
+    let mut rng = rng();
+    for shape in SHAPES {
+        let (a, b) = (uniform(&mut rng, len(shape)), uniform(&mut rng, len(shape)));
+        let (sum, magnitude) = reference::add(&f64s(&a), &f64s(&b));
+        for slope in [0.0, 0.01, 1.0] {
+            let want = activation::reference::leaky_relu(&sum, f64::from(slope));
+            for device in devices() {
+                for dtype in float_types(device) {
+                    let (a, b) = (tensor(device, shape, dtype, &a), tensor(device, shape, dtype, &b));
+                    let y = ops::add_leaky_relu(&a, &b, slope).expect("add_leaky_relu");
+                    // The sum and the product with the slope are rounded.
+                    assert_close("add_leaky_relu", &y, &want, &magnitude, 2);
+                }
             }
         }
     }

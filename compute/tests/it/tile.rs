@@ -1,7 +1,7 @@
 //! Sliding-window tiles: crop, weighted accumulation, resampling to labels and probabilities.
 
 use nephron_compute::ops::tile::{
-    Accumulator, AxisTaps, Placement, Sampling, crop, reference, resample_labels, resample_probabilities, select,
+    Accumulator, AxisTaps, Heads, Placement, Sampling, crop, reference, resample_labels, resample_probabilities, select,
 };
 use nephron_compute::{DType, Device, Tensor};
 use rand::Rng;
@@ -203,7 +203,7 @@ fn labels_are_the_argmax_of_the_resampled_logits() {
             let voxels = output.iter().product::<usize>();
             for device in devices() {
                 let logits = tensor(device, [1, channels, d, h, w], DType::F32, &data);
-                let labels = resample_labels(&logits, [along_z, along_y, along_x]).expect("labels");
+                let labels = resample_labels(&logits, [along_z, along_y, along_x], Heads::Softmax).expect("labels");
                 assert_eq!(labels.shape(), [1, 1, output[0], output[1], output[2]]);
                 let labels = labels.to_u8().expect("u8");
                 if compiles_only(device) {
@@ -221,16 +221,58 @@ fn labels_are_the_argmax_of_the_resampled_logits() {
 }
 
 #[test]
-fn ties_go_to_the_lowest_class_and_nan_is_shown() {
-    let data = [1.0, 0.0, f32::NAN, 2.0, 1.0, 3.0, f32::NAN, f32::NAN, 0.0, 3.0, f32::NAN, 2.0];
+fn ties_go_to_the_lowest_class_and_broken_logits_are_shown() {
+    let infinity = f32::INFINITY;
+    let data = [1.0, 0.0, f32::NAN, 2.0, 1.0, 3.0, -9.0, infinity, 0.0, 3.0, 4.0, 2.0];
     let same = AxisTaps::new(Sampling::Linear, 1, 1).expect("taps");
     let across = AxisTaps::new(Sampling::Linear, 4, 4).expect("taps");
     for device in devices() {
         let logits = tensor(device, [1, 3, 1, 1, 4], DType::F32, &data);
-        let labels = resample_labels(&logits, [&same, &same, &across]).expect("labels").to_u8().expect("u8");
+        let labels = resample_labels(&logits, [&same, &same, &across], Heads::Softmax).expect("labels").to_u8().expect("u8");
         if !compiles_only(device) {
-            assert_eq!(labels, [0, 1, 255, 0], "{}", device.name());
+            assert_eq!(labels, [0, 1, 255, 255], "{}", device.name());
         }
+        let regions = Heads::Sigmoid(&[4, 5, 6]);
+        let labels = resample_labels(&logits, [&same, &same, &across], regions).expect("labels").to_u8().expect("u8");
+        if !compiles_only(device) {
+            assert_eq!(labels, [5, 6, 255, 255], "{}", device.name());
+        }
+    }
+}
+
+#[test]
+fn regions_take_the_value_of_the_last_one_above_a_half() {
+    let mut rng = rng();
+    let values = [7, 2, 9];
+    for (input, output) in RESAMPLED {
+        let [d, h, w] = input;
+        let data = uniform(&mut rng, 3 * d * h * w);
+        let logits = reference::resample(&f64s(&data), 3, input, output, [false; 3]);
+        let want = reference::regions(&logits, &values);
+        let sigmoids: Vec<f64> = logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect();
+        let [along_z, along_y, along_x] = &taps(input, output, [false; 3]);
+        for device in devices() {
+            let x = tensor(device, [1, 3, d, h, w], DType::F32, &data);
+            let (axes, heads) = ([along_z, along_y, along_x], Heads::Sigmoid(&values));
+            let labels = resample_labels(&x, axes, heads).expect("labels").to_u8().expect("u8");
+            let probabilities = resample_probabilities(&x, axes, heads).expect("probabilities");
+            assert_close("sigmoids", &probabilities, &sigmoids, &sigmoids, 96);
+            if compiles_only(device) {
+                continue;
+            }
+            let voxels = want.len();
+            for (v, (got, want)) in labels.iter().zip(&want).enumerate() {
+                // A logit as close to 0 as its rounding may fall on either side.
+                let close = (0..3).any(|r| logits[r * voxels + v].abs() <= gamma(24));
+                assert!(got == want || close, "{} voxel {v}: {got}, expected {want}", device.name());
+            }
+        }
+    }
+    let x = tensor(&Device::Cpu, [1, 2, 1, 1, 1], DType::F32, &[0.0, 0.0]);
+    let one = AxisTaps::new(Sampling::Linear, 1, 1).expect("taps");
+    for (values, words) in [(&[1][..], ["2", "1"]), (&[1, 255], ["254", "255"])] {
+        let error = resample_labels(&x, [&one, &one, &one], Heads::Sigmoid(values)).expect_err("refused").to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 }
 
@@ -249,7 +291,7 @@ fn probabilities_are_the_softmax_of_the_resampled_logits() {
         let [along_z, along_y, along_x] = &taps(input, output, nearest);
         for device in devices() {
             let x = tensor(device, [1, channels, d, h, w], DType::F32, &data);
-            let y = resample_probabilities(&x, [along_z, along_y, along_x]).expect("probabilities");
+            let y = resample_probabilities(&x, [along_z, along_y, along_x], Heads::Softmax).expect("probabilities");
             // exp turns the logits' error (gamma_24) into the same relative one, twice; GPUs give exp to a few ulp.
             assert_close("probabilities", &y, &want, &want, 96);
         }
@@ -264,10 +306,10 @@ fn a_slab_is_the_same_as_the_whole() {
     let [along_z, along_y, along_x] = &taps(input, output, [false; 3]);
     for device in devices() {
         let logits = tensor(device, [1, 2, 6, 3, 4], DType::F32, &data);
-        let whole = resample_labels(&logits, [along_z, along_y, along_x]).expect("labels").to_u8().expect("u8");
+        let whole = resample_labels(&logits, [along_z, along_y, along_x], Heads::Softmax).expect("labels").to_u8().expect("u8");
         let slab = crop(&logits, Placement::at([2, 0, 0]), [4, 3, 4], DType::F32).expect("crop");
         let window = along_z.window(6..13, 2).expect("window");
-        let part = resample_labels(&slab, [&window, along_y, along_x]).expect("labels").to_u8().expect("u8");
+        let part = resample_labels(&slab, [&window, along_y, along_x], Heads::Softmax).expect("labels").to_u8().expect("u8");
         if !compiles_only(device) {
             assert_eq!(part, whole[6 * 30..], "{}", device.name());
         }
@@ -301,8 +343,8 @@ fn what_does_not_fit_is_refused() {
     refused(crop(&x, origin, [1; 3], DType::F16), ["cpu", "f16"]);
     refused(crop(&x, Placement::at([isize::MIN, 0, 0]), [1; 3], DType::F32), ["1073741824", "-9223372036854775808"]);
     let [two, four] = [2, 4].map(|n| AxisTaps::new(Sampling::Linear, n, 3).expect("taps"));
-    refused(resample_labels(&x, [&two, &four, &two]), ["below 2", "3"]);
-    refused(resample_labels(&labels, [&two, &two, &two]), ["f32", "u8"]);
+    refused(resample_labels(&x, [&two, &four, &two], Heads::Softmax), ["below 2", "3"]);
+    refused(resample_labels(&labels, [&two, &two, &two], Heads::Softmax), ["f32", "u8"]);
     let message = two.window(0..4, 0).expect_err("past the end").to_string();
     assert!(message.contains("0..3") && message.contains("0..4"), "{message}");
     assert!(

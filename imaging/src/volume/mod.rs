@@ -21,6 +21,9 @@ use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::{self, Interpolation, Outside, ResampleParams};
 use nephron_compute::tensor::{DType, Tensor};
 
+/// How far a label may be from a whole number.
+const ROUNDING: f32 = 1e-3;
+
 /// A 3D image on a grid in the patient's space.
 ///
 /// Its parts fit together, for [`Volume::new`] has checked them and nothing changes them afterwards: no axis is of length 0, the
@@ -119,7 +122,8 @@ impl Volume {
         )))
     }
 
-    /// The same volume as labels; those of u8 are shared, not copied.
+    /// The same volume as labels; those of u8 are shared, not copied. A value within a thousandth of a whole number is that
+    /// number: programs that store labels with a scale leave such remainders.
     ///
     /// # Errors
     /// [`Error::Data`] with the value and index (i, j, k) of the first voxel that is not a whole number from 0 to 255.
@@ -127,7 +131,8 @@ impl Volume {
         fn narrow<T: Copy + Into<f32>>(values: &[T]) -> Result<Vec<u8>, (usize, f32)> {
             let label = |(n, v): (usize, &T)| {
                 let v: f32 = (*v).into();
-                if f32::from(v as u8) == v { Ok(v as u8) } else { Err((n, v)) }
+                let label = v.round() as u8;
+                if (f32::from(label) - v).abs() <= ROUNDING { Ok(label) } else { Err((n, v)) }
             };
             values.iter().enumerate().map(label).collect()
         }

@@ -70,6 +70,13 @@ impl FromStr for Orientation {
     }
 }
 
+impl Orientation {
+    /// For each axis (d, h, w) of a volume turned from this orientation to `target` the axis it was before.
+    pub fn axes_towards(self, target: Self) -> [usize; 3] {
+        std::array::from_fn(|a| (0..3).find(|&old| self.axes[2 - old] == target.axes[2 - a]).unwrap_or(a))
+    }
+}
+
 impl Volume {
     /// The closest orientation of its axes.
     pub fn orientation(&self) -> Orientation {

@@ -2,6 +2,8 @@
 
 use cubecl::prelude::*;
 
+use crate::common::leaky::leaky;
+
 /// y = a + b, element by element.
 #[cube(launch_unchecked)]
 pub fn add<F: Float, N: Size>(a: &Array<Vector<F, N>>, b: &Array<Vector<F, N>>, y: &mut Array<Vector<F, N>>) {
@@ -24,5 +26,23 @@ pub fn copy_channels<F: Float, N: Size>(
     if ABSOLUTE_POS < x.len() {
         let position = ABSOLUTE_POS / channels;
         y[position * total + first + ABSOLUTE_POS % channels] = x[ABSOLUTE_POS];
+    }
+}
+
+/// y = leaky(a + b, slope), element by element: how a residual block ends. The sum is not rounded before the activation.
+#[cube(launch_unchecked)]
+pub fn add_leaky_relu<F: Float, N: Size>(
+    a: &Array<Vector<F, N>>,
+    b: &Array<Vector<F, N>>,
+    y: &mut Array<Vector<F, N>>,
+    slope: f32,
+) {
+    if ABSOLUTE_POS < y.len() {
+        let mut sum = Vector::<f32, N>::cast_from(a[ABSOLUTE_POS]) + Vector::<f32, N>::cast_from(b[ABSOLUTE_POS]);
+        #[unroll]
+        for v in 0..N::value() {
+            sum[v] = leaky(sum[v], slope);
+        }
+        y[ABSOLUTE_POS] = Vector::cast_from(sum);
     }
 }

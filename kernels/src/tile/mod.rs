@@ -197,8 +197,15 @@ fn interpolated(x: &Array<f32>, at: &Corners, channel: usize) -> f32 {
     between(low, high, at.tx)
 }
 
-/// The channel of the largest interpolated logit as u8, four voxels a word; the lowest of equals, 255 where no logit is
-/// above the smallest f32 (all NaN).
+/// NaN and the infinities are not: two comparisons that NaN fails.
+#[cube]
+fn is_finite(value: f32) -> bool {
+    let comparisons = u32::cast_from(value <= f32::MAX) + u32::cast_from(value >= f32::MIN);
+    comparisons == 2
+}
+
+/// The channel of the largest interpolated logit as u8, four voxels a word; the lowest of equals, 255 where a logit is NaN
+/// or infinite.
 ///
 /// Shapes: x [.., `input_h`, `input_w`, c], labels [d, h, w] of `len` voxels.
 #[cube(launch_unchecked)]
@@ -226,16 +233,88 @@ pub fn labels(
             let at = corners(position, taps, fraction, input_h, input_w, d, h, w, channels);
             let mut best = f32::new(f32::MIN);
             let mut label = u32::new(255);
+            let mut broken = u32::new(0);
             for channel in 0..channels as usize {
                 let value = interpolated(x, &at, channel);
+                broken = select(is_finite(value), broken, 1);
                 if value > best {
                     best = value;
                     label = channel as u32;
                 }
             }
+            label = select(broken == 1, 255, label);
             word |= label << (8 * lane as u32);
         }
         words[ABSOLUTE_POS] = word;
+    }
+}
+
+/// The value of the last channel whose interpolated logit is above 0, that is, whose sigmoid is above a half: u8, four voxels
+/// a word; 0 where there is none, 255 where a logit is NaN or infinite.
+///
+/// Shapes: as [`labels`], values [c].
+#[cube(launch_unchecked)]
+pub fn regions(
+    x: &Array<f32>,
+    taps: &Array<u32>,
+    fraction: &Array<f32>,
+    values: &Array<u32>,
+    words: &mut Array<u32>,
+    len: u32,
+    input_h: u32,
+    input_w: u32,
+    d: u32,
+    h: u32,
+    w: u32,
+    channels: u32,
+) {
+    if ABSOLUTE_POS < words.len() {
+        let mut word = u32::new(0);
+        #[unroll]
+        for lane in 0..4usize {
+            let position = ABSOLUTE_POS * 4 + lane;
+            // Past the end the last word repeats its last voxel.
+            let last = len as usize - 1;
+            let position = select(position < last, position, last);
+            let at = corners(position, taps, fraction, input_h, input_w, d, h, w, channels);
+            let mut label = u32::new(0);
+            let mut broken = u32::new(0);
+            for channel in 0..channels as usize {
+                let value = interpolated(x, &at, channel);
+                broken = select(is_finite(value), broken, 1);
+                label = select(value > 0.0, values[channel], label);
+            }
+            label = select(broken == 1, 255, label);
+            word |= label << (8 * lane as u32);
+        }
+        words[ABSOLUTE_POS] = word;
+    }
+}
+
+/// The sigmoid of each interpolated logit.
+///
+/// Shapes: as [`probabilities`].
+#[cube(launch_unchecked)]
+pub fn sigmoids(
+    x: &Array<f32>,
+    taps: &Array<u32>,
+    fraction: &Array<f32>,
+    y: &mut Array<f32>,
+    len: u32,
+    input_h: u32,
+    input_w: u32,
+    d: u32,
+    h: u32,
+    w: u32,
+    channels: u32,
+) {
+    if ABSOLUTE_POS < len as usize {
+        let at = corners(ABSOLUTE_POS, taps, fraction, input_h, input_w, d, h, w, channels);
+        let classes = channels as usize;
+        for channel in 0..classes {
+            let value = interpolated(x, &at, channel);
+            y[ABSOLUTE_POS * classes + channel] = 1.0f32 / (1.0f32 + f32::exp(-value));
+        }
     }
 }
 

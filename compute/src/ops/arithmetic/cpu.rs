@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::memory::Buffer;
+use crate::ops::simd::{F32Vector, Isa, Kernel, LeakyRelu, Simd};
 
 /// Elements a task: large enough to hide the task, small enough to stay in L2.
 const CHUNK: usize = 1 << 15;
@@ -15,6 +16,39 @@ pub(super) fn add(a: &[f32], b: &[f32]) -> Buffer {
         }
     });
     y
+}
+
+/// leaky_relu(a + b, slope).
+pub(super) fn add_leaky_relu(a: &[f32], b: &[f32], slope: f32) -> Buffer {
+    let mut y = Buffer::unwritten(a.len());
+    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(y, (a, b))| {
+        Isa::widest().run(AddActivated { a, b, y, slope });
+    });
+    y
+}
+
+/// The activation of the sums of some values.
+struct AddActivated<'a> {
+    a: &'a [f32],
+    /// As long as `a`.
+    b: &'a [f32],
+    /// As long as `a`.
+    y: &'a mut [f32],
+    slope: f32,
+}
+
+impl Kernel for AddActivated<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (activation, lanes) = (LeakyRelu::new(simd, self.slope), S::F32::LANES);
+        let (mut a, mut b) = (self.a.chunks_exact(lanes), self.b.chunks_exact(lanes));
+        let mut ys = self.y.chunks_exact_mut(lanes);
+        for ((a, b), y) in (&mut a).zip(&mut b).zip(&mut ys) {
+            activation.of(simd.load(a).add(simd.load(b))).store(y);
+        }
+        let rest = simd.load_partial(a.remainder()).add(simd.load_partial(b.remainder()));
+        activation.of(rest).store_partial(ys.into_remainder());
+    }
 }
 
 /// Joins `parts`, each [positions, channels] with its channels, to [positions, total].

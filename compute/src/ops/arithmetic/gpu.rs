@@ -24,6 +24,9 @@ pub struct ChannelSlot {
 launches! {
     pub(crate) trait ArithmeticLaunches {
         fn add = launch_add(dtype: DType, a: &Handle, b: &Handle, y: &Handle, len: usize) -> Result<()>;
+        fn add_leaky_relu = launch_add_leaky_relu(
+            dtype: DType, a: &Handle, b: &Handle, y: &Handle, len: usize, slope: f32,
+        ) -> Result<()>;
         fn copy_channels = launch_copy_channels(dtype: DType, x: &Handle, y: &Handle, slot: ChannelSlot) -> Result<()>;
     }
 }
@@ -48,6 +51,31 @@ pub fn launch_add<R: Runtime>(
     with_float!(dtype, F => unsafe {
         let (a, b, y) = (array(a, len), array(b, len), array(y, len));
         arithmetic::add::launch_unchecked::<F, R>(client, count, dim, width, a, b, y)
+    });
+    Ok(())
+}
+
+/// y = leaky_relu(a + b, slope) over `len` elements of `dtype` (a float type) in all three buffers.
+///
+/// # Errors
+/// As [`launch_add`].
+pub fn launch_add_leaky_relu<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    a: &Handle,
+    b: &Handle,
+    y: &Handle,
+    len: usize,
+    slope: f32,
+) -> Result<()> {
+    let size = dtype.size();
+    fits("add_leaky_relu", &[("a", a, len, size), ("b", b, len, size), ("y", y, len, size)])?;
+    let width = vector_width(client, dtype, len);
+    let (count, dim) = grid(len / width)?;
+    // SAFETY: each thread touches the vector of its own position, and only below the length all buffers hold.
+    with_float!(dtype, F => unsafe {
+        let (a, b, y) = (array(a, len), array(b, len), array(y, len));
+        arithmetic::add_leaky_relu::launch_unchecked::<F, R>(client, count, dim, width, a, b, y, slope)
     });
     Ok(())
 }

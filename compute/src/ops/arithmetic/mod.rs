@@ -36,6 +36,34 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// y = leaky_relu(a + b, slope), element by element, for tensors of one shape and float type: how a residual block ends. The
+/// sum is rounded to the tensors' type once, after the activation. Slope 1 is [`add`], slope 0 ends in a ReLU.
+///
+/// # Errors
+/// As [`add`].
+pub fn add_leaky_relu(a: &Tensor, b: &Tensor, slope: f32) -> Result<Tensor> {
+    let _span = op_span!("add_leaky_relu", &[a, b]);
+    expect_float("add_leaky_relu", a)?;
+    expect_same_device("add_leaky_relu", a, b)?;
+    expect_same_dtype("add_leaky_relu", a, b)?;
+    if a.shape() != b.shape() {
+        return Err(Error::shape("add_leaky_relu", format!("{:?}", a.shape()), format!("{:?}", b.shape())));
+    }
+    match a.device() {
+        Device::Cpu => {
+            Ok(Tensor::host_f32(a.shape(), cpu::add_leaky_relu(a.host_floats()?, b.host_floats()?, slope)))
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            super::launch::ensure_addressable("add_leaky_relu", &[a.shape()])?;
+            let y = Tensor::gpu_alloc(&device, a.shape(), a.dtype())?;
+            let (left, right, sum) = (a.gpu_handle(&device)?, b.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            device.run(|client| client.add_leaky_relu(a.dtype(), &left, &right, &sum, a.len(), slope))?;
+            Ok(y)
+        }
+    }
+}
+
 /// The channels of all tensors one after the other: [n, c_1 + c_2 + ..., d, h, w]. As PyTorch's `cat` along axis 1.
 ///
 /// # Errors

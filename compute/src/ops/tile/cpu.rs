@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{AxisTaps, ResampleLogitsProblem, TileProblem};
+use super::{AxisTaps, NO_LABEL, ResampleLogitsProblem, TileProblem};
 
 /// The image index that position `p` of a tile axis shows, None outside.
 fn source(p: usize, axis: usize, problem: &TileProblem) -> Option<usize> {
@@ -118,13 +118,13 @@ pub(super) fn labels(x: &[f32], axes: [&AxisTaps; 3], problem: &ResampleLogitsPr
     let mut y = vec![0; d * h * w];
     y.par_chunks_mut(w).enumerate().for_each(|(row, out)| {
         for_each_voxel(x, row, axes, problem, |column, logits| {
-            let (mut best, mut label) = (f32::MIN, u8::MAX);
+            let (mut best, mut label) = (f32::MIN, NO_LABEL);
             for (channel, &value) in logits.iter().enumerate() {
                 if value > best {
                     (best, label) = (value, channel as u8);
                 }
             }
-            out[column] = label;
+            out[column] = if logits.iter().all(|logit| logit.is_finite()) { label } else { NO_LABEL };
         });
     });
     y
@@ -142,6 +142,38 @@ pub(super) fn probabilities(x: &[f32], axes: [&AxisTaps; 3], problem: &ResampleL
             }
             let total: f32 = out.iter().sum();
             out.iter_mut().for_each(|share| *share /= total);
+        });
+    });
+    y
+}
+
+/// The value of the last region whose logit is above 0.
+pub(super) fn regions(
+    x: &[f32],
+    axes: [&AxisTaps; 3],
+    values: &[u8],
+    problem: &ResampleLogitsProblem,
+) -> Vec<u8> {
+    let [d, h, w] = problem.output;
+    let mut y = vec![0; d * h * w];
+    y.par_chunks_mut(w).enumerate().for_each(|(row, out)| {
+        for_each_voxel(x, row, axes, problem, |column, logits| {
+            let above = logits.iter().zip(values).rfind(|(logit, _)| **logit > 0.0);
+            let label = above.map_or(0, |(_, value)| *value);
+            out[column] = if logits.iter().all(|logit| logit.is_finite()) { label } else { NO_LABEL };
+        });
+    });
+    y
+}
+
+pub(super) fn sigmoids(x: &[f32], axes: [&AxisTaps; 3], problem: &ResampleLogitsProblem) -> Vec<f32> {
+    let ([d, h, w], c) = (problem.output, problem.channels);
+    let mut y = vec![0.0; d * h * w * c];
+    y.par_chunks_mut(w * c).enumerate().for_each(|(row, out)| {
+        for_each_voxel(x, row, axes, problem, |column, logits| {
+            for (y, logit) in out[column * c..][..c].iter_mut().zip(logits) {
+                *y = 1.0 / (1.0 + (-logit).exp());
+            }
         });
     });
     y

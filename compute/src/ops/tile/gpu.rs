@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use nephron_kernels::tile;
 
-use super::{AxisTaps, ResampleLogitsProblem, TileProblem};
+use super::{AxisTaps, Heads, ResampleLogitsProblem, TileProblem};
 use crate::error::{Error, Result};
 use crate::ops::launch::{WORD, array, elements, fits, grid, launches, with_float};
 use crate::tensor::DType;
@@ -22,10 +22,10 @@ launches! {
             sum: &Handle, total: &Handle, y: &Handle, voxels: usize, channels: usize,
         ) -> Result<()>;
         fn labels = launch_labels(
-            x: &Handle, axes: [&AxisTaps; 3], y: &Handle, problem: &ResampleLogitsProblem,
+            x: &Handle, axes: [&AxisTaps; 3], y: &Handle, problem: &ResampleLogitsProblem, heads: Heads<'_>,
         ) -> Result<()>;
         fn probabilities = launch_probabilities(
-            x: &Handle, axes: [&AxisTaps; 3], y: &Handle, problem: &ResampleLogitsProblem,
+            x: &Handle, axes: [&AxisTaps; 3], y: &Handle, problem: &ResampleLogitsProblem, heads: Heads<'_>,
         ) -> Result<()>;
     }
 }
@@ -167,14 +167,17 @@ pub fn launch_mean<R: Runtime>(
 /// Resampled logits to labels: x f32 [input, c], y u8 [output] in whole words. See [`super::resample_labels`].
 ///
 /// # Errors
-/// Taps of another output, or outside the logits; no class or more than 255; a buffer that is too short.
+/// Taps of another output, or outside the logits; no class or more than 255; values that are not one a class, or above 254; a
+/// buffer that is too short.
 pub fn launch_labels<R: Runtime>(
     client: &ComputeClient<R>,
     x: &Handle,
     axes: [&AxisTaps; 3],
     y: &Handle,
     problem: &ResampleLogitsProblem,
+    heads: Heads<'_>,
 ) -> Result<()> {
+    heads.expect_valid("resample_labels", problem.channels)?;
     let size = Sizes::of("resample_labels", problem, axes)?;
     let words = size.voxels.div_ceil(4);
     fits("resample_labels", &[("logits", x, size.logits, WORD), ("labels", y, size.voxels, 1)])?;
@@ -182,25 +185,53 @@ pub fn launch_labels<R: Runtime>(
     let (taps, fraction) = upload_taps(client, axes);
     let (count, dim) = grid(words)?;
     let [d, h, w] = problem.output.map(|s| s as u32);
+    let (len, row, column) = (size.voxels as u32, problem.input[1] as u32, problem.input[2] as u32);
+    let channels = problem.channels as u32;
     // SAFETY: each unit writes the word of its own position below y's length; positions are clamped to the last voxel,
-    // and taps were checked to lie inside the logits.
-    unsafe {
-        tile::labels::launch_unchecked::<R>(
-            client,
-            count,
-            dim,
-            array(x, size.logits),
-            array(&taps, 2 * size.taps),
-            array(&fraction, size.taps),
-            array(y, words),
-            size.voxels as u32,
-            problem.input[1] as u32,
-            problem.input[2] as u32,
-            d,
-            h,
-            w,
-            problem.channels as u32,
-        );
+    // taps were checked to lie inside the logits, and values to be as many as the channels.
+    match heads {
+        Heads::Softmax => unsafe {
+            tile::labels::launch_unchecked::<R>(
+                client,
+                count,
+                dim,
+                array(x, size.logits),
+                array(&taps, 2 * size.taps),
+                array(&fraction, size.taps),
+                array(y, words),
+                len,
+                row,
+                column,
+                d,
+                h,
+                w,
+                channels,
+            );
+        },
+        Heads::Sigmoid(values) => {
+            let values: Vec<u32> = values.iter().map(|&v| v.into()).collect();
+            let uploaded = client.create_from_slice(bytemuck::cast_slice(&values));
+            // SAFETY: as above.
+            unsafe {
+                tile::regions::launch_unchecked::<R>(
+                    client,
+                    count,
+                    dim,
+                    array(x, size.logits),
+                    array(&taps, 2 * size.taps),
+                    array(&fraction, size.taps),
+                    array(&uploaded, values.len()),
+                    array(y, words),
+                    len,
+                    row,
+                    column,
+                    d,
+                    h,
+                    w,
+                    channels,
+                );
+            }
+        }
     }
     Ok(())
 }
@@ -216,32 +247,30 @@ pub fn launch_probabilities<R: Runtime>(
     axes: [&AxisTaps; 3],
     y: &Handle,
     problem: &ResampleLogitsProblem,
+    heads: Heads<'_>,
 ) -> Result<()> {
+    heads.expect_valid("resample_probabilities", problem.channels)?;
     let size = Sizes::of("resample_probabilities", problem, axes)?;
     let len = elements(&[size.voxels, problem.channels]);
     fits("resample_probabilities", &[("logits", x, size.logits, WORD), ("probabilities", y, len, WORD)])?;
     let (taps, fraction) = upload_taps(client, axes);
     let (count, dim) = grid(size.voxels)?;
     let [d, h, w] = problem.output.map(|s| s as u32);
+    let (voxels, row, column) = (size.voxels as u32, problem.input[1] as u32, problem.input[2] as u32);
+    let channels = problem.channels as u32;
     // SAFETY: each unit touches the c elements of the voxel of its own position, below the count of voxels; taps were
     // checked to lie inside the logits.
     unsafe {
-        tile::probabilities::launch_unchecked::<R>(
-            client,
-            count,
-            dim,
-            array(x, size.logits),
-            array(&taps, 2 * size.taps),
-            array(&fraction, size.taps),
-            array(y, len),
-            size.voxels as u32,
-            problem.input[1] as u32,
-            problem.input[2] as u32,
-            d,
-            h,
-            w,
-            problem.channels as u32,
-        );
+        let (logits, y) = (array(x, size.logits), array(y, len));
+        let (taps, fraction) = (array(&taps, 2 * size.taps), array(&fraction, size.taps));
+        match heads {
+            Heads::Softmax => tile::probabilities::launch_unchecked::<R>(
+                client, count, dim, logits, taps, fraction, y, voxels, row, column, d, h, w, channels,
+            ),
+            Heads::Sigmoid(_) => tile::sigmoids::launch_unchecked::<R>(
+                client, count, dim, logits, taps, fraction, y, voxels, row, column, d, h, w, channels,
+            ),
+        }
     }
     Ok(())
 }

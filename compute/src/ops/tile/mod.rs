@@ -126,46 +126,89 @@ pub fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
     }
 }
 
-/// The class of the largest logit after resampling each class along the three axes as `axes` say, without writing the
-/// resampled logits: logits f32 [1, c, d, h, w] to u8 [1, 1, D, H, W]. The lowest of equal classes wins; a voxel whose
-/// logits are all NaN gets 255.
+/// How logits become labels and probabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heads<'a> {
+    /// Classes exclude one another: the label is the class of the largest logit, probabilities are the softmax.
+    Softmax,
+    /// Regions may overlap: each has a value, and the label is the value of the last region whose sigmoid is above a half, 0
+    /// where there is none; probabilities are the sigmoids. One value of at most 254 a channel.
+    Sigmoid(&'a [u8]),
+}
+
+impl Heads<'_> {
+    fn expect_valid(&self, what: &str, channels: usize) -> Result<()> {
+        let Self::Sigmoid(values) = self else { return Ok(()) };
+        if values.len() != channels {
+            return Err(Error::argument(format!("{what}: regions' values"), format!("{channels}, one a channel"), values.len()));
+        }
+        match values.iter().find(|v| **v == NO_LABEL) {
+            Some(value) => Err(Error::argument(format!("{what}: regions' values"), "at most 254", value)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What [`resample_labels`] gives a voxel one of whose logits is NaN or infinite.
+pub const NO_LABEL: u8 = u8::MAX;
+
+/// The label of each voxel after resampling each channel along the three axes as `axes` say, without writing the resampled
+/// logits: logits f32 [1, c, d, h, w] to u8 [1, 1, D, H, W]. Of equal classes the lowest wins. A voxel one of whose logits is
+/// NaN or infinite gets [`NO_LABEL`].
 ///
 /// # Errors
-/// Logits that are not f32, n other than 1, no class or more than 255, taps outside the logits, a device that fails.
-pub fn resample_labels(logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<Tensor> {
+/// Logits that are not f32, n other than 1, no channel or more than 255, taps outside the logits, values that do not fit the
+/// channels, a device that fails.
+pub fn resample_labels(logits: &Tensor, axes: [&AxisTaps; 3], heads: Heads<'_>) -> Result<Tensor> {
     let problem = resample_problem("resample_labels", logits, axes)?;
+    heads.expect_valid("resample_labels", problem.channels)?;
     let [d, h, w] = problem.output;
     let shape = [1, 1, d, h, w];
     match logits.device() {
-        Device::Cpu => Ok(Tensor::host_u8(shape, cpu::labels(logits.host_floats()?, axes, &problem))),
+        Device::Cpu => {
+            let x = logits.host_floats()?;
+            let labels = match heads {
+                Heads::Softmax => cpu::labels(x, axes, &problem),
+                Heads::Sigmoid(values) => cpu::regions(x, axes, values, &problem),
+            };
+            Ok(Tensor::host_u8(shape, labels))
+        }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
             super::launch::ensure_addressable("resample_labels", &[logits.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, DType::U8)?;
             let (input, output) = (logits.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            device.run(|client| client.labels(&input, axes, &output, &problem))?;
+            device.run(|client| client.labels(&input, axes, &output, &problem, heads))?;
             Ok(y)
         }
     }
 }
 
-/// As [`resample_labels`], but the softmax over the classes: f32 [1, c, D, H, W].
+/// As [`resample_labels`], but the probability of each channel: f32 [1, c, D, H, W].
 ///
 /// # Errors
 /// As [`resample_labels`].
-pub fn resample_probabilities(logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<Tensor> {
+pub fn resample_probabilities(logits: &Tensor, axes: [&AxisTaps; 3], heads: Heads<'_>) -> Result<Tensor> {
     let problem = resample_problem("resample_probabilities", logits, axes)?;
+    heads.expect_valid("resample_probabilities", problem.channels)?;
     let [d, h, w] = problem.output;
     let shape = [1, problem.channels, d, h, w];
     checked_len("resample_probabilities", shape)?;
     match logits.device() {
-        Device::Cpu => Ok(Tensor::host_f32(shape, cpu::probabilities(logits.host_floats()?, axes, &problem))),
+        Device::Cpu => {
+            let x = logits.host_floats()?;
+            let values = match heads {
+                Heads::Softmax => cpu::probabilities(x, axes, &problem),
+                Heads::Sigmoid(_) => cpu::sigmoids(x, axes, &problem),
+            };
+            Ok(Tensor::host_f32(shape, values))
+        }
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
             super::launch::ensure_addressable("resample_probabilities", &[logits.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, DType::F32)?;
             let (input, output) = (logits.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            device.run(|client| client.probabilities(&input, axes, &output, &problem))?;
+            device.run(|client| client.probabilities(&input, axes, &output, &problem, heads))?;
             Ok(y)
         }
     }
@@ -188,7 +231,6 @@ fn resample_problem(what: &str, logits: &Tensor, axes: [&AxisTaps; 3]) -> Result
     Ok(ResampleLogitsProblem { input, output, channels })
 }
 
-/// The low and high indices of z, y and x in one buffer, their fractions in another.
 fn expect_f32(what: &str, x: &Tensor) -> Result<()> {
     expect_float(what, x)?;
     if x.dtype() == DType::F32 { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), DType::F32, x.dtype())) }

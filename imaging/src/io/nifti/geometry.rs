@@ -36,6 +36,8 @@ pub struct Geometry {
     pub qform: Option<Qform>,
     /// Index to RAS+ millimetres.
     pub affine: Affine,
+    /// Millimetres along (i, j, k) by pixdim, which may differ from the affine's: nnU-Net's and ITK's readers take these.
+    pub pixdim: [f64; 3],
 }
 
 impl Geometry {
@@ -47,7 +49,7 @@ impl Geometry {
             quaternion: fields.quatern,
             affine,
         });
-        Self { source: GeometrySource::Sform, sform_code: 1, qform, affine }
+        Self { source: GeometrySource::Sform, sform_code: 1, qform, affine, pixdim: affine.spacing() }
     }
 }
 
@@ -60,20 +62,7 @@ pub(super) fn read(
     shape: [usize; 3],
     warnings: &mut Vec<String>,
 ) -> Result<Geometry, String> {
-    let mut spacing = [fields.pixdim[1], fields.pixdim[2], fields.pixdim[3]];
-    for (axis, step) in spacing.iter_mut().enumerate() {
-        if axis >= axes && *step == 0.0 {
-            *step = 1.0; // an image of fewer axes says nothing about the others
-        }
-        if !step.is_finite() || *step <= 0.0 {
-            return Err(format!("the voxel size along axis {} is {step} mm (pixdim), expected more than 0", axis + 1));
-        }
-    }
-    match fields.units & 7 {
-        1 => warnings.push("the header's unit is metres; lengths are taken as millimetres".into()),
-        3 => warnings.push("the header's unit is micrometres; lengths are taken as millimetres".into()),
-        _ => {}
-    }
+    let spacing = voxel_size(fields, axes, warnings)?;
     let qform = match fields.qform_code {
         0 => None,
         code => match qform_affine(fields, version.rounding(), spacing, warnings) {
@@ -85,22 +74,74 @@ pub(super) fn read(
             }
         },
     };
-    let (source, affine) = if fields.sform_code != 0 {
-        (GeometrySource::Sform, Affine(fields.srow))
-    } else if let Some(qform) = &qform {
-        (GeometrySource::Qform, qform.affine)
-    } else {
-        warnings.push("neither sform nor qform: the orientation is a guess (x to the left, y forward, z up)".into());
-        (GeometrySource::Pixdim, centred(shape, spacing))
+    let sform = (fields.sform_code != 0).then_some(Affine(fields.srow));
+    let fault = sform.as_ref().and_then(|affine| fault(affine).map(|reason| format!("its sform {reason}")));
+    let (source, affine) = match (sform, &qform, fault) {
+        (Some(affine), _, None) => (GeometrySource::Sform, affine),
+        (Some(_), Some(qform), Some(reason)) => {
+            warnings.push(format!("{reason}; the qform is used"));
+            (GeometrySource::Qform, qform.affine)
+        }
+        (Some(_), None, Some(reason)) => return Err(reason),
+        (None, Some(qform), _) => (GeometrySource::Qform, qform.affine),
+        (None, None, _) => {
+            warnings.push("neither sform nor qform: the orientation is a guess (x to the left, y forward, z up)".into());
+            (GeometrySource::Pixdim, centred(shape, spacing))
+        }
     };
-    if affine.0.as_flattened().iter().any(|v| !v.is_finite()) {
-        return Err("its affine has values that are not finite".into());
-    }
-    if affine.inverse().is_err() {
-        return Err(format!("its affine is singular (determinant {:e}), no geometry", affine.determinant()));
+    if let Some(reason) = self::fault(&affine) {
+        return Err(format!("its affine {reason}"));
     }
     remark(&affine, spacing, shape, qform.as_ref(), warnings);
-    Ok(Geometry { source, sform_code: fields.sform_code, qform, affine })
+    Ok(Geometry { source, sform_code: fields.sform_code, qform, affine, pixdim: spacing })
+}
+
+/// What keeps an affine from being a geometry.
+fn fault(affine: &Affine) -> Option<String> {
+    if affine.0.as_flattened().iter().any(|v| !v.is_finite()) {
+        return Some("has values that are not finite".into());
+    }
+    let singular = affine.inverse().is_err();
+    singular.then(|| format!("is singular (determinant {:e}), no geometry", affine.determinant()))
+}
+
+/// The voxel size of pixdim, by its absolute value as ITK takes it. A sform says the size where pixdim has 0 or no number.
+fn voxel_size(fields: &Fields, axes: usize, warnings: &mut Vec<String>) -> Result<[f64; 3], String> {
+    let columns = Affine(fields.srow).spacing();
+    let mut spacing = [fields.pixdim[1], fields.pixdim[2], fields.pixdim[3]];
+    for (axis, step) in spacing.iter_mut().enumerate() {
+        if axis >= axes && *step == 0.0 {
+            *step = 1.0; // an image of fewer axes says nothing about the others
+        }
+        let found = *step;
+        let sound = |size: f64| size.is_finite() && size > 0.0;
+        if sound(-found) {
+            warnings.push(format!("the voxel size along axis {} is {found} mm (pixdim); {} is used", axis + 1, -found));
+            *step = -found;
+        } else if !sound(found) && fields.sform_code != 0 && sound(columns[axis]) {
+            let by = columns[axis];
+            warnings.push(format!("the voxel size along axis {} is {found} mm (pixdim); the sform's {by} is used", axis + 1));
+            *step = by;
+        } else if !sound(found) {
+            return Err(format!("the voxel size along axis {} is {found} mm (pixdim), expected more than 0", axis + 1));
+        }
+    }
+    Ok(spacing)
+}
+
+/// Millimetres for a header in metres or micrometres, as ITK reads it.
+pub(super) fn in_millimetres(mut fields: Fields, warnings: &mut Vec<String>) -> Fields {
+    let (unit, scale) = match fields.units & 7 {
+        1 => ("metres", 1e3),
+        3 => ("micrometres", 1e-3),
+        _ => return fields,
+    };
+    warnings.push(format!("the header's unit is {unit}: its lengths are converted to millimetres"));
+    fields.pixdim[1..4].iter_mut().for_each(|v| *v *= scale);
+    fields.qoffset.iter_mut().for_each(|v| *v *= scale);
+    fields.srow.as_flattened_mut().iter_mut().for_each(|v| *v *= scale);
+    fields.units = fields.units & !7 | 2;
+    fields
 }
 
 fn remark(affine: &Affine, spacing: [f64; 3], shape: [usize; 3], qform: Option<&Qform>, warnings: &mut Vec<String>) {

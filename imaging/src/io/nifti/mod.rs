@@ -2,7 +2,7 @@
 //!
 //! Geometry as nibabel reads it: the sform when its code is not 0, else the qform, else the voxel size with the origin in
 //! the middle. The header's scale is applied unless its slope is 0, NaN or infinite. Axes of length 1 behind the third are
-//! dropped; a true 4D image is refused. Header extensions are kept from the file that is read to those that are made of it.
+//! dropped; a true 4D image is refused, but for [`read_channels`]. Header extensions are kept from the file that is read to those that are made of it.
 //!
 //! Why not the `nifti` crate (0.18), which the tests hold this against as a second reader, for files from strangers:
 //! * it knows NIfTI-1 alone (`dim: [u16; 8]`, 348 bytes); one table of offsets here serves both versions and both ways;
@@ -28,7 +28,7 @@ mod write;
 pub use extensions::Extension;
 pub use geometry::{Geometry, GeometrySource, Qform};
 pub use header::Version;
-pub use read::{files, read, read_ct, read_labels};
+pub use read::{files, read, read_channels, read_ct, read_labels};
 pub use write::{expect_name, write};
 
 use super::numbers::{ByteOrder, Number};
@@ -79,6 +79,12 @@ impl Image {
             extensions: Vec::new(),
         };
         Self { volume, header, warnings: Vec::new() }
+    }
+
+    /// Millimetres between voxels along (d, h, w) by the header's pixdim, which may differ from the affine's.
+    pub fn header_spacing(&self) -> [f64; 3] {
+        let [i, j, k] = self.header.geometry.pixdim;
+        [k, j, i]
     }
 
     /// Another volume in the same space, on the same or another grid: masks and resampled images keep the codes of the

@@ -20,6 +20,36 @@ use nephron_compute::error::{Error, Result};
 /// finite, a finite slope with an inter that is not.
 pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
+    let Series { mut volumes, header, warnings, axes } = read_any(path)?;
+    match (volumes.pop(), volumes.is_empty()) {
+        (Some(volume), true) => Ok(Image { volume, header, warnings }),
+        _ => Err(Error::file(header_path(path), format!("is a {axes}D image ({} volumes), expected a single 3D volume", volumes.len() + 1))),
+    }
+}
+
+/// Reads the volumes of a 4D image, which lie one after the other; one of a 3D image.
+///
+/// # Errors
+/// As [`read`]; an image of more axes; [`Error::File`] for voxels that are NaN or infinite.
+pub fn read_channels(path: impl AsRef<Path>) -> Result<(Vec<Volume>, Image)> {
+    let path = path.as_ref();
+    let Series { volumes, header, warnings, .. } = read_any(path)?;
+    for volume in &volumes {
+        volume.check_finite().map_err(|e| Error::in_file(path, e))?;
+    }
+    let Some(first) = volumes.first().cloned() else { return Err(Error::file(path, "holds no volume")) };
+    Ok((volumes, Image { volume: first, header, warnings }))
+}
+
+/// What a file holds.
+struct Series {
+    volumes: Vec<Volume>,
+    header: Header,
+    warnings: Vec<String>,
+    axes: usize,
+}
+
+fn read_any(path: &Path) -> Result<Series> {
     let header_path = header_path(path);
     let mut source = Source::open(&header_path)?;
     let mut bytes = vec![0u8; Version::Two.header_bytes()];
@@ -35,7 +65,9 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     })?;
 
     let wrong = |reason: String| Error::file(&header_path, reason);
-    let (axes, [i, j, k]) = shape(&fields).map_err(wrong)?;
+    let mut warnings = Vec::new();
+    let fields = geometry::in_millimetres(fields, &mut warnings);
+    let (axes, [i, j, k, frames]) = shape(&fields).map_err(wrong)?;
     let number = fields.number().map_err(|name| {
         wrong(format!(
             "voxels of type {name} (code {}) are not supported, expected integers or floats",
@@ -43,11 +75,13 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
         ))
     })?;
     let scale = scale(&fields).map_err(wrong)?;
-    let mut warnings = Vec::new();
     let geometry = geometry::read(&fields, version, axes, [i, j, k], &mut warnings).map_err(wrong)?;
 
-    let claimed = || format!("its header claims {i} x {j} x {k} voxels of {number}");
-    let (count, length) = [j, k, number.size()]
+    let claimed = || {
+        let volumes = if frames > 1 { format!(" x {frames}") } else { String::new() };
+        format!("its header claims {i} x {j} x {k}{volumes} voxels of {number}")
+    };
+    let (count, length) = [j, k, frames, number.size()]
         .iter()
         .try_fold(i, |n, &d| n.checked_mul(d))
         .map(|length| (length / number.size(), length as u64))
@@ -67,13 +101,16 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
         let reason = format!("{} ({length} bytes), the file holds at most {held} bytes of them", claimed());
         return Err(Error::file(&source.path, reason));
     }
-    let voxels = source.voxels(number, order, scale, count)?;
-    source.finish()?;
-
-    let volume = Volume::new([k, j, i], voxels, geometry.affine).map_err(|e| Error::in_file(&header_path, e))?;
+    let mut volumes = Vec::new();
+    for _ in 0..frames {
+        let voxels = source.voxels(number, order, scale, count / frames)?;
+        let volume = Volume::new([k, j, i], voxels, geometry.affine).map_err(|e| Error::in_file(&header_path, e))?;
+        volumes.push(volume);
+    }
+    source.finish(&mut warnings)?;
     let header =
         Header { version, byte_order: order, stored: number, scale, units: fields.units, geometry, extensions };
-    Ok(Image { volume, header, warnings })
+    Ok(Series { volumes, header, warnings, axes })
 }
 
 /// The files that [`read`] takes an image from: itself, or header and voxels of a pair.
@@ -105,8 +142,8 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<LabelImage> {
     Ok(LabelImage { labels, header, warnings })
 }
 
-/// Number of axes in the header, and the first three lengths (i, j, k).
-fn shape(fields: &Fields) -> Result<(usize, [usize; 3]), String> {
+/// Number of axes in the header, and the first four lengths (i, j, k, volumes).
+fn shape(fields: &Fields) -> Result<(usize, [usize; 4]), String> {
     let axes = fields.dim[0];
     if !(1.0..=7.0).contains(&axes) {
         return Err(format!("its header claims {axes} axes, expected 1 to 7"));
@@ -116,11 +153,11 @@ fn shape(fields: &Fields) -> Result<(usize, [usize; 3]), String> {
     if let Some((axis, length)) = dim.iter().enumerate().find(|(_, length)| **length < 1.0) {
         return Err(format!("axis {} of {} has length {length}, expected at least 1", axis + 1, shown()));
     }
-    if dim.iter().skip(3).any(|&length| length > 1.0) {
+    if dim.iter().skip(4).any(|&length| length > 1.0) {
         return Err(format!("is a {axes}D image ({}), expected a single 3D volume", shown()));
     }
     let length = |axis: usize| dim.get(axis).map_or(1, |&length| length as usize);
-    Ok((dim.len(), [length(0), length(1), length(2)]))
+    Ok((dim.len(), [length(0), length(1), length(2), length(3)]))
 }
 
 /// Slope and inter, as nibabel decides.

@@ -1,10 +1,10 @@
 //! A file as a stream of voxels: unzipped on the fly, decoded a step at a time, failures put into words.
 
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use crate::io::numbers::{ByteOrder, Number};
 use crate::volume::Voxels;
@@ -17,7 +17,41 @@ const GZIP_RATIO: u64 = 1032;
 
 enum Stream {
     Plain(BufReader<File>),
-    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
+    Gzip(Members),
+}
+
+/// What a gzip member begins with.
+const MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// The members of a gzip file, one after the other. What follows the last one and is no member is left alone, as zlib's own
+/// reader does; each member's checksum is compared.
+struct Members {
+    /// None while the next member is opened.
+    member: Option<Box<GzDecoder<BufReader<File>>>>,
+    /// Whether something else stands behind the last member.
+    trailing: bool,
+}
+
+impl Read for Members {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let Some(member) = &mut self.member else { return Ok(0) };
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(member) = self.member.take() else { return Ok(0) };
+            let mut reader = member.into_inner();
+            let rest = reader.fill_buf()?;
+            // At the end of a buffer the first byte alone may be seen.
+            if rest.starts_with(&MAGIC) || rest == &MAGIC[..1] {
+                self.member = Some(Box::new(GzDecoder::new(reader)));
+            } else {
+                self.trailing = !rest.is_empty();
+                return Ok(0);
+            }
+        }
+    }
 }
 
 /// A file, unzipped on the fly when its content (not its name) says gzip.
@@ -34,7 +68,7 @@ impl Source {
         let failed = |e: std::io::Error| Error::io(path, "cannot be read", e);
         let mut magic = [0u8; 2];
         let gzip = match file.read_exact(&mut magic) {
-            Ok(()) => magic == [0x1f, 0x8b],
+            Ok(()) => magic == MAGIC,
             Err(e) if e.kind() == ErrorKind::UnexpectedEof => false,
             Err(e) => return Err(failed(e)),
         };
@@ -42,7 +76,8 @@ impl Source {
         let reader = BufReader::with_capacity(STEP, file);
         let length = metadata.len();
         let (stream, most) = if gzip {
-            (Stream::Gzip(Box::new(MultiGzDecoder::new(reader))), length.saturating_mul(GZIP_RATIO))
+            let members = Members { member: Some(Box::new(GzDecoder::new(reader))), trailing: false };
+            (Stream::Gzip(members), length.saturating_mul(GZIP_RATIO))
         } else {
             (Stream::Plain(reader), length)
         };
@@ -106,10 +141,14 @@ impl Source {
 
     /// Reads what is left of a gzip stream, so that its checksum is compared. A file with much more behind the voxels is
     /// left alone.
-    pub(super) fn finish(&mut self) -> Result<()> {
+    pub(super) fn finish(&mut self, warnings: &mut Vec<String>) -> Result<()> {
         if let Stream::Gzip(reader) = &mut self.stream {
             let tail = std::io::copy(&mut reader.take(STEP as u64), &mut std::io::sink());
+            let trailing = reader.trailing;
             tail.map_err(|e| self.error(&e, "behind its voxels"))?;
+            if trailing {
+                warnings.push("bytes that are not gzip stand behind the gzip stream; they are left out".into());
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Id, Pickle, TensorView, Value};
-use super::{Entry, shown};
+use super::{Entry, TrainingNotes, shown};
 use crate::io::numbers::ByteOrder;
 
 /// What a zip archive begins with.
@@ -19,6 +19,10 @@ pub(super) const ZIP: &[u8] = b"PK\x03\x04";
 /// Where training programs put the state dict, nnU-Net's name first.
 const MEMBERS: [&str; 8] =
     ["network_weights", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights"];
+/// What nnU-Net says of how the weights came to be.
+const TRAINER: &str = "trainer_name";
+const INIT_ARGS: &str = "init_args";
+const CONFIGURATION: &str = "configuration";
 /// What nnU-Net says of the axes that a network may be mirrored along.
 const MIRROR_AXES: &str = "inference_allowed_mirroring_axes";
 /// A checkpoint's pickle takes some hundred kilobytes. The dearest value is a tensor of 16 axes: five bytes (two recalls and a
@@ -45,11 +49,11 @@ pub(super) fn is_bare_pickle(bytes: &[u8]) -> bool {
 pub(super) struct Checkpoint {
     /// The tensors by name.
     pub(super) entries: BTreeMap<String, Entry>,
-    /// The axes (z, y, x) that its network may be mirrored along; None where it does not say.
-    pub(super) mirror_axes: Option<[bool; 3]>,
+    /// What it says of its training.
+    pub(super) training: TrainingNotes,
 }
 
-/// Reads a checkpoint's tensors and what it says of mirroring.
+/// Reads a checkpoint's tensors and what it says of its training.
 ///
 /// # Errors
 /// What is wrong, in words.
@@ -95,7 +99,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint, String> {
         let entry = entry(view, storage, order).map_err(|reason| format!("tensor '{}' {reason}", shown(name)))?;
         entries.insert(name.to_owned(), entry);
     }
-    Ok(Checkpoint { entries, mirror_axes: mirror_axes(&pickle)? })
+    Ok(Checkpoint { entries, training: training(&pickle)? })
 }
 
 /// Where a file of the archive, which is `length` bytes long, lies; its checksum is compared. `places` are those of the files
@@ -238,24 +242,33 @@ fn tensors<'a>(pickle: &'a Pickle, dict: &[(Id, Id)]) -> BTreeMap<&'a str, &'a T
     members(pickle, dict).into_iter().filter_map(view).collect()
 }
 
+/// What nnU-Net's trainer wrote beside the weights; nothing where it was not nnU-Net.
+fn training(pickle: &Pickle) -> Result<TrainingNotes, String> {
+    let Value::Dict(root) = pickle.root() else { return Ok(TrainingNotes::default()) };
+    let members = members(pickle, root);
+    let text = |id: Option<&Id>| match id.map(|id| pickle.get(*id)) {
+        Some(Value::Text(text)) if text.len() <= MOST_NAME_BYTES => Some(shown(text)),
+        _ => None,
+    };
+    let configuration = match members.get(INIT_ARGS).map(|id| pickle.get(*id)) {
+        Some(Value::Dict(arguments)) => text(self::members(pickle, arguments).get(CONFIGURATION)),
+        _ => None,
+    };
+    let mirror_axes = members.get(MIRROR_AXES).map(|id| mirror_axes(pickle.get(*id), pickle)).transpose()?;
+    Ok(TrainingNotes { trainer: text(members.get(TRAINER)), configuration, mirror_axes })
+}
+
 /// nnU-Net's list of axes, or None for no mirroring at all.
-fn mirror_axes(pickle: &Pickle) -> Result<Option<[bool; 3]>, String> {
-    let Value::Dict(root) = pickle.root() else { return Ok(None) };
-    let Some(id) = members(pickle, root).remove(MIRROR_AXES) else { return Ok(None) };
-    let mut allowed = [false; 3];
-    match pickle.get(id) {
-        Value::Inert => {}
+fn mirror_axes(value: &Value, pickle: &Pickle) -> Result<Vec<usize>, String> {
+    match value {
+        Value::Inert => Ok(Vec::new()),
         Value::Sequence(axes) => {
-            for axis in axes {
-                let place = match pickle.get(*axis) {
-                    Value::Integer(axis) => usize::try_from(*axis).ok().and_then(|axis| allowed.get_mut(axis)),
-                    _ => None,
-                };
-                *place.ok_or_else(|| format!("has {MIRROR_AXES} with something else, expected axes from 0 to 2"))? =
-                    true;
-            }
+            let axis = |id: &Id| match pickle.get(*id) {
+                Value::Integer(axis @ 0..=2) => Ok(*axis as usize),
+                _ => Err(format!("has {MIRROR_AXES} with something else, expected axes from 0 to 2")),
+            };
+            axes.iter().map(axis).collect()
         }
-        _ => return Err(format!("has {MIRROR_AXES} that is no list, expected axes from 0 to 2")),
+        _ => Err(format!("has {MIRROR_AXES} that is no list, expected axes from 0 to 2")),
     }
-    Ok(Some(allowed))
 }

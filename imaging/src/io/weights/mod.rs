@@ -40,7 +40,20 @@ pub struct Weights {
     path: PathBuf,
     bytes: Vec<u8>,
     entries: BTreeMap<String, Entry>,
-    mirror_axes: Option<[bool; 3]>,
+    training: TrainingNotes,
+}
+
+/// What nnU-Net's checkpoints say beside the weights. Empty for other files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TrainingNotes {
+    /// The class that trained the network, which may have built another one than the plans say (`trainer_name`).
+    pub trainer: Option<String>,
+    /// The configuration of the plans that the network was trained by (`init_args.configuration`).
+    pub configuration: Option<String>,
+    /// The axes of the network's images, numbered from 0, that it may be mirrored along
+    /// (`inference_allowed_mirroring_axes`); none where the checkpoint says None, absent where it says nothing.
+    pub mirror_axes: Option<Vec<usize>>,
 }
 
 impl Weights {
@@ -70,10 +83,10 @@ impl Weights {
     /// As [`Weights::read`].
     pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self> {
         let path = path.as_ref();
-        let mut mirror_axes = None;
+        let mut training = TrainingNotes::default();
         let entries = if bytes.starts_with(checkpoint::ZIP) {
             checkpoint::read(&bytes).map(|read| {
-                mirror_axes = read.mirror_axes;
+                training = read.training;
                 read.entries
             })
         } else if checkpoint::is_bare_pickle(&bytes) {
@@ -82,7 +95,7 @@ impl Weights {
             safetensors_entries(&bytes)
         };
         let entries = unwrapped(entries.map_err(|reason: String| Error::file(path, reason))?);
-        Ok(Self { path: path.to_path_buf(), bytes, entries, mirror_axes })
+        Ok(Self { path: path.to_path_buf(), bytes, entries, training })
     }
 
     /// Adds an f32 tensor, values in C order; one of the same name is replaced.
@@ -128,10 +141,9 @@ impl Weights {
         SourceFile::of(&self.path, &self.bytes)
     }
 
-    /// The axes (z, y, x of the network's images) that the network may be mirrored along, as nnU-Net's checkpoints say under
-    /// `inference_allowed_mirroring_axes`. None where the file does not say.
-    pub fn mirror_axes(&self) -> Option<[bool; 3]> {
-        self.mirror_axes
+    /// What nnU-Net's trainer wrote beside the weights.
+    pub fn training(&self) -> &TrainingNotes {
+        &self.training
     }
 
     fn missing(&self, name: &str) -> String {

@@ -1,28 +1,45 @@
-//! The plain convolutional U-Net of nnU-Net v2.
+//! The U-Nets of nnU-Net v2.
+
+mod architecture;
+mod labels;
+mod loader;
+mod memory;
+mod plan;
+mod plan_data;
+mod plans_architecture;
 
 use std::path::Path;
 
-use super::unet_architecture::UNetArchitecture;
-use super::unet_parameters::{Loader, Parameter, Source};
 use tracing::debug_span;
+
+pub use architecture::{ResidualEncoder, UNetArchitecture, UNetEncoder, UNetNorm};
+pub use labels::{Target, TargetLabels};
+use loader::{BlockShape, Loader, Parameter, ParameterValue, Source};
+pub use plan::UNetPlan;
+pub use plan_data::{
+    ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, SeparateAxis,
+};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::{self, Weights};
-use crate::nn::{ConvBlock, ConvLayer, DecoderBlock, forward_blocks};
+use crate::nn::{ConvBlock, ConvLayer, DecoderBlock, ResidualBlock, forward_blocks};
 use crate::ops::expect_same_device;
 use crate::ops::span::{self, OpSpan};
 use crate::tensor::{DType, Tensor};
 
 /// A U-Net with its weights on a device.
 ///
-/// Weights carry nnU-Net's own names (`encoder.stages.0.0.convs.0.conv.weight`, `decoder.transpconvs.0.weight`, ...). Of
-/// the deep-supervision heads only the last, at full resolution, is read. Source: Isensee et al., Nature Methods 18, 2021.
+/// Weights carry nnU-Net's own names (`encoder.stages.0.0.convs.0.conv.weight`, `encoder.stages.0.blocks.0.conv1.conv.weight`,
+/// `decoder.transpconvs.0.weight`, ...). Of the deep-supervision heads only the last, at full resolution, is read. Source:
+/// Isensee et al., Nature Methods 18, 2021.
 #[derive(Debug, Clone)]
 pub struct UNet {
     architecture: UNetArchitecture,
     dtype: DType,
-    encoder: Vec<Vec<ConvBlock>>,
+    /// The residual encoder's first block.
+    stem: Option<ConvBlock>,
+    encoder: Vec<EncoderStage>,
     /// The lowest level first.
     decoder: Vec<DecoderBlock>,
     head: ConvLayer,
@@ -30,13 +47,20 @@ pub struct UNet {
     parameters: Vec<Parameter>,
 }
 
+/// The blocks of a stage.
+#[derive(Debug, Clone)]
+enum EncoderStage {
+    Plain(Vec<ConvBlock>),
+    Residual(Vec<ResidualBlock>),
+}
+
 impl UNet {
     /// Weights from a safetensors file or a checkpoint of PyTorch (nnU-Net's own), held on `device` as `dtype` (norm weights and
-    /// biases always f32). Tensors that the network does not use are left alone.
+    /// biases always f32).
     ///
     /// # Errors
-    /// An impossible architecture; a file that cannot be read; a tensor that is missing or has another shape or a value
-    /// that is not finite (the message names file, tensor, expected and found); a dtype the device lacks.
+    /// An impossible architecture; a file that cannot be read; a tensor that is missing, belongs to no layer, has another shape
+    /// or a value that is not finite (the message names file, tensor, expected and found); a dtype the device lacks.
     pub fn load(architecture: &UNetArchitecture, path: &Path, device: &Device, dtype: DType) -> Result<Self> {
         Self::from_weights(architecture, &Weights::read(path)?, device, dtype)
     }
@@ -46,7 +70,7 @@ impl UNet {
     /// # Errors
     /// As [`UNet::load`].
     pub fn from_weights(a: &UNetArchitecture, weights: &Weights, device: &Device, dtype: DType) -> Result<Self> {
-        Self::build(a, Source::File(weights), device, dtype)
+        Self::build(a, Source::file(weights), device, dtype)
     }
 
     /// Weights drawn from `seed` (ChaCha8): convolutions normal after He et al. 2015, biases 0, norm weights 1. The same
@@ -66,17 +90,24 @@ impl UNet {
         let a = architecture;
         let mut loader = Loader { device, dtype, architecture, source, parameters: Vec::new() };
         let mut channels = a.input_channels;
+        let mut stem = None;
+        if let UNetEncoder::Residual(residual) = &a.encoder {
+            let shape = loader.shape([channels, residual.stem], a.kernels[0], [1; 3]);
+            stem = Some(loader.block("encoder.stem.convs.0", &shape)?);
+            channels = residual.stem;
+        }
         let mut encoder = Vec::new();
         for (stage, &features) in a.features.iter().enumerate() {
-            let name = format!("encoder.stages.{stage}.0");
-            let kernel = a.kernels[stage];
-            encoder.push(loader.blocks(
-                &name,
-                a.encoder_convs[stage],
-                [channels, features],
-                kernel,
-                a.strides[stage],
-            )?);
+            let (kernel, stride) = (a.kernels[stage], a.strides[stage]);
+            encoder.push(match &a.encoder {
+                UNetEncoder::Plain(convs) => {
+                    let name = format!("encoder.stages.{stage}.0");
+                    EncoderStage::Plain(loader.blocks(&name, convs[stage], [channels, features], kernel, stride)?)
+                }
+                UNetEncoder::Residual(residual) => {
+                    EncoderStage::Residual(loader.residual_stage(residual, stage, channels)?)
+                }
+            });
             channels = features;
         }
         let mut decoder = Vec::new();
@@ -91,9 +122,11 @@ impl UNet {
             channels = features;
         }
         let name = format!("decoder.seg_layers.{}", a.decoder_convs.len() - 1);
-        let head = loader.conv(&name, [channels, a.classes], [1; 3], [1; 3], true)?;
+        let shape = BlockShape { bias: true, slope: 1.0, ..loader.shape([channels, a.classes], [1; 3], [1; 3]) };
+        let head = loader.conv(&name, &shape)?;
+        loader.expect_nothing_left()?;
         let parameters = loader.parameters;
-        Ok(Self { architecture: architecture.clone(), dtype, encoder, decoder, head, parameters })
+        Ok(Self { architecture: architecture.clone(), dtype, stem, encoder, decoder, head, parameters })
     }
 
     /// Logits of images: x [n, channels, d, h, w] of the network's dtype to [n, classes, d, h, w].
@@ -116,9 +149,16 @@ impl UNet {
     fn layers(&self, mut x: Tensor) -> Result<Tensor> {
         let mut skips = Vec::new();
         let device = self.device();
+        if let Some(stem) = &self.stem {
+            let _span = OpSpan::enter(debug_span!(target: span::TARGET, "stem"), &device);
+            x = forward_blocks(vec![x], std::slice::from_ref(stem))?;
+        }
         for (stage, blocks) in self.encoder.iter().enumerate() {
             let _span = OpSpan::enter(debug_span!(target: span::TARGET, "encoder stage", stage), &device);
-            x = forward_blocks(vec![x], blocks)?;
+            x = match blocks {
+                EncoderStage::Plain(blocks) => forward_blocks(vec![x], blocks)?,
+                EncoderStage::Residual(blocks) => blocks.iter().try_fold(x, |x, block| block.forward(x))?,
+            };
             if stage + 1 < self.encoder.len() {
                 skips.push(x.clone());
             }
@@ -149,7 +189,7 @@ impl UNet {
 
     /// Number of weights.
     pub fn parameters(&self) -> usize {
-        self.parameters.iter().map(|p| p.tensor.len()).sum()
+        self.parameters.iter().map(|p| p.shape.iter().product::<usize>()).sum()
     }
 
     /// Writes the weights as f32 to a safetensors file, under nnU-Net's names.
@@ -157,7 +197,14 @@ impl UNet {
     /// # Errors
     /// A file that cannot be written; a device that fails.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let values = self.parameters.iter().map(|p| p.tensor.to_ncdhw()).collect::<Result<Vec<_>>>()?;
+        let values = self
+            .parameters
+            .iter()
+            .map(|p| match &p.value {
+                ParameterValue::Tensor(tensor) => tensor.to_ncdhw(),
+                ParameterValue::Folded(values) => Ok(values.clone()),
+            })
+            .collect::<Result<Vec<_>>>()?;
         let tensors: Vec<(&str, &[usize], &[f32])> = self
             .parameters
             .iter()
@@ -169,6 +216,11 @@ impl UNet {
 }
 
 impl Loader<'_> {
+    /// A convolution block with the network's bias and activation.
+    fn shape(&self, channels: [usize; 2], kernel: [usize; 3], stride: [usize; 3]) -> BlockShape {
+        BlockShape { channels, kernel, stride, bias: self.architecture.conv_bias, slope: self.architecture.slope }
+    }
+
     /// `count` blocks under `name`: the first from channels[0] to channels[1] with the stride, the others as wide.
     fn blocks(
         &mut self,
@@ -178,14 +230,58 @@ impl Loader<'_> {
         kernel: [usize; 3],
         stride: [usize; 3],
     ) -> Result<Vec<ConvBlock>> {
-        let (bias, slope) = (self.architecture.conv_bias, self.architecture.slope);
         let [input, output] = channels;
         let block = |i: usize| {
             let (input, stride) = if i == 0 { (input, stride) } else { (output, [1; 3]) };
-            let conv = self.conv(&format!("{name}.convs.{i}.conv"), [input, output], kernel, stride, bias)?;
-            let norm = self.norm(&format!("{name}.convs.{i}.norm"), output)?;
-            Ok(ConvBlock { conv, norm, slope })
+            let shape = self.shape([input, output], kernel, stride);
+            self.block(&format!("{name}.convs.{i}"), &shape)
         };
         (0..count).map(block).collect()
+    }
+
+    /// The residual blocks of a stage, the first from `channels` with the stage's stride.
+    fn residual_stage(
+        &mut self,
+        residual: &ResidualEncoder,
+        stage: usize,
+        channels: usize,
+    ) -> Result<Vec<ResidualBlock>> {
+        let a = self.architecture;
+        let (features, kernel) = (a.features[stage], a.kernels[stage]);
+        let block = |i: usize| {
+            let name = format!("encoder.stages.{stage}.blocks.{i}");
+            let (input, stride) = if i == 0 { (channels, a.strides[stage]) } else { (features, [1; 3]) };
+            let mut shapes = match &residual.bottleneck {
+                None => vec![
+                    self.shape([input, features], kernel, stride),
+                    self.shape([features, features], kernel, [1; 3]),
+                ],
+                Some(inner) => vec![
+                    self.shape([input, inner[stage]], [1; 3], [1; 3]),
+                    self.shape([inner[stage]; 2], kernel, stride),
+                    self.shape([inner[stage], features], [1; 3], [1; 3]),
+                ],
+            };
+            if let Some(last) = shapes.last_mut() {
+                last.slope = 1.0;
+            }
+            let convs = shapes
+                .iter()
+                .zip(1..)
+                .map(|(shape, number)| self.block(&format!("{name}.conv{number}"), shape))
+                .collect::<Result<Vec<_>>>()?;
+            let pool = (stride != [1; 3]).then_some(stride);
+            let projection = if input == features {
+                None
+            } else {
+                // nnU-Net numbers the modules of the skip: the pooling, if there is one, then the projection.
+                let name = format!("{name}.skip.{}", usize::from(pool.is_some()));
+                let shape =
+                    BlockShape { bias: false, slope: 1.0, ..self.shape([input, features], [1; 3], [1; 3]) };
+                Some(self.block(&name, &shape)?)
+            };
+            Ok(ResidualBlock { convs, pool, projection, slope: a.slope })
+        };
+        (0..residual.blocks[stage]).map(block).collect()
     }
 }

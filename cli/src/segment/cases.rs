@@ -1,0 +1,166 @@
+//! Which files make a case, and what its mask is called.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use nephron::error::Error as LibraryError;
+
+/// An image of one or several channels and where its mask goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Case {
+    /// How messages call it.
+    pub(super) name: String,
+    /// A file a channel, in the channels' order; or one file with all of them.
+    pub(super) files: Vec<PathBuf>,
+    /// The mask.
+    pub(super) mask: PathBuf,
+    /// What files beside the mask begin with.
+    pub(super) prefix: String,
+}
+
+/// Each file a case, its mask `<name>_mask.nii.gz` in `output`; files of several channels, `<name>_0000` and so on, together.
+pub(super) fn from_files(files: &[PathBuf], channels: usize, output: &Path) -> Result<Vec<Case>> {
+    let case = |stem: String, files: Vec<PathBuf>| Case {
+        mask: output.join(format!("{stem}_mask.nii.gz")),
+        name: files[0].display().to_string(),
+        prefix: stem,
+        files,
+    };
+    if channels == 1 {
+        return Ok(files.iter().map(|file| case(stem(file), vec![file.clone()])).collect());
+    }
+    let (mut cases, mut parts) = (Vec::new(), BTreeMap::<(PathBuf, String), BTreeMap<usize, PathBuf>>::new());
+    for file in files {
+        match numbered(&stem(file)) {
+            None => cases.push(case(stem(file), vec![file.clone()])),
+            Some((name, channel)) => {
+                let folder = file.parent().unwrap_or(Path::new("")).to_path_buf();
+                parts.entry((folder, name)).or_default().insert(channel, file.clone());
+            }
+        }
+    }
+    for ((_, name), found) in parts {
+        cases.push(case(name.clone(), complete(&name, &found, channels)?));
+    }
+    Ok(cases)
+}
+
+/// The cases of a folder as nnU-Net names them: `<case>_0000<ending>` with a number a channel; for a model of one channel
+/// also `<case><ending>`. The mask is `<case>.nii.gz` in `output`.
+pub(super) fn from_folder(folder: &Path, ending: &str, channels: usize, output: &Path) -> Result<Vec<Case>> {
+    let entries = std::fs::read_dir(folder).map_err(|e| LibraryError::io(folder, "cannot be read", e))?;
+    let mut found = BTreeMap::<String, BTreeMap<usize, PathBuf>>::new();
+    for entry in entries {
+        let path = entry.map_err(|e| LibraryError::io(folder, "cannot be read", e))?.path();
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(stem) = file_name.strip_suffix(ending).filter(|_| path.is_file()) else { continue };
+        let (name, channel) = match numbered(stem) {
+            Some(parts) => parts,
+            None if channels == 1 => (stem.to_owned(), 0),
+            None => {
+                let reason = format!("expected a channel's number before {ending}, such as {stem}_0000{ending}");
+                return Err(LibraryError::file(&path, reason).into());
+            }
+        };
+        if let Some(other) = found.entry(name).or_default().insert(channel, path.clone()) {
+            let reason = format!("is the same case and channel as {}", other.display());
+            return Err(LibraryError::file(&path, reason).into());
+        }
+    }
+    if found.is_empty() {
+        return Err(LibraryError::file(folder, format!("holds no images that end in {ending}")).into());
+    }
+    let case = |(name, files): (String, BTreeMap<usize, PathBuf>)| {
+        let files = complete(&name, &files, channels)?;
+        Ok(Case { mask: output.join(format!("{name}.nii.gz")), prefix: name.clone(), name, files })
+    };
+    found.into_iter().map(case).collect()
+}
+
+/// `case_001_0000` is channel 0 of case_001.
+fn numbered(stem: &str) -> Option<(String, usize)> {
+    let (name, number) = stem.rsplit_once('_')?;
+    let four_digits = number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit());
+    Some((name.to_owned(), number.parse().ok()?)).filter(|(name, _)| four_digits && !name.is_empty())
+}
+
+/// The files of channels 0, 1, ...; none missing and none too many.
+fn complete(name: &str, found: &BTreeMap<usize, PathBuf>, channels: usize) -> Result<Vec<PathBuf>> {
+    if found.keys().copied().eq(0..channels) {
+        return Ok(found.values().cloned().collect());
+    }
+    let list = |numbers: Vec<usize>| numbers.iter().map(|n| format!("{n:04}")).collect::<Vec<_>>().join(", ");
+    let (expected, there) = (list((0..channels).collect()), list(found.keys().copied().collect()));
+    Err(LibraryError::Inputs(format!("{name}: expected files of the channels {expected}, found {there}")).into())
+}
+
+/// Refuses masks that would be written over an input or over one another.
+pub(super) fn check_outputs(cases: &[Case]) -> Result<()> {
+    let place = |path: &Path| path.canonicalize().ok();
+    let inputs: Vec<PathBuf> = cases.iter().flat_map(|case| &case.files).filter_map(|file| place(file)).collect();
+    let mut masks = BTreeMap::new();
+    for case in cases {
+        if place(&case.mask).is_some_and(|mask| inputs.contains(&mask)) {
+            return Err(Error::Usage(format!("{} is an input, choose another folder", case.mask.display())));
+        }
+        if let Some(other) = masks.insert(&case.mask, case) {
+            let [first, second] = [other, case].map(|case| case.files[0].display());
+            let mask = case.mask.display();
+            return Err(Error::Usage(format!("{first} and {second} would both be written to {mask}")));
+        }
+    }
+    Ok(())
+}
+
+/// The file's name without .nii, .nii.gz, .hdr, .img.
+fn stem(image: &Path) -> String {
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let plain = name.strip_suffix(".gz").unwrap_or(&name);
+    let endings = [".nii", ".hdr", ".img"];
+    endings.iter().find_map(|e| plain.strip_suffix(e)).unwrap_or(&name).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_told_by_four_digits() {
+        assert_eq!(numbered("case_001_0000"), Some(("case_001".into(), 0)));
+        assert_eq!(numbered("a_0012"), Some(("a".into(), 12)));
+        for plain in ["case_001", "case", "_0000", "a_00000", "a_+001"] {
+            assert_eq!(numbered(plain), None, "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_folder_gives_nnunets_cases() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["b_0000.nii.gz", "b_0001.nii.gz", "a_x_0001.nii.gz", "a_x_0000.nii.gz", "notes.txt"] {
+            std::fs::write(folder.path().join(name), "").expect("written");
+        }
+        let out = Path::new("out");
+        let cases = from_folder(folder.path(), ".nii.gz", 2, out).expect("cases");
+        let names: Vec<_> = cases.iter().map(|case| (case.name.as_str(), case.mask.clone())).collect();
+        assert_eq!(names, [("a_x", out.join("a_x.nii.gz")), ("b", out.join("b.nii.gz"))]);
+        assert_eq!(cases[1].files[1], folder.path().join("b_0001.nii.gz"));
+        let refused = |channels: usize| from_folder(folder.path(), ".nii.gz", channels, out).expect_err("refused").to_string();
+        assert!(refused(1).contains("found 0000, 0001") && refused(3).contains("0002"), "{}", refused(3));
+        assert!(from_folder(folder.path(), ".mha", 1, out).expect_err("refused").to_string().contains(".mha"));
+        std::fs::write(folder.path().join("c.nii.gz"), "").expect("written");
+        assert!(refused(2).contains("c_0000.nii.gz"), "{}", refused(2));
+    }
+
+    #[test]
+    fn files_of_several_channels_are_put_together() {
+        let files: Vec<PathBuf> = ["x/a_0001.nii", "x/a_0000.nii", "y/four.nii.gz"].map(PathBuf::from).into();
+        let cases = from_files(&files, 2, Path::new("o")).expect("cases");
+        assert_eq!(cases[0].files, [PathBuf::from("y/four.nii.gz")]);
+        assert_eq!(cases[1].files, [PathBuf::from("x/a_0000.nii"), PathBuf::from("x/a_0001.nii")]);
+        assert_eq!(cases[1].mask, Path::new("o/a_mask.nii.gz"));
+        let alone = from_files(&files, 1, Path::new("o")).expect("cases");
+        assert_eq!(alone.len(), 3);
+        assert_eq!(alone[0].mask, Path::new("o/a_0001_mask.nii.gz"));
+    }
+}

@@ -1,0 +1,153 @@
+//! What a forward pass of the U-Net holds at once, counted before it runs.
+
+use super::architecture::{ResidualEncoder, UNetArchitecture, UNetEncoder, UNetNorm};
+use crate::device::Device;
+use crate::tensor::DType;
+
+/// Elements alive, as the ops of a forward pass allocate and free them.
+#[derive(Default)]
+struct Live {
+    now: u64,
+    peak: u64,
+}
+
+impl Live {
+    fn allocate(&mut self, elements: u64) {
+        self.now += elements;
+        self.peak = self.peak.max(self.now);
+    }
+
+    fn free(&mut self, elements: u64) {
+        self.now -= elements;
+    }
+
+}
+
+/// A forward pass that is being counted.
+struct Pass {
+    live: Live,
+    /// Whether several inputs may be copied together before they are read.
+    may_join: bool,
+    /// Whether the norm writes a tensor of its own.
+    unfused: bool,
+}
+
+impl Pass {
+    /// A convolution block that writes `output` elements from `inputs` tensors of as many elements each. On the CPU they
+    /// are read where they are; elsewhere they may be copied together first, and the copy is then what is read.
+    fn block(&mut self, inputs: u64, output: u64) {
+        if (self.may_join || self.unfused) && inputs > 1 {
+            self.live.allocate(inputs * output);
+            self.live.free(inputs * output);
+        }
+        self.live.allocate(output);
+        if self.unfused {
+            self.live.allocate(output);
+            self.live.free(output);
+        }
+    }
+}
+
+impl UNetArchitecture {
+    /// The most bytes of activations alive at once in a forward pass over one image of `size` (z, y, x) stored as `dtype`
+    /// on `device`: the image, what each op reads and writes, and the skips that wait for the decoder. Weights not counted.
+    /// Exact on the CPU; on a GPU the decoder's inputs are counted as copied together, which most convolutions there need.
+    pub fn activation_bytes(&self, size: [usize; 3], dtype: DType, device: &Device) -> u64 {
+        let voxels = self.voxels(size);
+        let own = |stage: usize| self.features[stage] as u64 * voxels[stage];
+        let mut pass = Pass { live: Live::default(), may_join: *device != Device::Cpu, unfused: self.is_unfused() };
+        pass.live.allocate(self.input_channels as u64 * voxels[0]);
+        match &self.encoder {
+            UNetEncoder::Plain(convs) => {
+                for (stage, &convs) in convs.iter().enumerate() {
+                    // The first block reads the image or a skip: neither is freed.
+                    pass.block(1, own(stage));
+                    for _ in 1..convs {
+                        pass.block(1, own(stage));
+                        pass.live.free(own(stage));
+                    }
+                }
+            }
+            UNetEncoder::Residual(residual) => self.residual_encoder(residual, &voxels, &mut pass),
+        }
+        for (level, &convs) in self.decoder_convs.iter().enumerate() {
+            let stage = self.features.len() - 2 - level;
+            pass.live.allocate(own(stage));
+            pass.live.free(own(stage + 1));
+            for i in 0..convs {
+                // The first reads the upsampled tensor and the skip and frees both.
+                let inputs = if i == 0 { 2 } else { 1 };
+                pass.block(inputs, own(stage));
+                pass.live.free(inputs * own(stage));
+            }
+        }
+        pass.live.allocate(self.classes as u64 * voxels[0]);
+        pass.live.peak * dtype.size() as u64
+    }
+
+    /// Whether the norm is an operation of its own, which holds its input and its output at once.
+    fn is_unfused(&self) -> bool {
+        self.nonlin_first && self.norm != UNetNorm::None
+    }
+
+    fn residual_encoder(&self, residual: &ResidualEncoder, voxels: &[u64], pass: &mut Pass) {
+        let mut channels = residual.stem as u64;
+        pass.block(1, channels * voxels[0]);
+        for (stage, &features) in self.features.iter().enumerate() {
+            let (written, features) = (voxels[stage], features as u64);
+            let read = voxels[stage.saturating_sub(1)];
+            for block in 0..residual.blocks[stage] {
+                let (input, strided) = match block {
+                    0 => (channels * read, self.strides[stage] != [1; 3]),
+                    _ => (channels * written, false),
+                };
+                // A stage reads the skip of the one before, which lives on; the stem's output and a block's do not.
+                let input_lives = block == 0 && stage > 0;
+                let mut inner = match &residual.bottleneck {
+                    None => vec![features * written],
+                    Some(inner) => {
+                        let first = if block == 0 { read } else { written };
+                        vec![inner[stage] as u64 * first, inner[stage] as u64 * written]
+                    }
+                };
+                let mut before = 0;
+                for elements in inner.drain(..) {
+                    pass.block(1, elements);
+                    pass.live.free(before);
+                    before = elements;
+                }
+                // The residual: pooled, projected, or the input itself.
+                let mut held = 0;
+                if strided {
+                    held = channels * written;
+                    pass.live.allocate(held);
+                    if !input_lives {
+                        pass.live.free(input);
+                    }
+                }
+                if channels != features {
+                    pass.block(1, features * written);
+                    match (held, input_lives) {
+                        (0, true) => {}
+                        (0, false) => pass.live.free(input),
+                        (pooled, _) => pass.live.free(pooled),
+                    }
+                    held = features * written;
+                }
+                pass.block(1, features * written);
+                if !matches!(self.norm, UNetNorm::None | UNetNorm::Running { .. }) {
+                    pass.live.free(before);
+                    before = features * written;
+                    pass.live.allocate(features * written);
+                }
+                pass.live.free(before);
+                match (held, input_lives) {
+                    (0, true) => {}
+                    (0, false) => pass.live.free(input),
+                    (residual, _) => pass.live.free(residual),
+                }
+                channels = features;
+            }
+        }
+    }
+}
