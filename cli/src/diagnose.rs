@@ -87,8 +87,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     // A single patient's files are read before models are loaded: what is wrong with them is said at once.
     let single = if args.cohort.is_none() { Some(read(&patients[0], args.masks)?) } else { None };
     let device = context.device()?;
-    let segmenter =
-        if args.masks { None } else { Some(Segmenter::load(model()?, &ModelOptions::default(), Precision::default(), &device)?) };
+    let segmenter = if args.masks {
+        None
+    } else {
+        Some(Segmenter::load(model()?, &ModelOptions::default(), Precision::default(), &device)?)
+    };
     let classifier = if classified {
         Some(args.what.apply(Classifier::read(&model()?.join("classification"), &device)?)?)
     } else {

@@ -5,6 +5,6 @@ pub mod resnet;
 mod unet;
 
 pub use unet::{
-    ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, ResidualEncoder, SeparateAxis,
-    Target, TargetLabels, UNet, UNetArchitecture, UNetEncoder, UNetNorm, UNetPlan,
+    ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, ResidualEncoder,
+    SeparateAxis, Target, TargetLabels, UNet, UNetArchitecture, UNetEncoder, UNetNorm, UNetPlan,
 };

@@ -121,9 +121,8 @@ pub fn diagnose(
             (None, Some(segmenter), Some(labels)) => {
                 let mut tell = |stage| progress(Step::Segment(input.phase, stage));
                 let (channels, spacing) = (std::slice::from_ref(&input.image.volume), input.image.header_spacing());
-                let found = segmenter
-                    .segment_channels(channels, Some(spacing), &options.segment, &mut tell)
-                    .map_err(named)?;
+                let found =
+                    segmenter.segment_channels(channels, Some(spacing), &options.segment, &mut tell).map_err(named)?;
                 noted.extend(found.warnings);
                 seconds.segment += found.seconds.preprocess + found.seconds.network + found.seconds.export;
                 PhaseScan::new(input.phase, input.image.volume.clone(), labels.apply(&found.mask)?)?

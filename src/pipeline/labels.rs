@@ -72,7 +72,11 @@ mod tests {
         }
         for text in ["background kidney", "background kidney kidney tumour", "background a b"] {
             let message = LabelMap::new(&labels(text)).expect_err("refused").to_string();
-            assert!(message.contains("one named tumour") && message.contains(&text.split(' ').skip(1).collect::<Vec<_>>().join(", ")), "{message}");
+            assert!(
+                message.contains("one named tumour")
+                    && message.contains(&text.split(' ').skip(1).collect::<Vec<_>>().join(", ")),
+                "{message}"
+            );
         }
     }
 }

@@ -63,10 +63,8 @@ pub(super) fn weight_files(folder: &Path, options: &ModelOptions) -> Result<Vec<
     let checkpoint = format!("checkpoint_{}.pth", options.checkpoint.as_deref().unwrap_or("final"));
     let single = ["weights.safetensors", "weights.pth"].map(|name| folder.join(name));
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "cannot be read", e))?;
-    let mut folds: Vec<PathBuf> = entries
-        .filter_map(|e| e.ok().map(|e| e.path()))
-        .filter(|path| name(path).starts_with("fold_"))
-        .collect();
+    let mut folds: Vec<PathBuf> =
+        entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|path| name(path).starts_with("fold_")).collect();
     folds.sort();
     let ending = |ending: &str| {
         let has = |path: &&PathBuf| path.extension().is_some_and(|e| e == ending) && path.is_file();
@@ -75,11 +73,8 @@ pub(super) fn weight_files(folder: &Path, options: &ModelOptions) -> Result<Vec<
     let own: Vec<PathBuf> = folds.iter().map(|fold| fold.join(&checkpoint)).filter(|path| path.is_file()).collect();
     let nothing_else = options.checkpoint.is_some();
     let single = single.into_iter().filter(|path| path.is_file()).map(|path| vec![path]);
-    let mut kinds: Vec<Vec<PathBuf>> = if nothing_else {
-        vec![own]
-    } else {
-        single.chain([ending("safetensors"), ending("pth"), own]).collect()
-    };
+    let mut kinds: Vec<Vec<PathBuf>> =
+        if nothing_else { vec![own] } else { single.chain([ending("safetensors"), ending("pth"), own]).collect() };
     kinds.retain(|files| !files.is_empty());
     match kinds.as_slice() {
         [] => Err(no_weights(folder, &folds, &checkpoint)),
@@ -105,7 +100,8 @@ fn no_weights(folder: &Path, folds: &[PathBuf], wanted: &str) -> Error {
     others.dedup();
     if let Some(other) = others.first() {
         let all = others.iter().map(|other| format!("checkpoint_{other}.pth")).collect::<Vec<_>>().join(", ");
-        let reason = format!("its folds hold {all} and no {wanted}: choose a checkpoint by name (--checkpoint {other})");
+        let reason =
+            format!("its folds hold {all} and no {wanted}: choose a checkpoint by name (--checkpoint {other})");
         return Error::file(folder, reason);
     }
     let kinds = "weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth";
@@ -122,11 +118,8 @@ fn fold_of(folder: &Path, file: &Path) -> Option<String> {
 fn choose_folds(folder: &Path, files: &[PathBuf], options: &ModelOptions) -> Result<Vec<PathBuf>> {
     let named: Vec<(Option<String>, &PathBuf)> = files.iter().map(|file| (fold_of(folder, file), file)).collect();
     let Some(wanted) = &options.folds else {
-        let numbered: Vec<PathBuf> = named
-            .iter()
-            .filter(|(fold, _)| fold.as_deref() != Some("all"))
-            .map(|(_, file)| (*file).clone())
-            .collect();
+        let numbered: Vec<PathBuf> =
+            named.iter().filter(|(fold, _)| fold.as_deref() != Some("all")).map(|(_, file)| (*file).clone()).collect();
         return Ok(if numbered.is_empty() { files.to_vec() } else { numbered });
     };
     let find = |wanted: &String| {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::io::weights::{TrainingNotes, Weights};
 use crate::models::{OrientationRule, TargetLabels, UNet, UNetPlan};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 use crate::volume::{LabelVolume, Volume, Voxels};
 
 /// What a slab of the export takes on the device where no budget says less.
@@ -264,7 +264,7 @@ impl Segmenter {
         let started = Instant::now();
         let (device, dtype) = (self.networks[0].device(), self.dtype());
         let rule = options.orientation.unwrap_or(self.plan.reader.orientation());
-        let prepared = prepare(channels, spacing, &self.plan, rule, &device)?;
+        let prepared = prepare(channels, spacing, &self.plan, rule, options.memory_budget, &device)?;
         // There is at least one, or nothing was prepared.
         let image = &channels[0];
         device.synchronize()?;
@@ -277,12 +277,10 @@ impl Segmenter {
         let window = SlidingWindow::new(size, self.plan.patch, options.step, copies, architecture.planar)?;
         let classes = architecture.classes;
         let slice = slice_bytes(prepared.view.shape, options.output, classes);
-        let fixed = window.accumulator_bytes(classes)
-            + architecture.activation_bytes(self.plan.patch, dtype, &device);
+        let fixed = window.accumulator_bytes(classes) + architecture.activation_bytes(self.plan.patch, dtype, &device);
         let slab_bytes = slab_bytes(fixed, slice, options.memory_budget, &device)?;
         let (logits, labels) = (&self.plan.logits, &self.plan.labels);
-        let separate =
-            separate_axis(logits.separate, logits.anisotropy, prepared.resampled_spacing, prepared.spacing);
+        let separate = separate_axis(logits.separate, logits.anisotropy, prepared.resampled_spacing, prepared.spacing);
         let shape = prepared.view.shape;
         let mut exporter = Exporter::new(size, shape, logits, separate, options.output, labels, slab_bytes)?;
 
@@ -330,6 +328,52 @@ impl Segmenter {
                 .chain(self.mirroring_warning(options.mirroring))
                 .collect(),
         })
+    }
+}
+
+impl Segmenter {
+    /// What the networks see of an image: f32 [1, channels, d, h, w], turned, cropped, normalised and resampled as the plan
+    /// says. Arguments as [`Segmenter::segment_channels`].
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment_channels`].
+    pub fn preprocess(
+        &self,
+        channels: &[Volume],
+        spacing: Option<[f64; 3]>,
+        options: &SegmentOptions,
+    ) -> Result<Tensor> {
+        let rule = options.orientation.unwrap_or(self.plan.reader.orientation());
+        let device = self.networks[0].device();
+        Ok(prepare(channels, spacing, &self.plan, rule, options.memory_budget, &device)?.image)
+    }
+
+    /// The averaged logits f32 [1, outputs, d, h, w] of a preprocessed image, all of them at once: four bytes a voxel and
+    /// output. [`Segmenter::segment_channels`] never holds so much.
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment_channels`]; an image that is not f32 with the plan's channels.
+    pub fn logits(&self, image: &Tensor, options: &SegmentOptions) -> Result<Tensor> {
+        let [_, _, d, h, w] = image.shape();
+        let (patch, planar) = (self.plan.patch, self.plan.architecture.planar);
+        let copies = options.mirroring.copies_along(self.mirrors);
+        let window = SlidingWindow::new([d, h, w], patch, options.step, copies, planar)?;
+        let outputs = self.plan.architecture.classes;
+        let mut values = vec![0.0; outputs * d * h * w];
+        window.run(
+            image,
+            &self.networks,
+            self.dtype(),
+            || Ok(()),
+            |finished| {
+                // The first slice may have been handed on before, with the same values.
+                let start = finished.first * h * w * outputs;
+                let slices = finished.logits.to_ndhwc()?;
+                values[start..start + slices.len()].copy_from_slice(&slices);
+                Ok(())
+            },
+        )?;
+        Tensor::from_ndhwc(&image.device(), [1, outputs, d, h, w], DType::F32, values)
     }
 }
 
@@ -394,7 +438,8 @@ fn paste<T: Copy + Default>(
 
 /// Folds are averaged: they have to be of one network, for one kind of image.
 fn expect_same_training(path: &Path, first: &TrainingNotes, found: &TrainingNotes) -> Result<()> {
-    let pairs = [("configuration", &first.configuration, &found.configuration), ("trainer", &first.trainer, &found.trainer)];
+    let pairs =
+        [("configuration", &first.configuration, &found.configuration), ("trainer", &first.trainer, &found.trainer)];
     for (what, first, found) in pairs {
         if first != found {
             let shown = |value: &Option<String>| value.clone().unwrap_or("none".into());

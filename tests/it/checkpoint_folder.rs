@@ -29,7 +29,8 @@ fn nnunets_folder_gives_the_masks_of_its_safetensors() {
     for name in ["plans.json", "dataset.json"] {
         std::fs::copy(unet.join(name), folder.path().join(name)).expect("copied");
     }
-    let empty = Segmenter::load(folder.path(), &ModelOptions::default(), Precision::Single, &Device::Cpu).expect_err("no weights");
+    let empty = Segmenter::load(folder.path(), &ModelOptions::default(), Precision::Single, &Device::Cpu)
+        .expect_err("no weights");
     assert!(empty.to_string().contains("checkpoint_final.pth"), "{empty}");
     for fold in ["fold_0", "fold_1"] {
         std::fs::create_dir(folder.path().join(fold)).expect("a folder");
@@ -40,7 +41,8 @@ fn nnunets_folder_gives_the_masks_of_its_safetensors() {
     let affine = Affine([[1.5, 0.0, 0.0, 0.0], [0.0, 1.5, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]]);
     let image = Volume::new([4, 9, 14], Voxels::I16(values.into()), affine).expect("an image");
     let [pth, safetensors] = [folder.path(), &unet].map(|model| {
-        let segmenter = Segmenter::load(model, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect("a model");
+        let segmenter =
+            Segmenter::load(model, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect("a model");
         let mask = segmenter
             .segment(&image, &SegmentOptions::default(), &mut |_| ControlFlow::Continue(()))
             .expect("a mask")
@@ -87,7 +89,8 @@ fn mirroring_is_along_the_axes_that_the_weights_allow() {
             let file = folder.path().join(format!("fold_{i}.pth"));
             std::fs::write(file, with_mirror_axes(&whole, axes)).expect("written");
         }
-        let segmenter = Segmenter::load(folder.path(), &ModelOptions::default(), Precision::Single, &Device::Cpu).expect("a model");
+        let segmenter =
+            Segmenter::load(folder.path(), &ModelOptions::default(), Precision::Single, &Device::Cpu).expect("a model");
         let options = SegmentOptions { mirroring, output: Output::Probabilities, ..SegmentOptions::default() };
         segmenter.segment(&image, &options, &mut |_| ControlFlow::Continue(())).expect("a mask")
     };

@@ -6,6 +6,7 @@ mod checkpoint_folder;
 mod crop;
 mod layering;
 mod lesions;
+mod nnunet;
 mod phantom;
 mod pipeline;
 mod resnet;

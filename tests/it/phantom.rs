@@ -249,7 +249,8 @@ fn written_files_read_back_as_they_were_made() {
 #[test]
 fn the_demo_network_segments_an_unseen_phantom() {
     let folder = support::root().join("models/demo/segmentation");
-    let network = Segmenter::load(&folder, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect("the shipped model");
+    let network =
+        Segmenter::load(&folder, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect("the shipped model");
     let options = PhantomOptions {
         seed: 20_001,
         subtype: Some(Subtype::ClearCell),

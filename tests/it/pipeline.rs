@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use nephron::io::npy;
 use nephron::models::{
-    ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, SeparateAxis, TargetLabels, UNet,
-    UNetArchitecture, UNetPlan,
+    ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, SeparateAxis, TargetLabels,
+    UNet, UNetArchitecture, UNetPlan,
 };
 use nephron::pipeline::{
-    ModelOptions,    Mirroring, Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, gaussian, parse_bytes, positions,
-    resampled_size, separate_axis,
+    Mirroring, ModelOptions, Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, gaussian, parse_bytes,
+    positions, resampled_size, separate_axis,
 };
 use nephron::volume::{Affine, Orientation, Volume, Voxels};
 use nephron::{DType, Device, Error};
@@ -100,7 +100,8 @@ fn masks_are_those_of_nnunets_inference() {
         // One case on GPUs: a software Vulkan adapter takes seconds for each.
         let on = devices().iter().filter(|d| !compiles_only(d) && (name == "thick" || **d == Device::Cpu));
         for device in on {
-            let segmenter = Segmenter::load(&golden("unet"), &ModelOptions::default(), Precision::Single, device).expect("model");
+            let segmenter =
+                Segmenter::load(&golden("unet"), &ModelOptions::default(), Precision::Single, device).expect("model");
             let options = SegmentOptions { mirroring, output: Output::Probabilities, ..Default::default() };
             let result = quiet(&segmenter, &image, &options).expect("segmented");
             assert_eq!((result.mask.shape(), result.mask.affine()), (image.shape(), image.affine()));

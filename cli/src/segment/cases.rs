@@ -145,7 +145,8 @@ mod tests {
         let names: Vec<_> = cases.iter().map(|case| (case.name.as_str(), case.mask.clone())).collect();
         assert_eq!(names, [("a_x", out.join("a_x.nii.gz")), ("b", out.join("b.nii.gz"))]);
         assert_eq!(cases[1].files[1], folder.path().join("b_0001.nii.gz"));
-        let refused = |channels: usize| from_folder(folder.path(), ".nii.gz", channels, out).expect_err("refused").to_string();
+        let refused =
+            |channels: usize| from_folder(folder.path(), ".nii.gz", channels, out).expect_err("refused").to_string();
         assert!(refused(1).contains("found 0000, 0001") && refused(3).contains("0002"), "{}", refused(3));
         assert!(from_folder(folder.path(), ".mha", 1, out).expect_err("refused").to_string().contains(".mha"));
         std::fs::write(folder.path().join("c.nii.gz"), "").expect("written");

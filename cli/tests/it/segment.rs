@@ -107,6 +107,7 @@ fn the_verb_refuses_in_one_line() {
     assert_eq!(run(&[], &[]).0, 2);
     let empty = folder.path().join("empty");
     std::fs::create_dir(&empty).expect("folder");
-    let error = Segmenter::load(&empty, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect_err("no model there");
+    let error =
+        Segmenter::load(&empty, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect_err("no model there");
     assert!(matches!(error, Error::File { .. }) && error.to_string().contains("plans.json"), "{error}");
 }

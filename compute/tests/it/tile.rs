@@ -228,7 +228,8 @@ fn ties_go_to_the_lowest_class_and_broken_logits_are_shown() {
     let across = AxisTaps::new(Sampling::Linear, 4, 4).expect("taps");
     for device in devices() {
         let logits = tensor(device, [1, 3, 1, 1, 4], DType::F32, &data);
-        let labels = resample_labels(&logits, [&same, &same, &across], Heads::Softmax).expect("labels").to_u8().expect("u8");
+        let labels =
+            resample_labels(&logits, [&same, &same, &across], Heads::Softmax).expect("labels").to_u8().expect("u8");
         if !compiles_only(device) {
             assert_eq!(labels, [0, 1, 255, 255], "{}", device.name());
         }
@@ -306,10 +307,12 @@ fn a_slab_is_the_same_as_the_whole() {
     let [along_z, along_y, along_x] = &taps(input, output, [false; 3]);
     for device in devices() {
         let logits = tensor(device, [1, 2, 6, 3, 4], DType::F32, &data);
-        let whole = resample_labels(&logits, [along_z, along_y, along_x], Heads::Softmax).expect("labels").to_u8().expect("u8");
+        let whole =
+            resample_labels(&logits, [along_z, along_y, along_x], Heads::Softmax).expect("labels").to_u8().expect("u8");
         let slab = crop(&logits, Placement::at([2, 0, 0]), [4, 3, 4], DType::F32).expect("crop");
         let window = along_z.window(6..13, 2).expect("window");
-        let part = resample_labels(&slab, [&window, along_y, along_x], Heads::Softmax).expect("labels").to_u8().expect("u8");
+        let part =
+            resample_labels(&slab, [&window, along_y, along_x], Heads::Softmax).expect("labels").to_u8().expect("u8");
         if !compiles_only(device) {
             assert_eq!(part, whole[6 * 30..], "{}", device.name());
         }

@@ -139,15 +139,106 @@ fn transforms_are_read_back() {
     assert_eq!(doubled.apply([-10.0, 20.0, 30.0]), [-10.0, 20.0, 30.0]);
     assert_eq!(doubled.apply([-9.0, 20.0, 30.0]), [-8.0, 20.0, 30.0]);
     for (text, part) in [
-        ("", "0 lines 'Transform:'"),
-        ("Transform: Euler3DTransform_double_3_3\nParameters: 0 0 0 0 0 0\n", "Euler3DTransform_double_3_3"),
-        ("Transform: AffineTransform_double_3_3\nParameters: 1 0 0\nFixedParameters: 0 0 0\n", "expected 12 numbers"),
+        ("", "no line 'Transform:'"),
+        ("Transform: BSplineTransform_double_3_3\nParameters: 0 0 0 0 0 0\n", "BSplineTransform_double_3_3"),
+        ("Transform: Euler2DTransform_double_2_2\nParameters: 0 0 0\n", "Euler2DTransform_double_2_2"),
+        ("Transform: AffineTransform_double_3_3\nParameters: 1 0 0\nFixedParameters: 0 0 0\n", "expected 12 parameters"),
+        ("Transform: AffineTransform_double_3_3\nParameters: 1 x 0\n", "found 'x'"),
+        ("Transform: VersorTransform_double_3_3\nParameters: 1 1 0\nFixedParameters: 0 0 0\n", "length 1 at most"),
+        ("Transform: CompositeTransform_double_3_3\n", "found none"),
+        (&centred.repeat(2), "a CompositeTransform in front of several, found 2"),
         (&centred.replace("2 0 0 0 2 0", "2 0 0 0 inf 0"), "finite"),
         (&centred.replace("2 0 0 0 2 0", "0 0 0 0 2 0"), "invertible"),
     ] {
         std::fs::write(at("c.tfm"), text).expect("written");
         let message = transform::read(at("c.tfm")).expect_err("refused").to_string();
         assert!(message.contains(part) && message.contains("c.tfm"), "{message}");
+    }
+}
+
+/// Each of ITK's kinds as SimpleITK 2.5 writes it, and where it moves the point (7, -11, 13), LPS.
+const ITK: [(&str, [f64; 3]); 10] = [
+    ("Transform: IdentityTransform_double_3_3\nParameters: \nFixedParameters: ", [7.0, -11.0, 13.0]),
+    ("Transform: TranslationTransform_double_3_3\nParameters: 1.5 -2 3\nFixedParameters: ", [8.5, -13.0, 16.0]),
+    (
+        "Transform: ScaleTransform_double_3_3\nParameters: 1.1 0.9 1.05\nFixedParameters: 90 90 90",
+        [-1.3000000000000114, -0.9000000000000057, 9.149999999999991],
+    ),
+    (
+        "Transform: Euler3DTransform_double_3_3\nParameters: 0.1 -0.05 0.2 5 -3 8\nFixedParameters: 10 20 30 0",
+        [18.684437737157744, -11.980815332025134, 17.862044263330368],
+    ),
+    (
+        "Transform: Euler3DTransform_double_3_3\nParameters: 0.1 -0.05 0.2 5 -3 8\nFixedParameters: 10 20 30 1",
+        [18.83442419261101, -11.963520636340382, 17.865162939338084],
+    ),
+    (
+        "Transform: VersorTransform_double_3_3\nParameters: 0 0.05990004998809689 0.07986673331746252\nFixedParameters: 10 20 30",
+        [9.96037249608417, -11.24398402309385, 13.182988017320387],
+    ),
+    (
+        "Transform: VersorRigid3DTransform_double_3_3\nParameters: 0 0.05990004998809689 0.07986673331746252 4 -6 2\nFixedParameters: 50 60 70",
+        [16.347064028794996, -23.473828706719754, 19.855371530039818],
+    ),
+    (
+        "Transform: Similarity3DTransform_double_3_3\nParameters: 0 0.05990004998809689 0.07986673331746252 4 -6 2 1.1\nFixedParameters: 50 60 70",
+        [12.581770431674487, -31.221211577391728, 14.640908683043797],
+    ),
+    (
+        "Transform: AffineTransform_double_3_3\nParameters: 0.9800665778412416 0.19866933079506122 0 -0.19866933079506122 0.9800665778412416 0 0 0 1 3 4 -5\nFixedParameters: 10 20 30",
+        [3.9010510118293777, -5.786055920693304, 8.0],
+    ),
+    (
+        "Transform: CompositeTransform_double_3_3\n#Transform 1\nTransform: Euler3DTransform_double_3_3\nParameters: 0.1 -0.05 0.2 5 -3 8\nFixedParameters: 10 20 30 0\nTransform: AffineTransform_double_3_3\nParameters: 0.9800665778412416 0.19866933079506122 0 -0.19866933079506122 0.9800665778412416 0 0 0 1 3 4 -5\nFixedParameters: 10 20 30",
+        [14.763178635178722, -6.957821987360019, 13.259657642454442],
+    ),
+];
+
+#[test]
+fn every_linear_transform_of_itk_moves_points_as_itk_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("itk.tfm");
+    for (text, [x, y, z]) in ITK {
+        std::fs::write(&path, format!("#Insight Transform File V1.0\n#Transform 0\n{text}\n")).expect("written");
+        let found = transform::read(&path).unwrap_or_else(|e| panic!("{text}: {e}"));
+        // RAS: the first two axes point the other way.
+        for (got, want) in found.apply([-7.0, 11.0, 13.0]).into_iter().zip([-x, -y, z]) {
+            assert!((got - want).abs() < 1e-9, "{text}: {got}, expected {want}");
+        }
+    }
+}
+
+/// A matrix of MATLAB's level 4.
+fn matlab(name: &str, values: &[f64]) -> Vec<u8> {
+    let header = [0, values.len() as i32, 1, 0, name.len() as i32 + 1];
+    let bytes = header.iter().flat_map(|v| v.to_le_bytes()).chain(name.bytes()).chain([0]);
+    bytes.chain(values.iter().flat_map(|v| v.to_le_bytes())).collect()
+}
+
+#[test]
+fn matlab_files_of_ants_are_read_and_broken_ones_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("0GenericAffine.mat");
+    let parameters = [1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 1.0, 3.0, 4.0, -5.0];
+    let affine = matlab("AffineTransform_double_3_3", &parameters);
+    let whole = [affine.clone(), matlab("fixed", &[10.0, 20.0, 30.0])].concat();
+    std::fs::write(&path, &whole).expect("written");
+    let found = transform::read(&path).expect("a transform");
+    // LPS (7, -11, 13): y is doubled about 20, then (3, 4, -5) is added.
+    assert_eq!(found.apply([-7.0, 11.0, 13.0]), [-10.0, 38.0, 8.0]);
+    let huge = [affine[..4].to_vec(), i32::MAX.to_le_bytes().to_vec(), affine[8..].to_vec()].concat();
+    let big_endian = [1000i32.to_le_bytes().to_vec(), affine[4..].to_vec()].concat();
+    for (bytes, part) in [
+        (whole[..whole.len() - 3].to_vec(), "cut short"),
+        (huge, "values with a name"),
+        (big_endian, "little-endian"),
+        (matlab("fixed", &[0.0; 3]), "fixed parameters alone"),
+        (b"\x89HDF\r\n\x1a\n".to_vec(), "ConvertTransformFile"),
+        (vec![0xff; 7], "cut short"),
+    ] {
+        std::fs::write(&path, bytes).expect("written");
+        let message = transform::read(&path).expect_err("refused").to_string();
+        assert!(message.contains(part) && message.contains("0GenericAffine.mat"), "{message}");
     }
 }
 

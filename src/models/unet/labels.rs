@@ -95,7 +95,8 @@ fn values(node: &Node<'_>) -> Result<Vec<u8>> {
         value @ 0..=MAX_VALUE => Ok(value as u8),
         _ => Err(node.refuse(format!("a label of at most {MAX_VALUE}"))),
     };
-    let mut values = if node.is_list() { node.list()?.iter().map(value).collect::<Result<_>>()? } else { vec![value(node)?] };
+    let mut values =
+        if node.is_list() { node.list()?.iter().map(value).collect::<Result<_>>()? } else { vec![value(node)?] };
     values.sort_unstable();
     values.dedup();
     if values.is_empty() { Err(node.refuse("at least one label")) } else { Ok(values) }
@@ -104,7 +105,8 @@ fn values(node: &Node<'_>) -> Result<Vec<u8>> {
 /// nnU-Net writes the number of the largest output: for labels with gaps that is the label's place among them.
 fn labels(node: &Node<'_>, mut found: Vec<(String, Vec<u8>)>) -> Result<TargetLabels> {
     found.sort_by_key(|(_, values)| values[0]);
-    if found.is_empty() || found.iter().any(|(_, values)| values[0] == 0) || found.windows(2).any(|w| w[0].1 == w[1].1) {
+    if found.is_empty() || found.iter().any(|(_, values)| values[0] == 0) || found.windows(2).any(|w| w[0].1 == w[1].1)
+    {
         return Err(node.refuse("background 0 and at least one other label, each of its own value"));
     }
     let moved: Vec<String> = found
@@ -113,8 +115,8 @@ fn labels(node: &Node<'_>, mut found: Vec<(String, Vec<u8>)>) -> Result<TargetLa
         .filter(|((_, values), place)| values[0] != *place)
         .map(|((name, values), place)| format!("{name} ({} in dataset.json) is written as {place}", values[0]))
         .collect();
-    let warning = (!moved.is_empty())
-        .then(|| format!("dataset.json's labels have gaps; as nnU-Net does, {}", moved.join(", ")));
+    let warning =
+        (!moved.is_empty()).then(|| format!("dataset.json's labels have gaps; as nnU-Net does, {}", moved.join(", ")));
     let target = |((name, _), value): ((String, Vec<u8>), u8)| Target { name, value, members: vec![value] };
     let targets = found.into_iter().zip(1..).map(target).collect();
     Ok(TargetLabels { targets, regions: false, values: Vec::new(), warning })

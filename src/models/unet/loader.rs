@@ -227,9 +227,8 @@ impl Loader<'_> {
         let full = [output, input, kd, kh, kw];
         let (stored, fan_in) = (self.stored_shape(full), input * kd * kh * kw);
         let mut weight = self.folded(format!("{name}.weight"), &stored, Initial::He { fan_in })?;
-        let vector = |loader: &mut Self, name: String, initial: f32| {
-            loader.folded(name, &[output], Initial::Constant(initial))
-        };
+        let vector =
+            |loader: &mut Self, name: String, initial: f32| loader.folded(name, &[output], Initial::Constant(initial));
         let bias = if shape.bias { Some(vector(self, format!("{name}.bias"), 0.0)?) } else { None };
         let norm = RunningNorm {
             weight: if affine { Some(vector(self, format!("{norm}.weight"), 1.0)?) } else { None },

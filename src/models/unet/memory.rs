@@ -20,7 +20,6 @@ impl Live {
     fn free(&mut self, elements: u64) {
         self.now -= elements;
     }
-
 }
 
 /// A forward pass that is being counted.

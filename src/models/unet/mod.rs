@@ -276,8 +276,7 @@ impl Loader<'_> {
             } else {
                 // nnU-Net numbers the modules of the skip: the pooling, if there is one, then the projection.
                 let name = format!("{name}.skip.{}", usize::from(pool.is_some()));
-                let shape =
-                    BlockShape { bias: false, slope: 1.0, ..self.shape([input, features], [1; 3], [1; 3]) };
+                let shape = BlockShape { bias: false, slope: 1.0, ..self.shape([input, features], [1; 3], [1; 3]) };
                 Some(self.block(&name, &shape)?)
             };
             Ok(ResidualBlock { convs, pool, projection, slope: a.slope })

@@ -63,7 +63,11 @@ impl UNetPlan {
         if let (Some(asked), Some(trained)) = (configuration, &training.configuration)
             && asked != trained
         {
-            return Err(Error::argument("plans.json: configuration", format!("{trained}, the checkpoint's own"), asked));
+            return Err(Error::argument(
+                "plans.json: configuration",
+                format!("{trained}, the checkpoint's own"),
+                asked,
+            ));
         }
         let configurations = plans.key("configurations")?;
         let name = choose(&configurations, name)?;
@@ -78,8 +82,7 @@ impl UNetPlan {
             return Err(preprocessor.refuse("DefaultPreprocessor"));
         }
         let trainer = training.trainer.as_deref();
-        let architecture =
-            plans_architecture::read(&configuration, trainer, channels.len(), labels.outputs())?;
+        let architecture = plans_architecture::read(&configuration, trainer, channels.len(), labels.outputs())?;
         let spacing_node = configuration.key("spacing")?;
         let spacing = if architecture.planar {
             let [y, x] = spacing_node.pair(Node::number)?;

@@ -147,7 +147,8 @@ pub(super) fn normalization(
 }
 
 fn ct(plans: &Node<'_>, channel: usize) -> Result<Normalization> {
-    let [current, first] = ["foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality"];
+    let [current, first] =
+        ["foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality"];
     let all = if plans.has(current) || !plans.has(first) { plans.key(current)? } else { plans.key(first)? };
     let intensity = all.key(&channel.to_string())?;
     let number = |key: &str| Ok::<_, Error>(intensity.key(key)?.number()? as f32);
@@ -170,8 +171,7 @@ pub(super) fn resampling(configuration: &Node<'_>, key: &str, order: usize) -> R
     let known = |keys: &[&str]| kwargs.as_ref().map_or(Ok(()), |kwargs| kwargs.expect_keys(keys));
     let setting = |name: &str| kwargs.as_ref().and_then(|kwargs| kwargs.optional(name));
     let given = |name: &str| kwargs.as_ref().is_some_and(|kwargs| kwargs.has(name));
-    let anisotropy =
-        setting("separate_z_anisotropy_threshold").map_or(Ok(ANISOTROPY), |node| node.number())?;
+    let anisotropy = setting("separate_z_anisotropy_threshold").map_or(Ok(ANISOTROPY), |node| node.number())?;
     // Without the argument the functions have defaults of their own.
     let separate = |default: SeparateAxis| match setting("force_separate_z") {
         Some(node) => Ok::<_, Error>(if node.boolean()? { SeparateAxis::Always } else { SeparateAxis::Never }),

@@ -123,7 +123,11 @@ fn residual(kwargs: &Node<'_>, stages: usize, features: &[usize]) -> Result<Resi
         Some(node) => node.count()?,
         None => features.first().copied().unwrap_or(0),
     };
-    Ok(ResidualEncoder { blocks: per_stage(&kwargs.key("n_blocks_per_stage")?, stages, Node::count)?, stem, bottleneck })
+    Ok(ResidualEncoder {
+        blocks: per_stage(&kwargs.key("n_blocks_per_stage")?, stages, Node::count)?,
+        stem,
+        bottleneck,
+    })
 }
 
 /// PyTorch's norms in evaluation: a batch norm or an instance norm that tracks its statistics applies them; one that does not

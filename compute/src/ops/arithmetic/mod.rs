@@ -50,9 +50,7 @@ pub fn add_leaky_relu(a: &Tensor, b: &Tensor, slope: f32) -> Result<Tensor> {
         return Err(Error::shape("add_leaky_relu", format!("{:?}", a.shape()), format!("{:?}", b.shape())));
     }
     match a.device() {
-        Device::Cpu => {
-            Ok(Tensor::host_f32(a.shape(), cpu::add_leaky_relu(a.host_floats()?, b.host_floats()?, slope)))
-        }
+        Device::Cpu => Ok(Tensor::host_f32(a.shape(), cpu::add_leaky_relu(a.host_floats()?, b.host_floats()?, slope))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
             super::launch::ensure_addressable("add_leaky_relu", &[a.shape()])?;

@@ -148,12 +148,7 @@ pub(super) fn probabilities(x: &[f32], axes: [&AxisTaps; 3], problem: &ResampleL
 }
 
 /// The value of the last region whose logit is above 0.
-pub(super) fn regions(
-    x: &[f32],
-    axes: [&AxisTaps; 3],
-    values: &[u8],
-    problem: &ResampleLogitsProblem,
-) -> Vec<u8> {
+pub(super) fn regions(x: &[f32], axes: [&AxisTaps; 3], values: &[u8], problem: &ResampleLogitsProblem) -> Vec<u8> {
     let [d, h, w] = problem.output;
     let mut y = vec![0; d * h * w];
     y.par_chunks_mut(w).enumerate().for_each(|(row, out)| {

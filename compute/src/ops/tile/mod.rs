@@ -140,7 +140,11 @@ impl Heads<'_> {
     fn expect_valid(&self, what: &str, channels: usize) -> Result<()> {
         let Self::Sigmoid(values) = self else { return Ok(()) };
         if values.len() != channels {
-            return Err(Error::argument(format!("{what}: regions' values"), format!("{channels}, one a channel"), values.len()));
+            return Err(Error::argument(
+                format!("{what}: regions' values"),
+                format!("{channels}, one a channel"),
+                values.len(),
+            ));
         }
         match values.iter().find(|v| **v == NO_LABEL) {
             Some(value) => Err(Error::argument(format!("{what}: regions' values"), "at most 254", value)),

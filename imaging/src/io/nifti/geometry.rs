@@ -85,7 +85,8 @@ pub(super) fn read(
         (Some(_), None, Some(reason)) => return Err(reason),
         (None, Some(qform), _) => (GeometrySource::Qform, qform.affine),
         (None, None, _) => {
-            warnings.push("neither sform nor qform: the orientation is a guess (x to the left, y forward, z up)".into());
+            warnings
+                .push("neither sform nor qform: the orientation is a guess (x to the left, y forward, z up)".into());
             (GeometrySource::Pixdim, centred(shape, spacing))
         }
     };
@@ -120,7 +121,10 @@ fn voxel_size(fields: &Fields, axes: usize, warnings: &mut Vec<String>) -> Resul
             *step = -found;
         } else if !sound(found) && fields.sform_code != 0 && sound(columns[axis]) {
             let by = columns[axis];
-            warnings.push(format!("the voxel size along axis {} is {found} mm (pixdim); the sform's {by} is used", axis + 1));
+            warnings.push(format!(
+                "the voxel size along axis {} is {found} mm (pixdim); the sform's {by} is used",
+                axis + 1
+            ));
             *step = by;
         } else if !sound(found) {
             return Err(format!("the voxel size along axis {} is {found} mm (pixdim), expected more than 0", axis + 1));

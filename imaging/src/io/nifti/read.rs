@@ -23,7 +23,10 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     let Series { mut volumes, header, warnings, axes } = read_any(path)?;
     match (volumes.pop(), volumes.is_empty()) {
         (Some(volume), true) => Ok(Image { volume, header, warnings }),
-        _ => Err(Error::file(header_path(path), format!("is a {axes}D image ({} volumes), expected a single 3D volume", volumes.len() + 1))),
+        _ => Err(Error::file(
+            header_path(path),
+            format!("is a {axes}D image ({} volumes), expected a single 3D volume", volumes.len() + 1),
+        )),
     }
 }
 

@@ -17,9 +17,9 @@ struct Ras {
     fixed_to_moving_ras: Matrix,
 }
 
-/// The transform of a file that [`write_json`] has written, or what is wrong with the text.
-pub(super) fn parse_json(text: &str) -> Result<Affine, String> {
-    serde_json::from_str::<Ras>(text).map(|file| Affine(file.fixed_to_moving_ras)).map_err(|e| e.to_string())
+/// The transform of a file that [`write_json`] has written, or what is wrong with it.
+pub(super) fn parse_json(bytes: &[u8]) -> Result<Affine, String> {
+    serde_json::from_slice::<Ras>(bytes).map(|file| Affine(file.fixed_to_moving_ras)).map_err(|e| e.to_string())
 }
 
 /// The JSON of a transform. All matrices are rows of [A | t] in (x, y, z) order.

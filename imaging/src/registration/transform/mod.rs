@@ -13,21 +13,21 @@ use std::path::Path;
 use crate::volume::Affine;
 use nephron_compute::error::{Error, Result};
 
-/// Reads a transform that [`write_json`] (`.json`) or [`write_itk`], ITK, ITK-SNAP, 3D Slicer or ANTs as text (any
-/// other name) has written: point of the fixed scan to point of the moving scan, RAS millimetres.
+/// Reads a transform that [`write_json`] (`.json`) or [`write_itk`], ITK, ITK-SNAP, 3D Slicer or ANTs (any other name: text, or
+/// MATLAB's level 4 as ANTs' `.mat`) has written: point of the fixed scan to point of the moving scan, RAS millimetres.
 ///
-/// Of ITK's transforms the affine ones are read, `AffineTransform` and `MatrixOffsetTransformBase` of 3 dimensions in
-/// float or double, with their centre of rotation (FixedParameters): x' = A (x - c) + c + t.
+/// Of ITK's transforms of 3 dimensions, in float or double, those are read that are affine maps: identity, translation, scale,
+/// Euler and versor rotations, rigid, similarity and affine ones, and composites of these.
 ///
 /// # Errors
 /// A file that cannot be read or is something else; numbers that are missing or not finite; a singular matrix.
 pub fn read(path: impl AsRef<Path>) -> Result<Affine> {
     let path = path.as_ref();
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot be read", e))?;
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "cannot be read", e))?;
     let found = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-        json::parse_json(&text)
+        json::parse_json(&bytes)
     } else {
-        itk::parse_itk(&text)
+        itk::parse_itk(&bytes)
     };
     let transform = found.map_err(|reason| Error::file(path, reason))?;
     if !transform.0.as_flattened().iter().all(|v| v.is_finite()) {

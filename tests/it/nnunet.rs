@@ -1,0 +1,89 @@
+//! Whole models that nnU-Net's own classes made: masks, preprocessed arrays and logits of its predictor (golden/nnunet, written by
+//! scripts/parity-nnunet).
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use nephron::io::{nifti, npy};
+use nephron::{Device, ModelOptions, Precision, SegmentOptions, Segmenter};
+
+use crate::support::{self, compiles_only, devices};
+
+fn golden() -> PathBuf {
+    support::root().join("tests/golden/nnunet")
+}
+
+/// The folders of models, each with what nnU-Net made of an image.
+fn kinds() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(golden()).expect("golden models");
+    let mut folders: Vec<_> =
+        entries.map(|e| e.expect("an entry").path()).filter(|p| p.join("case.json").is_file()).collect();
+    folders.sort();
+    assert!(folders.len() >= 16, "{folders:?}");
+    folders
+}
+
+/// The channels of a kind's image and the voxel size in its header.
+fn image(kind: &Path) -> (Vec<nephron::volume::Volume>, [f64; 3]) {
+    let text = std::fs::read_to_string(kind.join("case.json")).expect("a case");
+    let case: serde_json::Value = serde_json::from_str(&text).expect("json");
+    let names = case["image"].as_array().expect("files");
+    let read = |name: &serde_json::Value| {
+        nifti::read_channels(golden().join("images").join(name.as_str().expect("a name"))).expect("an image")
+    };
+    let images: Vec<_> = names.iter().map(read).collect();
+    let spacing = images[0].1.header_spacing();
+    (images.into_iter().flat_map(|(volumes, _)| volumes).collect(), spacing)
+}
+
+/// The largest difference relative to the range of `want`; NaN counts as infinite.
+fn difference(got: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(got.len(), want.len());
+    let range = want.iter().fold(f32::MIN, |a, &b| a.max(b)) - want.iter().fold(f32::MAX, |a, &b| a.min(b));
+    let largest = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, |a: f32, d| if d <= a { a } else { d });
+    if largest.is_nan() { f32::INFINITY } else { largest / range }
+}
+
+/// Kinds that a GPU's path treats on its own: residual sums, regions, depth 1.
+const ON_GPUS: [&str; 3] = ["residual", "regions", "two_d_residual"];
+
+#[test]
+fn every_kind_of_model_gives_nnunets_result() {
+    for kind in kinds() {
+        let name = kind.file_name().expect("a name").to_string_lossy().into_owned();
+        let (channels, spacing) = image(&kind);
+        let on_gpus = ON_GPUS.contains(&name.as_str());
+        for device in devices().iter().filter(|d| **d == Device::Cpu || on_gpus) {
+            let what = format!("{name} on {}", device.name());
+            let segmenter = Segmenter::load(&kind, &ModelOptions::default(), Precision::Single, device)
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
+            let options = SegmentOptions::default();
+            let data =
+                segmenter.preprocess(&channels, Some(spacing), &options).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let (shape, want) = npy::read_f32(kind.join("data.npy")).expect("an array");
+            assert_eq!(data.shape().to_vec(), shape, "{what}");
+            if !compiles_only(device) {
+                let worst = difference(&data.to_ncdhw().expect("values"), &want);
+                assert!(worst <= 1e-4, "{what}: preprocessed array off by {worst}");
+            }
+            if let Ok((shape, want)) = npy::read_f32(kind.join("logits.npy")) {
+                let logits = segmenter.logits(&data, &options).unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert_eq!(logits.shape().to_vec(), shape, "{what}");
+                let worst = difference(&logits.to_ncdhw().expect("values"), &want);
+                assert!(compiles_only(device) || worst <= 1e-3, "{what}: logits off by {worst}");
+            }
+            let mut go_on = |_| ControlFlow::Continue(());
+            let found = segmenter.segment_channels(&channels, Some(spacing), &options, &mut go_on);
+            if compiles_only(device) {
+                continue; // the logits of a device that computes nothing may be anything
+            }
+            let mask = found.unwrap_or_else(|e| panic!("{what}: {e}")).mask;
+            let want = nifti::read_labels(kind.join("mask.nii.gz")).expect("a mask").labels;
+            assert_eq!(mask.shape(), want.shape(), "{what}");
+            let apart = mask.labels().iter().zip(want.labels()).filter(|(a, b)| a != b).count();
+            // Logits as close as their rounding may fall on either side.
+            assert!(apart * 1000 <= mask.labels().len(), "{what}: {apart} of {} voxels differ", mask.labels().len());
+            assert!(want.labels().iter().any(|l| *l != want.labels()[0]), "{what}: the network tells voxels apart");
+        }
+    }
+}
