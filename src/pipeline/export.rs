@@ -1,7 +1,7 @@
-//! Finished slices of logits to labels or probabilities on the image's own voxels, slab by slab.
+//! Converts finished slices of logits to labels and probabilities on the voxels of the cropped image, slab by slab.
 //!
-//! Memory: the labels of the image, one slab on the device, and the probabilities if they are wanted. The resampled
-//! logits, which would take classes x 4 bytes a voxel, are never held.
+//! Memory: the labels of the image, one slab on the device, and the probabilities where they are requested. The resampled logits,
+//! which would take classes x 4 bytes for each voxel, are never stored.
 
 use super::segment::Output;
 use super::sliding_window::Finished;
@@ -15,11 +15,11 @@ pub(super) struct Exporter {
     targets: TargetLabels,
     axes: [AxisTaps; 3],
     output: Output,
-    /// Output slices at a time.
+    /// Number of output slices in a slab.
     slab: usize,
     done: usize,
     pub(super) labels: Vec<u8>,
-    /// For each foreground class.
+    /// The probabilities of each foreground class.
     pub(super) probabilities: Vec<Vec<f32>>,
 }
 
@@ -64,7 +64,10 @@ impl Exporter {
         Ok(Self { targets: targets.clone(), axes, output, slab, done: 0, labels, probabilities })
     }
 
-    /// Writes every output slice that lies between finished ones.
+    /// Appends every output slice that can be computed from the finished slices.
+    ///
+    /// # Errors
+    /// Logits that are NaN; a device that fails.
     pub(super) fn push(&mut self, finished: &Finished) -> Result<()> {
         let [along_z, along_y, along_x] = &self.axes;
         let ready = finished.first + finished.logits.shape()[2];
@@ -97,7 +100,7 @@ impl Exporter {
     }
 }
 
-/// Device bytes of one output slice.
+/// Number of bytes that one output slice takes on the device.
 pub(super) fn slice_bytes(size: [usize; 3], output: Output, classes: usize) -> u64 {
     let voxel = match output {
         Output::Labels => 1,

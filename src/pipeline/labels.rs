@@ -1,10 +1,10 @@
-//! What a segmentation model's labels mean: the stages behind it take [`KIDNEY`] and [`TUMOUR`].
+//! Maps the labels of a segmentation model to [`KIDNEY`] and [`TUMOUR`], which the later stages expect.
 
 use crate::error::{Error, Result};
 use crate::models::TargetLabels;
 use crate::volume::{BACKGROUND, KIDNEY, LabelVolume, TUMOUR};
 
-/// A model's label values to ours, found by the labels' names; whatever else it knows becomes background.
+/// The map from a model's labels to those of the pipeline, by their names; all other labels become background.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelMap {
     kidney: u8,
@@ -31,7 +31,7 @@ impl LabelMap {
         }
     }
 
-    /// The mask with our labels.
+    /// A mask of the model with the labels of the pipeline.
     ///
     /// # Errors
     /// As [`LabelVolume::with_labels`].

@@ -1,4 +1,5 @@
-//! The stages of the kidney-cancer pipeline.
+//! The stages of the kidney-cancer pipeline: segmentation ([`Segmenter`]), alignment of the phases ([`align`]), lesions
+//! ([`lesions`]), classification ([`classify`]), and all of them with a report ([`diagnose`]).
 
 pub mod align;
 mod classifier_config;
@@ -7,9 +8,9 @@ pub mod crop;
 pub mod demo;
 pub mod diagnose;
 mod export;
-pub mod findings;
 mod folder;
 pub mod labels;
+pub mod lesion_results;
 pub mod lesions;
 mod model_folder;
 mod normalize;
@@ -19,8 +20,8 @@ mod resample_channel;
 mod result;
 mod segment;
 mod sliding_window;
+mod strided_view;
 mod study;
-mod view;
 
 pub use model_folder::ModelOptions;
 pub use resample_channel::{resampled_size, separate_axis};

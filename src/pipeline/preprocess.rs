@@ -1,5 +1,5 @@
-//! An image on its way into the network: orientation, transposition, cropping, normalisation, resampling, as nnU-Net v2
-//! does them and in its order.
+//! Preprocessing of an image for the network: orientation, transposition, cropping, normalisation and resampling, in the order and
+//! with the rules of nnU-Net v2.
 
 use super::normalize::{fill_holes, normalize};
 use super::resample_channel::{resample, resampled_size, separate_axis};
@@ -11,19 +11,19 @@ use crate::ops::concat;
 use crate::tensor::Tensor;
 use crate::volume::{Grid, Volume, Voxels};
 
-/// An image as the network sees it, and the way back.
+/// A preprocessed image, with what is needed to map results back to the original.
 pub(super) struct Prepared {
     /// f32 [1, channels, d, h, w] in the network's axes and spacing.
     pub(super) image: Tensor,
-    /// From the oriented image to the cropped one in the network's axes.
-    pub(super) view: View,
-    /// Spacing of the view, millimetres.
+    /// The view of the oriented image that is the cropped one in the network's axes.
+    pub(super) view: StridedView,
+    /// The spacing of the view in millimetres.
     pub(super) spacing: [f64; 3],
     /// Spacing of `image`, millimetres.
     pub(super) resampled_spacing: [f64; 3],
     /// The grid of the image as it was turned for the network.
     pub(super) oriented: Grid,
-    /// What the user should know.
+    /// Warnings for the user.
     pub(super) warnings: Vec<String>,
 }
 

@@ -42,7 +42,7 @@ pub use conv3d::{Algorithm as Conv3dAlgorithm, conv3d_by};
 pub use conv3d::{Conv3dGradients, Conv3dParams, Epilogue as ConvEpilogue, conv3d, conv3d_backward, conv3d_then};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
-pub use interpolate::{Interpolate, interpolate3d};
+pub use interpolate::{InterpolateMode, interpolate3d};
 #[cfg(feature = "gpu")]
 pub use launch::MAX_ELEMENTS;
 pub use linear::linear;

@@ -8,6 +8,14 @@ mod plan;
 mod plan_data;
 mod plans_architecture;
 
+mod architecture;
+mod memory;
+mod parameters;
+mod plan;
+
+pub use architecture::UNetArchitecture;
+pub use plan::{Normalization, OrientationRule, SeparateAxis, UNetPlan};
+
 use std::path::Path;
 
 use tracing::debug_span;
@@ -43,7 +51,7 @@ pub struct UNet {
     /// The lowest level first.
     decoder: Vec<DecoderBlock>,
     head: ConvLayer,
-    /// All weights, in the order of the network; they share their data with the layers.
+    /// All weights in the order of the network. They share their data with the layers.
     parameters: Vec<Parameter>,
 }
 
@@ -65,7 +73,7 @@ impl UNet {
         Self::from_weights(architecture, &Weights::read(path)?, device, dtype)
     }
 
-    /// As [`UNet::load`] from weights that were read.
+    /// As [`UNet::load`], from weights that were read before.
     ///
     /// # Errors
     /// As [`UNet::load`].
@@ -73,17 +81,17 @@ impl UNet {
         Self::build(a, Source::file(weights), device, dtype)
     }
 
-    /// Weights drawn from `seed` (ChaCha8): convolutions normal after He et al. 2015, biases 0, norm weights 1. The same
-    /// everywhere.
+    /// A network with random weights from `seed` (ChaCha8): convolutions are normal after He et al. 2015, biases 0, weights of norms
+    /// 1. A seed gives the same weights on every machine.
     ///
     /// # Errors
-    /// An impossible architecture; a dtype the device lacks.
+    /// An invalid architecture; a dtype that the device does not support.
     pub fn seeded(architecture: &UNetArchitecture, seed: u64, device: &Device, dtype: DType) -> Result<Self> {
         Self::build(architecture, Source::seeded(seed), device, dtype)
     }
 
     fn build(architecture: &UNetArchitecture, source: Source<'_>, device: &Device, dtype: DType) -> Result<Self> {
-        architecture.validate()?;
+        architecture.ensure_valid()?;
         if !dtype.is_float() || !device.supports(dtype) {
             return Err(Error::argument("U-Net: dtype", format!("a float type of {}", device.name()), dtype));
         }
@@ -129,10 +137,11 @@ impl UNet {
         Ok(Self { architecture: architecture.clone(), dtype, stem, encoder, decoder, head, parameters })
     }
 
-    /// Logits of images: x [n, channels, d, h, w] of the network's dtype to [n, classes, d, h, w].
+    /// The logits [n, classes, d, h, w] of images x [n, channels, d, h, w] in the network's dtype.
     ///
     /// # Errors
-    /// Another device, dtype or count of channels; a size that the strides do not divide; a device that fails.
+    /// Another device, dtype or number of channels than the network's; a size that is no multiple of the strides
+    /// ([`UNetArchitecture::multiple`]); a device that fails.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let [_, channels, d, h, w] = x.shape();
         expect_same_device("U-Net", &self.head.weight, x)?;
@@ -142,7 +151,7 @@ impl UNet {
         if channels != self.architecture.input_channels {
             return Err(Error::shape("U-Net: channels", self.architecture.input_channels, channels));
         }
-        self.architecture.check_size("U-Net: input size", [d, h, w])?;
+        self.architecture.ensure_size("U-Net: input size", [d, h, w])?;
         self.device().on_device_thread(|| self.layers(x.clone()))
     }
 
@@ -172,17 +181,17 @@ impl UNet {
         self.head.forward(&x)
     }
 
-    /// The network's shape.
+    /// The architecture of the network.
     pub fn architecture(&self) -> &UNetArchitecture {
         &self.architecture
     }
 
-    /// What weights and activations are stored as.
+    /// The storage type of weights and activations.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Where the weights are.
+    /// The device of the weights.
     pub fn device(&self) -> Device {
         self.head.weight.device()
     }
@@ -192,7 +201,7 @@ impl UNet {
         self.parameters.iter().map(|p| p.shape.iter().product::<usize>()).sum()
     }
 
-    /// Writes the weights as f32 to a safetensors file, under nnU-Net's names.
+    /// Writes the weights as f32 to a safetensors file, with nnU-Net's names.
     ///
     /// # Errors
     /// A file that cannot be written; a device that fails.

@@ -7,7 +7,7 @@ use nephron_kernels::common::cube_sum::UNITS;
 
 use super::Bounds;
 use super::gpu::{StepProblem, SweepProblem, launch_affine_dice_step, launch_affine_dice_sums};
-use super::prepare::{cell_words, check_cells};
+use super::prepare::{cell_words, ensure_cells};
 use crate::error::Result;
 use crate::ops::launch::{WORD, array, elements, fits, grid, launches};
 
@@ -108,7 +108,7 @@ fn launch_cells<R: Runtime>(
     channels: usize,
 ) -> Result<()> {
     let counts @ [nx, ny, _] = bounds.cells();
-    let (total, words, read) = (check_cells(counts)?, cell_words(counts, channels), elements(&[w, h, d]).div_ceil(4));
+    let (total, words, read) = (ensure_cells(counts)?, cell_words(counts, channels), elements(&[w, h, d]).div_ceil(4));
     fits("affine_dice", &[("members", members, read, WORD), ("cells", cells, words, WORD)])?;
     let (count, dim) = grid(words)?;
     let [low_x, low_y, low_z] = bounds.low;

@@ -86,7 +86,7 @@ pub fn affine_dice(
     if !theta.as_flattened().iter().all(|v| v.is_finite()) {
         return Err(Error::argument("affine_dice: theta", "finite numbers", format!("{theta:?}")));
     }
-    check_smooth("affine_dice: smooth", params.smooth)?;
+    ensure_smooth("affine_dice: smooth", params.smooth)?;
     let masks = AffineDice::new(fixed, moving, params.padding, &params.channels)?;
     let frame = Frame::normalised(masks.fixed_size, masks.moving_size, params.align_corners);
     let value = masks.sums(&frame.matrix(theta))?.value(params.smooth, &params.channels.mean());
@@ -97,7 +97,7 @@ pub fn affine_dice(
 ///
 /// # Errors
 /// A value that is not finite, or below 0.
-pub fn check_smooth(what: &str, smooth: f64) -> Result<()> {
+pub fn ensure_smooth(what: &str, smooth: f64) -> Result<()> {
     if smooth.is_finite() && smooth >= 0.0 {
         Ok(())
     } else {
@@ -155,7 +155,7 @@ impl AffineDice {
         let sizes = pairs
             .iter()
             .map(|[fixed, moving]| {
-                let size = [check_mask("affine_dice: fixed", fixed)?, check_mask("affine_dice: moving", moving)?];
+                let size = [ensure_mask("affine_dice: fixed", fixed)?, ensure_mask("affine_dice: moving", moving)?];
                 expect_same_device("affine_dice: moving", fixed, moving)?;
                 expect_same_device("affine_dice: masks of another pair", first, fixed)?;
                 Ok(size)
@@ -266,7 +266,7 @@ fn into_cells(matrix: &Matrix, bounds: &Bounds) -> Matrix {
 }
 
 /// A label map on its own: its size as (x, y, z).
-fn check_mask(what: &str, mask: &Tensor) -> Result<[usize; 3]> {
+fn ensure_mask(what: &str, mask: &Tensor) -> Result<[usize; 3]> {
     let shape @ [n, c, d, h, w] = mask.shape();
     if n != 1 || c != 1 || mask.is_empty() {
         return Err(Error::shape(what, "[1, 1, d, h, w] without an axis of size 0", format!("{shape:?}")));

@@ -137,7 +137,7 @@ fn total(records: &[u8], [w, h, d]: [usize; 3]) -> Stats {
 
 /// Codes of the cells in a box of members.
 fn cells(device: &Gpu, members: &Handle, size: [usize; 3], bounds: &Bounds, channels: usize) -> Result<Handle> {
-    check_cells(bounds.cells())?;
+    ensure_cells(bounds.cells())?;
     let cells = device.alloc(cell_words(bounds.cells(), channels) * WORD)?;
     device.run(|client| client.mask_cells(members, &cells, size, bounds, channels))?;
     Ok(cells)
@@ -145,7 +145,7 @@ fn cells(device: &Gpu, members: &Handle, size: [usize; 3], bounds: &Bounds, chan
 
 /// How many there are. Kernels index them with 32 bits, and a unit's last step goes past the end; with one more along
 /// each axis than voxels they may be too many where the voxels are not.
-pub(super) fn check_cells(counts: [usize; 3]) -> Result<usize> {
+pub(super) fn ensure_cells(counts: [usize; 3]) -> Result<usize> {
     let total = counts.iter().fold(1, |product: usize, n| product.saturating_mul(*n));
     if total > MAX_CELLS {
         let found = format!("{total} ({} x {} x {})", counts[0], counts[1], counts[2]);
@@ -166,7 +166,7 @@ pub(super) fn records(size: [usize; 3]) -> usize {
 
 /// Where a pair's members and cells lie in buffers in which they begin at words `at`.
 pub(super) fn layout(size: [usize; 3], bounds: &Bounds, at: [usize; 2]) -> PairLayout {
-    // Voxels are below 2^31 by `check_mask`, cells by `check_cells`, and places below 2^32 by `Gathered::new`.
+    // Voxels are below 2^31 by `ensure_mask`, cells by `ensure_cells`, and places below 2^32 by `Gathered::new`.
     PairLayout {
         fixed_size: size.map(|n| n as u32),
         cell_counts: bounds.cells().map(|n| n as u32),
@@ -222,7 +222,7 @@ mod tests {
     /// 1 x 1 x (2^31 - 1) voxels pass as a mask, and have 2 x 2 x 2^31 cells.
     #[test]
     fn cells_beyond_31_bits_are_refused() {
-        let cells = |size: [usize; 3]| check_cells(Bounds { low: [0; 3], high: size.map(|n| n - 1) }.cells());
+        let cells = |size: [usize; 3]| ensure_cells(Bounds { low: [0; 3], high: size.map(|n| n - 1) }.cells());
         assert_eq!(cells([1; 3]).expect("eight corners' worth"), 8);
         assert_eq!(cells([1023, 1023, 2046]).expect("just few enough"), (1 << 31) - (1 << 20));
         for (size, found) in

@@ -69,7 +69,7 @@ impl DeviceOptimizer {
             let expected = format!("1 to {MAX_PAIRS} pairs of masks");
             return Err(Error::argument("affine_dice optimizer: tasks", expected, tasks.len()));
         };
-        tasks.iter().try_for_each(Task::validate)?;
+        tasks.iter().try_for_each(Task::ensure_valid)?;
         let pairs: Vec<&Prepared> = tasks
             .iter()
             .map(|task| {

@@ -10,7 +10,7 @@ use crate::error::Result;
 /// # Errors
 /// A task out of range or whose parts do not fit together; a device that fails.
 pub fn minimize_on_host(task: &Task<'_>) -> Result<Minimum> {
-    task.validate()?;
+    task.ensure_valid()?;
     let Task { masks, parametrization, start, objective } = task;
     let mut adam = Adam::new(objective.learning_rate, start.len());
     let mut parameters = start.to_vec();

@@ -16,7 +16,7 @@ pub use adam::Adam;
 pub use device_optimizer::DeviceOptimizer;
 pub use host_optimizer::minimize_on_host;
 
-use super::affine_dice::{AffineDice, Parametrization, check_smooth};
+use super::affine_dice::{AffineDice, Parametrization, ensure_smooth};
 use crate::error::{Error, Result};
 
 /// Iterations between two tests for convergence.
@@ -50,8 +50,8 @@ impl Objective {
     ///
     /// # Errors
     /// [`Error::Argument`] with the value that was found and the ones that are expected.
-    pub fn validate(&self, what: &str) -> Result<()> {
-        check_smooth(&format!("{what}: smooth"), self.smooth)?;
+    pub fn ensure_valid(&self, what: &str) -> Result<()> {
+        ensure_smooth(&format!("{what}: smooth"), self.smooth)?;
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
             let expected = "a finite number above 0";
             return Err(Error::argument(format!("{what}: learning rate"), expected, self.learning_rate));
@@ -92,9 +92,9 @@ pub struct Task<'a> {
 
 impl Task<'_> {
     /// Refuses a task that fits not together or is out of range.
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(super) fn ensure_valid(&self) -> Result<()> {
         const WHAT: &str = "affine_dice optimizer";
-        self.objective.validate(WHAT)?;
+        self.objective.ensure_valid(WHAT)?;
         let channels = self.masks.counts()[0].len();
         if self.objective.weights.len() != channels {
             let expected = format!("{channels}, one per channel");

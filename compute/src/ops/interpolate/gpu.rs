@@ -5,7 +5,7 @@ use cubecl::server::Handle;
 use nephron_kernels::interpolate;
 
 use super::taps::Taps;
-use super::{Interpolate, Interpolate3dProblem};
+use super::{Interpolate3dProblem, InterpolateMode};
 use crate::error::Result;
 use crate::ops::grid_sample::gpu::extent;
 use crate::ops::launch::{array, elements, fits, grid, launches, with_float};
@@ -35,11 +35,11 @@ pub fn launch_interpolate<R: Runtime>(
     let (len, out, size) = (elements(&input), elements(&problem.output_shape()), dtype.size());
     fits("interpolate3d", &[("x", x, len, size), ("y", y, out, size)])?;
     match problem.mode {
-        Interpolate::Nearest => {
+        InterpolateMode::Nearest => {
             let taps = problem.nearest();
             with_float!(dtype, F => launch_separable::<F, F, R, 1>(client, x, y, input, &taps, None)?);
         }
-        Interpolate::Trilinear => {
+        InterpolateMode::Trilinear => {
             let taps = problem.linear();
             with_float!(dtype, F => launch_separable::<F, F, R, 2>(client, x, y, input, &taps, None)?);
         }

@@ -15,7 +15,7 @@ use crate::tensor::{Shape, Tensor};
 
 /// How a voxel of the result is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Interpolate {
+pub enum InterpolateMode {
     /// The voxel floor(i * input / output) of each axis, computed in f32 as PyTorch does; `align_corners` does not matter.
     Nearest,
     /// Linear along each axis.
@@ -27,13 +27,13 @@ pub enum Interpolate {
 pub struct Interpolate3dProblem {
     input: Shape,
     size: [usize; 3],
-    mode: Interpolate,
+    mode: InterpolateMode,
     align_corners: bool,
 }
 
 impl Interpolate3dProblem {
     /// A problem for an image [n, c, d, h, w], refused when it has no voxels to fill `size` from.
-    pub fn new(input: Shape, size: [usize; 3], mode: Interpolate, align_corners: bool) -> Result<Self> {
+    pub fn new(input: Shape, size: [usize; 3], mode: InterpolateMode, align_corners: bool) -> Result<Self> {
         let problem = Self { input, size, mode, align_corners };
         expect_sampleable("interpolate3d", input, problem.output_shape())?;
         Ok(problem)
@@ -63,7 +63,7 @@ impl Interpolate3dProblem {
 ///
 /// # Errors
 /// A dtype that is not a float type, an image without voxels, an axis over 2^24 voxels, a device that fails.
-pub fn interpolate3d(x: &Tensor, size: [usize; 3], mode: Interpolate, align_corners: bool) -> Result<Tensor> {
+pub fn interpolate3d(x: &Tensor, size: [usize; 3], mode: InterpolateMode, align_corners: bool) -> Result<Tensor> {
     let _span = op_span!("interpolate3d", &[x]);
     expect_float("interpolate3d", x)?;
     let problem = Interpolate3dProblem::new(x.shape(), size, mode, align_corners)?;
@@ -75,8 +75,8 @@ pub fn interpolate3d(x: &Tensor, size: [usize; 3], mode: Interpolate, align_corn
         Device::Cpu => {
             let x = x.host_floats()?;
             let y = match mode {
-                Interpolate::Nearest => cpu::separable(x, problem.input, &problem.nearest(), |_, _, v| v),
-                Interpolate::Trilinear => cpu::separable(x, problem.input, &problem.linear(), |_, _, v| v),
+                InterpolateMode::Nearest => cpu::separable(x, problem.input, &problem.nearest(), |_, _, v| v),
+                InterpolateMode::Trilinear => cpu::separable(x, problem.input, &problem.linear(), |_, _, v| v),
             };
             Ok(Tensor::host_f32(shape, y))
         }

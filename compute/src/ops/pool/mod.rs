@@ -33,7 +33,7 @@ pub struct PoolProblem {
 }
 
 /// Windows and strides above this are refused: products of kernel sizes and indices stay far from overflow.
-const MOST: usize = 65_535;
+const MAX_WINDOW: usize = 65_535;
 
 impl PoolProblem {
     /// Checks the window against the input.
@@ -44,7 +44,7 @@ impl PoolProblem {
     pub fn new(what: &str, input: Shape, params: &Pool3dParams) -> Result<Self> {
         let Pool3dParams { kernel, stride, padding } = *params;
         for (name, values) in [("kernel", kernel), ("stride", stride)] {
-            if values.iter().any(|v| !(1..=MOST).contains(v)) {
+            if values.iter().any(|v| !(1..=MAX_WINDOW).contains(v)) {
                 return Err(Error::argument(format!("{what}: {name}"), "1 to 65535 along each axis", list(values)));
             }
         }

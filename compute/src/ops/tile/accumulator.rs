@@ -2,7 +2,7 @@
 
 #[cfg(feature = "gpu")]
 use super::crop;
-use super::{Placement, TileProblem, cpu, expect_f32, expect_no_empty_axis, list};
+use super::{TilePlacement, TileProblem, cpu, expect_f32, expect_no_empty_axis, list};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::{expect_float, expect_same_device};
@@ -67,7 +67,7 @@ impl Accumulator {
     ///
     /// # Errors
     /// Shapes, types or devices that do not fit; a device that fails.
-    pub fn add(&mut self, tile: &Tensor, weight: &Tensor, placement: Placement) -> Result<()> {
+    pub fn add(&mut self, tile: &Tensor, weight: &Tensor, placement: TilePlacement) -> Result<()> {
         expect_float("accumulator: tile", tile)?;
         expect_f32("accumulator: weight", weight)?;
         expect_same_device("accumulator: weight", tile, weight)?;
@@ -139,7 +139,7 @@ impl Accumulator {
             }
             #[cfg(feature = "gpu")]
             Storage::Gpu { sum, total, .. } => {
-                let placement = Placement::at([slices as isize, 0, 0]);
+                let placement = TilePlacement::at([slices as isize, 0, 0]);
                 *sum = crop(sum, placement, [d, h, w], DType::F32)?;
                 *total = crop(total, placement, [d, h, w], DType::F32)?;
             }

@@ -8,7 +8,7 @@ pub mod reference;
 mod taps;
 
 pub use accumulator::Accumulator;
-pub use taps::{AxisTaps, Sampling};
+pub use taps::{AxisSampling, AxisTaps};
 
 use super::expect_float;
 use crate::device::Device;
@@ -17,14 +17,14 @@ use crate::tensor::{DType, Shape, Tensor, checked_len};
 
 /// Where a tile lies, and how the network saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placement {
+pub struct TilePlacement {
     /// The tile's first voxel (z, y, x) in the image; negative where the tile hangs over the edge.
     pub start: [isize; 3],
     /// Axes (z, y, x) along which the tile is reversed.
     pub mirrored: [bool; 3],
 }
 
-impl Placement {
+impl TilePlacement {
     /// A tile at `start`, not reversed.
     pub fn at(start: [isize; 3]) -> Self {
         Self { start, mirrored: [false; 3] }
@@ -50,7 +50,7 @@ pub struct TileProblem {
     /// Channels of both.
     pub channels: usize,
     /// Where the tile lies.
-    pub placement: Placement,
+    pub placement: TilePlacement,
 }
 
 /// What the resampling of logits works on.
@@ -69,7 +69,7 @@ pub struct ResampleLogitsProblem {
 ///
 /// # Errors
 /// x that is not f32; an axis of size 0; a dtype the device cannot store; a device that fails.
-pub fn crop(x: &Tensor, placement: Placement, size: [usize; 3], dtype: DType) -> Result<Tensor> {
+pub fn crop(x: &Tensor, placement: TilePlacement, size: [usize; 3], dtype: DType) -> Result<Tensor> {
     expect_f32("crop: x", x)?;
     placement.checked("crop")?;
     let [n, channels, d, h, w] = x.shape();

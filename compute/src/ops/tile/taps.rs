@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// How one axis is resampled. Both place output i at (i + 0.5) * input / output - 0.5, clamped to the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sampling {
+pub enum AxisSampling {
     /// Between the two neighbours.
     Linear,
     /// The nearer neighbour, the upper one half way.
@@ -29,7 +29,7 @@ impl AxisTaps {
     ///
     /// # Errors
     /// A size of 0, or over 2^30.
-    pub fn new(sampling: Sampling, input: usize, output: usize) -> Result<Self> {
+    pub fn new(sampling: AxisSampling, input: usize, output: usize) -> Result<Self> {
         if input == 0 || output == 0 || input.max(output) > 1 << 30 {
             return Err(Error::argument(
                 "taps: sizes",
@@ -42,8 +42,8 @@ impl AxisTaps {
         for i in 0..output {
             let at = ((i as f64 + 0.5) * scale - 0.5).clamp(0.0, last);
             let (low, fraction) = match sampling {
-                Sampling::Linear => (at.floor(), at - at.floor()),
-                Sampling::Nearest => ((at + 0.5).floor().min(last), 0.0),
+                AxisSampling::Linear => (at.floor(), at - at.floor()),
+                AxisSampling::Nearest => ((at + 0.5).floor().min(last), 0.0),
             };
             taps.low.push(low as u32);
             taps.high.push(if fraction > 0.0 { (low + 1.0).min(last) } else { low } as u32);

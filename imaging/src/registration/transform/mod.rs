@@ -1,4 +1,4 @@
-//! What a found map is good for: moving volumes, and files that other programs read.
+//! Transforms: applying them to volumes, and reading and writing them in files of ITK and of nephron.
 
 mod itk;
 mod json;
@@ -20,7 +20,8 @@ use nephron_compute::error::{Error, Result};
 /// Euler and versor rotations, rigid, similarity and affine ones, and composites of these.
 ///
 /// # Errors
-/// A file that cannot be read or is something else; numbers that are missing or not finite; a singular matrix.
+/// [`Error::File`] for a file that cannot be read or holds no such transform, for numbers that are missing or not finite, and for
+/// a singular matrix.
 pub fn read(path: impl AsRef<Path>) -> Result<Affine> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, "cannot be read", e))?;
