@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::phase::PhaseSet;
 use nephron::pipeline::classify::Classifier;
-use nephron::pipeline::diagnose::{DiagnoseOptions, Diagnosis, PhaseInput, Step, System, diagnose};
+use nephron::pipeline::diagnose::{DiagnoseOptions, DiagnoseStage, Diagnosis, PhaseInput, System, diagnose};
 use nephron::pipeline::{Mirroring, ModelOptions, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
 
 /// Run the whole pipeline on two to four phases: masks, aligned phases and a report; with three or four phases also subtype

@@ -47,7 +47,7 @@ impl<'a> Node<'a> {
 
     /// An object.
     pub(crate) fn object(&self) -> Result<&'a serde_json::Map<String, Value>> {
-        self.value.as_object().ok_or_else(|| self.refuse("an object"))
+        self.value.as_object().ok_or_else(|| self.mismatch("an object"))
     }
 
     /// The value under `name`, refused when there is none.
@@ -123,14 +123,14 @@ impl<'a> Node<'a> {
     /// A list of two, one for each axis of a plane.
     pub(crate) fn pair<T>(&self, read: impl Fn(&Self) -> Result<T>) -> Result<[T; 2]> {
         let values = self.list()?.iter().map(read).collect::<Result<Vec<T>>>()?;
-        values.try_into().map_err(|_| self.refuse("a list of two, one for each axis"))
+        values.try_into().map_err(|_| self.mismatch("a list of two, one for each axis"))
     }
 
     /// Refuses an object that has other members than `known`: a setting that is not understood must not be passed over.
     pub(crate) fn expect_keys(&self, known: &[&str]) -> Result<()> {
         match self.members()?.into_iter().find(|(name, _)| !known.contains(name)) {
             None => Ok(()),
-            Some((_, member)) => Err(member.refuse(format!("none of this key (known here: {})", known.join(", ")))),
+            Some((_, member)) => Err(member.mismatch(format!("none of this key (known here: {})", known.join(", ")))),
         }
     }
 

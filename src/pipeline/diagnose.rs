@@ -120,7 +120,7 @@ pub fn diagnose(
         let mut noted = input.image.warnings.clone();
         let scan = match (&input.given, &system.segmenter, &labels) {
             (None, Some(segmenter), Some(labels)) => {
-                let mut tell = |stage| progress(Step::Segment(input.phase, stage));
+                let mut tell = |stage| progress(DiagnoseStage::Segment(input.phase, stage));
                 let (channels, spacing) = (std::slice::from_ref(&input.image.volume), input.image.header_spacing());
                 let found =
                     segmenter.segment_channels(channels, Some(spacing), &options.segment, &mut tell).map_err(named)?;

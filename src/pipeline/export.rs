@@ -7,7 +7,7 @@ use super::segment::Output;
 use super::sliding_window::Finished;
 use crate::error::{Error, Result};
 use crate::models::{Order, Resampling, TargetLabels};
-use crate::ops::tile::{AxisTaps, NO_LABEL, Sampling, resample_labels, resample_probabilities};
+use crate::ops::tile::{AxisSampling, AxisTaps, NO_LABEL, resample_labels, resample_probabilities};
 use crate::tensor::from_channels_last;
 
 /// Collects labels, and probabilities if wanted, in the order of the slices.
@@ -45,8 +45,8 @@ impl Exporter {
         let axis = |a: usize| {
             let order = if separate == Some(a) { how.order_across } else { how.order };
             let sampling = match order {
-                Order::Nearest => Sampling::Nearest,
-                Order::Linear => Sampling::Linear,
+                Order::Nearest => AxisSampling::Nearest,
+                Order::Linear => AxisSampling::Linear,
                 Order::Cubic => {
                     return Err(Error::argument("segment: order of the logits' resampling", "0 or 1", 3));
                 }

@@ -1,6 +1,6 @@
 //! A channel's values as the network was trained on them.
 
-use super::view::View;
+use super::strided_view::StridedView;
 use crate::error::{Error, Result};
 use crate::models::{ChannelNormalization, Normalization};
 
@@ -14,7 +14,7 @@ const MIN_DIVISOR: f64 = 1e-8;
 /// Values outside 0 to 255 where the scheme expects colours.
 pub(super) fn normalize<T: Copy + Into<f32> + Sync>(
     voxels: &[T],
-    view: &View,
+    view: &StridedView,
     channel: ChannelNormalization,
     mask: Option<&[bool]>,
 ) -> Result<Vec<f32>> {
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn every_scheme_gives_nnunets_values() {
-        let view = View::whole([1, 1, 4]);
+        let view = StridedView::whole([1, 1, 4]);
         let values = |scheme, mask: Option<&[bool]>| {
             normalize(&[0i16, 10, 20, 30], &view, channel(scheme, mask.is_some()), mask).expect("values")
         };
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn colours_out_of_range_are_refused_and_flat_images_are_not_divided_by_zero() {
-        let view = View::whole([1, 1, 2]);
+        let view = StridedView::whole([1, 1, 2]);
         let error = normalize(&[0i16, 300], &view, channel(Normalization::RgbTo01, false), None).expect_err("refused");
         assert!(error.to_string().contains("255") && error.to_string().contains("300"), "{error}");
         for scheme in [Normalization::ZScore, Normalization::RescaleTo01] {

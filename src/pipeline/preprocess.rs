@@ -3,7 +3,7 @@
 
 use super::normalize::{fill_holes, normalize};
 use super::resample_channel::{resample, resampled_size, separate_axis};
-use super::view::{View, nonzero_box};
+use super::strided_view::{StridedView, nonzero_box};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{OrientationRule, UNetPlan};
@@ -63,7 +63,7 @@ pub(super) fn prepare(
         .reduce(|a, b| std::array::from_fn(|axis| a[axis].start.min(b[axis].start)..a[axis].end.max(b[axis].end)));
     // nnU-Net fills the holes of the non-zero mask first, which leaves its box as it is.
     let ranges = joined.ok_or_else(|| Error::Data("every voxel is 0: expected an image".into()))?;
-    let view = View::whole(grid.shape).cropped(&ranges).permuted(plan.transpose);
+    let view = StridedView::whole(grid.shape).cropped(&ranges).permuted(plan.transpose);
 
     let stored = match spacing {
         Some(spacing) => first.orientation().axes_towards(orientation).map(|axis| spacing[axis]),
@@ -101,7 +101,7 @@ fn expect_channels<'a>(channels: &'a [Volume], plan: &UNetPlan, warnings: &mut V
         return Err(Error::argument("segment: channels of the image", expected, channels.len()));
     };
     for (channel, name) in channels.iter().zip(&plan.channels) {
-        channel.check_finite()?;
+        channel.ensure_finite()?;
         let (found, expected) = (channel.spacing(), first.spacing());
         let as_far_apart = (0..3).all(|a| (found[a] - expected[a]).abs() <= 1e-3 * expected[a]);
         if channel.shape() != first.shape() || !as_far_apart {
@@ -138,7 +138,7 @@ fn expect_possible(size: [usize; 3], from: [f64; 3], to: [f64; 3], channels: usi
 
 /// Where any channel is not 0, under the view, holes filled. What the view leaves out is 0 and joined to the outside, so the
 /// holes of the whole image are those of the view.
-fn nonzero_mask(channels: &[Volume], view: &View) -> Vec<bool> {
+fn nonzero_mask(channels: &[Volume], view: &StridedView) -> Vec<bool> {
     let mut mask = vec![false; view.shape.iter().product()];
     for channel in channels {
         let nonzero = match channel.voxels() {

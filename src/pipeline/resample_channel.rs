@@ -1,11 +1,11 @@
 //! One channel of an image onto the network's grid, by nnU-Net's resampling functions.
 
-use super::view::View;
+use super::strided_view::StridedView;
 use crate::device::Device;
 use crate::error::Result;
 use crate::models::{Order, Resampling, SeparateAxis};
-use crate::ops::tile::{AxisTaps, Sampling, select};
-use crate::ops::{Interpolate, bspline_resample3d, interpolate3d};
+use crate::ops::tile::{AxisSampling, AxisTaps, select};
+use crate::ops::{InterpolateMode, bspline_resample3d, interpolate3d};
 use crate::tensor::{DType, Tensor};
 
 /// Voxels after resampling: round(old spacing / new spacing * size), halves to even, at least 1.
@@ -49,7 +49,7 @@ pub(super) fn resample(
     };
     // Slices along n, each resampled in its plane and clipped to its own range; then across.
     let order = if axis == 0 { [0, 1, 2] } else { [axis, 0, 3 - axis] };
-    let view = View::whole(shape).permuted(order);
+    let view = StridedView::whole(shape).permuted(order);
     let values = if axis == 0 { values } else { view.read(&values, |v| v) };
     let [slices, rows, columns] = view.shape;
     let new = order.map(|a| size[a]);
@@ -61,7 +61,7 @@ pub(super) fn resample(
     }
     // The coarsest axis is hardly ever another one: back through the host.
     let mut values = vec![0.0; size.iter().product()];
-    View::whole(size).permuted(order).write(&resampled.to_ndhwc()?, &mut values);
+    StridedView::whole(size).permuted(order).write(&resampled.to_ndhwc()?, &mut values);
     upload([1, size[0], size[1], size[2]], values)
 }
 
@@ -72,9 +72,9 @@ fn by_order(x: &Tensor, size: [usize; 3], order: Order) -> Result<Tensor> {
     }
     match order {
         Order::Cubic => bspline_resample3d(x, size),
-        Order::Linear => interpolate3d(x, size, Interpolate::Trilinear, false),
+        Order::Linear => interpolate3d(x, size, InterpolateMode::Trilinear, false),
         Order::Nearest if n == 1 && [size[1], size[2]] == [h, w] => {
-            let across = AxisTaps::new(Sampling::Nearest, d, size[0])?;
+            let across = AxisTaps::new(AxisSampling::Nearest, d, size[0])?;
             select(&x.reshape([d, 1, 1, h, w])?, across.low())?.reshape([1, 1, size[0], h, w])
         }
         Order::Nearest => nearest(x, size),
@@ -84,7 +84,7 @@ fn by_order(x: &Tensor, size: [usize; 3], order: Order) -> Result<Tensor> {
 /// Through the host: models whose images are resampled to the nearest voxel are rare.
 fn nearest(x: &Tensor, size: [usize; 3]) -> Result<Tensor> {
     let [n, c, d, h, w] = x.shape();
-    let axis = |from: usize, to: usize| AxisTaps::new(Sampling::Nearest, from, to);
+    let axis = |from: usize, to: usize| AxisTaps::new(AxisSampling::Nearest, from, to);
     let [along_z, along_y, along_x] = [axis(d, size[0])?, axis(h, size[1])?, axis(w, size[2])?];
     let values = x.to_ndhwc()?;
     let mut out = Vec::with_capacity(n * c * size.iter().product::<usize>());

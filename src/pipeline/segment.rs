@@ -260,7 +260,7 @@ impl Segmenter {
         options: &SegmentOptions,
         progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<Segmentation> {
-        let mut report = |stage| go_on(progress(stage));
+        let mut report = |stage| continue_or_cancel(progress(stage));
         report(Stage::Preparing)?;
         let started = Instant::now();
         let (device, dtype) = (self.networks[0].device(), self.dtype());
@@ -379,7 +379,7 @@ impl Segmenter {
 }
 
 /// The answer of a progress callback as a result.
-pub(super) fn go_on(answer: ControlFlow<()>) -> Result<()> {
+pub(super) fn continue_or_cancel(answer: ControlFlow<()>) -> Result<()> {
     match answer {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Cancelled),

@@ -1,7 +1,8 @@
 //! Sliding-window tiles: crop, weighted accumulation, resampling to labels and probabilities.
 
 use nephron_compute::ops::tile::{
-    Accumulator, AxisTaps, Heads, Placement, Sampling, crop, reference, resample_labels, resample_probabilities, select,
+    Accumulator, AxisSampling, AxisTaps, Heads, TilePlacement, crop, reference, resample_labels,
+    resample_probabilities, select,
 };
 use nephron_compute::{DType, Device, Tensor};
 use rand::Rng;
@@ -224,8 +225,8 @@ fn labels_are_the_argmax_of_the_resampled_logits() {
 fn ties_go_to_the_lowest_class_and_broken_logits_are_shown() {
     let infinity = f32::INFINITY;
     let data = [1.0, 0.0, f32::NAN, 2.0, 1.0, 3.0, -9.0, infinity, 0.0, 3.0, 4.0, 2.0];
-    let same = AxisTaps::new(Sampling::Linear, 1, 1).expect("taps");
-    let across = AxisTaps::new(Sampling::Linear, 4, 4).expect("taps");
+    let same = AxisTaps::new(AxisSampling::Linear, 1, 1).expect("taps");
+    let across = AxisTaps::new(AxisSampling::Linear, 4, 4).expect("taps");
     for device in devices() {
         let logits = tensor(device, [1, 3, 1, 1, 4], DType::F32, &data);
         let labels =
@@ -270,7 +271,7 @@ fn regions_take_the_value_of_the_last_one_above_a_half() {
         }
     }
     let x = tensor(&Device::Cpu, [1, 2, 1, 1, 1], DType::F32, &[0.0, 0.0]);
-    let one = AxisTaps::new(Sampling::Linear, 1, 1).expect("taps");
+    let one = AxisTaps::new(AxisSampling::Linear, 1, 1).expect("taps");
     for (values, words) in [(&[1][..], ["2", "1"]), (&[1, 255], ["254", "255"])] {
         let error = resample_labels(&x, [&one, &one, &one], Heads::Sigmoid(values)).expect_err("refused").to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
@@ -309,7 +310,7 @@ fn a_slab_is_the_same_as_the_whole() {
         let logits = tensor(device, [1, 2, 6, 3, 4], DType::F32, &data);
         let whole =
             resample_labels(&logits, [along_z, along_y, along_x], Heads::Softmax).expect("labels").to_u8().expect("u8");
-        let slab = crop(&logits, Placement::at([2, 0, 0]), [4, 3, 4], DType::F32).expect("crop");
+        let slab = crop(&logits, TilePlacement::at([2, 0, 0]), [4, 3, 4], DType::F32).expect("crop");
         let window = along_z.window(6..13, 2).expect("window");
         let part =
             resample_labels(&slab, [&window, along_y, along_x], Heads::Softmax).expect("labels").to_u8().expect("u8");
@@ -344,8 +345,11 @@ fn what_does_not_fit_is_refused() {
     refused(crop(&labels, origin, [1; 3], DType::F32), ["f32", "u8"]);
     refused(crop(&x, origin, [0, 1, 1], DType::F32), ["size 0", "[1, 2, 0, 1, 1]"]);
     refused(crop(&x, origin, [1; 3], DType::F16), ["cpu", "f16"]);
-    refused(crop(&x, Placement::at([isize::MIN, 0, 0]), [1; 3], DType::F32), ["1073741824", "-9223372036854775808"]);
-    let [two, four] = [2, 4].map(|n| AxisTaps::new(Sampling::Linear, n, 3).expect("taps"));
+    refused(
+        crop(&x, TilePlacement::at([isize::MIN, 0, 0]), [1; 3], DType::F32),
+        ["1073741824", "-9223372036854775808"],
+    );
+    let [two, four] = [2, 4].map(|n| AxisTaps::new(AxisSampling::Linear, n, 3).expect("taps"));
     refused(resample_labels(&x, [&two, &four, &two], Heads::Softmax), ["below 2", "3"]);
     refused(resample_labels(&labels, [&two, &two, &two], Heads::Softmax), ["f32", "u8"]);
     let message = two.window(0..4, 0).expect_err("past the end").to_string();

@@ -142,7 +142,10 @@ fn transforms_are_read_back() {
         ("", "no line 'Transform:'"),
         ("Transform: BSplineTransform_double_3_3\nParameters: 0 0 0 0 0 0\n", "BSplineTransform_double_3_3"),
         ("Transform: Euler2DTransform_double_2_2\nParameters: 0 0 0\n", "Euler2DTransform_double_2_2"),
-        ("Transform: AffineTransform_double_3_3\nParameters: 1 0 0\nFixedParameters: 0 0 0\n", "expected 12 parameters"),
+        (
+            "Transform: AffineTransform_double_3_3\nParameters: 1 0 0\nFixedParameters: 0 0 0\n",
+            "expected 12 parameters",
+        ),
         ("Transform: AffineTransform_double_3_3\nParameters: 1 x 0\n", "found 'x'"),
         ("Transform: VersorTransform_double_3_3\nParameters: 1 1 0\nFixedParameters: 0 0 0\n", "length 1 at most"),
         ("Transform: CompositeTransform_double_3_3\n", "found none"),

@@ -126,7 +126,7 @@ impl UNetArchitecture {
     ///
     /// # Errors
     /// [`Error::Argument`] with both values.
-    pub fn validate(&self) -> Result<()> {
+    pub fn ensure_valid(&self) -> Result<()> {
         let refused =
             |what: &str, expected: &str, found: String| Err(Error::argument(format!("U-Net: {what}"), expected, found));
         let stages = self.features.len();
@@ -191,7 +191,7 @@ impl UNetArchitecture {
     ///
     /// # Errors
     /// [`Error::Shape`] with both values.
-    pub fn check_size(&self, what: &str, size: [usize; 3]) -> Result<()> {
+    pub fn ensure_size(&self, what: &str, size: [usize; 3]) -> Result<()> {
         let multiple = self.multiple();
         if (0..3).any(|a| size[a] == 0 || !size[a].is_multiple_of(multiple[a])) {
             return Err(Error::shape(what, format!("multiples of {multiple:?} (z, y, x)"), format!("{size:?}")));

@@ -51,7 +51,7 @@ impl TargetLabels {
         let node = dataset.key("labels")?;
         let background = node.key("background")?;
         if background.count()? != 0 {
-            return Err(background.refuse(0));
+            return Err(background.mismatch(0));
         }
         let mut found = Vec::new();
         for (name, value) in node.members()? {
@@ -93,13 +93,13 @@ impl TargetLabels {
 fn values(node: &Node<'_>) -> Result<Vec<u8>> {
     let value = |node: &Node<'_>| match node.count()? {
         value @ 0..=MAX_VALUE => Ok(value as u8),
-        _ => Err(node.refuse(format!("a label of at most {MAX_VALUE}"))),
+        _ => Err(node.mismatch(format!("a label of at most {MAX_VALUE}"))),
     };
     let mut values =
         if node.is_list() { node.list()?.iter().map(value).collect::<Result<_>>()? } else { vec![value(node)?] };
     values.sort_unstable();
     values.dedup();
-    if values.is_empty() { Err(node.refuse("at least one label")) } else { Ok(values) }
+    if values.is_empty() { Err(node.mismatch("at least one label")) } else { Ok(values) }
 }
 
 /// nnU-Net writes the number of the largest output: for labels with gaps that is the label's place among them.
@@ -107,7 +107,7 @@ fn labels(node: &Node<'_>, mut found: Vec<(String, Vec<u8>)>) -> Result<TargetLa
     found.sort_by_key(|(_, values)| values[0]);
     if found.is_empty() || found.iter().any(|(_, values)| values[0] == 0) || found.windows(2).any(|w| w[0].1 == w[1].1)
     {
-        return Err(node.refuse("background 0 and at least one other label, each of its own value"));
+        return Err(node.mismatch("background 0 and at least one other label, each of its own value"));
     }
     let moved: Vec<String> = found
         .iter()
@@ -127,13 +127,13 @@ fn regions(dataset: &Node<'_>, found: Vec<(String, Vec<u8>)>) -> Result<TargetLa
     let order = dataset.key("regions_class_order")?;
     let list = order.list()?;
     if list.len() != found.len() {
-        return Err(order.refuse(format!("{} values, one for each region", found.len())));
+        return Err(order.mismatch(format!("{} values, one for each region", found.len())));
     }
     let mut values = Vec::new();
     for node in &list {
         values.push(match node.count()? {
             value @ 1..=MAX_VALUE => value as u8,
-            _ => return Err(node.refuse(format!("a label from 1 to {MAX_VALUE}"))),
+            _ => return Err(node.mismatch(format!("a label from 1 to {MAX_VALUE}"))),
         });
     }
     let target = |((name, members), value): ((String, Vec<u8>), &u8)| Target { name, value: *value, members };

@@ -9,7 +9,7 @@ use rand_distr::{Distribution, StandardNormal};
 use super::architecture::{UNetArchitecture, UNetNorm};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::weights::{Weights, shown};
+use crate::io::weights::{Weights, printable};
 use crate::nn::{ConvBlock, ConvLayer, NormLayer, UpLayer};
 use crate::ops::Conv3dParams;
 use crate::tensor::{DType, Tensor};
@@ -109,7 +109,7 @@ impl Loader<'_> {
             Some(name) => {
                 let reason = format!(
                     "tensor '{}' belongs to no layer of the plans' network: expected the weights of that network alone",
-                    shown(name)
+                    printable(name)
                 );
                 Err(Error::file(weights.path(), reason))
             }

@@ -8,14 +8,6 @@ mod plan;
 mod plan_data;
 mod plans_architecture;
 
-mod architecture;
-mod memory;
-mod parameters;
-mod plan;
-
-pub use architecture::UNetArchitecture;
-pub use plan::{Normalization, OrientationRule, SeparateAxis, UNetPlan};
-
 use std::path::Path;
 
 use tracing::debug_span;

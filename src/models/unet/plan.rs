@@ -74,12 +74,12 @@ impl UNetPlan {
         let configuration = inherited(&configurations, name)?;
         let configuration = configuration.node(plans.file());
         if let Some(previous) = configuration.optional("previous_stage") {
-            return Err(previous.refuse("a configuration without a previous stage (cascades are not supported yet)"));
+            return Err(previous.mismatch("a configuration without a previous stage (cascades are not supported yet)"));
         }
         if let Some(preprocessor) = configuration.optional("preprocessor_name")
             && preprocessor.text()? != "DefaultPreprocessor"
         {
-            return Err(preprocessor.refuse("DefaultPreprocessor"));
+            return Err(preprocessor.mismatch("DefaultPreprocessor"));
         }
         let trainer = training.trainer.as_deref();
         let architecture = plans_architecture::read(&configuration, trainer, channels.len(), labels.outputs())?;
@@ -91,7 +91,7 @@ impl UNetPlan {
             spacing_node.triple(Node::number)?
         };
         if spacing[usize::from(architecture.planar)..].iter().any(|s| *s <= 0.0) {
-            return Err(spacing_node.refuse("millimetres above 0"));
+            return Err(spacing_node.mismatch("millimetres above 0"));
         }
         let patch = patch(&configuration.key("patch_size")?, &architecture)?;
         let mut warnings: Vec<String> = labels.warning().map(str::to_owned).into_iter().collect();
@@ -129,9 +129,9 @@ fn patch(node: &Node<'_>, architecture: &UNetArchitecture) -> Result<[usize; 3]>
     } else {
         node.triple(Node::count)?
     };
-    architecture.check_size("patch_size", patch).map_err(|e| node.refuse(e))?;
+    architecture.ensure_size("patch_size", patch).map_err(|e| node.mismatch(e))?;
     if patch.iter().any(|&p| p > MAX_PATCH) {
-        return Err(node.refuse(format!("at most {MAX_PATCH} voxels along an axis")));
+        return Err(node.mismatch(format!("at most {MAX_PATCH} voxels along an axis")));
     }
     Ok(patch)
 }
@@ -140,7 +140,7 @@ fn patch(node: &Node<'_>, architecture: &UNetArchitecture) -> Result<[usize; 3]>
 fn channels(node: &Node<'_>) -> Result<Vec<String>> {
     let count = node.members()?.len();
     if !(1..=MAX_CHANNELS).contains(&count) {
-        return Err(node.refuse(format!("1 to {MAX_CHANNELS} channels")));
+        return Err(node.mismatch(format!("1 to {MAX_CHANNELS} channels")));
     }
     (0..count).map(|channel| Ok(node.key(&channel.to_string())?.text()?.to_owned())).collect()
 }
@@ -169,7 +169,7 @@ fn inherited(configurations: &Node<'_>, name: &str) -> Result<Inherited> {
     while let Some(parent) = own.optional("inherits_from") {
         let parent_name = parent.text()?;
         if chain.iter().any(|visited| visited == parent_name) {
-            return Err(parent.refuse("a configuration that does not inherit from itself"));
+            return Err(parent.mismatch("a configuration that does not inherit from itself"));
         }
         chain.push(parent_name.to_owned());
         own = configurations.key(parent_name)?;

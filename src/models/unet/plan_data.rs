@@ -122,7 +122,7 @@ pub(super) fn normalization(
     let schemes = configuration.key("normalization_schemes")?;
     let list = schemes.list()?;
     if list.len() != channels {
-        return Err(schemes.refuse(format!("one scheme for each of {channels} channels")));
+        return Err(schemes.mismatch(format!("one scheme for each of {channels} channels")));
     }
     let masks = configuration.optional("use_mask_for_norm").map(|node| node.list()).transpose()?;
     let read = |(channel, scheme): (usize, &Node<'_>)| {
@@ -138,7 +138,7 @@ pub(super) fn normalization(
             "CTNormalization" => ct(plans, channel)?,
             _ => {
                 let known = "CTNormalization, ZScoreNormalization, RescaleTo01Normalization, RGBTo01Normalization or NoNormalization";
-                return Err(scheme.refuse(known));
+                return Err(scheme.mismatch(known));
             }
         };
         Ok(ChannelNormalization { scheme, inside_mask })
@@ -155,7 +155,7 @@ fn ct(plans: &Node<'_>, channel: usize) -> Result<Normalization> {
     let clip = [number("percentile_00_5")?, number("percentile_99_5")?];
     let (mean, sd) = (number("mean")?, number("std")?);
     if clip[0] > clip[1] || sd < 0.0 {
-        return Err(intensity.refuse("percentile_00_5 up to percentile_99_5, and std of at least 0"));
+        return Err(intensity.mismatch("percentile_00_5 up to percentile_99_5, and std of at least 0"));
     }
     Ok(Normalization::Ct { clip, mean, sd })
 }
@@ -181,7 +181,7 @@ pub(super) fn resampling(configuration: &Node<'_>, key: &str, order: usize) -> R
     if let Some(node) = setting("is_seg")
         && node.boolean()?
     {
-        return Err(node.refuse(false));
+        return Err(node.mismatch(false));
     }
     match function.text()? {
         "resample_data_or_seg_to_shape" => {
@@ -217,14 +217,14 @@ pub(super) fn resampling(configuration: &Node<'_>, key: &str, order: usize) -> R
             if let Some(node) = setting("mode")
                 && node.text()? != "linear"
             {
-                return Err(node.refuse("linear"));
+                return Err(node.mismatch("linear"));
             }
             let order_across = match setting("aniso_axis_mode") {
                 None => Order::Nearest,
                 Some(node) => match node.text()? {
                     "nearest-exact" => Order::Nearest,
                     "linear" => Order::Linear,
-                    _ => return Err(node.refuse("linear or nearest-exact")),
+                    _ => return Err(node.mismatch("linear or nearest-exact")),
                 },
             };
             let separate = separate(SeparateAxis::WhenAnisotropic)?;
@@ -234,12 +234,12 @@ pub(super) fn resampling(configuration: &Node<'_>, key: &str, order: usize) -> R
             known(&[])?;
             Ok(Resampling { enabled: false, ..Resampling::of_order(Order::Linear) })
         }
-        _ => Err(function.refuse("resample_data_or_seg_to_shape, resample_torch_fornnunet or no_resampling_hack")),
+        _ => Err(function.mismatch("resample_data_or_seg_to_shape, resample_torch_fornnunet or no_resampling_hack")),
     }
 }
 
 fn refused(setting: Option<Node<'_>>, function: &Node<'_>, expected: &str) -> Error {
-    setting.unwrap_or_else(|| function.clone()).refuse(expected)
+    setting.unwrap_or_else(|| function.clone()).mismatch(expected)
 }
 
 pub(super) fn transpose(plans: &Node<'_>) -> Result<[usize; 3]> {
@@ -247,7 +247,7 @@ pub(super) fn transpose(plans: &Node<'_>) -> Result<[usize; 3]> {
     let axes = node.triple(Node::count)?;
     let mut sorted = axes;
     sorted.sort_unstable();
-    if sorted == [0, 1, 2] { Ok(axes) } else { Err(node.refuse("0, 1 and 2 in some order")) }
+    if sorted == [0, 1, 2] { Ok(axes) } else { Err(node.mismatch("0, 1 and 2 in some order")) }
 }
 
 /// The reader that the model was trained through. A plan without one is nephron's own: turned to RAS.
@@ -256,6 +256,6 @@ pub(super) fn reader(plans: &Node<'_>) -> Result<ImageReader> {
     match reader.text()? {
         "NibabelIOWithReorient" | "SimpleITKIOWithReorient" => Ok(ImageReader::Reoriented),
         "SimpleITKIO" | "NibabelIO" => Ok(ImageReader::Stored),
-        _ => Err(reader.refuse("SimpleITKIO, NibabelIO, SimpleITKIOWithReorient or NibabelIOWithReorient")),
+        _ => Err(reader.mismatch("SimpleITKIO, NibabelIO, SimpleITKIOWithReorient or NibabelIOWithReorient")),
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn read(
     if trainer == Some(BATCH_NORM_TRAINER) {
         architecture.norm = UNetNorm::Running { affine: true, eps: 1e-5 };
     }
-    architecture.validate().map_err(|e| configuration.refuse(e))?;
+    architecture.ensure_valid().map_err(|e| configuration.mismatch(e))?;
     Ok(architecture)
 }
 
@@ -60,7 +60,7 @@ fn network(class: &Node<'_>) -> Result<Network> {
     match class.text()?.rsplit('.').next() {
         Some("PlainConvUNet") => Ok(Network::Plain),
         Some("ResidualEncoderUNet") => Ok(Network::Residual),
-        _ => Err(class.refuse("PlainConvUNet or ResidualEncoderUNet (nnU-Net's other networks are not supported)")),
+        _ => Err(class.mismatch("PlainConvUNet or ResidualEncoderUNet (nnU-Net's other networks are not supported)")),
     }
 }
 
@@ -75,7 +75,7 @@ fn current(node: &Node<'_>, input_channels: usize, classes: usize) -> Result<UNe
     let planar = match module(&kwargs.key("conv_op")?)? {
         "Conv3d" => false,
         "Conv2d" => true,
-        _ => return Err(kwargs.key("conv_op")?.refuse("torch's Conv2d or Conv3d")),
+        _ => return Err(kwargs.key("conv_op")?.mismatch("torch's Conv2d or Conv3d")),
     };
     let stages = kwargs.key("n_stages")?.count()?;
     let sizes = |key: &str| per_stage(&kwargs.key(key)?, stages, |n| axes(n, planar));
@@ -110,14 +110,14 @@ fn residual(kwargs: &Node<'_>, stages: usize, features: &[usize]) -> Result<Resi
         Some(block) => match module(&block)? {
             "BasicBlockD" => false,
             "BottleneckD" => true,
-            _ => return Err(block.refuse("BasicBlockD or BottleneckD")),
+            _ => return Err(block.mismatch("BasicBlockD or BottleneckD")),
         },
     };
     let inner = kwargs.optional("bottleneck_channels");
     let bottleneck = match (bottlenecks, inner) {
         (false, _) => None,
         (true, Some(node)) => Some(per_stage(&node, stages, Node::count)?),
-        (true, None) => return Err(kwargs.refuse("bottleneck_channels for blocks of BottleneckD")),
+        (true, None) => return Err(kwargs.mismatch("bottleneck_channels for blocks of BottleneckD")),
     };
     let stem = match kwargs.optional("stem_channels") {
         Some(node) => node.count()?,
@@ -144,7 +144,7 @@ fn norm(kwargs: &Node<'_>, planar: bool) -> Result<UNetNorm> {
     let batch = match name.strip_suffix(dimensions) {
         Some("InstanceNorm") => false,
         Some("BatchNorm") => true,
-        _ => return Err(op.refuse(format!("torch's InstanceNorm{dimensions} or BatchNorm{dimensions}, or null"))),
+        _ => return Err(op.mismatch(format!("torch's InstanceNorm{dimensions} or BatchNorm{dimensions}, or null"))),
     };
     // PyTorch's defaults, where the plans leave a setting out.
     let affine = setting("affine").map_or(Ok(batch), |n| n.boolean())?;
@@ -170,7 +170,7 @@ fn slope(kwargs: &Node<'_>) -> Result<f32> {
             }
             Ok(0.0)
         }
-        _ => Err(op.refuse("torch's LeakyReLU or ReLU, or null")),
+        _ => Err(op.mismatch("torch's LeakyReLU or ReLU, or null")),
     }
 }
 
@@ -181,7 +181,7 @@ fn before_2_5(configuration: &Node<'_>, input_channels: usize, classes: usize) -
     let counted = configuration.key("n_conv_per_stage_encoder")?;
     let stages = counted.list()?.len();
     if stages > MAX_STAGES {
-        return Err(counted.refuse(format!("at most {MAX_STAGES} stages")));
+        return Err(counted.mismatch(format!("at most {MAX_STAGES} stages")));
     }
     let repeats = counted.list()?.iter().map(Node::count).collect::<Result<Vec<_>>>()?;
     let base = configuration.key("UNet_base_num_features")?.count()?;
@@ -224,14 +224,14 @@ fn module<'a>(node: &Node<'a>) -> Result<&'a str> {
 /// A list with an entry for each of `stages`, or one value for all.
 fn per_stage<'a, T: Clone>(node: &Node<'a>, stages: usize, read: impl Fn(&Node<'a>) -> Result<T>) -> Result<Vec<T>> {
     if stages > MAX_STAGES {
-        return Err(node.refuse(format!("at most {MAX_STAGES} stages, not the {stages} of n_stages")));
+        return Err(node.mismatch(format!("at most {MAX_STAGES} stages, not the {stages} of n_stages")));
     }
     if !node.is_list() {
         return Ok(vec![read(node)?; stages]);
     }
     let values = node.list()?.iter().map(read).collect::<Result<Vec<T>>>()?;
     if values.len() != stages {
-        return Err(node.refuse(format!("{stages} entries (n_stages, one fewer in the decoder)")));
+        return Err(node.mismatch(format!("{stages} entries (n_stages, one fewer in the decoder)")));
     }
     Ok(values)
 }

@@ -93,7 +93,7 @@ pub(super) fn read(
     if let Some(reason) = self::fault(&affine) {
         return Err(format!("its affine {reason}"));
     }
-    remark(&affine, spacing, shape, qform.as_ref(), warnings);
+    check_consistency(&affine, spacing, shape, qform.as_ref(), warnings);
     Ok(Geometry { source, sform_code: fields.sform_code, qform, affine, pixdim: spacing })
 }
 

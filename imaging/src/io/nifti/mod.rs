@@ -29,7 +29,7 @@ pub use extensions::Extension;
 pub use geometry::{Geometry, GeometrySource, Qform};
 pub use header::Version;
 pub use read::{files, read, read_channels, read_ct, read_labels};
-pub use write::{expect_name, write};
+pub use write::{ensure_name, write};
 
 use super::numbers::{ByteOrder, Number};
 use crate::volume::{LabelVolume, Volume};

@@ -39,7 +39,7 @@ pub fn read_channels(path: impl AsRef<Path>) -> Result<(Vec<Volume>, Image)> {
     let path = path.as_ref();
     let Series { volumes, header, warnings, .. } = read_any(path)?;
     for volume in &volumes {
-        volume.check_finite().map_err(|e| Error::in_file(path, e))?;
+        volume.ensure_finite().map_err(|e| Error::in_file(path, e))?;
     }
     let Some(first) = volumes.first().cloned() else { return Err(Error::file(path, "holds no volume")) };
     Ok((volumes, Image { volume: first, header, warnings }))

@@ -75,7 +75,7 @@ impl Source {
         file.rewind().map_err(failed)?;
         let reader = BufReader::with_capacity(STEP, file);
         let length = metadata.len();
-        let (stream, most) = if gzip {
+        let (stream, max_bytes) = if gzip {
             let members = Members { member: Some(Box::new(GzDecoder::new(reader))), trailing: false };
             (Stream::Gzip(members), length.saturating_mul(GZIP_RATIO))
         } else {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Id, Pickle, TensorView, Value};
-use super::{Entry, TrainingNotes, shown};
+use super::{Entry, TrainingNotes, printable};
 use crate::io::numbers::ByteOrder;
 
 /// The first bytes of a zip archive.
@@ -249,7 +249,7 @@ fn training(pickle: &Pickle) -> Result<TrainingNotes, String> {
     let Value::Dict(root) = pickle.root() else { return Ok(TrainingNotes::default()) };
     let members = members(pickle, root);
     let text = |id: Option<&Id>| match id.map(|id| pickle.get(*id)) {
-        Some(Value::Text(text)) if text.len() <= MOST_NAME_BYTES => Some(shown(text)),
+        Some(Value::Text(text)) if text.len() <= MAX_NAME_BYTES => Some(printable(text)),
         _ => None,
     };
     let configuration = match members.get(INIT_ARGS).map(|id| pickle.get(*id)) {

@@ -39,11 +39,8 @@ impl<'a> Reader<'a> {
     }
 
     fn matrix(&mut self) -> Result<(String, Vec<f64>), String> {
-        let header: Vec<i32> = self
-            .take(20)?
-            .chunks_exact(4)
-            .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect();
+        let header: Vec<i32> =
+            self.take(20)?.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let &[kind, rows, columns, imaginary, name_length] = header.as_slice() else {
             return Err("is cut short".into());
         };

@@ -48,7 +48,9 @@ struct Record {
 pub(super) fn parse_itk(bytes: &[u8]) -> Result<Affine, String> {
     const HDF5: &[u8] = b"\x89HDF";
     if bytes.starts_with(HDF5) {
-        return Err("is an HDF5 file, expected ITK text or MATLAB's level 4: convert it with ConvertTransformFile".into());
+        return Err(
+            "is an HDF5 file, expected ITK text or MATLAB's level 4: convert it with ConvertTransformFile".into()
+        );
     }
     let records = match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => parse_text(text)?,
