@@ -10,6 +10,8 @@ use nephron::pipeline::diagnose::PhaseInput;
 /// The scans of a patient and the folder of the results.
 pub(super) struct Patient {
     pub(super) files: Vec<(Phase, PathBuf)>,
+    /// How messages call the patient: the folder of the scans.
+    pub(super) folder: PathBuf,
     pub(super) output: PathBuf,
     /// Whether the phases were guessed from file names.
     pub(super) guessed: bool,
@@ -31,15 +33,23 @@ pub(super) fn given<T: Clone>(all: [&Option<T>; 4]) -> Vec<(Phase, T)> {
 /// names in `output`.
 pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
     let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
-    let patients: Vec<Patient> = folders
-        .map(|folder| {
-            let files = Phase::ALL.into_iter().map(|phase| (phase, folder.join(format!("{phase}.nii.gz"))));
-            let output = output.join(folder.file_name().unwrap_or_default());
-            Patient { files: files.filter(|(_, path)| path.exists()).collect(), output, guessed: false }
-        })
-        .collect();
+    let mut patients = Vec::new();
+    for folder in folders {
+        let scan = |phase: Phase| {
+            let names = [format!("{phase}.nii.gz"), format!("{phase}.nii")];
+            names.into_iter().map(|name| folder.join(name)).find(|path| path.exists()).map(|path| (phase, path))
+        };
+        let files: Vec<(Phase, PathBuf)> = Phase::ALL.into_iter().filter_map(scan).collect();
+        if files.is_empty() {
+            let names = Phase::ALL.map(|phase| phase.to_string()).join(", ");
+            note!("warning: {}: no patient: expected scans named {names} (.nii.gz or .nii), found none", folder.display());
+            continue;
+        }
+        let output = output.join(folder.file_name().unwrap_or_default());
+        patients.push(Patient { files, folder: folder.clone(), output, guessed: false });
+    }
     if patients.is_empty() {
-        return Err(LibraryError::file(folder, "expected a folder for each patient, found none").into());
+        return Err(LibraryError::file(folder, "expected a folder with scans for each patient, found none").into());
     }
     Ok(patients)
 }
@@ -70,7 +80,7 @@ pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
         files.push((phase, path));
     }
     files.sort();
-    Ok(Patient { files, output: output.to_path_buf(), guessed: true })
+    Ok(Patient { files, folder: folder.to_path_buf(), output: output.to_path_buf(), guessed: true })
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -67,9 +67,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     args.what.ensure_valid()?;
     let patients = patients(args)?;
     let phases = patients.iter().map(Patient::phases).collect::<Result<Vec<_>>>()?;
-    for (patient, phases) in patients.iter().zip(&phases) {
-        let of = args.cohort.as_ref().map_or(String::new(), |_| format!(" in {}", patient.output.display()));
-        phases.ensure_alignable().map_err(|e| Error::Usage(format!("{e}{of}")))?;
+    if args.cohort.is_none() {
+        phases[0].ensure_alignable().map_err(|e| Error::Usage(e.to_string()))?;
+    }
+    for patient in &patients {
+        // What an earlier run wrote goes first, so that a run that fails does not leave it.
+        let inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
+        nephron::pipeline::diagnose::clear_results(&patient.output, &inputs)?;
     }
     // Without a patient that has enough phases, no classification model is needed.
     let classified = phases.iter().any(PhaseSet::is_classifiable);
@@ -133,7 +137,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             }
             Err(error) => {
                 failed += 1;
-                note!("warning: {}: {error}", patient.output.display());
+                note!("error: {}: {error}", patient.folder.display());
             }
         }
     }
@@ -154,7 +158,8 @@ fn patients(args: &Args) -> Result<Vec<Patient>> {
         return Ok(vec![guessed(folder, &args.output)?]);
     }
     let files = given([&args.non_contrast, &args.arterial, &args.portal, &args.delayed]);
-    Ok(vec![Patient { files, output: args.output.clone(), guessed: false }])
+    let folder = args.output.clone();
+    Ok(vec![Patient { files, folder, output: args.output.clone(), guessed: false }])
 }
 
 /// Runs the pipeline with a progress bar.

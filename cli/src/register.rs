@@ -143,9 +143,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     // Options are checked before any file is read.
     options.ensure_valid().map_err(|e| Error::Usage(e.to_string()))?;
-    // The result of an earlier run is removed first, so that a run that fails does not leave it.
-    remove_stale(&args.output.join("result.json"))?;
-    let [fixed, moving] = [labels(&args.fixed)?, labels(&args.moving)?];
+    // What an earlier run wrote is removed first, so that a run that fails does not leave it.
+    let files = ["result.json", "transform.tfm", "transform.json"].map(|name| args.output.join(name));
+    for file in files.iter().chain(&outputs) {
+        remove_stale(file)?;
+    }
+    let [fixed, moving] = [labels(&args.fixed, &args.channels)?, labels(&args.moving, &args.channels)?];
     let device = context.device()?;
     let found = registration::register(&fixed.volume, &moving.volume, &device, &options)
         .map_err(|e| e.context(format!("{} (fixed) and {} (moving)", args.fixed.display(), args.moving.display())))?;
@@ -199,9 +202,15 @@ fn remove_stale(path: &Path) -> Result<()> {
     }
 }
 
-/// A mask as a volume of u8, with its header.
-fn labels(path: &Path) -> Result<nifti::Image> {
-    let mask = nifti::read_labels(path)?;
+/// A mask as a volume of u8, with its header. Labels that no channel has are named: they count as background.
+fn labels(path: &Path, channels: &Channels) -> Result<nifti::Image> {
+    let mut mask = nifti::read_labels(path)?;
+    for (label, voxels) in mask.labels.counts().iter().enumerate().skip(1) {
+        if *voxels > 0 && channels.members(label as u8) == 0 {
+            let reason = format!("label {label} ({voxels} voxels) is in no channel: it counts as background");
+            mask.warnings.push(reason);
+        }
+    }
     let volume = mask.with_volume(mask.labels.clone());
     Ok(warned(path, nifti::Image { warnings: mask.warnings, ..volume }))
 }

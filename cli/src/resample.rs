@@ -85,8 +85,12 @@ struct Report {
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     nifti::ensure_name(&args.output).map_err(|e| Error::Usage(e.to_string()))?;
+    super::ensure_no_input(&args.output, std::iter::once(&args.input).chain(&args.target.like))?;
     let image = nifti::read_ct(&args.input)?;
     warn(&args.input, &image);
+    if image.volume.looks_like_labels() && !matches!(args.interp, Interp::Nearest) {
+        note!("warning: {}: {}", args.input.display(), super::LABELS_INTERPOLATED);
+    }
     let grid = match (&args.target.spacing, &args.target.like) {
         (Some(spacing), _) => Grid::with_spacing(&image.volume, *spacing)?,
         (None, Some(like)) => {

@@ -20,7 +20,7 @@ pub struct Args {
     /// Images in the space that the last transform maps to
     #[arg(required = true, value_name = "IMG")]
     images: Vec<PathBuf>,
-    /// Transform as ITK text (.tfm, .txt, .mat as text) or as nephron's .json
+    /// Transform as an ITK file (.tfm, .txt, .mat) or as nephron's .json
     #[arg(long = "transform", required = true, value_name = "FILE")]
     transforms: Vec<PathBuf>,
     /// Apply the inverse of the transforms, which then map points of the image to points of the reference
@@ -70,33 +70,63 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         }
     }
     let reference = nifti::read(&args.like)?;
-    let grid = reference.volume.grid();
     let device = context.device()?;
     std::fs::create_dir_all(&args.output)
         .map_err(|e| LibraryError::io(&args.output, "the folder cannot be created", e))?;
-    let mut written = Ok(());
+    let (mut done, mut failed, mut written) = (Vec::new(), 0, Ok(()));
     for (path, output) in args.images.iter().zip(&outputs) {
-        let image = nifti::read(path)?;
-        for warning in &image.warnings {
-            note!("warning: {}: {warning}", path.display());
-        }
-        let moved = match args.interp {
-            WarpInterpolation::Values(interpolation) => {
-                transform::warp(&image.volume, &chain, &grid, interpolation, &device)?
+        match warp(path, output, &chain, &reference, args.interp, &device) {
+            Ok(()) => {
+                if !context.json {
+                    // A closed standard output does not end the run: the other images are still processed.
+                    written = written.and_then(|()| say!("{}", output.display()));
+                }
+                done.push(output.display().to_string());
             }
-            WarpInterpolation::Soft => transform::warp_largest(&image.volume, &chain, &grid, &device)
-                .map_err(|e| LibraryError::in_file(path, e))?,
-        };
-        nifti::write(output, &image.moved_to(&reference, moved))?;
-        if !context.json {
-            // A closed standard output does not end the run: the other images are still processed.
-            written = written.and_then(|()| say!("{}", output.display()));
+            Err(error) if outputs.len() == 1 => return Err(error),
+            Err(error) => {
+                note!("error: {error}");
+                failed += 1;
+            }
         }
     }
     if context.json {
-        return context.print_json(&serde_json::json!({"transform": chain.0, "written": outputs}));
+        written = context.print_json(&serde_json::json!({"transform": chain.0, "written": done}));
+    }
+    if failed > 0 {
+        return Err(LibraryError::Data(format!("{failed} of {} images failed", outputs.len())).into());
     }
     written
+}
+
+fn warp(
+    path: &Path,
+    output: &Path,
+    chain: &Affine,
+    reference: &nifti::Image,
+    interp: WarpInterpolation,
+    device: &nephron::Device,
+) -> Result<()> {
+    let image = nifti::read(path)?;
+    for warning in &image.warnings {
+        note!("warning: {}: {warning}", path.display());
+    }
+    let grid = reference.volume.grid();
+    let moved = match interp {
+        WarpInterpolation::Values(interpolation) => {
+            if interpolation != Interpolation::Nearest {
+                // Interpolation spreads NaN to its neighbours, cubic splines to the whole image.
+                image.volume.ensure_finite().map_err(|e| LibraryError::in_file(path, e))?;
+                if image.volume.looks_like_labels() {
+                    note!("warning: {}: {}", path.display(), super::LABELS_INTERPOLATED);
+                }
+            }
+            transform::warp(&image.volume, chain, &grid, interpolation, device)?
+        }
+        WarpInterpolation::Soft => transform::warp_largest(&image.volume, chain, &grid, device)
+            .map_err(|e| LibraryError::in_file(path, e))?,
+    };
+    Ok(nifti::write(output, &image.moved_to(reference, moved))?)
 }
 
 /// The output path of an image: its own name in the output folder (a .hdr/.img pair becomes .nii.gz).

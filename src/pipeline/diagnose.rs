@@ -10,7 +10,8 @@ use std::time::Instant;
 use super::align::align;
 use super::classify::Classifier;
 pub use super::folder::clear_classification;
-use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT, clear_diagnosis};
+pub use super::folder::clear_results;
+use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT};
 use super::labels::LabelMap;
 use super::lesion_results::findings;
 use super::lesions::LesionChoice;
@@ -98,6 +99,7 @@ pub fn diagnose(
             .ok_or_else(|| Error::Inputs("expected a classification model, found none".into()))?;
     }
     phases.reference()?;
+    ensure_different(inputs)?;
     if system.segmenter.is_none()
         && let Some(input) = inputs.iter().find(|i| i.given.is_none())
     {
@@ -109,8 +111,9 @@ pub fn diagnose(
         let path = folder.join(name);
         std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "the folder cannot be created", e))?;
     }
-    let read = inputs.iter().flat_map(|input| input.files.iter().map(|source| source.file.as_path()));
-    clear_diagnosis(folder, read)?;
+    let read: Vec<PathBuf> =
+        inputs.iter().flat_map(|input| input.files.iter().map(|source| source.file.clone())).collect();
+    clear_results(folder, &read)?;
     let mut seconds = Seconds::default();
     let mut warnings = Vec::new();
 
@@ -216,6 +219,18 @@ pub fn diagnose(
     Ok(diagnosis)
 }
 
+/// Refuses one scan given as two phases, under whatever names.
+fn ensure_different(inputs: &[PhaseInput]) -> Result<()> {
+    for (i, input) in inputs.iter().enumerate() {
+        let hash = |input: &PhaseInput| input.files.first().map(|source| source.sha256.clone());
+        if let Some(other) = inputs[..i].iter().find(|other| hash(other).is_some() && hash(other) == hash(input)) {
+            let [a, b] = [other, input].map(|i| format!("{} ({} phase)", i.path.display(), i.phase));
+            return Err(Error::Inputs(format!("{a} and {b} are the same image, expected a scan of each phase")));
+        }
+    }
+    Ok(())
+}
+
 impl PhaseInput {
     /// Reads a scan and, where one is given, its mask.
     ///
@@ -225,6 +240,12 @@ impl PhaseInput {
         let mut image = nifti::read_ct(path)?;
         let labels = mask.map(nifti::read_labels).transpose()?;
         image.warnings.extend(labels.iter().flat_map(|mask| &mask.warnings).map(|w| format!("mask: {w}")));
+        for (label, voxels) in labels.iter().flat_map(|mask| mask.labels.counts()).enumerate() {
+            if voxels > 0 && label > usize::from(TUMOUR) {
+                let reason = format!("mask: label {label} ({voxels} voxels) is neither kidney (1) nor tumour (2): it counts as background");
+                image.warnings.push(reason);
+            }
+        }
         let files: Vec<PathBuf> =
             nifti::files(path).into_iter().chain(mask.into_iter().flat_map(nifti::files)).collect();
         let scan = |mask: LabelImage| PhaseScan::new(phase, image.volume.clone(), mask.labels);

@@ -43,21 +43,23 @@ impl PhaseFiles {
     }
 }
 
-/// Removes all files that an earlier `diagnose` has written to a folder, so that a run with fewer phases, or one that is interrupted,
-/// does not leave them beside its own. Files of other names stay, and so do the inputs of this run.
+/// Removes all files that an earlier `diagnose` has written to a folder, so that a run with fewer phases, or one that fails or is
+/// interrupted, does not leave them beside its own. Files of other names stay.
 ///
 /// # Errors
-/// A file that cannot be removed.
-pub(super) fn clear_diagnosis<'a>(folder: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+/// [`Error::Inputs`] for an input that this run would write over; a file that cannot be removed.
+pub fn clear_results(folder: &Path, inputs: &[PathBuf]) -> Result<()> {
     let mut old: Vec<PathBuf> = [RESULT, REPORT].map(PathBuf::from).to_vec();
     for phase in Phase::ALL {
         let PhaseFiles { mask, aligned, aligned_mask, transform, pictures } = PhaseFiles::of(phase);
         old.extend([mask, aligned, aligned_mask, transform].into_iter().chain(pictures));
     }
-    let inputs: Vec<PathBuf> = inputs.into_iter().filter_map(|input| input.canonicalize().ok()).collect();
-    let old = old.into_iter().map(|file| folder.join(file));
-    old.filter(|file| file.canonicalize().is_ok_and(|file| !inputs.contains(&file)))
-        .try_for_each(|file| remove(&file))?;
+    let old: Vec<PathBuf> = old.into_iter().map(|file| folder.join(file)).collect();
+    let inputs: Vec<PathBuf> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
+    if let Some(file) = old.iter().find(|file| file.canonicalize().is_ok_and(|file| inputs.contains(&file))) {
+        return Err(Error::Inputs(format!("{} is an input and would be written over, choose another folder", file.display())));
+    }
+    old.iter().try_for_each(|file| remove(file))?;
     clear_lesions(folder)
 }
 

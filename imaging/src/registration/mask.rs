@@ -81,6 +81,26 @@ impl Mask {
         Self { grid, labels, channels: *channels, counts, total, tumour: census[ALL + 1] as usize, centre }
     }
 
+    /// The faces of the grid that labelled voxels lie on, such as "first slice along k"; None where there is none. Axes of few
+    /// voxels do not count.
+    pub fn touched_edges(&self) -> Option<String> {
+        const MIN_SIZE: usize = 4;
+        let [d, h, w] = self.grid.shape;
+        let is_inside = |z: usize, y: usize, x: usize| self.channels.members(self.labels[(z * h + y) * w + x]) != 0;
+        let mut faces = Vec::new();
+        for (place, last) in [("first", false), ("last", true)] {
+            let at = |size: usize| if last { size - 1 } else { 0 };
+            let touched = [
+                ("i", w, (0..d).any(|z| (0..h).any(|y| is_inside(z, y, at(w))))),
+                ("j", h, (0..d).any(|z| (0..w).any(|x| is_inside(z, at(h), x)))),
+                ("k", d, (0..h).any(|y| (0..w).any(|x| is_inside(at(d), y, x)))),
+            ];
+            let touched = touched.into_iter().filter(|(_, size, touched)| *touched && *size >= MIN_SIZE);
+            faces.extend(touched.map(|(axis, ..)| format!("{place} voxels along {axis}")));
+        }
+        (!faces.is_empty()).then(|| faces.join(", "))
+    }
+
     /// The centre of mass of all channels together, RAS millimetres.
     pub fn centre(&self) -> [f64; 3] {
         self.grid.affine.apply(self.centre)

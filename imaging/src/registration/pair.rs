@@ -3,7 +3,7 @@
 use super::family::SearchSpace;
 use super::frames::{frame, index_map, parameters, world_map};
 use super::mask::Mask;
-use super::overlap::{Comparison, hard};
+use super::overlap::{Overlap, Comparison, hard};
 use super::{Channel, Outcome, Registration, RegistrationOptions, Space, Start};
 use crate::volume::{Affine, Grid, Volume};
 use nephron_compute::error::{Error, Result};
@@ -85,6 +85,14 @@ impl Pair {
         let weights = present.iter().map(|present| if *present { 1.0 / left as f64 } else { 0.0 }).collect();
         let missing = (0..channels.count()).filter(|&c| !present[c]);
         let mut warnings: Vec<String> = missing.map(|c| without(c, channels, [&fixed, &moving])).collect();
+        for (which, mask) in [("fixed", &fixed), ("moving", &moving)] {
+            warnings.extend(mask.touched_edges().map(|edges| {
+                format!(
+                    "the {which} mask reaches the edge of its field of view ({edges}): the organ may be cut off there, which \
+                     shifts centres of mass and the alignment"
+                )
+            }));
+        }
         if vanished {
             warnings
                 .push("at the resolution of the first iterations no channel is left in both masks: all iterations run on the full grids".into());
@@ -242,6 +250,8 @@ impl Pair {
         let theta = parameters(&frame(&fixed.grid, &moving.grid, options.align_corners), &matrix)?;
         let comparison = Comparison::new(fixed, moving)?;
         let channels = self.weights.iter().zip(&minimum.dice).enumerate();
+        let aligned = comparison.under(&self.map)?;
+        self.warnings.extend(little_overlap(&aligned));
         Ok(Registration {
             transformation: options.transformation,
             theta,
@@ -249,7 +259,7 @@ impl Pair {
             transform: self.world_map(&matrix)?,
             identity: comparison.under(&Affine::IDENTITY)?,
             centre_of_mass: comparison.under(&fixed.onto(moving))?,
-            aligned: comparison.under(&self.map)?,
+            aligned,
             loss: minimum.loss,
             channels: channels
                 .map(|(c, (&weight, &dice))| Channel { labels: options.channels.labels(c), weight, dice })
@@ -261,6 +271,25 @@ impl Pair {
             warnings: self.warnings,
         })
     }
+}
+
+/// Hard Dice below which aligned masks are not taken to show the same organs in the same pose.
+const MIN_KIDNEY_DICE: f64 = 0.7;
+const MIN_TUMOUR_DICE: f64 = 0.3;
+
+/// The warning that the masks do not match although the iterations ended well: the optimiser finds the nearest minimum, not a
+/// turn of the patient.
+fn little_overlap(aligned: &Overlap) -> Option<String> {
+    let kidney = aligned.kidney.hard;
+    let tumour = aligned.tumour.map(|dice| dice.hard);
+    if kidney >= MIN_KIDNEY_DICE && tumour.is_none_or(|dice| dice >= MIN_TUMOUR_DICE) {
+        return None;
+    }
+    let tumour = tumour.map_or(String::new(), |dice| format!(", tumour {dice:.2}"));
+    Some(format!(
+        "the aligned masks match badly (hard Dice of the kidney {kidney:.2}{tumour}): is the patient turned, or are other organs \
+         labelled? A start near the truth may help"
+    ))
 }
 
 /// The warning that a channel is left out.

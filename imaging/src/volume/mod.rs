@@ -122,6 +122,24 @@ impl Volume {
         )))
     }
 
+    /// Whether the voxels look like labels rather than intensities: integers from 0 up, few of them different. Interpolating
+    /// such an image gives fractions that are no labels.
+    pub fn looks_like_labels(&self) -> bool {
+        const MAX_DIFFERENT: usize = 32;
+        fn few<T: Copy + Into<i32>>(values: &[T]) -> bool {
+            let mut seen = std::collections::BTreeSet::new();
+            values.iter().all(|v| {
+                let v: i32 = (*v).into();
+                v >= 0 && (seen.contains(&v) || (seen.len() < MAX_DIFFERENT && seen.insert(v)))
+            })
+        }
+        match &self.voxels {
+            Voxels::U8(values) => few(values),
+            Voxels::I16(values) => few(values),
+            Voxels::F32(_) => false,
+        }
+    }
+
     /// The same volume as labels; those of u8 are shared, not copied. A value within a thousandth of a whole number is that
     /// number: programs that store labels with a scale leave such remainders.
     ///

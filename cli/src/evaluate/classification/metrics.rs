@@ -130,6 +130,19 @@ pub(super) fn metrics(cohort: &Cohort, readers: &[Reader], settings: &Settings<'
         let areas = ranked.iter().map(|r| r.auc(|i| counts[i])).collect::<Option<Vec<f64>>>()?;
         Some(areas.iter().sum::<f64>() / areas.len() as f64)
     };
+    // Classes of one or two cases are hardly ever all drawn at once.
+    let mean_of_drawn = |counts: &[u32]| {
+        let areas: Vec<f64> = ranked.iter().filter_map(|r| r.auc(|i| counts[i])).collect();
+        (!areas.is_empty()).then(|| areas.iter().sum::<f64>() / areas.len() as f64)
+    };
+    let macro_auc = match stats::bootstrap(cases, rounds, seed, LEVEL, mean) {
+        Ok(interval) => interval,
+        Err(_) => {
+            let reason = "some classes are too rare to be drawn together: the interval of the mean AUC is over those drawn";
+            warnings.push(reason.into());
+            stats::bootstrap(cases, rounds, seed, LEVEL, mean_of_drawn)?
+        }
+    };
     let right: Vec<bool> = answers.iter().zip(&cohort.truth).map(|(a, t)| a == t).collect();
     let share = |counts: &[u32]| {
         let hits: u32 = counts.iter().zip(&right).filter(|(_, r)| **r).map(|(c, _)| c).sum();
@@ -148,7 +161,7 @@ pub(super) fn metrics(cohort: &Cohort, readers: &[Reader], settings: &Settings<'
         schema_version: SCHEMA_VERSION,
         cases,
         classes,
-        macro_auc: stats::bootstrap(cases, rounds, seed, LEVEL, mean)?,
+        macro_auc,
         accuracy: stats::bootstrap(cases, rounds, seed, LEVEL, share)?,
         top_2_accuracy: cohort.scores.iter().zip(&cohort.truth).filter(|c| within_two(*c)).count() as f64
             / cases as f64,

@@ -12,8 +12,19 @@ use nephron::phase::Subtype;
 use nephron::pipeline::diagnose::read_result;
 use nephron::pipeline::lesion_results::Findings;
 
-/// Largest deviation from 1 of the sum of a case's scores, which allows for rounding in files.
+/// Deviation from 1 of the sum of a case's scores that is always allowed.
 const SUM: f64 = 1e-3;
+/// The largest that rounding may explain: with more, the numbers are no probabilities.
+const MAX_ROUNDING: f64 = 0.05;
+
+/// How far the sum of these scores may be from 1: each was rounded by at most half a unit of the last digit that is written.
+fn rounding<'a>(cells: impl Iterator<Item = &'a str> + Clone) -> f64 {
+    let decimals = |cell: &str| cell.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    // Trailing zeros may be left out: the longest number tells.
+    let digits = cells.clone().map(decimals).max().unwrap_or(0);
+    let each = 0.5 * 10f64.powi(-(digits.min(16) as i32));
+    (each * cells.count() as f64).clamp(SUM, MAX_ROUNDING) + 1e-9
+}
 
 /// Cases with their scores and true classes.
 #[derive(Debug)]
@@ -166,7 +177,7 @@ impl Cohort {
                 values.push(value);
             }
             let sum: f64 = values.iter().sum();
-            if (sum - 1.0).abs() > SUM {
+            if (sum - 1.0).abs() > rounding(columns.iter().map(|&column| cells[column].as_str())) {
                 return Err(table.wrong(row, format!("expected probabilities that add up to 1, found {sum}")));
             }
             cohort.cases.push(name.clone());
