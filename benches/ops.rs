@@ -2,14 +2,14 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nephron::ops::{self, AffineDiceParams, Conv3dParams, Interpolation, Outside, ResampleParams};
-use nephron::{DType, Device, Tensor, shapes};
+use nephron::{DType, Device, Tensor, bench_shapes};
 
 fn device() -> Device {
     let spec = std::env::var("NEPHRON_DEVICE").unwrap_or_else(|_| "auto".into());
     Device::open(spec.parse().expect("NEPHRON_DEVICE is auto, cpu, cuda[:n] or vulkan[:n]")).expect("the device")
 }
 
-/// Numbers without pattern that need no generator.
+/// Irregular numbers, by a hash of the index.
 fn values(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
@@ -19,7 +19,7 @@ fn tensor(device: &Device, shape: [usize; 5]) -> Tensor {
     Tensor::from_ncdhw(device, shape, DType::F32, &data).expect("a tensor")
 }
 
-/// Runs to the end: launches are asynchronous.
+/// Waits for the device, because launches are asynchronous.
 fn finish(device: &Device, result: nephron::Result<Tensor>) {
     result.expect("a result");
     device.synchronize().expect("no fault");
@@ -28,7 +28,7 @@ fn finish(device: &Device, result: nephron::Result<Tensor>) {
 fn conv3d(c: &mut Criterion) {
     let device = device();
     let mut group = c.benchmark_group(format!("conv3d f32 on {}", device.name()));
-    for shape in shapes::CONVS {
+    for shape in bench_shapes::CONVS {
         let (x, w) = (tensor(&device, shape.input(usize::MAX)), tensor(&device, shape.weight()));
         let (stride, padding) = shape.stride_padding();
         let params = Conv3dParams { stride, padding, ..Conv3dParams::default() };

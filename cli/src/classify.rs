@@ -1,4 +1,4 @@
-//! `nephron classify`: subtype probabilities from phases and masks that are there already.
+//! `nephron classify`: subtype probabilities from aligned phases and their masks.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,20 +7,20 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Context;
-use super::lesion::LesionArgs;
-use super::patients::given;
+use super::classify_args::ClassifyArgs;
+use super::cohort::given;
 use crate::error::Result;
 use nephron::error::Error as LibraryError;
 use nephron::io::{SourceFile, hash_files, nifti, write_atomic};
 use nephron::phase::{PhaseSet, Subtype};
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{SCHEMA_VERSION, clear_classification};
-use nephron::pipeline::findings::{Findings, findings};
-use nephron::pipeline::lesions::LEAST_ML;
+use nephron::pipeline::lesion_results::{Findings, findings};
+use nephron::pipeline::lesions::MIN_LESION_ML;
 use nephron::pipeline::{PhaseScan, Study};
 use nephron::volume::Orientation;
 
-/// Subtype probabilities from phases and their masks (1 kidney, 2 tumour), each pair on one grid.
+/// Classify the tumours of aligned phases with masks (1 kidney, 2 tumour), each pair on one grid.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Portal-venous phase and its mask
@@ -39,8 +39,8 @@ pub struct Args {
     #[arg(long)]
     model: PathBuf,
     #[command(flatten)]
-    what: LesionArgs,
-    /// Folder for result.json and pictures; made if missing
+    what: ClassifyArgs,
+    /// Folder for result.json and pictures; created if needed
     #[arg(short, long)]
     output: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ struct Report {
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let started = Instant::now();
-    args.what.check()?;
+    args.what.ensure_valid()?;
     let pairs = given([&args.non_contrast, &args.arterial, &args.portal, &args.delayed]);
     PhaseSet::new(pairs.iter().map(|(phase, _)| *phase))?.ensure_classifiable()?;
     let (mut scans, mut files, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
@@ -78,7 +78,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         files.extend([image_path, mask_path].into_iter().flat_map(nifti::files));
         let scan = PhaseScan::new(phase, image.volume, mask.labels);
         let apart = |e: LibraryError| {
-            LibraryError::io(mask_path, format!("lies on another grid than {}", image_path.display()), e)
+            LibraryError::io(mask_path, format!("is on another grid than {}", image_path.display()), e)
         };
         scans.push(scan.map_err(apart)?.reorient(Orientation::LPS)?);
     }
@@ -106,7 +106,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         seconds: started.elapsed().as_secs_f64(),
     };
     if let Some(folder) = &args.output {
-        std::fs::create_dir_all(folder).map_err(|e| LibraryError::io(folder, "the folder cannot be made", e))?;
+        std::fs::create_dir_all(folder).map_err(|e| LibraryError::io(folder, "the folder cannot be created", e))?;
         let text = serde_json::to_string_pretty(&report).map_err(|e| LibraryError::other("result.json", e))?;
         write_atomic(folder.join("result.json"), |file| writeln!(file, "{text}"))?;
     }
@@ -117,15 +117,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Of the lesions that were not classified so many are shown.
-const SHOWN: usize = 3;
+/// Number of unclassified lesions that are printed.
+const MAX_UNCLASSIFIED: usize = 3;
 
-/// The lesions for a person, a line each; all that were classified, and the largest of the others. `written`: is there a
-/// result.json?
+/// Prints a line for each lesion that was classified and for the largest of the others. `written` tells whether there is a
+/// result.json.
 pub(super) fn print_findings(findings: &Findings, written: bool) -> Result<()> {
     let mut left_out = 0;
     for found in &findings.lesions {
-        if found.classification.is_none() && found.lesion.number > SHOWN {
+        if found.classification.is_none() && found.lesion.number > MAX_UNCLASSIFIED {
             left_out += 1;
             continue;
         }
@@ -139,20 +139,20 @@ pub(super) fn print_findings(findings: &Findings, written: bool) -> Result<()> {
                     Subtype::ALL.iter().zip(&c.probabilities).map(|(class, p)| format!("{class} {p:.3}")).collect();
                 say!("{head}: {} ({})", c.decision, list.join(", "))?;
             }
-            // The patient's own reason has a line below.
+            // The reason that holds for the patient is printed below.
             (None, reason) if *reason == findings.not_classified => say!("{head}")?,
             (None, reason) => say!("{head}: not classified: {}", reason.as_deref().unwrap_or("no reason given"))?,
         }
     }
     if left_out > 0 {
-        let place = if written { "are in result.json" } else { "are left out here, --json shows them" };
+        let place = if written { "are in result.json" } else { "are not listed; --json prints them" };
         say!("{left_out} smaller ones that were not classified {place}")?;
     }
-    if findings.specks.count > 0 {
+    if findings.small_components.count > 0 {
         say!(
-            "specks of less than {LEAST_ML} ml, left out: {}, {:.2} ml",
-            findings.specks.count,
-            findings.specks.volume_ml
+            "components smaller than {MIN_LESION_ML} ml, not listed: {}, {:.2} ml",
+            findings.small_components.count,
+            findings.small_components.volume_ml
         )?;
     }
     if let (None, Some(reason)) = (&findings.classification, &findings.not_classified) {

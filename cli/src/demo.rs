@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Context;
+use super::cohort::{Patient, read};
 use super::diagnose::{print, run_with_progress};
-use super::patients::{Patient, read};
 use crate::error::Result;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::{Phase, Subtype};
@@ -17,15 +17,15 @@ use nephron::volume::{TUMOUR, WHOLE_KIDNEY};
 /// Run the whole pipeline on a synthetic patient.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Result folder; made if missing
+    /// Result folder; created if needed
     #[arg(default_value = "nephron-demo")]
     folder: PathBuf,
-    /// The patient's seed
+    /// Seed of the synthetic patient
     #[arg(long, default_value_t = 2021)]
     seed: u64,
 }
 
-/// A phase's segmentation against the phantom's truth.
+/// The Dice of a phase's segmentation with the phantom's ground truth.
 #[derive(Debug, Serialize)]
 struct Truth {
     phase: Phase,
@@ -66,12 +66,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     print(&result, &args.folder)?;
     for t in &truth {
         say!(
-            "{:13} segmentation against the truth: Dice kidney {:.3}, tumour {:.3}",
+            "{:13} segmentation against the ground truth: Dice kidney {:.3}, tumour {:.3}",
             t.phase.to_string(),
             t.kidney_dice,
             t.tumour_dice
         )?;
     }
-    say!("open {} to look at it", args.folder.join("report.html").display())?;
+    say!("open {} to view the report", args.folder.join("report.html").display())?;
     Ok(())
 }

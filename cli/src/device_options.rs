@@ -1,4 +1,4 @@
-//! What the command line and the environment say about the device. The library reads neither.
+//! The options of the device, from the command line and the environment. The library itself reads neither.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,12 @@ use nephron::device::{Autotune, Device, DeviceOptions};
 
 use crate::Cli;
 
-/// A variable of the environment that is set to something.
+/// The value of an environment variable that is set and not empty.
 fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// NAME parsed, where it is set.
+/// The parsed value of an environment variable, where it is set.
 #[cfg(feature = "gpu")]
 fn parsed<T: std::str::FromStr<Err = nephron::error::Error>>(name: &str) -> Result<Option<T>> {
     let Some(value) = variable(name) else { return Ok(None) };
@@ -24,11 +24,11 @@ fn parsed<T: std::str::FromStr<Err = nephron::error::Error>>(name: &str) -> Resu
     })
 }
 
-/// The options that the device is opened with: `--tf32`, `--tune`, `--trace`, `--dump`, and from the environment
+/// The options of the device: `--tf32`, `--tune`, `--trace`, `--dump`, and from the environment
 /// NEPHRON_CONV, NEPHRON_CONV_TRANSPOSE and NEPHRON_CACHE.
 ///
 /// # Errors
-/// A variable that names no algorithm.
+/// A variable with a value that is not the name of an algorithm.
 pub(super) fn of(cli: &Cli) -> Result<DeviceOptions> {
     let options = DeviceOptions::default().with_synchronous_spans(cli.trace.is_some());
     #[cfg(feature = "gpu")]
@@ -48,7 +48,7 @@ pub(super) fn of(cli: &Cli) -> Result<DeviceOptions> {
     Ok(options)
 }
 
-/// NEPHRON_CACHE, else `nephron` in the user's cache folder.
+/// The cache folder: NEPHRON_CACHE, or `nephron` in the user's cache folder.
 #[cfg(feature = "gpu")]
 fn cache_folder() -> Option<PathBuf> {
     let path = |name: &str| variable(name).map(PathBuf::from);
@@ -57,7 +57,7 @@ fn cache_folder() -> Option<PathBuf> {
         .or_else(|| path("HOME").map(|f| f.join(".cache").join("nephron")))
 }
 
-/// Writes what `--dump` asked for, and warns where nothing was compiled.
+/// Writes the files of `--dump`, and warns where no kernel was compiled.
 ///
 /// # Errors
 /// A file that cannot be written.

@@ -1,4 +1,4 @@
-//! `nephron devices`: what is here, and why a backend is missing.
+//! `nephron devices`: the backends and adapters of this machine, and why one is not available.
 
 use super::Context;
 use crate::error::Result;
@@ -6,7 +6,7 @@ use nephron::device;
 
 /// Runs the verb.
 pub fn run(context: &Context) -> Result<()> {
-    let report = device::report();
+    let report = device::backends();
     if context.json {
         return context.print_json(&report);
     }

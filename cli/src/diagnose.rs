@@ -7,17 +7,17 @@ use indicatif::ProgressBar;
 
 use super::Context;
 use super::classify::print_findings;
-use super::lesion::LesionArgs;
-use super::patients::{Patient, cohort, given, guessed, read};
+use super::classify_args::ClassifyArgs;
+use super::cohort::{Patient, cohort, given, guessed, read};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::phase::PhaseSet;
 use nephron::pipeline::classify::Classifier;
-use nephron::pipeline::diagnose::{DiagnoseOptions, Diagnosis, PhaseInput, Step, System, diagnose};
+use nephron::pipeline::diagnose::{DiagnoseOptions, DiagnoseStage, Diagnosis, PhaseInput, System, diagnose};
 use nephron::pipeline::{Mirroring, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
 
-/// The whole pipeline: two to four phases in, masks, aligned phases and a report out; with three phases or four, subtype
-/// probabilities too.
+/// Run the whole pipeline on two to four phases: masks, aligned phases and a report; with three or four phases also subtype
+/// probabilities.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Portal-venous phase
@@ -32,28 +32,28 @@ pub struct Args {
     /// Phase without contrast medium
     #[arg(long, value_name = "F")]
     non_contrast: Option<PathBuf>,
-    /// Many patients: a folder each in DIR, with portal.nii.gz, arterial.nii.gz, delayed.nii.gz and non-contrast.nii.gz; results
-    /// go into folders of the same names
+    /// Many patients: DIR has one folder for each, with portal.nii.gz, arterial.nii.gz, delayed.nii.gz and non-contrast.nii.gz;
+    /// results are written to folders of the same names
     #[arg(long, value_name = "DIR", conflicts_with_all = ["portal", "arterial", "delayed", "non_contrast"])]
     cohort: Option<PathBuf>,
-    /// One patient: the phases in DIR, guessed from the names of its .nii and .nii.gz files
+    /// One patient: DIR has the scans; phases are guessed from the names of its .nii and .nii.gz files
     #[arg(long, value_name = "DIR", conflicts_with_all = ["portal", "arterial", "delayed", "non_contrast", "cohort"])]
     guess_phases: Option<PathBuf>,
-    /// Do not segment: beside each scan NAME.nii.gz lies its mask NAME_mask.nii.gz (1 kidney, 2 tumour)
+    /// Do not segment, but read the mask NAME_mask.nii.gz (1 kidney, 2 tumour) next to each scan NAME.nii.gz
     #[arg(long, conflicts_with_all = ["tta", "memory_budget"])]
     masks: bool,
     #[command(flatten)]
-    what: LesionArgs,
+    what: ClassifyArgs,
     /// Model folder with segmentation/ (not needed with --masks) and classification/ (not needed for two phases)
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Result folder; made if missing
+    /// Result folder; created if needed
     #[arg(short, long)]
     output: PathBuf,
-    /// Average each tile over its mirrored copies, eight where the weights allow all axes
+    /// Average over mirrored copies of each tile (eight in total where the weights allow all axes)
     #[arg(long)]
     tta: bool,
-    /// The most memory for the segmentation: bytes, or with KB, MB, GB, KiB, MiB, GiB
+    /// Largest memory of the segmentation, in bytes or with KB, MB, GB, KiB, MiB, GiB
     #[arg(long, value_parser = budget)]
     memory_budget: Option<u64>,
 }
@@ -64,14 +64,14 @@ fn budget(text: &str) -> Result<u64, String> {
 
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    args.what.check()?;
+    args.what.ensure_valid()?;
     let patients = patients(args)?;
     let phases = patients.iter().map(Patient::phases).collect::<Result<Vec<_>>>()?;
     for (patient, phases) in patients.iter().zip(&phases) {
         let of = args.cohort.as_ref().map_or(String::new(), |_| format!(" in {}", patient.output.display()));
         phases.ensure_alignable().map_err(|e| Error::Usage(format!("{e}{of}")))?;
     }
-    // Where nobody has phases enough to be classified, no model of that is needed.
+    // Without a patient that has enough phases, no classification model is needed.
     let classified = phases.iter().any(PhaseSet::is_classifiable);
     let model = || {
         let none = || Error::Usage("--model: expected a model folder, found none".into());
@@ -81,10 +81,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         model()?;
     }
     if !classified && !args.what.given().is_empty() {
-        let reason = "nothing is classified, which takes three or four phases";
-        note!("warning: not used: {}: {reason}", args.what.given().join(", "));
+        let reason = "nothing is classified, which needs three or four phases";
+        note!("warning: {} not used: {reason}", args.what.given().join(", "));
     }
-    // A single patient's files are read before models are loaded: what is wrong with them is said at once.
+    // A single patient's files are read before the models are loaded, so that errors in them are reported at once.
     let single = if args.cohort.is_none() { Some(read(&patients[0], args.masks)?) } else { None };
     let device = context.device()?;
     let segmenter =
@@ -115,7 +115,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         print(&result, &patients[0].output)?;
         return Ok(());
     }
-    // One patient's failure is said and does not cost the others.
+    // A patient that fails is reported and does not end the run.
     let (mut failed, mut results, mut written) = (0, Vec::new(), Ok(()));
     for patient in &patients {
         match read(patient, args.masks).and_then(|inputs| one(patient, inputs)) {
@@ -124,7 +124,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
                 let found = &result.findings;
                 let reason = || found.not_classified.clone().unwrap_or_else(|| "not classified".into());
                 let decision = found.classification.as_ref().map_or_else(reason, |c| c.decision.to_string());
-                // A standard output that was closed does not cost the other patients.
+                // A closed standard output does not end the run: the other patients are still processed.
                 let name = patient.output.display();
                 written = written.and_then(|()| say!("{name}: {decision}, {:.1} s", result.seconds.total));
             }
@@ -154,7 +154,7 @@ fn patients(args: &Args) -> Result<Vec<Patient>> {
     Ok(vec![Patient { files, output: args.output.clone(), guessed: false }])
 }
 
-/// The pipeline with a bar that follows it.
+/// Runs the pipeline with a progress bar.
 pub(super) fn run_with_progress(
     inputs: &[PhaseInput],
     system: &System,
@@ -172,19 +172,19 @@ pub(super) fn run_with_progress(
     Ok(result?)
 }
 
-fn show(bar: &ProgressBar, step: Step) {
+fn show(bar: &ProgressBar, step: DiagnoseStage) {
     match step {
-        Step::Segment(phase, Stage::Preparing) => bar.set_message(format!("segment {phase}")),
-        Step::Segment(_, Stage::Tiles(done, all)) => {
+        DiagnoseStage::Segment(phase, Stage::Preparing) => bar.set_message(format!("segment {phase}")),
+        DiagnoseStage::Segment(_, Stage::Tiles(done, all)) => {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         }
-        Step::Align => bar.set_message("align"),
-        Step::Classify => bar.set_message("classify"),
+        DiagnoseStage::Align => bar.set_message("align"),
+        DiagnoseStage::Classify => bar.set_message("classify"),
     }
 }
 
-/// The result for a person.
+/// Prints the result as text.
 pub(super) fn print(result: &Diagnosis, folder: &Path) -> Result<()> {
     for line in result.notes.iter().chain(&result.warnings) {
         say!("note: {line}")?;

@@ -1,17 +1,17 @@
-//! What ends a run of the command, and the exit code of that.
+//! Errors of the command, and their exit codes.
 
 use std::io::{self, ErrorKind};
 
 use nephron::error::Error as LibraryError;
 
-/// The result of a verb.
+/// The result of a subcommand.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a run of the command ended early.
+/// An error that ends a run of the command.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A wrong call: an unknown verb, an option out of range, files that do not go together.
+    /// A wrong call: an unknown subcommand, an option out of range, files that do not belong together.
     #[error("{0}")]
     Usage(String),
     /// The work itself failed.
@@ -23,13 +23,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// 2 for a wrong call, 1 for a failure. A reader of standard output that wants no more (`| head -1`) is no failure:
-    /// all that it could still lose is text.
+    /// The exit code: 2 for a wrong call, 1 for a failure. A closed standard output (`| head -1`) is no failure and gives 0, because
+    /// only text is lost.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
             Self::Library(error) => match error.cause() {
-                // What the library says of phases and devices, it says of this call's arguments.
+                // In the library's errors about phases and devices these are arguments of the call.
                 LibraryError::Inputs(_) | LibraryError::UnknownDevice { .. } => 2,
                 _ => 1,
             },
@@ -38,12 +38,12 @@ impl Error {
         }
     }
 
-    /// Whether the reader of standard output has gone away.
+    /// Whether standard output was closed by its reader.
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
     }
 
-    /// A wrong call, where the library found an argument of it out of range.
+    /// A usage error where the library found an argument out of range, otherwise the library's error.
     pub(crate) fn wrong_argument(error: LibraryError) -> Self {
         match error {
             LibraryError::Argument { .. } => Self::Usage(error.to_string()),

@@ -1,4 +1,4 @@
-//! `nephron info`: what an image is, as nephron reads it.
+//! `nephron info`: the properties of an image as nephron reads it.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::Context;
 use crate::error::Result;
 use nephron::io::nifti::{self, Extension, GeometrySource, Image, Version};
 
-/// Shape, spacing, orientation, dtype and geometry source of an image.
+/// Print shape, spacing, orientation, dtype and geometry source of an image.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A NIfTI image (.nii, .nii.gz, .hdr or .img)
@@ -41,9 +41,9 @@ struct Info {
 /// A header extension.
 #[derive(Serialize)]
 struct ExtensionInfo {
-    /// NIFTI_ECODE_*.
+    /// The kind of the data, NIFTI_ECODE_*.
     code: i32,
-    /// Of its data.
+    /// Number of bytes of its data.
     bytes: usize,
 }
 

@@ -1,13 +1,21 @@
-//! The command line: one file for each verb, with its arguments and a `run` function.
+//! The command `nephron`, for CT of kidney tumours: segmentation, registration, classification, evaluation, benchmarks.
+//!
+//! `cargo install nephron-cli` installs it; `nephron --help` lists the subcommands, and the
+//! [README](https://github.com/nephron-rs/nephron) describes them. The library behind it is
+//! [`nephron`](https://docs.rs/nephron). Another program can call [`run_from`] with arguments of its own.
+//!
+//! Features, all on by default: `cuda` and `vulkan` add those backends; `gpu` is part of both.
+//!
+//! There is one module for each subcommand, with its arguments and a `run` function.
 
-/// A line on standard output, as `println!`, but one that cannot be written is an error: [`error::Error::Output`].
+/// Prints a line to standard output, as `println!`; a line that cannot be written is an error, [`error::Error::Output`].
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::write_line(format_args!($($text)*))
     };
 }
 
-/// A line on standard error, as `eprintln!`, but one that cannot be written is no reason to panic.
+/// Prints a line to standard error, as `eprintln!`, but does not panic where it cannot be written.
 macro_rules! note {
     ($($text:tt)*) => {
         $crate::warn_line(format_args!($($text)*))
@@ -16,6 +24,8 @@ macro_rules! note {
 
 mod bench;
 mod classify;
+mod classify_args;
+mod cohort;
 mod demo;
 mod device_options;
 mod devices;
@@ -23,10 +33,8 @@ mod diagnose;
 pub mod error;
 mod evaluate;
 mod info;
-mod lesion;
 mod logging;
 mod op;
-mod patients;
 mod phantom;
 mod register;
 mod resample;
@@ -64,31 +72,31 @@ struct Cli {
     /// Machine-readable result on standard output
     #[arg(long, global = true)]
     json: bool,
-    /// Write a timeline of the ops to FILE, in Chrome's trace format; on a GPU each op is then waited for
+    /// Write a timeline of the ops to FILE, in Chrome's trace format; a GPU then finishes each op before the next
     #[arg(long, global = true, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Write the source of every kernel that is compiled for a GPU to DIR, with what it takes there
+    /// Write the source of every kernel that is compiled for a GPU to DIR, with its registers, memory and occupancy on CUDA
     #[cfg(feature = "gpu")]
     #[arg(long, global = true, value_name = "DIR")]
     dump: Option<PathBuf>,
-    /// Time the likely kernels for each convolution on a GPU and keep the fastest, for later runs too
+    /// Time the most promising kernels for each convolution on a GPU and keep the fastest, also for later runs
     #[cfg(feature = "gpu")]
     #[arg(long, global = true)]
     tune: bool,
-    /// Let convolutions of f32 round their operands to tf32 where a GPU multiplies those faster
+    /// Let convolutions of f32 tensors round their operands to tf32 where a GPU multiplies those faster
     #[cfg(feature = "gpu")]
     #[arg(long, global = true)]
     tf32: bool,
-    /// Say more on standard error
+    /// Print the device, the chosen kernels and the use of memory to standard error
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Backends and adapters, their limits and features, and why one is missing.
+    /// List backends and adapters, their limits and features, and why one is not available.
     Devices,
-    /// Shape, spacing, orientation, dtype and geometry source of an image.
+    /// Print shape, spacing, orientation, dtype and geometry source of an image.
     Info(info::Args),
     /// Resample an image onto a new grid.
     Resample(resample::Args),
@@ -96,13 +104,13 @@ enum Verb {
     Segment(segment::Args),
     /// Align a moving mask, and images with it, to a fixed mask.
     Register(Box<register::Args>),
-    /// Move images and masks by transforms that were found before.
+    /// Resample images and masks through given transforms.
     Warp(warp::Args),
-    /// Subtype probabilities from aligned phases and masks.
+    /// Classify the tumours of aligned phases with masks.
     Classify(classify::Args),
-    /// The whole pipeline: scans in, masks, aligned phases and probabilities out.
+    /// Run the whole pipeline: from scans to masks, aligned phases, probabilities and a report.
     Diagnose(diagnose::Args),
-    /// Figures over a cohort from the results of single cases.
+    /// Evaluate a cohort from the results of single cases.
     Evaluate(evaluate::Args),
     /// Make a synthetic multi-phase patient with ground truth.
     Phantom(phantom::Args),
@@ -110,20 +118,20 @@ enum Verb {
     Demo(demo::Args),
     /// Run one operation on .npy arrays.
     Op(op::Args),
-    /// Time operations and networks, each checked first.
+    /// Time operations and networks after checking each.
     Bench(bench::Args),
 }
 
-/// A line on standard output.
+/// Prints a line to standard output.
 ///
 /// # Errors
-/// [`Error::Output`] where it cannot be written. A verb that has work left goes on with it and returns the error at its
-/// end; every other ends.
+/// [`Error::Output`] where it cannot be written. A subcommand with work left finishes it and then returns the error; all others
+/// return at once.
 fn write_line(text: fmt::Arguments<'_>) -> Result<()> {
     writeln!(io::stdout().lock(), "{text}").map_err(Error::Output)
 }
 
-/// A line on standard error. Where that cannot be written there is nobody to tell.
+/// Prints a line to standard error. A failure to write it is ignored, because there is nowhere to report it.
 fn warn_line(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
@@ -132,18 +140,18 @@ fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     text.parse().map_err(|e: LibraryError| e.to_string())
 }
 
-/// What every verb gets: the options that all of them share.
+/// The options that all subcommands share.
 pub(crate) struct Context {
     spec: DeviceSpec,
     options: DeviceOptions,
-    /// The device that the verb opened.
+    /// The device, once it was opened.
     opened: OnceLock<Device>,
     pub(crate) json: bool,
     pub(crate) verbose: u8,
 }
 
 impl Context {
-    /// Opens the device that the user asked for. Verbs call it after they have checked their arguments and files.
+    /// Opens the device of `--device`. Subcommands call it after they have checked their arguments and files.
     pub(crate) fn device(&self) -> Result<Device> {
         if let Some(device) = self.opened.get() {
             return Ok(device.clone());
@@ -155,13 +163,13 @@ impl Context {
         Ok(self.opened.get_or_init(|| device).clone())
     }
 
-    /// One JSON object on one line, the last line of standard output.
+    /// Prints a value as JSON on one line, which is the last line of standard output.
     pub(crate) fn print_json(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value).map_err(|e| LibraryError::other("result", e))?;
         say!("{text}")
     }
 
-    /// A progress bar on standard error, silent where that is no terminal.
+    /// A progress bar on standard error; hidden where that is not a terminal.
     pub(crate) fn progress(&self, length: u64, what: &str) -> ProgressBar {
         let target =
             if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -175,7 +183,7 @@ impl Context {
     }
 }
 
-/// Parses the command line, runs the verb; one line on standard error and exit code 1 or 2 when it fails.
+/// Parses the command line and runs the subcommand. An error is printed as one line on standard error, with exit code 1 or 2.
 pub fn main() -> ExitCode {
     match run_from(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -188,26 +196,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// As [`main`] with arguments from elsewhere, the first being the program's name, and the error returned.
+/// As [`main`], with arguments of the caller, of which the first is the program's name, and returning the error.
 ///
 /// # Errors
-/// Whatever the verb fails with; wrong arguments are [`Error::Usage`], a standard output that cannot be written is
-/// [`Error::Output`].
+/// An error of the subcommand; [`Error::Usage`] for wrong arguments, [`Error::Output`] where standard output cannot be written.
 pub fn run_from<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>) -> Result<()> {
     match Cli::try_parse_from(args) {
         Ok(cli) => execute(cli),
-        // `--help` and `--version` come as errors too.
+        // clap returns `--help` and `--version` as errors too.
         Err(help) if !help.use_stderr() => help.print().map_err(Error::Output),
         Err(wrong) => Err(usage(&wrong)),
     }
 }
 
-/// A wrong call in one line: what clap says before it goes on to the usage.
+/// A usage error with clap's message on one line, without the usage text that follows it.
 fn usage(error: &clap::Error) -> Error {
     let text = error.to_string();
     let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|mark| text.find(mark)).min();
-    let said = text[..end.unwrap_or(text.len())].trim_start_matches("error:");
-    Error::Usage(said.split_whitespace().collect::<Vec<_>>().join(" "))
+    let message = text[..end.unwrap_or(text.len())].trim_start_matches("error:");
+    Error::Usage(message.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 fn execute(cli: Cli) -> Result<()> {
@@ -215,12 +222,12 @@ fn execute(cli: Cli) -> Result<()> {
     let trace = logging::start(cli.verbose > 0, cli.trace.as_deref())?;
     let context = Context { spec: cli.device, options, opened: OnceLock::new(), json: cli.json, verbose: cli.verbose };
     let done = in_pool(cli.threads, || run(&cli.verb, &context));
-    // What a run that failed has done is worth reading too; its own error comes first.
+    // Trace and dump are completed after a failure too; the error of the run has precedence.
     drop(trace);
     done.and(device_options::finish_dump(&cli, context.opened.get()))
 }
 
-/// Runs `f` with so many threads for everything that is parallel in it.
+/// Runs `f` in a thread pool of `threads` threads, or in the default pool.
 fn in_pool(threads: Option<u32>, f: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     let Some(threads) = threads else { return f() };
     let pool = rayon::ThreadPoolBuilder::new()

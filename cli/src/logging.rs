@@ -1,5 +1,5 @@
-//! Where the library's messages and spans go: warnings to standard error, with `-v` what was chosen as well, and with
-//! `--trace FILE` the spans of all ops to a file for chrome://tracing or Perfetto.
+//! The subscriber of the library's messages and spans. Warnings are printed to standard error, with `-v` also the choices of kernels;
+//! `--trace FILE` writes the spans of all ops to a file for chrome://tracing or Perfetto.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -17,7 +17,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
-/// Prints messages as lines of standard error.
+/// A layer that prints messages to standard error, one on each line.
 struct Lines;
 
 /// The text of a message.
@@ -26,7 +26,7 @@ struct Text(String);
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            // Writing to a string cannot fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(self.0, "{value:?}");
         }
     }
@@ -41,7 +41,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 }
 
-/// The process's subscriber, for as long as the program runs. The trace is whole when the guard is dropped.
+/// Installs the subscriber of the process. The trace is complete once the guard is dropped.
 ///
 /// # Errors
 /// A trace file that cannot be made.
@@ -50,7 +50,7 @@ pub(super) fn start(verbose: bool, trace: Option<&Path>) -> Result<Option<FlushG
     let wanted = Targets::new().with_target("nephron", level).with_target(span::TARGET, LevelFilter::WARN);
     let lines = tracing_subscriber::registry().with(Lines.with_filter(wanted));
     let Some(path) = trace else {
-        // A second call in one process (the tests') keeps the first subscriber.
+        // A second call in one process, as in tests, keeps the first subscriber.
         let _ = tracing::subscriber::set_global_default(lines);
         return Ok(None);
     };

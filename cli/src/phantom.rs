@@ -1,4 +1,4 @@
-//! `nephron phantom`: a synthetic patient with its truth.
+//! `nephron phantom`: a synthetic patient with its ground truth.
 
 use std::path::PathBuf;
 
@@ -13,18 +13,18 @@ use nephron::phase::{Phase, Subtype};
 /// Make a synthetic multi-phase patient with ground truth.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder for the images, masks and truth.json; made when it is missing
+    /// Folder for images, masks and truth.json; created if needed
     dir: PathBuf,
-    /// The same seed gives the same files
+    /// Seed; the same seed gives the same files
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// oncocytoma, AML, chRCC, pRCC or ccRCC (drawn from the seed if not given)
+    /// Subtype: oncocytoma, AML, chRCC, pRCC or ccRCC (default: random, from the seed)
     #[arg(long, value_parser = parse::<Subtype>)]
     subtype: Option<Subtype>,
-    /// Any of non-contrast, arterial, portal, delayed or N, A, P, D
+    /// Phases: any of non-contrast, arterial, portal, delayed or N, A, P, D
     #[arg(long, value_delimiter = ',', value_parser = parse::<Phase>, default_value = "N,A,P,D")]
     phases: Vec<Phase>,
-    /// Millimetres between voxels along x,y,z
+    /// Voxel size in millimetres along x,y,z
     #[arg(long, value_name = "X,Y,Z", value_parser = triple, default_value = "1.6,1.6,3")]
     spacing: [f64; 3],
     /// Field of view along x,y,z in millimetres
@@ -51,7 +51,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         spacing: args.spacing,
         size: args.size,
     };
-    // Every argument error of `generate` is a wrong call here.
+    // An argument that `generate` refuses is a wrong call.
     let patient = generate(&options).map_err(Error::wrong_argument)?;
     let paths = patient.write(&args.dir)?;
     if context.json {

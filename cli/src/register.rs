@@ -1,4 +1,4 @@
-//! `nephron register`: a moving mask, and images with it, onto a fixed mask.
+//! `nephron register`: aligns a moving mask, and images with it, to a fixed mask.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,57 +17,57 @@ use nephron::registration::{
 /// Align a moving mask, and images with it, to a fixed mask.
 ///
 /// Masks hold labels, by default 1 for kidney and 2 for tumour (see --channels), and may differ in shape, spacing and
-/// orientation. The folder gets transform.tfm (ITK), transform.json, result.json, and the mask and images on the fixed
-/// mask's grid under their own names. Outside the field of view masks are 0 and images their own minimum.
+/// orientation. The output folder gets transform.tfm (ITK), transform.json, result.json, and the moving mask and the images
+/// resampled onto the fixed mask's grid, with their own names. Outside the field of view masks are 0 and images their minimum.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The mask that stays
+    /// The fixed mask
     #[arg(long, value_name = "MASK")]
     fixed: PathBuf,
-    /// The mask that is moved
+    /// The moving mask, which is aligned to the fixed one
     #[arg(long, value_name = "MASK")]
     moving: PathBuf,
-    /// Images that lie as the moving mask does, and move with it
+    /// Images in the space of the moving mask, which are resampled with it
     #[arg(long = "image", value_name = "IMG", num_args = 1..)]
     images: Vec<PathBuf>,
-    /// Folder for the results, made where it is missing
+    /// Folder for the results; created if needed
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// The maps to look among: affine, similarity, rigid or translation
+    /// Family of transforms: affine, similarity, rigid or translation
     #[arg(long, value_name = "KIND", default_value_t = Transformation::Affine)]
     transformation: Transformation,
-    /// The sets of labels to lay on one another, between slashes; by default tumour, and kidney with tumour
+    /// Sets of labels whose overlap is maximised, separated by slashes (default: tumour, and kidney with tumour)
     #[arg(long, value_name = "SETS", default_value_t = Channels::default())]
     channels: Channels,
-    /// Where to begin: centre-of-mass, identity, or a transform file (.tfm or .json)
+    /// Start of the iterations: centre-of-mass, identity, or a transform file (.tfm or .json)
     #[arg(long, value_name = "START", default_value = "centre-of-mass")]
     start: String,
-    /// world: no motion means the same millimetre; grid: the same place between -1 and 1, as the authors' code has it
-    /// (needs --resolution full)
+    /// Coordinates in which the identity means no motion: world (millimetres), or grid (normalised coordinates from -1 to 1, as in
+    /// the authors' code; needs --resolution full)
     #[arg(long, value_name = "SPACE", default_value = "world", value_parser = parse_space)]
     space: Space,
-    /// What the moving mask is outside its grid: border or zeros
+    /// Value of the moving mask outside its grid: border or zeros
     #[arg(long, value_name = "RULE", default_value = "border", value_parser = parse_padding)]
     padding: PaddingMode,
-    /// Normalised coordinates: true, -1 and 1 are the centres of the outer voxels; false, their outer edges
+    /// Whether the normalised coordinates -1 and 1 are the centres of the outer voxels (true) or their outer edges (false)
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     align_corners: bool,
-    /// The term that smooths Dice
+    /// Smoothing term of Dice
     #[arg(long, value_name = "S", default_value_t = RegistrationOptions::default().smooth)]
     smooth: f64,
     /// Adam's learning rate
     #[arg(long, value_name = "RATE", default_value_t = RegistrationOptions::default().learning_rate)]
     learning_rate: f64,
-    /// Stop after so many iterations at the latest
+    /// Largest number of iterations
     #[arg(long, value_name = "N", default_value_t = RegistrationOptions::default().max_iterations)]
     max_iterations: usize,
     /// Stop when the loss falls by less than this over --window iterations
     #[arg(long, value_name = "LOSS", default_value_t = RegistrationOptions::default().tolerance)]
     tolerance: f64,
-    /// Iterations that --tolerance looks back over
+    /// Number of iterations over which --tolerance is measured
     #[arg(long, value_name = "N", default_value_t = RegistrationOptions::default().window)]
     window: usize,
-    /// Voxel size in mm that finer masks are thinned out to at first, or `full`
+    /// Voxel size in mm to which finer masks are resampled for the first iterations, or full
     #[arg(long, value_name = "MM", default_value = "2", value_parser = parse_resolution)]
     resolution: Resolution,
 }
@@ -109,7 +109,7 @@ fn start(text: &str) -> Result<Start> {
     }
 }
 
-/// result.json, and what `--json` prints.
+/// The content of result.json, which `--json` prints too.
 #[derive(Serialize)]
 struct Report<'a> {
     fixed: &'a Path,
@@ -141,9 +141,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             Resolution::Millimetres(mm) => Some(mm),
         },
     };
-    // A wrong number on the command line, found before anything is read.
-    options.validate().map_err(|e| Error::Usage(e.to_string()))?;
-    // A run that fails leaves no earlier run's answer behind.
+    // Options are checked before any file is read.
+    options.ensure_valid().map_err(|e| Error::Usage(e.to_string()))?;
+    // The result of an earlier run is removed first, so that a run that fails does not leave it.
     remove_stale(&args.output.join("result.json"))?;
     let [fixed, moving] = [labels(&args.fixed)?, labels(&args.moving)?];
     let device = context.device()?;
@@ -153,7 +153,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         note!("warning: {warning}");
     }
 
-    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    std::fs::create_dir_all(&args.output)
+        .map_err(|e| LibraryError::io(&args.output, "the folder cannot be created", e))?;
     let grid = fixed.volume.grid();
     let write = |image: &nifti::Image, path: &Path, interpolation: Interpolation| {
         let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)?;
@@ -163,7 +164,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     for (path, output) in args.images.iter().zip(&outputs[1..]) {
         let image = warned(path, nifti::read_ct(path)?);
         if image.volume.grid().is_apart_from(&moving.volume.grid())? {
-            note!("warning: {}: lies wholly outside the moving mask's grid", path.display());
+            note!("warning: {}: is completely outside the moving mask's grid", path.display());
         }
         write(&image, output, Interpolation::Linear)?;
     }
@@ -205,7 +206,7 @@ fn labels(path: &Path) -> Result<nifti::Image> {
     Ok(warned(path, nifti::Image { warnings: mask.warnings, ..volume }))
 }
 
-/// Says what is odd about a file.
+/// Prints the warnings of a file and returns it.
 fn warned(path: &Path, image: nifti::Image) -> nifti::Image {
     for warning in &image.warnings {
         note!("warning: {}: {warning}", path.display());
@@ -213,8 +214,10 @@ fn warned(path: &Path, image: nifti::Image) -> nifti::Image {
     image
 }
 
-/// Where the moving mask and the images go: their own names (pairs of files become .nii.gz), no two the same, none the
-/// input itself.
+/// The output paths of the moving mask and the images: their own names in the output folder (a .hdr/.img pair becomes .nii.gz).
+///
+/// # Errors
+/// [`Error::Usage`] where two paths are the same, or one is that of an input.
 fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
     let inputs: Vec<&Path> = std::iter::once(&args.moving).chain(&args.images).map(PathBuf::as_path).collect();
     let mut outputs: Vec<PathBuf> = Vec::new();
@@ -223,7 +226,7 @@ fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
             return Err(Error::Usage(format!("{}: expected the name of a file", input.display())));
         };
         let mut output = args.output.join(name);
-        if nifti::expect_name(&output).is_err() {
+        if nifti::ensure_name(&output).is_err() {
             output.set_extension("nii.gz");
         }
         if let Some(other) = outputs.iter().position(|o| *o == output) {
@@ -234,8 +237,8 @@ fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
                 output.display()
             )));
         }
-        let place = output.canonicalize().ok();
-        let same = |input: &Path| place.is_some() && input.canonicalize().ok() == place;
+        let target = output.canonicalize().ok();
+        let same = |input: &Path| target.is_some() && input.canonicalize().ok() == target;
         if same(&args.fixed) || inputs.iter().any(|input| same(input)) {
             return Err(Error::Usage(format!("{} is an input, choose another folder", output.display())));
         }
@@ -255,7 +258,7 @@ fn print(found: &Registration, channels: &Channels) -> Result<()> {
     row("identity", &found.identity)?;
     row("centre of mass", &found.centre_of_mass)?;
     row("aligned", &found.aligned)?;
-    // The default ones are the table's columns.
+    // The default channels are the columns of the table.
     for channel in found.channels.iter().filter(|_| !usual) {
         let labels: Vec<String> = channel.labels.iter().map(u8::to_string).collect();
         say!("channel {}: Dice {:.4}, weight {:.2}", labels.join(","), channel.dice, channel.weight)?;

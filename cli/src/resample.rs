@@ -1,4 +1,4 @@
-//! `nephron resample`: an image on a new grid.
+//! `nephron resample`: resamples an image onto a new grid.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,8 +13,8 @@ use nephron::volume::Grid;
 
 /// Resample an image onto a new grid.
 ///
-/// Points outside the input's field of view become 0 in uint8 masks and the image's minimum in anything else. uint8
-/// and int16 stay what they are with --interp nearest; everything else is written as float32.
+/// Points outside the input's field of view become 0 in uint8 masks and the minimum in every other image. With --interp nearest
+/// the types uint8 and int16 are kept; everything else is written as float32.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A NIfTI image (.nii, .nii.gz, .hdr or .img)
@@ -23,7 +23,7 @@ pub struct Args {
     output: PathBuf,
     #[command(flatten)]
     target: Target,
-    /// How a value between voxels is made
+    /// Interpolation between voxels
     #[arg(long, value_enum, default_value_t = Interp::Linear)]
     interp: Interp,
 }
@@ -31,7 +31,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Target {
-    /// Voxel size in mm along the file's own axes; the field of view keeps its centre
+    /// Voxel size in mm along the file's own axes; the centre of the field of view stays
     #[arg(long, value_name = "X,Y,Z", value_parser = parse_spacing)]
     spacing: Option<[f64; 3]>,
     /// The grid of this image
@@ -78,13 +78,13 @@ struct Report {
     spacing_mm: [f64; 3],
     dtype: String,
     device: String,
-    /// Of the resampling itself, transfers to and from the device included, files not.
+    /// Seconds of the resampling, including transfers to and from the device but not reading and writing files.
     seconds: f64,
 }
 
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    nifti::expect_name(&args.output).map_err(|e| Error::Usage(e.to_string()))?;
+    nifti::ensure_name(&args.output).map_err(|e| Error::Usage(e.to_string()))?;
     let image = nifti::read_ct(&args.input)?;
     warn(&args.input, &image);
     let grid = match (&args.target.spacing, &args.target.like) {
@@ -97,7 +97,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         (None, None) => image.volume.grid(),
     };
     if grid.is_apart_from(&image.volume.grid())? {
-        note!("warning: {}: lies wholly outside the new grid", args.input.display());
+        note!("warning: {}: is completely outside the new grid", args.input.display());
     }
     let device = context.device()?;
     let start = Instant::now();
@@ -124,7 +124,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Says what was odd about a file.
+/// Prints the warnings of a file.
 fn warn(path: &Path, image: &nifti::Image) {
     for warning in &image.warnings {
         note!("warning: {}: {warning}", path.display());

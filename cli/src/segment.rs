@@ -1,4 +1,4 @@
-//! `nephron segment`.
+//! `nephron segment`: segments kidneys and tumours.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -22,33 +22,33 @@ pub struct Args {
     /// NIfTI images (.nii, .nii.gz, .hdr or .img), each segmented on its own
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// Model folder: plans.json, dataset.json and weights (fold_*/checkpoint_final.pth, or weights or fold_* as
-    /// .safetensors or .pth), in it or in its segmentation/
+    /// Model folder, with plans.json, dataset.json and weights (fold_*/checkpoint_final.pth, or weights or fold_* as .safetensors or
+    /// .pth) in it or in its subfolder segmentation/
     #[arg(long)]
     model: PathBuf,
-    /// Folder for the masks, <image>_mask.nii.gz; made if missing
+    /// Folder for the masks, <image>_mask.nii.gz; created if needed
     #[arg(short, long)]
     output: PathBuf,
-    /// Average over the mirrored copies of each tile, eight where the weights allow all axes: so many times the work, a little
-    /// more accurate
+    /// Average over mirrored copies of each tile (eight in total where the weights allow all axes): more accurate, with as many times
+    /// the work
     #[arg(long)]
     tta: bool,
-    /// Distance of neighbouring tiles, in tiles
+    /// Distance of neighbouring tiles as a fraction of the tile
     #[arg(long, default_value_t = 0.5, value_parser = parse_step)]
     step: f64,
     /// Also write each foreground label's probability, <image>_<label>_probability.nii.gz
     #[arg(long)]
     probabilities: bool,
-    /// The most memory for the network's sums, activations and slabs: bytes, or with KB, MB, GB, KiB, MiB, GiB
+    /// Largest memory of the network's sums, activations and slabs, in bytes or with KB, MB, GB, KiB, MiB, GiB
     #[arg(long, value_parser = parse_budget)]
     memory_budget: Option<u64>,
-    /// Configuration of plans.json (3d_fullres, or the only one)
+    /// Configuration of plans.json (default: 3d_fullres, or the only one)
     #[arg(long)]
     configuration: Option<String>,
-    /// How the network sees the image's axes: stored, or three letters such as RAS or LPS (what plans.json says)
+    /// Orientation of the network's input: stored, or three letters such as RAS or LPS (default: that of plans.json)
     #[arg(long, value_parser = parse_orientation)]
     orientation: Option<OrientationRule>,
-    /// What a GPU computes with (a CPU: f32)
+    /// Storage type on a GPU (on the CPU always f32)
     #[arg(long, value_enum, default_value_t)]
     precision: PrecisionArg,
 }
@@ -124,14 +124,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let device = context.device()?;
     let segmenter = Segmenter::load(&args.model, args.configuration.as_deref(), precision, &device).map_err(|e| {
-        // A configuration that the model does not have is a wrong call, not a wrong model.
+        // A configuration that the model does not have is a wrong call and not a fault of the model.
         if args.configuration.is_some() && matches!(e, LibraryError::Argument { .. }) {
             Error::Usage(e.to_string())
         } else {
             e.into()
         }
     })?;
-    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    std::fs::create_dir_all(&args.output)
+        .map_err(|e| LibraryError::io(&args.output, "the folder cannot be created", e))?;
     let (mut files, mut written) = (Vec::new(), Ok(()));
     for (image, mask) in args.images.iter().zip(outputs) {
         let report = segment(&segmenter, image, mask, &options, context)?;
@@ -139,7 +140,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             note!("warning: {}: {warning}", image.display());
         }
         if !context.json {
-            // A standard output that was closed does not cost the other images.
+            // A closed standard output does not end the run: the other images are still processed.
             written = written.and_then(|()| print(&report));
         }
         files.push(report);
@@ -156,12 +157,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     written
 }
 
-/// Where each mask goes. Two images of one name would share a mask.
+/// The path of each mask.
+///
+/// # Errors
+/// [`Error::Usage`] for two images with one name, and for a mask that would replace an input.
 fn outputs(images: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
     let masks: Vec<PathBuf> = images.iter().map(|image| folder.join(format!("{}_mask.nii.gz", stem(image)))).collect();
-    let place = |path: &Path| path.canonicalize().ok();
+    let resolved = |path: &Path| path.canonicalize().ok();
     for (i, mask) in masks.iter().enumerate() {
-        if place(mask).is_some_and(|mask| images.iter().any(|image| place(image).as_ref() == Some(&mask))) {
+        if resolved(mask).is_some_and(|mask| images.iter().any(|image| resolved(image).as_ref() == Some(&mask))) {
             return Err(Error::Usage(format!("{} is an input, choose another folder", mask.display())));
         }
         if let Some(other) = masks[..i].iter().position(|m| m == mask) {
@@ -172,7 +176,7 @@ fn outputs(images: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(masks)
 }
 
-/// The file's name without .nii, .nii.gz, .hdr, .img.
+/// The name of a file without .nii, .nii.gz, .hdr or .img.
 fn stem(image: &Path) -> String {
     let name = image.file_name().unwrap_or_default().to_string_lossy();
     let plain = name.strip_suffix(".gz").unwrap_or(&name);
@@ -218,7 +222,7 @@ fn segment(
     if context.verbose > 0 {
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         note!(
-            "memory: {:.0} MB planned for sums, activations and one slab; {:.0} MB at most held by the CPU's tensors, weights \
+            "memory: {:.0} MB planned for sums, activations and one slab; tensors on the CPU took at most {:.0} MB, weights \
              included",
             megabytes(working_set),
             megabytes(nephron::host_memory().peak as u64)
@@ -236,7 +240,8 @@ fn segment(
     })
 }
 
-/// Labels' names as parts of files' names: letters, digits and hyphens; with the label's value where two become the same.
+/// The names of labels as parts of file names: other characters than letters, digits and hyphens become underscores, and names that
+/// become equal get the label's value appended.
 fn file_names(labels: &[String]) -> Vec<String> {
     let plain = |label: &String| -> String {
         label.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect()

@@ -1,4 +1,4 @@
-//! `nephron warp`: images and masks through found transforms onto a reference grid.
+//! `nephron warp`: resamples images and masks through transforms onto a reference grid.
 
 use std::path::{Path, PathBuf};
 
@@ -10,45 +10,45 @@ use nephron::ops::Interpolation;
 use nephron::registration::transform;
 use nephron::volume::Affine;
 
-/// Move images and masks by transforms that `register` or other programs have found.
+/// Resample images and masks through transforms of `register` or of other programs.
 ///
-/// A transform takes points of the reference to points of the image, as ITK's do: what `register` writes with its fixed
-/// mask as the reference. Several are applied one after the other, the first to the reference's points. Outside an
-/// image's field of view masks are 0 and images their own minimum.
+/// A transform maps points of the reference to points of the image, as in ITK; `register` writes such a transform with its fixed
+/// mask as the reference. Several transforms are applied one after the other, the first to points of the reference. Outside an
+/// image's field of view masks are 0 and images their minimum.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Images that lie where the last transform leads
+    /// Images in the space that the last transform maps to
     #[arg(required = true, value_name = "IMG")]
     images: Vec<PathBuf>,
-    /// ITK text (.tfm, .txt, .mat as text) or nephron's .json
+    /// Transform as ITK text (.tfm, .txt, .mat as text) or as nephron's .json
     #[arg(long = "transform", required = true, value_name = "FILE")]
     transforms: Vec<PathBuf>,
-    /// Use the way back: points of the image to points of the reference
+    /// Apply the inverse of the transforms, which then map points of the image to points of the reference
     #[arg(long)]
     inverse: bool,
-    /// Whose grid the results are on
+    /// Image whose grid the results get
     #[arg(long, value_name = "REF")]
     like: PathBuf,
-    /// How to sample: linear or cubic for images; nearest for masks, or soft: each label trilinearly, then the largest
-    #[arg(long, value_name = "KIND", default_value = "linear", value_parser = parse_sampling)]
-    interp: Sampling,
-    /// Folder for the results, made where it is missing; they keep their names
+    /// Interpolation: linear or cubic for images; for masks nearest, or soft (each label trilinearly, then the largest)
+    #[arg(long, value_name = "KIND", default_value = "linear", value_parser = parse_interpolation)]
+    interp: WarpInterpolation,
+    /// Folder for the results, which keep their names; created if needed
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Sampling {
+enum WarpInterpolation {
     Values(Interpolation),
     Soft,
 }
 
-fn parse_sampling(text: &str) -> Result<Sampling, String> {
+fn parse_interpolation(text: &str) -> Result<WarpInterpolation, String> {
     match text {
-        "linear" => Ok(Sampling::Values(Interpolation::Linear)),
-        "cubic" => Ok(Sampling::Values(Interpolation::Cubic)),
-        "nearest" => Ok(Sampling::Values(Interpolation::Nearest)),
-        "soft" => Ok(Sampling::Soft),
+        "linear" => Ok(WarpInterpolation::Values(Interpolation::Linear)),
+        "cubic" => Ok(WarpInterpolation::Values(Interpolation::Cubic)),
+        "nearest" => Ok(WarpInterpolation::Values(Interpolation::Nearest)),
+        "soft" => Ok(WarpInterpolation::Soft),
         _ => Err("expected linear, cubic, nearest or soft".into()),
     }
 }
@@ -72,7 +72,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let reference = nifti::read(&args.like)?;
     let grid = reference.volume.grid();
     let device = context.device()?;
-    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    std::fs::create_dir_all(&args.output)
+        .map_err(|e| LibraryError::io(&args.output, "the folder cannot be created", e))?;
     let mut written = Ok(());
     for (path, output) in args.images.iter().zip(&outputs) {
         let image = nifti::read(path)?;
@@ -80,13 +81,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             note!("warning: {}: {warning}", path.display());
         }
         let moved = match args.interp {
-            Sampling::Values(interpolation) => transform::warp(&image.volume, &chain, &grid, interpolation, &device)?,
-            Sampling::Soft => transform::warp_largest(&image.volume, &chain, &grid, &device)
+            WarpInterpolation::Values(interpolation) => {
+                transform::warp(&image.volume, &chain, &grid, interpolation, &device)?
+            }
+            WarpInterpolation::Soft => transform::warp_largest(&image.volume, &chain, &grid, &device)
                 .map_err(|e| LibraryError::in_file(path, e))?,
         };
         nifti::write(output, &image.moved_to(&reference, moved))?;
         if !context.json {
-            // A standard output that was closed does not cost the other images.
+            // A closed standard output does not end the run: the other images are still processed.
             written = written.and_then(|()| say!("{}", output.display()));
         }
     }
@@ -96,16 +99,19 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     written
 }
 
-/// The image's own name in the folder; a pair of files becomes .nii.gz.
+/// The output path of an image: its own name in the output folder (a .hdr/.img pair becomes .nii.gz).
+///
+/// # Errors
+/// [`Error::Usage`] for a path that is that of an input.
 fn output(image: &Path, args: &Args) -> Result<PathBuf> {
     let name = image.file_name().ok_or_else(|| Error::Usage(format!("{}: expected a file", image.display())))?;
     let mut output = args.output.join(name);
-    if nifti::expect_name(&output).is_err() {
+    if nifti::ensure_name(&output).is_err() {
         output.set_extension("nii.gz");
     }
-    let place = output.canonicalize().ok();
+    let target = output.canonicalize().ok();
     let inputs = args.images.iter().chain([&args.like]);
-    if place.is_some() && inputs.map(|i| i.canonicalize().ok()).any(|input| input == place) {
+    if target.is_some() && inputs.map(|i| i.canonicalize().ok()).any(|input| input == target) {
         return Err(Error::Usage(format!("{} is an input, choose another folder", output.display())));
     }
     Ok(output)

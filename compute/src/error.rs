@@ -1,7 +1,7 @@
-//! One error type for all the library crates: every message names what was expected and what was found.
+//! The error type of all library crates. Every message says what was expected and what was found.
 //!
-//! A message is one line and whole: it holds the messages of the errors below it. [`source`](std::error::Error::source)
-//! leads to those as values, down to the `std::io::Error` of a file that is not there; do not print both.
+//! A message is one complete line that includes the messages of its sources. [`source`](std::error::Error::source) gives those as
+//! values, down to the `std::io::Error` of a missing file; an application should print the message or the chain, not both.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The error of another library, or of the standard library.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// What went wrong.
+/// An error of a library crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,9 +18,9 @@ pub enum Error {
     Shape {
         /// The operation and the tensor, e.g. `conv3d: weight`.
         what: String,
-        /// What would have been right.
+        /// The shape that was expected.
         expected: String,
-        /// What was given.
+        /// The shape that was found.
         found: String,
     },
     /// A value outside its range.
@@ -28,38 +28,38 @@ pub enum Error {
     Argument {
         /// The operation and the argument, e.g. `conv3d: groups`.
         what: String,
-        /// What would have been right.
+        /// The values that were expected.
         expected: String,
-        /// What was given.
+        /// The value that was found.
         found: String,
     },
-    /// Inputs that are sound alone and cannot be worked with together: a phase given twice, too few of them.
+    /// Inputs that are valid alone but not together, such as a phase that is given twice, or too few phases.
     #[error("{0}")]
     Inputs(String),
-    /// A text that names no device.
+    /// A text that is not the name of a device.
     #[error("unknown device '{text}': {expected}")]
     UnknownDevice {
         /// The text.
         text: String,
-        /// What would have been right.
+        /// The texts that were expected.
         expected: &'static str,
     },
-    /// A device that cannot be used here, and why.
+    /// A device that cannot be used on this machine, or not for this purpose.
     #[error("device {device}: {reason}")]
     Device {
-        /// As the user names it: `cuda:0`, `vulkan`.
+        /// The device as the user names it: `cuda:0`, `vulkan`.
         device: String,
-        /// Why not.
+        /// Why it cannot be used.
         reason: String,
     },
-    /// A buffer over the device's limit.
+    /// A buffer that exceeds the device's limit.
     #[error("device {device} allows buffers of {limit} bytes at most, {needed} bytes are needed")]
     BufferTooLarge {
         /// The device.
         device: String,
-        /// Bytes asked for.
+        /// Number of bytes that were requested.
         needed: u64,
-        /// Bytes the device allows in one buffer.
+        /// Number of bytes that the device allows in one buffer.
         limit: u64,
     },
     /// A kernel that failed to compile, launch or finish.
@@ -67,7 +67,7 @@ pub enum Error {
     Kernel {
         /// The device.
         device: String,
-        /// The backend's own words, one line.
+        /// The message of the backend, on one line.
         message: String,
     },
     /// A file that cannot be read, written or understood.
@@ -75,39 +75,39 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, the cause's own message included.
+        /// What is wrong with it, including the message of the source.
         reason: String,
-        /// The error behind it, where there is one.
+        /// The error that caused this one, where there is one.
         #[source]
         source: Option<Cause>,
     },
-    /// The caller asked for the end of the work through its progress callback.
+    /// The caller's progress callback ended the work.
     #[error("cancelled")]
     Cancelled,
-    /// Data that cannot be worked with, such as an empty mask.
+    /// Data that cannot be processed, such as an empty mask.
     #[error("{0}")]
     Data(String),
-    /// What an error happened to: a phase, a pair of masks. [`Error::cause`] looks through it.
+    /// An error with the work in which it happened, such as a phase or a pair of masks. [`Error::cause`] returns the error itself.
     #[error("{what}: {source}")]
     Context {
         /// The work that failed, e.g. `portal phase`.
         what: String,
-        /// Why.
+        /// The error that ended the work.
         #[source]
         source: Box<Error>,
     },
-    /// An error of another library, such as one that draws or serialises.
+    /// An error of another library, such as one for drawing or serialisation.
     #[error("{what}: {source}")]
     Other {
         /// The work that failed, e.g. `result.json`.
         what: String,
-        /// Why.
+        /// The error of the library.
         #[source]
         source: Cause,
     },
 }
 
-/// The crate's result.
+/// A result with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -121,31 +121,30 @@ impl Error {
         Self::Argument { what: what.into(), expected: expected.to_string(), found: found.to_string() }
     }
 
-    /// [`Error::File`] with a reason and nothing behind it.
+    /// [`Error::File`] with a reason and without a source.
     pub fn file(path: impl AsRef<Path>, reason: impl ToString) -> Self {
         Self::File { path: path.as_ref().to_path_buf(), reason: reason.to_string(), source: None }
     }
 
-    /// [`Error::File`] for work on a file that another error ended: `PATH: cannot be read: No such file or directory`.
+    /// [`Error::File`] with a source whose message is appended: `PATH: cannot be read: No such file or directory`.
     pub fn io(path: impl AsRef<Path>, what: impl std::fmt::Display, cause: impl Into<Cause>) -> Self {
         let cause = cause.into();
         let reason = format!("{what}: {cause}");
         Self::File { path: path.as_ref().to_path_buf(), reason, source: Some(cause) }
     }
 
-    /// [`Error::File`] that says no more than the error behind it does.
+    /// [`Error::File`] whose reason is the message of its source.
     pub fn in_file(path: impl AsRef<Path>, cause: impl Into<Cause>) -> Self {
         let cause = cause.into();
         Self::File { path: path.as_ref().to_path_buf(), reason: cause.to_string(), source: Some(cause) }
     }
 
-    /// [`Error::Other`]: what was under way, and the other library's error.
+    /// [`Error::Other`] from the work that failed and the error of the other library.
     pub fn other(what: impl ToString, cause: impl Into<Cause>) -> Self {
         Self::Other { what: what.to_string(), source: cause.into() }
     }
 
-    /// [`Error::Context`]: the same error, with what it happened to before its message. [`Error::Cancelled`] happened to
-    /// nothing in particular and stays as it is.
+    /// [`Error::Context`]: the same error with `what` before its message. [`Error::Cancelled`] stays as it is.
     #[must_use]
     pub fn context(self, what: impl ToString) -> Self {
         if matches!(self, Self::Cancelled) {
@@ -154,7 +153,7 @@ impl Error {
         Self::Context { what: what.to_string(), source: Box::new(self) }
     }
 
-    /// The error itself, without what it happened to: never [`Error::Context`].
+    /// The error without its context: never [`Error::Context`].
     pub fn cause(&self) -> &Self {
         let mut error = self;
         while let Self::Context { source, .. } = error {
@@ -163,7 +162,7 @@ impl Error {
         error
     }
 
-    /// The operating system's error behind this one, such as that of a file that is not there.
+    /// The first `std::io::Error` in the chain of sources, such as that of a missing file.
     pub fn io_error(&self) -> Option<&io::Error> {
         let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(one) = error {
@@ -183,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_chain_leads_down_to_the_operating_system() {
-        let missing = std::fs::read("/nowhere/at all").expect_err("a file that is not there");
+        let missing = std::fs::read("/nowhere/at all").expect_err("a missing file");
         let kind = missing.kind();
         let error = Error::io("scan.nii", "cannot be read", missing).context("portal phase").context("patient 7");
         assert!(error.to_string().starts_with("patient 7: portal phase: scan.nii: cannot be read: "), "{error}");

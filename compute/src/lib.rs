@@ -1,7 +1,7 @@
 //! Tensors, devices and operations: the compute layer of [nephron](https://docs.rs/nephron).
 //!
-//! [`Device`] chooses a backend at run time (CUDA, Vulkan or the CPU), [`Tensor`] holds data on it, [`ops`] are the
-//! operations.
+//! [`Device`] is a backend chosen at run time (CUDA, Vulkan or the CPU), [`Tensor`] holds data on it, and [`ops`] are the
+//! operations, with the names and argument order of PyTorch.
 //!
 //! ```
 //! use nephron_compute::{DType, Device, Tensor, ops};
@@ -11,12 +11,25 @@
 //! assert_eq!(ops::relu(&x)?.to_ncdhw()?, [0.0, 0.0, 2.0]);
 //! # Ok::<(), nephron_compute::Error>(())
 //! ```
+//!
+//! Features, all on by default:
+//! * `cuda`: NVIDIA GPUs through CUDA; driver and NVRTC are loaded at run time.
+//! * `vulkan`: Vulkan adapters through wgpu.
+//! * `gpu` (part of both): the device code and its launch functions, for an application that brings a CubeCL client of any
+//!   runtime ([`Device::from_client`]).
+//!
+//! Without features the crate is a CPU library of 29 crates.
+//!
+//! # Spans and messages
+//! The crate prints nothing. Every operation is a [`tracing`] span of target [`ops::span::TARGET`]; messages about the choice of
+//! kernels have the target `nephron::kernels`, those about backends that were passed over `nephron::device`.
 
+#[doc(hidden)]
+pub mod bench_shapes;
 pub mod device;
 pub mod error;
 mod memory;
 pub mod ops;
-pub mod shapes;
 pub mod tensor;
 
 #[cfg(feature = "gpu")]

@@ -1,8 +1,8 @@
-//! Host memory of the CPU backend's activations, kept for the next one.
+//! Host memory of the CPU backend's tensors: an allocator that reuses freed buffers.
 //!
-//! A large allocation comes from the system as untouched pages, and touching them costs a fault every 4 KiB: for a layer
-//! with a large output as long as its arithmetic. So a freed [`Buffer`] is kept, and one of the same size takes it over.
-//! What is in use and what is kept never exceed, together, the most that was ever in use at once.
+//! The system hands out a large allocation as untouched pages, and touching them costs a page fault for every 4 KiB: for a layer
+//! with a large output as much time as its arithmetic. A freed [`Buffer`] is therefore kept and reused for one of about the same
+//! size. Buffers in use and kept buffers together never exceed the largest amount that was ever in use at once.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
 
-/// Floats of a cache line.
+/// Number of floats in a cache line.
 const LINE: usize = 16;
-/// Smaller buffers are the allocator's business.
-const LEAST: usize = 1 << 14;
+/// Smallest buffer in floats that is kept; smaller ones are left to the system's allocator.
+const MIN_POOLED: usize = 1 << 14;
 
-/// Floats that are given back for reuse when dropped.
+/// A buffer of floats that is returned to the pool when it is dropped.
 pub(crate) struct Buffer {
     data: Data,
     derived: OnceLock<Arc<dyn Any + Send + Sync>>,
@@ -27,10 +27,10 @@ pub(crate) struct Buffer {
 enum Data {
     Aligned {
         lines: Vec<Line>,
-        /// Floats in use.
+        /// Number of floats in use.
         len: usize,
     },
-    /// From elsewhere, with whatever alignment.
+    /// A vector of the caller, of any alignment.
     Plain(Vec<f32>),
 }
 
@@ -42,25 +42,25 @@ struct Line([f32; LINE]);
 /// Bytes of host memory held for tensors of the CPU backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostMemory {
-    /// In use now.
+    /// Number of bytes in use now.
     pub used: usize,
-    /// Freed and kept for reuse.
+    /// Number of bytes that were freed and are kept for reuse.
     pub kept: usize,
-    /// The most that was in use at once since the start or the last [`reset_peak`].
+    /// The largest number of bytes in use at once since the start or the last [`reset_peak`].
     pub peak: usize,
 }
 
 struct Pool {
     free: VecDeque<Vec<Line>>,
     memory: HostMemory,
-    /// The most ever in use: what the pool may hold on to.
+    /// The largest number of bytes ever in use at once, which bounds what is in use and kept together.
     limit: usize,
 }
 
 static POOL: Mutex<Pool> =
     Mutex::new(Pool { free: VecDeque::new(), memory: HostMemory { used: 0, kept: 0, peak: 0 }, limit: 0 });
 
-/// Nothing that holds the lock can leave the pool half changed.
+/// The pool. A poisoned lock is ignored, because no code that holds the lock can panic halfway through a change.
 fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -85,7 +85,7 @@ impl Pool {
         self.limit = self.limit.max(memory.used);
     }
 
-    /// Frees what was kept the longest until all of it fits the limit.
+    /// Removes the buffers that were kept the longest until the limit holds, and returns them to be freed.
     fn shrink(&mut self) -> Vec<Vec<Line>> {
         let mut freed = Vec::new();
         while self.memory.used + self.memory.kept > self.limit {
@@ -98,12 +98,12 @@ impl Pool {
 }
 
 impl Buffer {
-    /// `len` floats of any value: whoever asks writes them all. Debug builds fill them with NaN, so that a test sees one
-    /// that was not.
+    /// `len` floats of unspecified value; the caller writes every one. Debug builds fill them with NaN, so that tests detect a
+    /// float that was not written.
     pub fn unwritten(len: usize) -> Self {
         let count = len.div_ceil(LINE);
         let unset = Line([if cfg!(debug_assertions) { f32::NAN } else { 0.0 }; LINE]);
-        if len < LEAST {
+        if len < MIN_POOLED {
             return Self::new(Data::Aligned { lines: vec![unset; count], len });
         }
         let found = pool().take(count);
@@ -132,7 +132,8 @@ impl Buffer {
         Self { data, derived: OnceLock::new() }
     }
 
-    /// Another form of these floats, made on first use and kept as long as they are. One that does not fit is made anew.
+    /// A value derived from these floats, such as packed weights: computed on first use and kept as long as the buffer. Where
+    /// `fits` rejects the kept value, a new one is computed and not kept.
     pub fn derived<T: Any + Send + Sync>(
         &self,
         fits: impl FnOnce(&T) -> bool,
@@ -145,7 +146,7 @@ impl Buffer {
             return kept;
         }
         let made = Arc::new(make(self));
-        // Another thread may have been first; either form will do.
+        // Another thread may have set its value first; both are equal.
         let _ = self.derived.set(made.clone());
         made
     }
@@ -169,7 +170,7 @@ impl From<Vec<f32>> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let data = mem::replace(&mut self.data, Data::Plain(Vec::new()));
-        if matches!(&data, Data::Aligned { len, .. } if *len < LEAST) {
+        if matches!(&data, Data::Aligned { len, .. } if *len < MIN_POOLED) {
             return;
         }
         let mut pool = pool();
@@ -180,7 +181,7 @@ impl Drop for Buffer {
         }
         let freed = pool.shrink();
         drop(pool);
-        // Outside the lock: returning pages to the system takes a while.
+        // Freed without the lock, because returning pages to the system takes long.
         drop(freed);
     }
 }
@@ -211,7 +212,7 @@ impl fmt::Debug for Buffer {
     }
 }
 
-/// What the CPU backend's tensors hold.
+/// The host memory that tensors of the CPU backend hold.
 pub fn host_memory() -> HostMemory {
     pool().memory
 }
@@ -222,7 +223,7 @@ pub fn reset_peak() {
     pool.memory.peak = pool.memory.used;
 }
 
-/// Returns kept memory to the system, and forgets how much was ever needed.
+/// Returns kept memory to the system, and lowers the limit of kept memory to what is in use now.
 pub fn release_host_memory() {
     let mut pool = pool();
     pool.limit = pool.memory.used;
@@ -231,8 +232,8 @@ pub fn release_host_memory() {
     drop(freed);
 }
 
-/// Asks the system for 2 MiB pages behind a fresh allocation: 512 times fewer faults, and fewer misses of address
-/// translation. Only a wish; small allocations have no whole such page.
+/// Advises the system to back a fresh allocation with pages of 2 MiB, which means 512 times fewer page faults and fewer TLB
+/// misses. The system may ignore the advice; allocations too small for a whole such page are left alone.
 fn prefer_huge_pages(data: &Vec<Line>) {
     #[cfg(target_os = "linux")]
     {
@@ -251,7 +252,7 @@ fn prefer_huge_pages(data: &Vec<Line>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Buffer, HostMemory, LEAST, LINE, Line, Pool, bytes};
+    use super::{Buffer, HostMemory, LINE, Line, MIN_POOLED, Pool, bytes};
 
     #[test]
     fn a_freed_buffer_of_the_same_size_is_taken_over_and_others_make_room() {
@@ -262,7 +263,7 @@ mod tests {
         pool.memory.used -= bytes(&large);
         pool.memory.kept += bytes(&large);
         pool.free.push_back(large);
-        assert!(pool.take(400).is_none(), "too large to waste");
+        assert!(pool.take(400).is_none(), "much larger than needed");
         assert!(pool.take(1001).is_none(), "too small");
         assert!(pool.shrink().is_empty());
         pool.count(64);
@@ -272,7 +273,7 @@ mod tests {
 
     #[test]
     fn unwritten_floats_start_a_cache_line_and_show_in_debug_builds() {
-        for len in [1, LINE + 1, LEAST, LEAST + 5] {
+        for len in [1, LINE + 1, MIN_POOLED, MIN_POOLED + 5] {
             let buffer = Buffer::unwritten(len);
             assert_eq!((buffer.len(), buffer.as_ptr() as usize % 64), (len, 0));
             assert!(!cfg!(debug_assertions) || buffer.iter().all(|v| v.is_nan()));

@@ -1,11 +1,14 @@
-//! Dense 5D tensors: logical shape [n, c, d, h, w] as PyTorch's, stored channels-last [n, d, h, w, c] on every backend.
+//! Dense 5D tensors: logical shape [n, c, d, h, w] as in PyTorch, stored channels-last as [n, d, h, w, c] on every backend.
 //!
-//! Converting between the two orders happens here, once, at the border. Weights follow the same rule: a convolution's
-//! [co, ci, kd, kh, kw] is stored [co, kd, kh, kw, ci], so a row of it is the K axis of the implicit GEMM. What has
-//! fewer axes gets axes of size 1: a bias is [1, c, 1, 1, 1], a label map [n, 1, d, h, w], theta [n, 1, 1, 3, 4].
+//! Data is converted between the two orders only here, where it enters and leaves. Weights follow the same rule: a convolution's
+//! weight [co, ci, kd, kh, kw] is stored as [co, kd, kh, kw, ci], so that a row of it is the K axis of the implicit GEMM. Tensors of
+//! fewer axes get axes of size 1: a bias is [1, c, 1, 1, 1], a label map [n, 1, d, h, w], theta [n, 1, 1, 3, 4].
 
 #[cfg(feature = "gpu")]
 mod buffers;
+mod dtype;
+
+pub use dtype::DType;
 
 use std::any::Any;
 #[cfg(feature = "gpu")]
@@ -20,51 +23,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 
-/// [n, c, d, h, w].
+/// The logical shape [n, c, d, h, w].
 pub type Shape = [usize; 5];
-
-/// What an element is stored as. Arithmetic is always f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// 32-bit float.
-    F32,
-    /// IEEE half; GPU only.
-    F16,
-    /// bfloat16; GPU only.
-    BF16,
-    /// Labels.
-    U8,
-    /// CT in Hounsfield units.
-    I16,
-}
-
-impl DType {
-    /// Bytes an element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 | Self::I16 => 2,
-            Self::U8 => 1,
-        }
-    }
-
-    /// One of the floating-point types?
-    pub fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::BF16)
-    }
-}
-
-impl fmt::Display for DType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::BF16 => "bf16",
-            Self::U8 => "u8",
-            Self::I16 => "i16",
-        })
-    }
-}
 
 /// Host memory of the CPU backend.
 #[derive(Debug, Clone)]
@@ -95,21 +55,21 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// Elements of a shape, refused when they do not fit the address space. Axes of size 0 are left out of that check, so
-/// that the product of any axes of an accepted shape fits too.
+/// The number of elements of a shape, or an error where they do not fit into memory. Axes of size 0 are left out of that check, so
+/// that the product of any subset of the axes of an accepted shape fits too.
 pub(crate) fn checked_len(what: &str, shape: Shape) -> Result<usize> {
     shape
         .iter()
         .filter(|&&d| d > 0)
         .try_fold(1usize, |n, &d| n.checked_mul(d))
         .filter(|&n| n <= isize::MAX as usize / 8)
-        // Asking costs nothing and an allocation that fails later would end the process.
+        // A reservation costs nothing, and an allocation that fails later would abort the process.
         .filter(|&n| n < 1 << 28 || Vec::<f32>::new().try_reserve_exact(n).is_ok())
         .map(|n| if shape.contains(&0) { 0 } else { n })
         .ok_or_else(|| Error::shape(what, "a shape that fits in memory", format!("{shape:?}")))
 }
 
-/// [n, c, d, h, w] order to [n, d, h, w, c].
+/// Reorders data of `shape` from [n, c, d, h, w] to [n, d, h, w, c].
 pub fn to_channels_last<T: Copy>(shape: Shape, data: &[T]) -> Vec<T> {
     let [n, c, d, h, w] = shape;
     let voxels = d * h * w;
@@ -125,7 +85,7 @@ pub fn to_channels_last<T: Copy>(shape: Shape, data: &[T]) -> Vec<T> {
     out
 }
 
-/// [n, d, h, w, c] order to [n, c, d, h, w].
+/// Reorders data of `shape` from [n, d, h, w, c] to [n, c, d, h, w].
 pub fn from_channels_last<T: Copy>(shape: Shape, data: &[T]) -> Vec<T> {
     let [n, c, d, h, w] = shape;
     let voxels = d * h * w;
@@ -142,16 +102,23 @@ pub fn from_channels_last<T: Copy>(shape: Shape, data: &[T]) -> Vec<T> {
 }
 
 impl Tensor {
-    /// From f32 data in PyTorch's order [n, c, d, h, w], stored as `dtype` (a float type).
+    /// A tensor of f32 data in PyTorch's order [n, c, d, h, w], stored as `dtype` (a float type).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of values than the shape has; a `dtype` that is not a float type or that the device
+    /// cannot store; a buffer over the device's limit.
     pub fn from_ncdhw(device: &Device, shape: Shape, dtype: DType, data: &[f32]) -> Result<Self> {
-        check_len("tensor", shape, data.len())?;
+        ensure_len("tensor", shape, data.len())?;
         Self::from_ndhwc(device, shape, dtype, to_channels_last(shape, data))
     }
 
-    /// From f32 data already in storage order [n, d, h, w, c], stored as `dtype` (a float type).
+    /// A tensor of f32 data in storage order [n, d, h, w, c], stored as `dtype` (a float type).
+    ///
+    /// # Errors
+    /// As [`Tensor::from_ncdhw`].
     pub fn from_ndhwc(device: &Device, shape: Shape, dtype: DType, data: Vec<f32>) -> Result<Self> {
-        check_len("tensor", shape, data.len())?;
-        check_dtype(device, dtype)?;
+        ensure_len("tensor", shape, data.len())?;
+        ensure_dtype(device, dtype)?;
         let storage = match device {
             Device::Cpu if dtype == DType::F32 => Storage::Host(HostBuffer::F32(Arc::new(data.into()))),
             Device::Cpu => return Err(unsupported(device, dtype)),
@@ -171,9 +138,12 @@ impl Tensor {
         Ok(Self { shape, dtype, storage })
     }
 
-    /// From labels in storage order (label maps have one channel, so PyTorch's order too).
+    /// A u8 tensor of labels in storage order, which for one channel is also PyTorch's order.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of labels than the shape has; a buffer over the device's limit.
     pub fn from_u8(device: &Device, shape: Shape, data: Vec<u8>) -> Result<Self> {
-        check_len("labels", shape, data.len())?;
+        ensure_len("labels", shape, data.len())?;
         let storage = match device {
             Device::Cpu => Storage::Host(HostBuffer::U8(Arc::new(data))),
             #[cfg(feature = "gpu")]
@@ -182,9 +152,12 @@ impl Tensor {
         Ok(Self { shape, dtype: DType::U8, storage })
     }
 
-    /// From CT values in storage order (one channel, so PyTorch's order too).
+    /// An i16 tensor of CT values in storage order, which for one channel is also PyTorch's order.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_u8`].
     pub fn from_i16(device: &Device, shape: Shape, data: Vec<i16>) -> Result<Self> {
-        check_len("image", shape, data.len())?;
+        ensure_len("image", shape, data.len())?;
         let storage = match device {
             Device::Cpu => Storage::Host(HostBuffer::I16(Arc::new(data))),
             #[cfg(feature = "gpu")]
@@ -193,12 +166,18 @@ impl Tensor {
         Ok(Self { shape, dtype: DType::I16, storage })
     }
 
-    /// One value per channel as [1, c, 1, 1, 1] f32: a bias, a norm's weight.
+    /// An f32 tensor [1, c, 1, 1, 1] of one value for each channel, such as a bias or the weight of a norm.
+    ///
+    /// # Errors
+    /// A device that fails.
     pub fn vector(device: &Device, data: &[f32]) -> Result<Self> {
         Self::from_ndhwc(device, [1, data.len(), 1, 1, 1], DType::F32, data.to_vec())
     }
 
-    /// All zeros.
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_ncdhw`].
     pub fn zeros(device: &Device, shape: Shape, dtype: DType) -> Result<Self> {
         let len = checked_len("tensor", shape)?;
         match dtype {
@@ -208,7 +187,7 @@ impl Tensor {
         }
     }
 
-    /// [n, c, d, h, w].
+    /// The logical shape [n, c, d, h, w].
     pub fn shape(&self) -> Shape {
         self.shape
     }
@@ -218,22 +197,22 @@ impl Tensor {
         self.shape.iter().product()
     }
 
-    /// No elements?
+    /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of the data.
+    /// Number of bytes of the data.
     pub fn bytes(&self) -> usize {
         self.len() * self.dtype.size()
     }
 
-    /// Storage type.
+    /// The storage type of the elements.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Where it lives.
+    /// The device that holds the data.
     pub fn device(&self) -> Device {
         match &self.storage {
             Storage::Host(_) => Device::Cpu,
@@ -242,11 +221,11 @@ impl Tensor {
         }
     }
 
-    /// The same elements under another shape of the same length. Storage order is kept, so the channel must be too,
-    /// unless one of the two shapes is flat (a single axis longer than 1 apart from n).
+    /// The same elements under another shape of the same length. The storage order stays, and therefore the number of channels
+    /// must stay too, unless one of the two shapes is flat (at most one axis apart from n is longer than 1).
     ///
     /// # Errors
-    /// Another number of elements; other channels between shapes that are not flat.
+    /// [`Error::Shape`] for another number of elements, and for another number of channels where neither shape is flat.
     pub fn reshape(&self, shape: Shape) -> Result<Self> {
         if checked_len("reshape", shape)? != self.len() {
             return Err(Error::shape("reshape", format!("{} elements", self.len()), format!("{shape:?}")));
@@ -258,7 +237,10 @@ impl Tensor {
         Ok(Self { shape, ..self.clone() })
     }
 
-    /// The values as f32 in storage order [n, d, h, w, c].
+    /// The values as f32 in storage order [n, d, h, w, c]. Waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] for a launch that failed before.
     pub fn to_ndhwc(&self) -> Result<Vec<f32>> {
         Ok(match &self.storage {
             Storage::Host(HostBuffer::F32(data)) => data.to_vec(),
@@ -278,12 +260,18 @@ impl Tensor {
         })
     }
 
-    /// The values as f32 in PyTorch's order [n, c, d, h, w].
+    /// The values as f32 in PyTorch's order [n, c, d, h, w]. Waits for the device.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_ndhwc`].
     pub fn to_ncdhw(&self) -> Result<Vec<f32>> {
         Ok(from_channels_last(self.shape, &self.to_ndhwc()?))
     }
 
-    /// The labels of a u8 tensor in storage order.
+    /// The labels of a u8 tensor in storage order. Waits for the device.
+    ///
+    /// # Errors
+    /// A tensor of another type; otherwise as [`Tensor::to_ndhwc`].
     pub fn to_u8(&self) -> Result<Vec<u8>> {
         match &self.storage {
             Storage::Host(HostBuffer::U8(data)) => Ok(data.to_vec()),
@@ -293,7 +281,11 @@ impl Tensor {
         }
     }
 
-    /// A copy on another device (itself where it is there already). A float type the device lacks becomes f32.
+    /// A copy on another device; the tensor itself where it is on that device. A float type that the device does not support
+    /// becomes f32.
+    ///
+    /// # Errors
+    /// A buffer over the device's limit; a device that fails.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         if self.device() == *device {
             return Ok(self.clone());
@@ -319,7 +311,7 @@ impl Tensor {
         Self { shape, dtype: DType::U8, storage: Storage::Host(HostBuffer::U8(Arc::new(data))) }
     }
 
-    /// The CPU backend's data; callers have matched on [`Device::Cpu`].
+    /// The data of a tensor on the CPU; callers have matched on [`Device::Cpu`].
     pub(crate) fn host(&self) -> Result<&HostBuffer> {
         match &self.storage {
             Storage::Host(buffer) => Ok(buffer),
@@ -328,7 +320,7 @@ impl Tensor {
         }
     }
 
-    /// The CPU backend's f32 data in storage order.
+    /// The f32 data of a tensor on the CPU, in storage order.
     pub(crate) fn host_floats(&self) -> Result<&[f32]> {
         match self.host()? {
             HostBuffer::F32(data) => Ok(data),
@@ -336,8 +328,8 @@ impl Tensor {
         }
     }
 
-    /// Another form of the CPU backend's f32 data, such as packed weights: made on first use and kept with the data. One
-    /// that does not fit is made anew and not kept.
+    /// A value derived from the f32 data of a tensor on the CPU, such as packed weights: computed on first use and kept with the
+    /// data. Where `fits` rejects the kept value, a new one is computed and not kept.
     pub(crate) fn host_derived<T: Any + Send + Sync>(
         &self,
         fits: impl FnOnce(&T) -> bool,
@@ -349,7 +341,7 @@ impl Tensor {
         }
     }
 
-    /// The CPU backend's labels.
+    /// The labels of a tensor on the CPU.
     pub(crate) fn host_labels(&self) -> Result<&[u8]> {
         match self.host()? {
             HostBuffer::U8(data) => Ok(data),
@@ -363,7 +355,7 @@ fn pairs(bytes: &[u8]) -> impl Iterator<Item = [u8; 2]> {
     bytes.chunks_exact(2).map(|b| [b[0], b[1]])
 }
 
-fn check_len(what: &str, shape: Shape, found: usize) -> Result<()> {
+fn ensure_len(what: &str, shape: Shape, found: usize) -> Result<()> {
     let expected = checked_len(what, shape)?;
     if expected != found {
         return Err(Error::shape(what, format!("{expected} values for shape {shape:?}"), found));
@@ -371,7 +363,7 @@ fn check_len(what: &str, shape: Shape, found: usize) -> Result<()> {
     Ok(())
 }
 
-fn check_dtype(device: &Device, dtype: DType) -> Result<()> {
+fn ensure_dtype(device: &Device, dtype: DType) -> Result<()> {
     if device.supports(dtype) { Ok(()) } else { Err(unsupported(device, dtype)) }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct JsonFile {
 }
 
 impl JsonFile {
-    /// Reads and parses.
+    /// Reads and parses a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, "cannot be read", e))?;
         let root = serde_json::from_slice(&bytes).map_err(|e| Error::io(path, "is not JSON", e))?;
@@ -26,7 +26,7 @@ impl JsonFile {
     }
 }
 
-/// A value and where it stands.
+/// A value with its file and its key.
 #[derive(Clone)]
 pub(crate) struct Node<'a> {
     file: &'a Path,
@@ -35,14 +35,17 @@ pub(crate) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// The value under `name`, refused when there is none.
+    /// The value of the key `name`.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it is missing.
     pub(crate) fn key(&self, name: &str) -> Result<Self> {
         let value =
             self.value.get(name).ok_or_else(|| Error::file(self.file, format!("{} is missing", self.key_of(name))))?;
         Ok(Self { file: self.file, key: self.key_of(name), value })
     }
 
-    /// The value under `name`, None when it is missing or null.
+    /// The value of the key `name`; None where it is missing or null.
     pub(crate) fn optional(&self, name: &str) -> Option<Self> {
         self.key(name).ok().filter(|node| !node.value.is_null())
     }
@@ -51,8 +54,8 @@ impl<'a> Node<'a> {
         if self.key.is_empty() { name.to_owned() } else { format!("{}.{name}", self.key) }
     }
 
-    /// Refuses this value.
-    pub(crate) fn refuse(&self, expected: impl std::fmt::Display) -> Error {
+    /// The error that another value was expected.
+    pub(crate) fn mismatch(&self, expected: impl std::fmt::Display) -> Error {
         let mut found = self.value.to_string();
         if found.chars().count() > 120 {
             found = found.chars().take(120).chain("...".chars()).collect();
@@ -61,48 +64,48 @@ impl<'a> Node<'a> {
         Error::file(self.file, format!("{key}: expected {expected}, found {found}"))
     }
 
-    /// A whole number from 0 up.
+    /// The value as a whole number of at least 0.
     pub(crate) fn count(&self) -> Result<usize> {
         let number = self.value.as_u64().and_then(|n| usize::try_from(n).ok());
-        number.ok_or_else(|| self.refuse("a whole number of at least 0"))
+        number.ok_or_else(|| self.mismatch("a whole number of at least 0"))
     }
 
-    /// A finite number.
+    /// The value as a finite number.
     pub(crate) fn number(&self) -> Result<f64> {
-        self.value.as_f64().filter(|v| v.is_finite()).ok_or_else(|| self.refuse("a finite number"))
+        self.value.as_f64().filter(|v| v.is_finite()).ok_or_else(|| self.mismatch("a finite number"))
     }
 
-    /// true or false.
+    /// The value as true or false.
     pub(crate) fn boolean(&self) -> Result<bool> {
-        self.value.as_bool().ok_or_else(|| self.refuse("true or false"))
+        self.value.as_bool().ok_or_else(|| self.mismatch("true or false"))
     }
 
-    /// A text.
+    /// The value as a text.
     pub(crate) fn text(&self) -> Result<&'a str> {
-        self.value.as_str().ok_or_else(|| self.refuse("a text"))
+        self.value.as_str().ok_or_else(|| self.mismatch("a text"))
     }
 
-    /// Is it a list?
+    /// Whether the value is a list.
     pub(crate) fn is_list(&self) -> bool {
         self.value.is_array()
     }
 
-    /// The elements of a list.
+    /// The elements of the value, a list.
     pub(crate) fn list(&self) -> Result<Vec<Self>> {
-        let values = self.value.as_array().ok_or_else(|| self.refuse("a list"))?;
+        let values = self.value.as_array().ok_or_else(|| self.mismatch("a list"))?;
         let element = |(i, value)| Self { file: self.file, key: format!("{}[{i}]", self.key), value };
         Ok(values.iter().enumerate().map(element).collect())
     }
 
-    /// A list of three, one for each axis.
+    /// The elements of the value, a list of three with one for each axis.
     pub(crate) fn triple<T>(&self, read: impl Fn(&Self) -> Result<T>) -> Result<[T; 3]> {
         let values = self.list()?.iter().map(read).collect::<Result<Vec<T>>>()?;
-        values.try_into().map_err(|_| self.refuse("a list of three, one for each axis"))
+        values.try_into().map_err(|_| self.mismatch("a list of three, one for each axis"))
     }
 
-    /// The members of an object.
+    /// The members of the value, an object.
     pub(crate) fn members(&self) -> Result<Vec<(&'a str, Self)>> {
-        let object = self.value.as_object().ok_or_else(|| self.refuse("an object"))?;
+        let object = self.value.as_object().ok_or_else(|| self.mismatch("an object"))?;
         let member = |(name, value): (&'a String, &'a Value)| {
             (name.as_str(), Self { file: self.file, key: self.key_of(name), value })
         };

@@ -1,4 +1,4 @@
-//! Blocks of networks: compositions of ops.
+//! Layers and blocks of networks, composed of ops.
 
 mod unet_blocks;
 

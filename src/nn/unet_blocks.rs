@@ -1,7 +1,7 @@
-//! The blocks a plain convolutional U-Net is made of.
+//! The blocks of a plain convolutional U-Net.
 //!
-//! A network frees each intermediate tensor as soon as the next one exists, so the blocks overwrite their variable or take
-//! what they consume by value: two live copies of a full-resolution activation less.
+//! Each intermediate tensor is freed as soon as the next one exists. For that the blocks take their inputs by value, which saves two
+//! copies of a full-resolution activation.
 
 use crate::error::Result;
 use crate::ops::{
@@ -12,16 +12,16 @@ use crate::tensor::Tensor;
 /// A convolution and its weights.
 #[derive(Debug, Clone)]
 pub struct ConvLayer {
-    /// [co, ci, kd, kh, kw].
+    /// The weight, [co, ci, kd, kh, kw].
     pub weight: Tensor,
-    /// f32 [1, co, 1, 1, 1].
+    /// The bias, f32 [1, co, 1, 1, 1].
     pub bias: Option<Tensor>,
-    /// Stride, padding, dilation, groups.
+    /// Stride, padding, dilation and groups.
     pub params: Conv3dParams,
 }
 
 impl ConvLayer {
-    /// x [n, ci, d, h, w] to [n, co, ..].
+    /// The convolution of x [n, ci, d, h, w], as [n, co, ..].
     ///
     /// # Errors
     /// As [`conv3d`].
@@ -33,22 +33,22 @@ impl ConvLayer {
 /// An instance norm and its weights.
 #[derive(Debug, Clone)]
 pub struct InstanceNorm {
-    /// f32 [1, c, 1, 1, 1].
+    /// The weight, f32 [1, c, 1, 1, 1].
     pub weight: Option<Tensor>,
-    /// f32 [1, c, 1, 1, 1].
+    /// The bias, f32 [1, c, 1, 1, 1].
     pub bias: Option<Tensor>,
-    /// Added to the variance.
+    /// The value that is added to the variance.
     pub eps: f32,
 }
 
-/// Convolution, instance norm, leaky ReLU.
+/// A convolution, an instance norm and a leaky ReLU.
 #[derive(Debug, Clone)]
 pub struct ConvBlock {
     /// The convolution.
     pub conv: ConvLayer,
-    /// The norm behind it.
+    /// The norm of the convolution's output.
     pub norm: InstanceNorm,
-    /// Slope of the leaky ReLU below 0.
+    /// The slope of the leaky ReLU below 0.
     pub slope: f32,
 }
 
@@ -60,8 +60,8 @@ impl ConvBlock {
     }
 }
 
-/// Blocks in a row: the channels of all `xs`, one after the other [n, ci, d, h, w], to [n, co, ..]. The inputs are freed on
-/// the way.
+/// Applies blocks one after the other to the concatenation of the channels of `xs`, [n, ci, d, h, w], and returns [n, co, ..]. The
+/// inputs are freed as soon as they are no longer needed.
 ///
 /// # Errors
 /// As [`conv_blocks`].
@@ -69,19 +69,19 @@ pub fn forward_blocks(xs: Vec<Tensor>, blocks: &[ConvBlock]) -> Result<Tensor> {
     conv_blocks(xs, &blocks.iter().map(ConvBlock::weights).collect::<Vec<_>>())
 }
 
-/// A transposed convolution whose kernel is its stride, and its weights.
+/// A transposed convolution whose kernel equals its stride, and its weights.
 #[derive(Debug, Clone)]
 pub struct UpLayer {
-    /// [ci, co, kd, kh, kw].
+    /// The weight, [ci, co, kd, kh, kw].
     pub weight: Tensor,
-    /// f32 [1, co, 1, 1, 1].
+    /// The bias, f32 [1, co, 1, 1, 1].
     pub bias: Option<Tensor>,
-    /// Stride (z, y, x).
+    /// The stride along (z, y, x).
     pub stride: [usize; 3],
 }
 
 impl UpLayer {
-    /// x [n, ci, d, h, w] to [n, co, d * stride, ..].
+    /// The transposed convolution of x [n, ci, d, h, w], as [n, co, d * stride, ..].
     ///
     /// # Errors
     /// As [`conv_transpose3d`].
@@ -91,20 +91,21 @@ impl UpLayer {
     }
 }
 
-/// One level of a decoder: upsample, put the skip behind it, convolve.
+/// One level of the decoder: upsampling, concatenation with the skip connection, convolutions.
 #[derive(Debug, Clone)]
 pub struct DecoderBlock {
-    /// From the level below.
+    /// The upsampling from the level below.
     pub up: UpLayer,
     /// The convolutions of this level.
     pub convs: Vec<ConvBlock>,
 }
 
 impl DecoderBlock {
-    /// The level below [n, c_below, ..] and the skip [n, c, ..] of this level to [n, c, ..]. Both are freed on the way.
+    /// Combines the level below, [n, c_below, ..], with this level's skip connection, [n, c, ..], to [n, c, ..]. Both inputs are
+    /// freed as soon as they are no longer needed.
     ///
     /// # Errors
-    /// As the ops.
+    /// As [`conv_transpose3d`] and [`conv_blocks`].
     pub fn forward(&self, below: Tensor, skip: Tensor) -> Result<Tensor> {
         let x = self.up.forward(&below)?;
         drop(below);

@@ -1,4 +1,4 @@
-//! The patient in the portal phase's space: what fills a point, and which label it has.
+//! The anatomy of the patient in the space of the portal phase: the tissue and the label of a point.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -13,10 +13,10 @@ use super::wall::Wall;
 use crate::phase::Subtype;
 use crate::volume::{BACKGROUND, KIDNEY, TUMOUR};
 
-/// Fat that keeps other organs off kidneys and tumour, mm.
+/// Thickness of the fat between kidneys or tumour and other organs, mm.
 const PERIRENAL_FAT: f64 = 5.0;
-/// Half of the height that kidneys and tumour stay within, so that no breathing shift takes them out of the default
-/// field of view, mm.
+/// Half of the height in which kidneys and tumour lie, mm. It is chosen such that no breathing shift moves them out of the default
+/// field of view.
 const REACH: f64 = 60.0;
 
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub(super) struct Anatomy {
     coarse: Waves,
 }
 
-/// What is found at a point.
+/// Tissue and label of a point.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
     pub(super) tissue: Tissue,
@@ -54,7 +54,7 @@ impl Anatomy {
         Self { wall, organs, kidneys, tumour, side, fine, coarse }
     }
 
-    /// Texture that multiplies each tissue's own strength: mean 0, standard deviation 1.
+    /// The texture, with mean 0 and standard deviation 1; each tissue scales it by its own standard deviation.
     pub(super) fn texture(&self, p: V3) -> f64 {
         0.8 * self.fine.at(p) + 0.6 * self.coarse.at(p)
     }

@@ -1,4 +1,4 @@
-//! How a phase differs in place from the portal phase: an affine map after a small smooth deformation.
+//! The motion between the portal phase and another phase: an affine map after a small smooth deformation.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -10,31 +10,31 @@ use crate::error::Result;
 use crate::phase::Phase;
 use crate::volume::Affine;
 
-/// u(p) = sum_i amplitude_i sin(wave_i . p + phase_i), everything in RAS+ millimetres.
+/// The deformation u(p) = sum_i amplitude_i sin(wave_i . p + phase_i), in RAS+ millimetres.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Deformation {
-    /// The modes; none for the portal phase.
+    /// The modes; empty for the portal phase.
     pub modes: Vec<Mode>,
 }
 
 /// One plane wave of displacement.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Mode {
-    /// Displacement at the crest, mm.
+    /// The displacement at the crest, mm.
     pub amplitude: [f64; 3],
-    /// Wave vector, radians per mm.
+    /// The wave vector, radians per mm.
     pub wave: [f64; 3],
-    /// Phase, radians.
+    /// The phase, radians.
     pub phase: f64,
 }
 
 impl Deformation {
-    /// u(p), mm.
+    /// The displacement u(p) at a point, mm.
     pub fn displacement(&self, p: [f64; 3]) -> [f64; 3] {
         self.modes.iter().fold([0.0; 3], |u, m| add_scaled(u, (dot(m.wave, p) + m.phase).sin(), m.amplitude))
     }
 
-    /// The p with p + u(p) = q, to 0.001 mm. The fixed-point iteration contracts by |grad u| < 0.25 a step.
+    /// The point p with p + u(p) = q, to 0.001 mm. Each step of the fixed-point iteration reduces the error by |grad u| < 0.25.
     fn undo(&self, q: V3) -> V3 {
         let mut p = q;
         for _ in 0..12 {
@@ -49,7 +49,7 @@ impl Deformation {
     }
 }
 
-/// portal point p -> phase point q = affine(p + u(p)).
+/// The motion of a phase: a point p of the portal phase is the point q = affine(p + u(p)) of this phase.
 #[derive(Debug, Clone)]
 pub(super) struct Motion {
     pub(super) affine: Affine,
@@ -58,8 +58,8 @@ pub(super) struct Motion {
 }
 
 impl Motion {
-    /// The portal phase stays where it is. The others move mostly up or down, 6-16 mm, turn by up to 2.5 degrees about
-    /// each axis, scale by 0.97-1.03 along each, and bend by at most 3.9 mm in waves of 107-210 mm.
+    /// A random motion. The portal phase does not move. The others move by 6-16 mm up or down, rotate by up to 2.5 degrees about each
+    /// axis, scale by 0.97-1.03 along each, and deform by at most 3.9 mm in waves of 107-210 mm.
     pub(super) fn draw(rng: &mut ChaCha8Rng, phase: Phase) -> Result<Self> {
         if phase == Phase::Portal {
             let (affine, deformation) = (Affine::IDENTITY, Deformation { modes: Vec::new() });
@@ -82,13 +82,13 @@ impl Motion {
         Ok(Self { affine, inverse: affine.inverse()?, deformation: Deformation { modes } })
     }
 
-    /// Where in the portal phase's space the phase point q came from.
+    /// The point of the portal phase that is the point q of this phase.
     pub(super) fn to_portal(&self, q: V3) -> V3 {
         self.deformation.undo(self.inverse.apply(q))
     }
 }
 
-/// About the x, y or z axis, by radians.
+/// The rotation about the x, y or z axis by an angle in radians.
 fn rotation(axis: usize, angle: f64) -> Affine {
     let (a, b, (sin, cos)) = ((axis + 1) % 3, (axis + 2) % 3, angle.sin_cos());
     let mut map = Affine::IDENTITY;

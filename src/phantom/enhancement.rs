@@ -1,11 +1,11 @@
-//! Attenuation of every tissue in every phase. docs/phantom.md says which figures are cited and which are chosen.
+//! The attenuation of every tissue in every phase. docs/phantom.md tells which values are from the literature.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::phase::{Phase, Subtype};
 
-/// What fills a point.
+/// The tissue at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tissue {
     Air,
@@ -35,13 +35,13 @@ pub(super) enum Tissue {
     TumourSecond,
 }
 
-/// Tissues, for tables indexed by one.
+/// Number of tissues, the length of tables that are indexed by tissue.
 const TISSUES: usize = Tissue::TumourSecond as usize + 1;
 
-/// HU in N, A, P, D and the standard deviation of the tissue's own texture.
+/// The HU in the phases N, A, P, D, and the standard deviation of the tissue's texture.
 type Row = ([f64; 4], f64);
 
-/// Everything but the tumour: typical values, see docs/phantom.md.
+/// Typical values of all tissues but the tumour, see docs/phantom.md.
 const NORMAL: [(Tissue, Row); 23] = [
     (Tissue::Air, ([-1000.0, -1000.0, -1000.0, -1000.0], 0.0)),
     (Tissue::Skin, ([40.0, 45.0, 50.0, 50.0], 0.0)),
@@ -68,8 +68,8 @@ const NORMAL: [(Tissue, Row); 23] = [
     (Tissue::Gas, ([-960.0, -960.0, -960.0, -960.0], 0.0)),
 ];
 
-/// The tumour's main component, and its second: scar of an oncocytoma, fat of an AML, necrosis of a ccRCC; the two
-/// homogeneous subtypes repeat the first.
+/// The tumour's main component and its second one: the scar of an oncocytoma, the fat of an AML, the necrosis of a ccRCC. For the two
+/// homogeneous subtypes both are equal.
 fn tumour(subtype: Subtype) -> [Row; 2] {
     match subtype {
         Subtype::Oncocytoma => [([33.0, 112.0, 98.0, 76.0], 5.0), ([28.0, 44.0, 58.0, 66.0], 3.0)],
@@ -80,12 +80,13 @@ fn tumour(subtype: Subtype) -> [Row; 2] {
     }
 }
 
-/// One patient's values: the table scaled by how strongly this patient and this tumour take up contrast medium.
+/// The values of one patient: the table scaled by the uptake of contrast medium of this patient and this tumour.
 #[derive(Debug, Clone)]
 pub(super) struct Enhancement([Row; TISSUES]);
 
 impl Enhancement {
-    /// Enhancement over the non-contrast value varies by +-12 % with the patient and by another +-10 % with the tumour.
+    /// Random values: the enhancement over the non-contrast value varies by +-12 % between patients, and that of the tumour by another
+    /// +-10 %.
     pub(super) fn draw(rng: &mut ChaCha8Rng, subtype: Subtype) -> Self {
         let patient = rng.random_range(0.88..1.12);
         let lesion = patient * rng.random_range(0.9..1.1);

@@ -1,4 +1,4 @@
-//! A kidney in its own frame: cortex, pyramids, sinus with pelvis and calyces, ureter.
+//! A kidney in a coordinate frame of its own: cortex, pyramids, sinus with pelvis and calyces, ureter.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -7,13 +7,13 @@ use super::enhancement::Tissue;
 use super::noise::Waves;
 use super::shape::{V3, add_scaled, capsule, dot, ellipsoid, norm, smoothstep, sub, unit};
 
-/// Which side of the patient.
+/// The side of the patient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
-    /// x > 0.
+    /// The right side, x > 0.
     Right,
-    /// x < 0.
+    /// The left side, x < 0.
     Left,
 }
 
@@ -27,13 +27,13 @@ impl Side {
     }
 }
 
-/// Frame (u lateral and a little posterior, v anterior, w superior), half axes along it, and the drawn details.
+/// A kidney: its frame (u lateral and slightly posterior, v anterior, w superior), the half axes along it, and random details.
 #[derive(Debug, Clone)]
 pub(super) struct Kidney {
     pub(super) centre: V3,
     frame: [V3; 3],
     axes: V3,
-    /// How far the poles bend towards the midline, mm.
+    /// The displacement of the poles towards the midline, mm.
     bend: f64,
     cortex: f64,
     pyramids: [f64; 2],
@@ -72,7 +72,7 @@ impl Kidney {
         }
     }
 
-    /// p in the kidney's frame, straightened: the bean becomes an ellipsoid.
+    /// The point p in the kidney's frame after straightening, which turns the bean shape into an ellipsoid.
     fn local(&self, p: V3) -> V3 {
         let q = sub(p, self.centre);
         let w = dot(q, self.frame[2]);
@@ -86,25 +86,25 @@ impl Kidney {
         (0..3).fold(self.centre, |p, i| add_scaled(p, [u, v, w][i], self.frame[i]))
     }
 
-    /// A point of the surface in the direction (u, v, w) of the frame.
+    /// The point of the surface in a direction (u, v, w) of the frame.
     pub(super) fn surface_point(&self, direction: V3) -> V3 {
         let scale = 1.0 / norm(std::array::from_fn(|i| direction[i] / self.axes[i]));
         self.world(direction.map(|d| d * scale))
     }
 
-    /// Where the vessels enter.
+    /// The hilum, where the vessels enter.
     pub(super) fn hilum(&self) -> V3 {
         self.world([-0.75 * self.axes[0], 0.1 * self.axes[1], 0.0])
     }
 
-    /// Depth under the outer surface, sinus included.
+    /// The depth below the outer surface, sinus included, mm.
     pub(super) fn depth(&self, p: V3) -> f64 {
         let q = self.local(p);
         let rough = ellipsoid(q, self.axes);
         if rough < -12.0 { rough } else { rough + 0.9 * self.surface.at(p) }
     }
 
-    /// The tissue at p, `depth` below the surface, and whether it is parenchyma; `None` outside the kidney.
+    /// The tissue at p, which is `depth` below the surface, and whether it is parenchyma. None outside the kidney.
     pub(super) fn tissue(&self, p: V3, depth: f64) -> Option<(Tissue, bool)> {
         if depth <= 0.0 {
             return None;
@@ -119,7 +119,7 @@ impl Kidney {
         if sinus > 0.0 {
             return Some((Tissue::Fat, false));
         }
-        // Pyramids narrow towards the sinus, columns of cortex between them.
+        // Pyramids narrow towards the sinus, with columns of cortex between them.
         let around = v.atan2(u + 0.5 * ax);
         let pyramid =
             (std::f64::consts::TAU * w / 25.0 + self.pyramids[0]).cos() + (3.0 * around + self.pyramids[1]).cos();
@@ -128,7 +128,7 @@ impl Kidney {
         Some((if medulla { Tissue::Medulla } else { Tissue::Cortex }, true))
     }
 
-    /// Depth inside pelvis and calyces, q in the straightened frame.
+    /// The depth inside pelvis and calyces of a point q in the straightened frame, mm.
     fn collecting(&self, q: V3) -> f64 {
         let [ax, ay, az] = self.axes;
         let pelvis = [-0.7 * ax, 0.0, -0.03 * az];
@@ -139,7 +139,7 @@ impl Kidney {
         depth
     }
 
-    /// Depth inside the ureter, which runs down along the psoas.
+    /// The depth inside the ureter, which runs down along the psoas, mm.
     pub(super) fn ureter(&self, p: V3) -> f64 {
         let start = self.world([-0.95 * self.axes[0], 0.0, -0.12 * self.axes[2]]);
         let bend = [start[0] * 0.85, start[1] + 4.0, start[2] - 32.0];

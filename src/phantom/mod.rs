@@ -1,8 +1,8 @@
-//! Synthetic patients: a multi-phase abdominal CT with two kidneys and a tumour, made from a seed, with its truth.
+//! Synthetic patients: a multi-phase abdominal CT with two kidneys and a tumour, generated from a seed, with its ground truth.
 //!
-//! Analytic solids in RAS+ millimetres describe the anatomy of the portal phase. Every other phase sees it through its
-//! own motion (an affine map after a small smooth deformation), so that image and mask agree exactly. docs/phantom.md
-//! describes the anatomy, the enhancement figures and their sources.
+//! Analytic solids in RAS+ millimetres describe the anatomy of the portal phase. Every other phase shows it after a motion (an affine
+//! map after a small smooth deformation), so that image and mask agree exactly. docs/phantom.md describes the anatomy and the
+//! attenuation values with their sources.
 //!
 //! ```
 //! use nephron::phantom::{PhantomOptions, generate};
@@ -42,20 +42,20 @@ use breathing::Motion;
 use enhancement::Enhancement;
 use render::Scene;
 
-/// What to make.
+/// Options of [`generate`].
 ///
-/// The struct is open: build it with `..Default::default()`, so that a field that is added later breaks no caller.
+/// Construct it with `..Default::default()`, so that fields added in a later version break no caller.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PhantomOptions {
-    /// The same seed and options give the same bytes, whatever the number of threads.
+    /// The seed. The same seed and options give the same bytes, whatever the number of threads.
     pub seed: u64,
-    /// Drawn from the seed when `None`.
+    /// The subtype of the tumour; None for a random one from the seed.
     pub subtype: Option<Subtype>,
-    /// Which phases, each at most once, in the order of the result.
+    /// The phases, each at most once, in the order of the result.
     pub phases: Vec<Phase>,
-    /// Millimetres between voxels along x, y, z; 0.3-20.
+    /// The voxel size in millimetres along x, y, z; 0.3-20.
     pub spacing: [f64; 3],
-    /// Field of view along x, y, z in millimetres; 40-600. The default holds both kidneys whole in every phase.
+    /// The field of view in millimetres along x, y, z; 40-600. The default contains both whole kidneys in every phase.
     pub size: [f64; 3],
 }
 
@@ -74,56 +74,61 @@ impl Default for PhantomOptions {
 /// A synthetic patient.
 #[derive(Debug, Clone)]
 pub struct Patient {
-    /// The seed it came from.
+    /// The seed.
     pub seed: u64,
-    /// The tumour's subtype.
+    /// The subtype of the tumour.
     pub subtype: Subtype,
-    /// Where the tumour is.
+    /// The position and size of the tumour.
     pub tumour: TumourTruth,
-    /// One entry a phase, as asked for.
+    /// The phases, in the order of the options.
     pub phases: Vec<PhasePhantom>,
 }
 
-/// The tumour's place in the portal phase.
+/// The position and size of the tumour in the portal phase.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct TumourTruth {
     /// The kidney it grows on.
     pub side: Side,
-    /// Centre, RAS+ mm.
+    /// The centre, RAS+ mm.
     pub centre: [f64; 3],
-    /// Diameters along x, y, z, mm.
+    /// The diameters along x, y, z, mm.
     pub diameters: [f64; 3],
 }
 
-/// One phase of a patient: portal point p -> point of this phase `transform(p + deformation(p))`, both in RAS+ mm.
+/// One phase of a patient. A point p of the portal phase is the point `transform(p + deformation(p))` of this phase, both in RAS+
+/// mm.
 #[derive(Debug, Clone)]
 pub struct PhasePhantom {
-    /// Which phase.
+    /// The phase.
     pub phase: Phase,
-    /// HU, i16.
+    /// The CT in Hounsfield units, i16.
     pub image: Volume,
-    /// 0 background, 1 kidney (parenchyma), 2 tumour; on the image's grid.
+    /// The mask on the image's grid: 0 background, 1 kidney (parenchyma), 2 tumour.
     pub mask: LabelVolume,
-    /// The affine part of the motion, identity for the portal phase.
+    /// The affine part of the motion; the identity for the portal phase.
     pub transform: Affine,
-    /// The smooth part, applied first.
+    /// The deformation, which is applied before the affine part.
     pub deformation: Deformation,
 }
 
 impl PhasePhantom {
-    /// Where a point of the portal phase lies in this phase, RAS+ mm.
+    /// The point of this phase that is the point p of the portal phase, RAS+ mm.
     pub fn from_portal(&self, p: [f64; 3]) -> [f64; 3] {
         let u = self.deformation.displacement(p);
         self.transform.apply(std::array::from_fn(|i| p[i] + u[i]))
     }
 }
 
-/// Makes a patient. Refuses no phases, a phase named twice, and spacings or sizes out of range.
+/// Generates a patient.
+///
+/// # Errors
+/// [`Error::Argument`] for an empty list of phases and for a spacing or a size out of range, [`Error::Inputs`] for a phase that is
+/// given twice.
 pub fn generate(options: &PhantomOptions) -> Result<Patient> {
     let shape = options.shape()?;
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    // Drawn even when it is given, and every subtype draws the same count of numbers, so that asking for another one
-    // changes nothing else about the patient.
+    // The subtype is drawn even where it is given, and every subtype draws the same number of random numbers, so that another subtype
+    // changes nothing else of the patient.
     let drawn = Subtype::ALL[rng.random_range(0..Subtype::ALL.len())];
     let subtype = options.subtype.unwrap_or(drawn);
     let motions = Phase::ALL.iter().map(|&phase| Motion::draw(&mut rng, phase)).collect::<Result<Vec<_>>>()?;
@@ -154,7 +159,10 @@ pub fn generate(options: &PhantomOptions) -> Result<Patient> {
 }
 
 impl PhantomOptions {
-    /// [d, h, w] of every phase.
+    /// The shape [d, h, w] of every phase.
+    ///
+    /// # Errors
+    /// As [`generate`].
     fn shape(&self) -> Result<[usize; 3]> {
         if self.phases.is_empty() {
             return Err(Error::argument("phantom: phases", "at least one", "none"));
@@ -175,7 +183,7 @@ impl PhantomOptions {
         Ok([d, h, w])
     }
 
-    /// Axes along R, A, S; the field of view's centre `offset` away from the body's.
+    /// The affine with axes along R, A, S and the centre of the field of view at `offset` from that of the body.
     fn grid(&self, [d, h, w]: [usize; 3], offset: [f64; 3]) -> Affine {
         let shape = [w, h, d];
         let mut affine = Affine::IDENTITY;

@@ -1,4 +1,4 @@
-//! Liver, gallbladder, spleen, pancreas, stomach and bowel; the great vessels.
+//! Liver, gallbladder, spleen, pancreas, stomach, bowel and the great vessels.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -7,22 +7,22 @@ use super::enhancement::Tissue;
 use super::noise::Waves;
 use super::shape::{V3, capsule, dot, ellipse, ellipsoid, middle, sub};
 
-/// Wall of stomach and bowel, mm.
+/// Thickness of the wall of stomach and bowel, mm.
 const BOWEL_WALL: f64 = 2.6;
 
-/// A hollow organ: content below the gas level, gas above it (the patient lies on the back, so gas rises to the front).
+/// A hollow organ with content below the gas level and gas above it (the patient is supine, so that gas rises to the front).
 #[derive(Debug, Clone)]
 struct Hollow {
     from: V3,
     to: V3,
     radius: f64,
-    /// Height of the gas level over the axis, in radii; over 1: no gas.
+    /// Height of the gas level above the axis, in radii; above 1 there is no gas.
     level: f64,
 }
 
 impl Hollow {
     fn tissue(&self, p: V3, ripple: f64) -> Option<Tissue> {
-        // Most points are far from most loops: a ball round the loop rules them out.
+        // Most points are far from most loops; a sphere around the loop excludes them quickly.
         let (from_middle, along) = (sub(p, middle(self.from, self.to)), sub(self.to, self.from));
         let reach = 1.35 * self.radius;
         if dot(from_middle, from_middle) > 0.5 * dot(along, along) + 2.0 * reach * reach {
@@ -75,7 +75,7 @@ impl Organs {
         [self.cava[0], self.cava[1], z]
     }
 
-    /// Depths inside aorta and vena cava.
+    /// The depths inside aorta and vena cava, mm.
     pub(super) fn vessels(&self, p: V3) -> [f64; 2] {
         [
             self.aorta[2] - (p[0] - self.aorta[0]).hypot(p[1] - self.aorta[1]),
@@ -83,7 +83,7 @@ impl Organs {
         ]
     }
 
-    /// The organ at p; `None` where only fat is.
+    /// The tissue of the organ at p; None where there is no organ but fat.
     pub(super) fn tissue(&self, p: V3) -> Option<Tissue> {
         let ripple = self.ripple.at(p);
         let q = sub(p, self.shift).map(|x| x / self.size);
@@ -101,7 +101,7 @@ impl Organs {
             let vein = self.liver_veins.iter().any(|[a, b]| capsule(q, *a, *b, 3.6) > 0.0);
             return Some(if vein { Tissue::LiverVein } else { Tissue::Liver });
         }
-        // A crescent: the inner side is scooped out.
+        // The spleen is a crescent: an ellipsoid without another one on its inner side.
         let spleen = ellipsoid(sub(q, [-92.0, -22.0, 62.0]), [30.0, 44.0, 50.0]);
         let scoop = ellipsoid(sub(q, [-58.0, -2.0, 62.0]), [26.0, 48.0, 60.0]);
         if spleen.min(-scoop) + bump > 0.0 {
@@ -117,7 +117,7 @@ impl Organs {
     }
 }
 
-/// Stomach, the frame of the colon, and small-bowel loops packed inside it.
+/// The stomach, the colon, and loops of small bowel placed inside it at random.
 fn bowel(rng: &mut ChaCha8Rng) -> Vec<Hollow> {
     let mut level = |low: f64| rng.random_range(low..1.3);
     let mut all = vec![
@@ -145,7 +145,7 @@ fn bowel(rng: &mut ChaCha8Rng) -> Vec<Hollow> {
     all
 }
 
-/// A few branches that fan out from the hilum of the liver.
+/// The veins of the liver: branches that fan out from its hilum.
 fn liver_veins(rng: &mut ChaCha8Rng) -> Vec<[V3; 2]> {
     let hilum = [40.0, 18.0, 44.0];
     let ends = [

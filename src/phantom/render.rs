@@ -1,4 +1,4 @@
-//! From anatomy to voxels: point samples, the scanner's blur, noise.
+//! Rendering: point samples of the anatomy, the scanner's blur, and noise.
 
 use rand::SeedableRng;
 use rand::distr::Distribution;
@@ -12,29 +12,29 @@ use super::enhancement::Enhancement;
 use crate::phase::Phase;
 use crate::volume::Affine;
 
-/// Standard deviation of the noise, HU.
+/// The standard deviation of the noise, HU.
 const NOISE: f64 = 11.0;
-/// The scanner's point spread: weights of a voxel's two neighbours in its plane, and across planes.
+/// The scanner's point spread function: the weights of a voxel's two neighbours along each axis in its slice, and across slices.
 const BLUR: [f32; 2] = [0.22, 0.08];
-/// The noise's own correlation in the plane: reconstruction kernels leave it a little smooth.
+/// The weight of neighbours in the noise of a slice: reconstruction kernels leave it slightly correlated.
 const GRAIN: f32 = 0.18;
 
-/// One phase: what to draw and where.
+/// One phase to render.
 pub(super) struct Scene<'a> {
     pub(super) anatomy: &'a Anatomy,
     pub(super) enhancement: &'a Enhancement,
     pub(super) motion: &'a Motion,
     pub(super) phase: Phase,
-    /// [d, h, w].
+    /// The shape [d, h, w].
     pub(super) shape: [usize; 3],
-    /// Index (i, j, k) to millimetres.
+    /// The map from an index (i, j, k) to millimetres.
     pub(super) affine: Affine,
     pub(super) seed: u64,
 }
 
 impl Scene<'_> {
-    /// HU and labels, w fastest. Slices are independent and each has its own noise stream, so that the number of
-    /// threads changes nothing.
+    /// HU and labels, w fastest. Slices are independent and each has its own stream of random numbers, so that the result does not
+    /// depend on the number of threads.
     pub(super) fn render(&self) -> (Vec<i16>, Vec<u8>) {
         let [d, h, w] = self.shape;
         let (mut hu, mut labels) = (vec![0.0f32; d * h * w], vec![0u8; d * h * w]);
@@ -67,21 +67,21 @@ impl Scene<'_> {
         }
     }
 
-    /// Gaussian, standard deviation [`NOISE`], slightly smooth in the plane.
+    /// The noise of slice k: Gaussian with standard deviation [`NOISE`], slightly correlated in the slice.
     fn noise(&self, k: usize) -> Vec<f32> {
         let [_, h, w] = self.shape;
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(1 + ((self.phase as u64) << 32 | k as u64));
         let mut noise: Vec<f32> = StandardNormal.sample_iter(&mut rng).take(h * w).collect();
         blur(&mut noise, w, GRAIN);
-        // What the blur leaves of a white field's standard deviation, per axis.
+        // The variance of white noise after the blur along one axis, which is the standard deviation after both.
         let left = (1.0 - 2.0 * GRAIN).powi(2) + 2.0 * GRAIN * GRAIN;
         noise.iter_mut().for_each(|x| *x *= NOISE as f32 / left);
         noise
     }
 }
 
-/// Each pixel of a plane mixed with its two neighbours, first along w, then along h; the edge repeats itself.
+/// Blurs a slice: each pixel is mixed with its two neighbours, first along w, then along h; edge pixels are repeated.
 fn blur(plane: &mut [f32], w: usize, weight: f32) {
     let h = plane.len() / w;
     let mix = |a: f32, b: f32, c: f32| b + weight * (a - 2.0 * b + c);

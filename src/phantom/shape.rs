@@ -1,5 +1,5 @@
-//! Analytic solids. Every function returns a depth in millimetres: positive inside, negative outside, and close to the
-//! distance from the surface near it.
+//! Analytic solids. Each function returns the depth of a point in millimetres: positive inside, negative outside, and near the
+//! surface close to the distance from it.
 
 pub(super) type V3 = [f64; 3];
 
@@ -28,7 +28,7 @@ pub(super) fn unit(a: V3) -> V3 {
     a.map(|x| x / length)
 }
 
-/// An ellipsoid about the origin. First-order distance f / |grad f|, exact for a sphere.
+/// The depth in an ellipsoid around the origin: the first-order distance f / |grad f|, exact for a sphere.
 pub(super) fn ellipsoid(p: V3, axes: V3) -> f64 {
     let scaled: V3 = std::array::from_fn(|i| p[i] / axes[i]);
     let rho = norm(scaled);
@@ -39,19 +39,19 @@ pub(super) fn ellipsoid(p: V3, axes: V3) -> f64 {
     rho * (1.0 - rho) / gradient
 }
 
-/// An ellipse in the (x, y) plane, endless in z.
+/// The depth in an elliptic cylinder along z.
 pub(super) fn ellipse(x: f64, y: f64, axes: [f64; 2]) -> f64 {
     ellipsoid([x, y, 0.0], [axes[0], axes[1], 1.0])
 }
 
-/// A segment from `a` to `b` with a radius.
+/// The depth in a capsule: all points within `radius` of the segment from `a` to `b`.
 pub(super) fn capsule(p: V3, a: V3, b: V3, radius: f64) -> f64 {
     let (ap, ab) = (sub(p, a), sub(b, a));
     let t = (dot(ap, ab) / dot(ab, ab)).clamp(0.0, 1.0);
     radius - norm(add_scaled(ap, -t, ab))
 }
 
-/// 0 below `low`, 1 above `high`, smooth between.
+/// A smooth step: 0 below `low`, 1 above `high`.
 pub(super) fn smoothstep(low: f64, high: f64, x: f64) -> f64 {
     let t = ((x - low) / (high - low)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)

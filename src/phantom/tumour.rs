@@ -1,4 +1,4 @@
-//! The tumour: a lobulated ball on or in a kidney, with the second component its subtype calls for.
+//! The tumour: a lobulated ellipsoid on or in a kidney, with the second component of its subtype.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -14,19 +14,20 @@ pub(super) struct Tumour {
     pub(super) centre: V3,
     pub(super) axes: V3,
     subtype: Subtype,
-    /// The second component fills where the pattern exceeds this.
+    /// The second component fills the points at which the pattern exceeds this value.
     threshold: f64,
     surface: Waves,
     pattern: Waves,
     spokes: [V3; 4],
 }
 
-/// How much of the tumour bulges out of the kidney: the centre's height over the surface, in radii.
+/// The range of the height of the tumour's centre above the surface of the kidney, in radii.
 const HEIGHT: std::ops::Range<f64> = -0.35..0.5;
 
 impl Tumour {
-    /// 15-60 mm across, log-uniform. Drawn places are tried until one leaves room to the body wall, the spine and the
-    /// great vessels (`room`: depth of a point in the free space, mm); the roomiest wins when none does.
+    /// A random tumour of 15-60 mm diameter, log-uniform. Random positions are tried until one keeps its distance from the body wall,
+    /// the spine and the great vessels; `room` is the depth of a point in the free space, mm. Where no position does, the one
+    /// with the largest distance is used.
     pub(super) fn draw(rng: &mut ChaCha8Rng, subtype: Subtype, kidney: &Kidney, room: impl Fn(V3) -> f64) -> Self {
         let radius = 7.5 * 4f64.powf(rng.random_range(0.0..1.0));
         let axes: V3 = std::array::from_fn(|_| radius * rng.random_range(0.88..1.1));
@@ -43,14 +44,14 @@ impl Tumour {
         Self { centre, axes, subtype, threshold, surface, pattern, spokes: std::array::from_fn(|_| direction(rng)) }
     }
 
-    /// Depth under the surface, mm.
+    /// The depth below the surface, mm.
     pub(super) fn depth(&self, p: V3) -> f64 {
         let rough = ellipsoid(sub(p, self.centre), self.axes);
         let lobes = 0.05 * self.axes[0];
         if rough < -4.0 * lobes - 6.0 { rough } else { rough + lobes * self.surface.at(p) }
     }
 
-    /// Which of the two components fills a point inside, `depth` below the surface.
+    /// The component at a point that is `depth` below the surface.
     pub(super) fn tissue(&self, p: V3, depth: f64) -> Tissue {
         let q = sub(p, self.centre);
         let share = norm(q) / self.axes[0];
@@ -61,7 +62,7 @@ impl Tumour {
                 share < 0.14 + 0.42 * along.powi(24)
             }
             Subtype::Angiomyolipoma => self.pattern.at(p) > self.threshold,
-            // Necrosis keeps to the middle: a rim of 2 mm stays viable.
+            // Necrosis is in the middle: a rim of 2 mm stays viable.
             Subtype::ClearCell => {
                 self.pattern.at(p) - 1.2 * smoothstep(0.5, 1.0, share) > self.threshold && depth > 2.0
             }
@@ -71,13 +72,13 @@ impl Tumour {
     }
 }
 
-/// The first of 200 drawn places whose surface keeps 2 mm of room everywhere, or the roomiest.
+/// The first of 200 random positions whose surface keeps a distance of 2 mm everywhere, or the one with the largest distance.
 fn place(rng: &mut ChaCha8Rng, radius: f64, kidney: &Kidney, room: impl Fn(V3) -> f64) -> V3 {
     let probes: Vec<V3> = (0..40).map(|_| direction(rng)).collect();
     let mut best = (f64::NEG_INFINITY, [0.0; 3]);
     for _ in 0..200 {
         let mut towards = direction(rng);
-        // Not out of the hilum, and no higher or lower than the poles: whole in the default field of view.
+        // The direction is not towards the hilum, and not above or below the poles, so that the default field of view contains the tumour.
         towards[0] = towards[0].abs() * 0.9 + 0.1;
         towards[2] *= 0.8;
         let surface = kidney.surface_point(towards);

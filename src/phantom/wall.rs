@@ -1,4 +1,4 @@
-//! The body's outline, its wall of skin, fat, muscle and ribs, the spine and the muscles beside it.
+//! The outline of the body, its wall of skin, fat, muscle and ribs, the spine and the muscles next to it.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -7,21 +7,22 @@ use super::enhancement::Tissue;
 use super::noise::Waves;
 use super::shape::{V3, capsule, ellipse, smoothstep};
 
-/// Skin, mm.
+/// Thickness of the skin, mm.
 const SKIN: f64 = 2.2;
-/// From one rib to the next along the spine, mm.
+/// Distance of neighbouring ribs along the spine, mm.
 const RIB_STEP: f64 = 25.0;
-/// From one vertebra to the next, and the disc's share of it, mm.
+/// Distance of neighbouring vertebrae, mm.
 const VERTEBRA: f64 = 36.0;
+/// Height of the disc between them, mm.
 const DISC: f64 = 8.0;
 
 #[derive(Debug, Clone)]
 pub(super) struct Wall {
-    /// Half width and half depth of the body, mm.
+    /// Half of the width and half of the depth of the body, mm.
     axes: [f64; 2],
     fat: f64,
     muscle: f64,
-    /// Height of the spine's centre line over the body's, mm (negative: to the back).
+    /// The y of the spine's centre line, mm; negative is towards the back.
     pub(super) spine_y: f64,
     vertebra_phase: f64,
     rib_phase: f64,
@@ -41,7 +42,7 @@ impl Wall {
         }
     }
 
-    /// Depth under the skin, mm, along the radius. A superellipse of exponent 2.5.
+    /// The depth below the surface of the skin along the radius, mm. The outline is a superellipse of exponent 2.5.
     pub(super) fn depth(&self, p: V3) -> f64 {
         let power = |t: f64| t * t * t.abs().sqrt();
         let rho = (power(p[0] / self.axes[0]) + power(p[1] / self.axes[1])).powf(0.4);
@@ -52,7 +53,7 @@ impl Wall {
         radius * (1.0 / rho - 1.0) + 1.2 * self.contour.at(p)
     }
 
-    /// Thickness of everything outside the abdominal cavity: more fat in the flanks, more muscle behind.
+    /// The depths at which fat and muscle end, mm: there is more fat in the flanks and more muscle at the back.
     fn layers(&self, p: V3) -> [f64; 2] {
         let radius = p[0].hypot(p[1]).max(1.0);
         let (side, back) = ((p[0] / radius).abs(), (-p[1] / radius).max(0.0));
@@ -60,12 +61,12 @@ impl Wall {
         [SKIN + fat, SKIN + fat + self.muscle * (1.0 + 0.4 * back)]
     }
 
-    /// Depth inside the cavity, `depth` being that under the skin.
+    /// The depth inside the abdominal cavity of a point that is `depth` below the skin, mm.
     pub(super) fn cavity(&self, p: V3, depth: f64) -> f64 {
         depth - self.layers(p)[1]
     }
 
-    /// The tissue at p when it belongs to the wall; `None` in the cavity.
+    /// The tissue at p where it belongs to the wall; None in the cavity.
     pub(super) fn tissue(&self, p: V3, depth: f64) -> Option<Tissue> {
         if depth <= 0.0 {
             return Some(Tissue::Air);
@@ -85,7 +86,8 @@ impl Wall {
         Some(if depth < fat || gap { Tissue::Fat } else { Tissue::Muscle })
     }
 
-    /// Ribs 8-12 slope down from the spine towards the front; `off` is the distance from the rib cage's surface.
+    /// The tissue of ribs 8-12, which slope down from the spine towards the front; `off` is the distance from the surface of the rib
+    /// cage, mm.
     fn rib(&self, p: V3, off: f64) -> Option<Tissue> {
         if off.abs() > 4.0 {
             return None;
@@ -105,12 +107,12 @@ impl Wall {
         (depth > 0.0).then_some(if depth < 1.6 { Tissue::CorticalBone } else { Tissue::SpongyBone })
     }
 
-    /// Depth inside the vertebral column's outline (body and arch), for what must keep away from it.
+    /// The depth inside the outline of the vertebral column (body and arch), mm; the tumour and the organs keep away from it.
     pub(super) fn spine(&self, p: V3) -> f64 {
         ellipse(p[0], p[1] - self.spine_y, [23.0, 17.0]).max(ellipse(p[0], p[1] - self.spine_y + 27.0, [14.0, 14.0]))
     }
 
-    /// Bone, disc, canal and the muscles that lie along the spine; `None` elsewhere.
+    /// The tissue of the spine (bone, disc, canal) and of the muscles along it; None elsewhere.
     pub(super) fn spine_tissue(&self, p: V3) -> Option<Tissue> {
         let (x, y) = (p[0], p[1] - self.spine_y);
         let z = (p[2] + self.vertebra_phase).rem_euclid(VERTEBRA) - 0.5 * VERTEBRA;
@@ -143,7 +145,7 @@ impl Wall {
         self.muscle(p).then_some(Tissue::Muscle)
     }
 
-    /// Psoas (wider further down), quadratus lumborum and erector spinae of both sides.
+    /// Whether p is in psoas (which widens downwards), quadratus lumborum or erector spinae of either side.
     fn muscle(&self, p: V3) -> bool {
         let (x, y) = (p[0].abs(), p[1] - self.spine_y);
         let low = smoothstep(45.0, -80.0, p[2]);

@@ -1,4 +1,4 @@
-//! A patient as files: NIfTI images and masks, and the truth in JSON.
+//! Writing a patient: NIfTI images and masks, and the ground truth as JSON.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::io::write_atomic;
 use crate::volume::{BACKGROUND, KIDNEY, TUMOUR};
 
 impl Patient {
-    /// Writes `<phase>.nii.gz`, `<phase>_mask.nii.gz` for every phase and `truth.json` into `dir`, which is made when it
-    /// is missing, and returns their paths. The masks carry 0 background, 1 kidney, 2 tumour.
+    /// Writes `<phase>.nii.gz` and `<phase>_mask.nii.gz` for every phase, and `truth.json`, to `dir`, which is created if needed, and
+    /// returns their paths. The labels of the masks are 0 background, 1 kidney, 2 tumour.
     ///
     /// # Errors
-    /// [`Error::File`] when the folder cannot be made or a file cannot be written.
+    /// [`Error::File`] where the folder cannot be created or a file cannot be written.
     pub fn write(&self, dir: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let dir = dir.as_ref();
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "the folder cannot be made", e))?;
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "the folder cannot be created", e))?;
         let mut paths = Vec::new();
         for phase in &self.phases {
             let mask = phase.mask.to_volume();
@@ -36,8 +36,8 @@ impl Patient {
         Ok(paths)
     }
 
-    /// What `truth.json` holds: everything in RAS+ millimetres; a portal point p lies at affine (p + u(p)) in a phase,
-    /// u(p) = sum over modes of amplitude * sin(wave . p + phase), wave in radians per mm.
+    /// The content of `truth.json`. All positions are RAS+ millimetres. A point p of the portal phase is the point affine (p + u(p)) of
+    /// a phase, with u(p) = sum over modes of amplitude * sin(wave . p + phase) and wave in radians per mm.
     pub fn truth(&self) -> Value {
         let phases: Vec<Value> = self
             .phases

@@ -1,5 +1,4 @@
-//! The two vocabularies of the pipeline: contrast phases and tumour subtypes, in the order of its class vectors; and which
-//! phases of a patient there are.
+//! Contrast phases and tumour subtypes, and the set of phases of a patient.
 
 mod set;
 
@@ -27,10 +26,10 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All of them, in order; `phase as usize` is the place in this list.
+    /// All phases, in order; `phase as usize` is the index in this list.
     pub const ALL: [Self; 4] = [Self::NonContrast, Self::Arterial, Self::Portal, Self::Delayed];
 
-    /// As it stands in file names and on the command line.
+    /// The name in file names and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::NonContrast => "non-contrast",
@@ -40,12 +39,12 @@ impl Phase {
         }
     }
 
-    /// The phase that a file's name speaks of, None when it speaks of none. The name is taken apart at everything but letters
-    /// and digits; of the parts `arterial` and the like tell a phase wherever they stand, digits round them left away. The
-    /// letters N, A, P and D tell one only as a part of their own, behind which there are none but numbers: `3D` tells none.
+    /// Guesses the phase from the name of a file; None where the name indicates no phase. The name is split at everything but
+    /// letters and digits. A part such as `arterial`, with digits around it ignored, indicates a phase anywhere in the name. The
+    /// letters N, A, P and D do so only as a part of their own that is followed by nothing but numbers; `3D` indicates none.
     ///
     /// # Errors
-    /// A name that speaks of two phases.
+    /// [`Error::Inputs`] for a name that indicates two phases.
     pub fn guess(name: &str) -> Result<Option<Self>, Error> {
         let lower = name.to_lowercase().replace(['-', '_', ' ', '.'], "-");
         let lower = lower.replace("non-contrast", "noncontrast").replace("pre-contrast", "precontrast");
@@ -74,7 +73,7 @@ impl Phase {
         }
     }
 
-    /// N, A, P or D.
+    /// The letter of the phase: N, A, P or D.
     pub fn letter(self) -> char {
         match self {
             Self::NonContrast => 'N',
@@ -94,7 +93,7 @@ impl fmt::Display for Phase {
 impl FromStr for Phase {
     type Err = Error;
 
-    /// The name or the letter, in either case.
+    /// Parses the name or the letter, in upper or lower case.
     fn from_str(text: &str) -> Result<Self, Error> {
         Self::ALL
             .into_iter()
@@ -124,11 +123,11 @@ pub enum Subtype {
 }
 
 impl Subtype {
-    /// All of them, in class order; `subtype as usize` is the class.
+    /// All subtypes, in class order; `subtype as usize` is the class.
     pub const ALL: [Self; 5] =
         [Self::Oncocytoma, Self::Angiomyolipoma, Self::Chromophobe, Self::Papillary, Self::ClearCell];
 
-    /// As it stands in results and on the command line.
+    /// The name in results and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Oncocytoma => "oncocytoma",
@@ -149,7 +148,7 @@ impl fmt::Display for Subtype {
 impl FromStr for Subtype {
     type Err = Error;
 
-    /// The name, in either case.
+    /// Parses the name, in upper or lower case.
     fn from_str(text: &str) -> Result<Self, Error> {
         Self::ALL
             .into_iter()

@@ -1,22 +1,22 @@
-//! The phases of one patient, and what can be done with so many of them.
+//! The phases of one patient, and which stages they allow.
 
 use super::Phase;
 use crate::error::{Error, Result};
 
-/// The phases of one patient, each once, in the order they were given in.
+/// The phases of one patient, each once, in the order in which they were given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhaseSet(Vec<Phase>);
 
 impl PhaseSet {
-    /// Fewer phases than this cannot be aligned.
-    pub const LEAST_ALIGNED: usize = 2;
-    /// Fewer phases than this make no image for the classifier.
-    pub const LEAST_CLASSIFIED: usize = 3;
+    /// Smallest number of phases that can be aligned.
+    pub const MIN_ALIGNED: usize = 2;
+    /// Smallest number of phases that can be classified: the channels of the classifier's image.
+    pub const MIN_CLASSIFIED: usize = 3;
 
     /// The set of these phases.
     ///
     /// # Errors
-    /// [`Error::Inputs`] for a phase that is there twice.
+    /// [`Error::Inputs`] for a phase that is given twice.
     pub fn new(phases: impl IntoIterator<Item = Phase>) -> Result<Self> {
         let mut set = Vec::new();
         for phase in phases {
@@ -28,49 +28,49 @@ impl PhaseSet {
         Ok(Self(set))
     }
 
-    /// How many.
+    /// Number of phases.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// In the order they were given in.
+    /// The phases in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = Phase> + '_ {
         self.0.iter().copied()
     }
 
-    /// Is it one of them?
+    /// Whether the set contains a phase.
     pub fn contains(&self, phase: Phase) -> bool {
         self.0.contains(&phase)
     }
 
-    /// Refuses a set of which nothing can be aligned.
+    /// Checks that there are enough phases to be aligned.
     ///
     /// # Errors
-    /// [`Error::Inputs`] for fewer than [`Self::LEAST_ALIGNED`].
+    /// [`Error::Inputs`] for fewer than [`Self::MIN_ALIGNED`].
     pub fn ensure_alignable(&self) -> Result<()> {
-        if self.count() >= Self::LEAST_ALIGNED {
+        if self.count() >= Self::MIN_ALIGNED {
             return Ok(());
         }
         Err(Error::Inputs(format!("diagnose needs two to four phases, {} given", self.count())))
     }
 
-    /// Are there enough to be classified?
+    /// Whether there are enough phases to be classified.
     pub fn is_classifiable(&self) -> bool {
-        self.count() >= Self::LEAST_CLASSIFIED
+        self.count() >= Self::MIN_CLASSIFIED
     }
 
-    /// Refuses a set that cannot be classified.
+    /// Checks that there are enough phases to be classified.
     ///
     /// # Errors
-    /// [`Error::Inputs`] for fewer than [`Self::LEAST_CLASSIFIED`].
+    /// [`Error::Inputs`] for fewer than [`Self::MIN_CLASSIFIED`].
     pub fn ensure_classifiable(&self) -> Result<()> {
         self.images().map(|_| ())
     }
 
-    /// The phase that the others are moved onto: portal, without it arterial, without it delayed.
+    /// The reference phase, to which the others are aligned: the portal phase, else the arterial, else the delayed phase.
     ///
     /// # Errors
-    /// [`Error::Inputs`] when none of the three is there.
+    /// [`Error::Inputs`] where the set contains none of the three.
     pub fn reference(&self) -> Result<Phase> {
         [Phase::Portal, Phase::Arterial, Phase::Delayed]
             .into_iter()
@@ -78,8 +78,8 @@ impl PhaseSet {
             .ok_or_else(|| Error::Inputs("alignment needs a portal, arterial or delayed phase to align to".into()))
     }
 
-    /// The classifier's images, a phase a channel, in order of acquisition: the set itself when it has three; of four phases
-    /// (N, A, P), (N, A, D) and (N, P, D), each of which leaves out one contrast phase (Uhm et al. 2021).
+    /// The classifier's images, each as the phases of its three channels in order of acquisition. Three phases give one image. Four
+    /// phases give (N, A, P), (N, A, D) and (N, P, D), each of which omits one contrast phase (Uhm et al. 2021).
     ///
     /// # Errors
     /// As [`Self::ensure_classifiable`].

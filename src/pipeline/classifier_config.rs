@@ -1,4 +1,4 @@
-//! What a classification model's folder says about itself.
+//! The configuration of a classification model.
 
 use std::path::PathBuf;
 
@@ -11,29 +11,31 @@ use crate::models::resnet::ResNetConfig;
 use crate::ops::Intensity;
 use crate::phase::Subtype;
 
-/// `classification/config.json`. Everything but the weight files has the authors' value by default.
+/// The content of `classification/config.json`. Every field but the weight files has the authors' value by default.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierConfig {
     /// Depth of the ResNet: 18, 34, 50, 101 or 152.
     pub depth: usize,
-    /// Is there a 1x1 fusion convolution in front? Not given: if the weights have one.
+    /// Whether the network begins with a 1x1 fusion convolution. By default it does where the weights contain one.
     pub fusion: Option<bool>,
-    /// Side of the square image.
+    /// Number of rows and columns of the network's square input.
     pub input_size: usize,
-    /// Hounsfield units are clipped to this range,
+    /// The range to which Hounsfield units are clipped.
     pub clip: [f32; 2],
-    /// less this mean,
+    /// The mean that is subtracted after clipping, in Hounsfield units.
     pub mean: f32,
-    /// over this standard deviation.
+    /// The standard deviation by which the difference is divided, in Hounsfield units.
     pub sd: f32,
-    /// What the tumour's rectangle grows by on each side.
+    /// The margin that is added on each side of the tumour's rectangle.
     pub margin: Margin,
-    /// A threshold per class, in class order. Given, the decision is the highest score above its own, else the highest.
+    /// A threshold for each class, in class order. With thresholds the decision is the highest score among those above their
+    /// class's threshold, or the highest of all scores where none is; without them always the highest.
     pub thresholds: Option<Vec<f64>>,
-    /// f32 ("single"), or f16 where a GPU has it ("fastest"): logits within 2e-2 of their range, tests say.
+    /// The storage type: f32 ("single"), or f16 where the device supports it ("fastest"). The tests bound the difference of the
+    /// logits by 2e-2 of their range.
     pub precision: Precision,
-    /// Weight files (safetensors or PyTorch's .pth) beside the configuration; several are an ensemble.
+    /// The weight files (safetensors or PyTorch's .pth), relative to the folder of the configuration; several are an ensemble.
     pub weights: Vec<PathBuf>,
 }
 
@@ -63,7 +65,11 @@ impl ClassifierConfig {
         Intensity { clip: self.clip, mean: self.mean, sd: self.sd }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// Checks that every value is in range.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with the field and the values that are expected.
+    pub(super) fn ensure_valid(&self) -> Result<()> {
         self.network(true).blocks()?;
         if !(32..=4096).contains(&self.input_size) {
             return Err(Error::argument("input_size", "32 to 4096", self.input_size));
@@ -74,15 +80,15 @@ impl ClassifierConfig {
             let found = format!("clip {:?}, mean {}, sd {}", self.clip, self.mean, self.sd);
             return Err(Error::argument("intensities", "finite values, clip ascending, sd above 0", found));
         }
-        self.thresholds.as_deref().map_or(Ok(()), check_thresholds)
+        self.thresholds.as_deref().map_or(Ok(()), ensure_thresholds)
     }
 }
 
-/// Are these thresholds, a number from 0 to 1 for each class?
+/// Checks that there is a threshold from 0 to 1 for each class.
 ///
 /// # Errors
-/// Another count, or a number outside.
-pub fn check_thresholds(thresholds: &[f64]) -> Result<()> {
+/// [`Error::Argument`] for another number of thresholds, or a threshold outside that range.
+pub fn ensure_thresholds(thresholds: &[f64]) -> Result<()> {
     let classes = Subtype::ALL.len();
     if thresholds.len() == classes && thresholds.iter().all(|t| (0.0..=1.0).contains(t)) {
         return Ok(());

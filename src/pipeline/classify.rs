@@ -1,7 +1,8 @@
 //! Stage 3: subtype probabilities from the phases and their masks.
 //!
-//! Three phases make one image, four make three ([`PhaseSet::images`](crate::phase::PhaseSet::images)); the softmax vectors of all
-//! images and all models are averaged (Uhm et al. 2021).
+//! Three phases are the channels of one image; four phases give three images
+//! ([`PhaseSet::images`](crate::phase::PhaseSet::images)). The softmax vectors of all images and all models are averaged (Uhm et al.
+//! 2021).
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
 
 use super::Study;
-pub use super::classifier_config::{ClassifierConfig, check_thresholds};
+pub use super::classifier_config::{ClassifierConfig, ensure_thresholds};
 use super::crop::{self, CropBox, Margin};
 use super::lesions::Lesion;
 use crate::device::Device;
@@ -21,48 +22,48 @@ use crate::ops::Intensity;
 use crate::phase::{Phase, Subtype};
 use crate::stats;
 
-/// The answer for one image of three phases, averaged over the models.
+/// The probabilities of one image of three phases, averaged over the models.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Combination {
-    /// The phases, a channel each.
+    /// The phases that are the three channels.
     pub phases: [Phase; 3],
-    /// In class order.
+    /// The probabilities in class order.
     pub probabilities: Vec<f32>,
-    /// What the network saw, if it was written: the three phases side by side, and as red, green and blue.
+    /// The picture of the network's input, where it was written: the three phases side by side, then as red, green and blue.
     pub picture: Option<PathBuf>,
 }
 
-/// Where a phase was cropped.
+/// The crop of a phase.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Crop {
-    /// Which phase.
+    /// The phase.
     pub phase: Phase,
-    /// Slice and rectangle.
+    /// The slice and the rectangle on it.
     #[serde(flatten)]
     pub at: CropBox,
-    /// The slice with the rectangle, if it was written.
+    /// The picture of the slice with the rectangle, where it was written.
     pub picture: Option<PathBuf>,
 }
 
-/// The answer for a lesion.
+/// The classification of a lesion.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Classification {
-    /// Mean over images and models, in class order.
+    /// The mean of the probabilities over images and models, in class order.
     pub probabilities: Vec<f32>,
-    /// The subtype decided for.
+    /// The subtype that was decided for.
     pub decision: Subtype,
-    /// What was averaged.
+    /// The probabilities of each image, which were averaged.
     pub images: Vec<Combination>,
-    /// Where each phase was cropped.
+    /// The crop of each phase.
     pub crops: Vec<Crop>,
-    /// Models averaged.
+    /// Number of models that were averaged.
     pub models: usize,
-    /// What the networks saw of each phase, black and white being the ends of `clip`.
+    /// The network's input of each phase as grey values; black and white are the ends of `clip`.
     #[serde(skip)]
     pub seen: Vec<(Phase, GrayImage)>,
 }
 
-/// An ensemble on a device.
+/// An ensemble of ResNets on a device.
 pub struct Classifier {
     config: ClassifierConfig,
     models: Vec<ResNet>,
@@ -74,12 +75,12 @@ impl Classifier {
     /// Reads `config.json` and the weights that it names from `folder`.
     ///
     /// # Errors
-    /// A file that is missing or wrong, a parameter of another shape; each names the file.
+    /// [`Error::File`] for a file that is missing or invalid, and for a parameter of another shape.
     pub fn read(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::in_file(&path, e))?;
         let config: ClassifierConfig = serde_json::from_str(&text).map_err(|e| Error::in_file(&path, e))?;
-        config.check().map_err(|e| Error::in_file(&path, e))?;
+        config.ensure_valid().map_err(|e| Error::in_file(&path, e))?;
         if config.weights.is_empty() {
             return Err(Error::file(&path, "expected at least one file under \"weights\", found none"));
         }
@@ -98,38 +99,39 @@ impl Classifier {
         Ok(Self { config, models, files, device: device.clone() })
     }
 
-    /// The files that the weights came from; none for drawn ones.
+    /// The files of the weights; empty for seeded weights.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
     }
 
-    /// The same networks with thresholds and a margin of the caller's instead of the configuration's, where given.
+    /// The same networks with other thresholds and another margin than the configuration's, where they are given.
     ///
     /// # Errors
-    /// Thresholds that are not one number from 0 to 1 for each class.
+    /// As [`ensure_thresholds`].
     pub fn adjusted(mut self, thresholds: Option<Vec<f64>>, margin: Option<Margin>) -> Result<Self> {
         self.config.thresholds = thresholds.or(self.config.thresholds);
         self.config.margin = margin.unwrap_or(self.config.margin);
-        self.config.check()?;
+        self.config.ensure_valid()?;
         Ok(self)
     }
 
-    /// One network with weights drawn from a seed: its answers mean nothing, its arithmetic is the real one.
+    /// One network with random weights from a seed. Its probabilities have no meaning; its arithmetic is that of a trained network.
     ///
     /// # Errors
     /// A configuration out of range; a device that fails.
     pub fn seeded(config: ClassifierConfig, seed: u64, device: &Device) -> Result<Self> {
-        config.check()?;
+        config.ensure_valid()?;
         let network = config.network(config.fusion.unwrap_or(true));
         let dtype = config.precision.dtype(device);
         let model = ResNet::new(&network, &seeded_weights(&network, seed)?, device, dtype)?;
         Ok(Self { config, models: vec![model], files: vec![], device: device.clone() })
     }
 
-    /// Probabilities for a lesion that is in every phase.
+    /// Classifies a lesion that is present in every phase: on the slice with its largest area, the rectangle around it is cropped
+    /// from each phase and resized to the network's input.
     ///
     /// # Errors
-    /// Fewer than three phases; a lesion of masks of another shape; a lesion missing in a phase; a device that fails.
+    /// Fewer than three phases; a lesion of masks of another shape; a lesion that is missing in a phase; a device that fails.
     pub fn classify(&self, study: &Study, lesion: &Lesion) -> Result<Classification> {
         let combinations = study.phases().images()?;
         let (size, intensity) = (self.config.input_size, self.config.intensity());
@@ -172,7 +174,7 @@ impl Classifier {
     }
 }
 
-/// Network input to grey values.
+/// The network's input as grey values.
 fn grey(pixels: &[f32], size: usize, intensity: &Intensity) -> GrayImage {
     let [low, high] = intensity.clip;
     GrayImage::from_fn(size as u32, size as u32, |c, r| {

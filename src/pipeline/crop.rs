@@ -1,24 +1,24 @@
-//! From a phase and its mask to the classifier's image: the axial slice with the largest tumour area, the tight
-//! rectangle round the tumour on it, resized to a square (bilinear, align_corners false).
+//! From a phase and its mask to the classifier's image: the axial slice with the largest tumour area, cropped to the tight
+//! rectangle around the tumour and resized to a square (bilinear, align_corners false).
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::{self, Intensity, Interpolate};
+use crate::ops::{self, Intensity, InterpolateMode};
 use crate::tensor::{DType, Tensor};
 use crate::volume::{LabelVolume, TUMOUR, Volume};
 
-/// How far the tumour's rectangle grows on each side, inside its slice. In a configuration a whole number of voxels, or a text
-/// such as `"5mm"`; millimetres are rounded up to whole voxels along each axis.
+/// The margin that is added on each side of the tumour's rectangle, inside its slice. In a configuration it is a whole number of
+/// voxels, or a text such as `"5mm"`; millimetres are rounded up to whole voxels along each axis.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
 pub enum Margin {
-    /// Voxels.
+    /// A number of voxels.
     Voxels(usize),
-    /// Millimetres.
+    /// A length in millimetres.
     Millimetres(f64),
 }
 
-/// What a margin may be.
+/// The values of a margin that errors name.
 const MARGIN: &str = "a whole number of voxels, or millimetres below 10000 such as 5mm";
 
 impl TryFrom<serde_json::Value> for Margin {
@@ -57,17 +57,17 @@ impl std::str::FromStr for Margin {
 }
 
 impl Margin {
-    /// Voxels along (rows, columns) of a volume with `spacing` in mm along (z, y, x).
+    /// Number of voxels along (rows, columns) of a volume with `spacing` in mm along (z, y, x).
     pub fn voxels(self, spacing: [f64; 3]) -> [usize; 2] {
         match self {
             Self::Voxels(voxels) => [voxels; 2],
-            // A hair less, so that five voxels of 0.1 mm are 0.5 mm.
+            // The tolerance absorbs rounding, so that 0.5 mm are five voxels of 0.1 mm and not six.
             Self::Millimetres(mm) => [spacing[1], spacing[2]].map(|step| (mm / step - 1e-6).ceil().max(0.0) as usize),
         }
     }
 }
 
-/// Where a crop was taken: a slice and inclusive ranges of rows and columns, of the volume in LPS orientation.
+/// The position of a crop: a slice and inclusive ranges of rows and columns of the volume in LPS orientation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CropBox {
     /// The axial slice.
@@ -76,12 +76,12 @@ pub struct CropBox {
     pub rows: [usize; 2],
     /// First and last column.
     pub columns: [usize; 2],
-    /// Tumour voxels on the slice.
+    /// Number of tumour voxels on the slice.
     pub area: usize,
 }
 
-/// The box of the tumour on the slice that shows most of it, grown by `margin` voxels (rows, columns) inside the slice. None
-/// when there is no tumour.
+/// The rectangle of the tumour on the slice with the largest tumour area, extended by `margin` voxels (rows, columns) on each side
+/// inside the slice. None where the mask has no tumour.
 ///
 /// # Errors
 /// As [`LabelVolume::slices`].
@@ -95,11 +95,12 @@ pub fn tumour_box(mask: &LabelVolume, margin: [usize; 2]) -> Result<Option<CropB
     Ok(Some(CropBox { slice, rows: grow(rows, margin[0], h), columns: grow(columns, margin[1], w), area }))
 }
 
-/// The crop as `size` x `size` normalised values (clip, subtract the mean, divide by the deviation, then resize).
-/// `image` is in LPS orientation, as ITK's arrays of axial scans are.
+/// The crop of `image` as `size` x `size` normalised values, row by row: Hounsfield units are clipped, the mean is subtracted, the
+/// difference divided by the standard deviation, and the result resized bilinearly (align_corners false; at the edge of the crop
+/// its outermost values continue). `image` is in LPS orientation, as ITK's arrays of axial scans are.
 ///
 /// # Errors
-/// A box outside the image; a device that fails.
+/// [`Error::Shape`] for a box outside the image; a device that fails.
 pub fn crop(image: &Volume, at: &CropBox, intensity: &Intensity, size: usize, device: &Device) -> Result<Vec<f32>> {
     let [d, h, w] = image.shape();
     let ([r0, r1], [c0, c1]) = (at.rows, at.columns);
@@ -112,5 +113,5 @@ pub fn crop(image: &Volume, at: &CropBox, intensity: &Intensity, size: usize, de
         .map(|i| normalised(image.voxels().value(i)))
         .collect();
     let patch = Tensor::from_ndhwc(device, [1, 1, 1, r1 - r0 + 1, c1 - c0 + 1], DType::F32, patch)?;
-    ops::interpolate3d(&patch, [1, size, size], Interpolate::Trilinear, false)?.to_ndhwc()
+    ops::interpolate3d(&patch, [1, size, size], InterpolateMode::Trilinear, false)?.to_ndhwc()
 }

@@ -1,4 +1,4 @@
-//! The models that come with the program: enough to run the whole pipeline on a phantom, not to diagnose anyone.
+//! The models that come with the program. They run the whole pipeline on a phantom and are not for patients.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,17 +17,17 @@ const FILES: [(&str, &[u8]); 3] = [
     ("weights.safetensors", include_bytes!("../../models/demo/segmentation/weights.safetensors")),
 ];
 
-/// The seed of the demo's classifier.
+/// The seed of the weights of the demo's classifier.
 const SEED: u64 = 101;
 
-/// Writes the segmentation model into `folder`/segmentation, a model folder like any other, and loads it from there. The
-/// classifier is a ResNet-101 with seeded weights.
+/// Writes the segmentation model to `folder`/segmentation, a model folder like any other, and loads it from there. The classifier
+/// is a ResNet-101 with seeded weights.
 ///
 /// # Errors
 /// A folder that cannot be written; a device that fails.
 pub fn system(folder: &Path, device: &Device) -> Result<System> {
     let segmentation = folder.join("segmentation");
-    std::fs::create_dir_all(&segmentation).map_err(|e| Error::io(&segmentation, "the folder cannot be made", e))?;
+    std::fs::create_dir_all(&segmentation).map_err(|e| Error::io(&segmentation, "the folder cannot be created", e))?;
     for (name, bytes) in FILES {
         write_atomic(segmentation.join(name), |file| file.write_all(bytes))?;
     }

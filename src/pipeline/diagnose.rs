@@ -1,7 +1,6 @@
-//! The whole pipeline: scans in; masks, aligned phases, probabilities, pictures and a report out.
+//! The whole pipeline: from scans to masks, aligned phases, probabilities, pictures and a report.
 //!
-//! Where the result folder has a `result.json`, the run is whole: it is written last, and what an earlier run has written to the
-//! folder is removed first.
+//! A result folder with a `result.json` is complete: that file is written last, and the files of an earlier run are removed first.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -10,14 +9,14 @@ use std::time::Instant;
 
 use super::align::align;
 use super::classify::Classifier;
-use super::findings::findings;
 pub use super::folder::clear_classification;
 use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT, clear_diagnosis};
 use super::labels::LabelMap;
+use super::lesion_results::findings;
 use super::lesions::LesionChoice;
 pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds, read_result};
-use super::segment::go_on;
-use super::{PhaseScan, SegmentOptions, Segmenter, Stage, Study, pictures};
+use super::segment::continue_or_cancel;
+use super::{PhaseScan, SegmentOptions, Segmenter, Stage, Study, report};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::nifti::{self, Image, LabelImage};
@@ -26,66 +25,68 @@ use crate::phase::{Phase, PhaseSet, Subtype};
 use crate::registration::{RegistrationOptions, transform};
 use crate::volume::{Diameter, KIDNEY, LabelVolume, Orientation, TUMOUR};
 
-/// One phase to work on, as it was read. Behind the segmentation it is a [`PhaseScan`].
+/// One phase as it was read. The segmentation turns it into a [`PhaseScan`].
 pub struct PhaseInput {
-    /// Which phase.
+    /// The phase.
     pub phase: Phase,
-    /// Where the scan came from, for the result.
+    /// The path of the scan, for the result.
     pub path: PathBuf,
-    /// The files it was read from, and its mask, with their hashes.
+    /// The files of the scan and of a given mask, with their hashes.
     pub files: Vec<SourceFile>,
-    /// CT in Hounsfield units.
+    /// The CT in Hounsfield units.
     pub image: Image,
-    /// With a mask of kidney and tumour, where one was given: then nothing is segmented.
+    /// The scan with its given mask of kidney and tumour; None where the phase is to be segmented.
     pub given: Option<PhaseScan>,
 }
 
-/// The trained parts on a device.
+/// The trained networks of the pipeline on a device.
 pub struct System {
-    /// Finds kidneys and tumours; not needed where every phase brings its mask.
+    /// The segmentation model; not needed where every phase has a given mask.
     pub segmenter: Option<Segmenter>,
-    /// Tells the subtypes apart; not needed for patients of two phases.
+    /// The classification model; not needed for patients with two phases.
     pub classifier: Option<Classifier>,
-    /// What every result of these models must carry: that they are untrained, or for phantoms only.
+    /// Notes that every result of these models must contain, such as that they are untrained or for phantoms only.
     pub notes: Vec<String>,
 }
 
-/// How to go about it.
+/// Options of [`diagnose`].
 ///
-/// The struct is open: build it with `..Default::default()`, so that a field that is added later breaks no caller.
+/// Construct it with `..Default::default()`, so that fields added in a later version break no caller.
 #[derive(Debug, Clone, Default)]
 pub struct DiagnoseOptions {
-    /// Of each phase.
+    /// Options of the segmentation of each phase.
     pub segment: SegmentOptions,
-    /// Of every phase but the reference.
+    /// Options of the registration of each phase to the reference.
     pub registration: RegistrationOptions,
     /// Which lesions are classified.
     pub lesion: LesionChoice,
 }
 
-/// What is under way.
+/// The stage that has begun, for a progress bar.
 #[derive(Debug, Clone, Copy)]
-pub enum Step {
-    /// A phase's segmentation.
+pub enum DiagnoseStage {
+    /// Segmentation of a phase, and how far it is.
     Segment(Phase, Stage),
-    /// Registration.
+    /// Registration of all phases.
     Align,
-    /// Classification, pictures, report.
+    /// Classification, pictures and report.
     Classify,
 }
 
-/// Runs every stage and writes the result folder, which is made when missing. Two phases are segmented and aligned; three are
-/// needed to classify, and the result says so.
+/// Runs every stage and writes the result folder, which is created if needed; docs/result.md describes its files. Two phases are
+/// segmented and aligned. Classification needs three; with two, the result contains the reason why nothing was classified.
+/// `progress` is called before each stage and after each tile of the segmentation; [`ControlFlow::Break`] ends the run.
 ///
 /// # Errors
-/// Fewer than two phases or one twice; whatever a stage fails with, the phase named. No tumour is no error.
+/// Fewer than two phases, or a phase that is given twice; a model that is needed and missing; an error of a stage, which names the
+/// phase; a file that cannot be written; [`Error::Cancelled`]. A patient without a tumour is not an error.
 pub fn diagnose(
     inputs: &[PhaseInput],
     system: &System,
     options: &DiagnoseOptions,
     device: &Device,
     folder: &Path,
-    progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(DiagnoseStage) -> ControlFlow<()>,
 ) -> Result<Diagnosis> {
     let started = Instant::now();
     let phases = PhaseSet::new(inputs.iter().map(|i| i.phase))?;
@@ -106,7 +107,7 @@ pub fn diagnose(
     let labels = system.segmenter.as_ref().map(|s| LabelMap::new(&s.plan().labels)).transpose()?;
     for name in FOLDERS {
         let path = folder.join(name);
-        std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "the folder cannot be made", e))?;
+        std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "the folder cannot be created", e))?;
     }
     let read = inputs.iter().flat_map(|input| input.files.iter().map(|source| source.file.as_path()));
     clear_diagnosis(folder, read)?;
@@ -119,13 +120,13 @@ pub fn diagnose(
         let mut noted = input.image.warnings.clone();
         let scan = match (&input.given, &system.segmenter, &labels) {
             (None, Some(segmenter), Some(labels)) => {
-                let mut tell = |stage| progress(Step::Segment(input.phase, stage));
+                let mut tell = |stage| progress(DiagnoseStage::Segment(input.phase, stage));
                 let found = segmenter.segment(&input.image.volume, &options.segment, &mut tell).map_err(named)?;
                 noted.extend(found.warnings);
                 seconds.segment += found.seconds.preprocess + found.seconds.network + found.seconds.export;
                 PhaseScan::new(input.phase, input.image.volume.clone(), labels.apply(&found.mask)?)?
             }
-            // One of the two is there, as was seen above.
+            // A phase without a mask and without a segmentation model was refused above.
             (given, ..) => {
                 given.clone().ok_or_else(|| Error::Data("neither a mask nor a segmentation model".into()))?
             }
@@ -153,13 +154,13 @@ pub fn diagnose(
         scans.push(turned);
     }
 
-    go_on(progress(Step::Align))?;
+    continue_or_cancel(progress(DiagnoseStage::Align))?;
     let clock = Instant::now();
     let alignment = align(&Study::new(scans)?, &options.registration, device)?;
     seconds.align = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
     for (((result, input), scan), found) in
-        results.iter_mut().zip(inputs).zip(alignment.scans.scans()).zip(&alignment.moves)
+        results.iter_mut().zip(inputs).zip(alignment.scans.scans()).zip(&alignment.registrations)
     {
         let reference = inputs.iter().find(|i| i.phase == alignment.reference).unwrap_or(&inputs[0]);
         let own = reference.image.volume.orientation();
@@ -177,7 +178,7 @@ pub fn diagnose(
     }
     seconds.write += clock.elapsed().as_secs_f64();
 
-    go_on(progress(Step::Classify))?;
+    continue_or_cancel(progress(DiagnoseStage::Classify))?;
     let clock = Instant::now();
     let mut findings = findings(&alignment.scans, system.classifier.as_ref(), options.lesion)?;
     seconds.classify = clock.elapsed().as_secs_f64();
@@ -185,7 +186,7 @@ pub fn diagnose(
     let clock = Instant::now();
     findings.write_pictures(&alignment.scans, folder)?;
     for (result, scan) in results.iter_mut().zip(alignment.scans.scans()) {
-        result.pictures = pictures::write(scan, &alignment, folder)?;
+        result.pictures = report::write_overlays(scan, &alignment, folder)?;
     }
     seconds.write += clock.elapsed().as_secs_f64();
     seconds.total = started.elapsed().as_secs_f64();
@@ -206,7 +207,7 @@ pub fn diagnose(
         findings,
         seconds,
     };
-    let page = pictures::page(&diagnosis).html();
+    let page = report::page(&diagnosis).html();
     write_atomic(folder.join(REPORT), |file| file.write_all(page.as_bytes()))?;
     let text = serde_json::to_string_pretty(&diagnosis).map_err(|e| Error::other("result.json", e))?;
     write_atomic(folder.join(RESULT), |file| writeln!(file, "{text}"))?;
@@ -214,10 +215,10 @@ pub fn diagnose(
 }
 
 impl PhaseInput {
-    /// Reads a scan and, if one is given, its mask.
+    /// Reads a scan and, where one is given, its mask.
     ///
     /// # Errors
-    /// As [`nifti::read_ct`] and [`nifti::read_labels`]; a mask on another grid.
+    /// As [`nifti::read_ct`] and [`nifti::read_labels`]; a mask on another grid than the scan.
     pub fn read(phase: Phase, path: &Path, mask: Option<&Path>) -> Result<Self> {
         let mut image = nifti::read_ct(path)?;
         let labels = mask.map(nifti::read_labels).transpose()?;
@@ -230,7 +231,7 @@ impl PhaseInput {
     }
 }
 
-/// Of a mask in LPS orientation.
+/// The diameter of the largest tumour component of a mask in LPS orientation; 0 without a tumour.
 fn largest_diameter(mask: &LabelVolume) -> Diameter {
     let largest = mask.components(TUMOUR).into_iter().next();
     largest.map(|c| c.diameter(&mask.affine())).unwrap_or_default()

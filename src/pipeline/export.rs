@@ -1,32 +1,32 @@
-//! Finished slices of logits to labels or probabilities on the image's own voxels, slab by slab.
+//! Converts finished slices of logits to labels and probabilities on the voxels of the cropped image, slab by slab.
 //!
-//! Memory: the labels of the image, one slab on the device, and the probabilities if they are wanted. The resampled
-//! logits, which would take classes x 4 bytes a voxel, are never held.
+//! Memory: the labels of the image, one slab on the device, and the probabilities where they are requested. The resampled logits,
+//! which would take classes x 4 bytes for each voxel, are never stored.
 
 use super::segment::Output;
 use super::sliding_window::Finished;
 use crate::error::{Error, Result};
-use crate::ops::tile::{AxisTaps, Sampling, resample_labels, resample_probabilities};
+use crate::ops::tile::{AxisSampling, AxisTaps, resample_labels, resample_probabilities};
 use crate::tensor::from_channels_last;
 
-/// What a voxel whose logits are all NaN gets from the op.
+/// The label that the op gives to a voxel whose logits are all NaN.
 const NO_LABEL: u8 = u8::MAX;
 
-/// Collects labels, and probabilities if wanted, in the order of the slices.
+/// Collects labels, and probabilities where they are requested, in the order of the slices.
 pub(super) struct Exporter {
     axes: [AxisTaps; 3],
     output: Output,
-    /// Output slices at a time.
+    /// Number of output slices in a slab.
     slab: usize,
     done: usize,
     pub(super) labels: Vec<u8>,
-    /// For each foreground class.
+    /// The probabilities of each foreground class.
     pub(super) probabilities: Vec<Vec<f32>>,
 }
 
 impl Exporter {
-    /// From logits of `input` voxels to an image of `output_size`; `separate` is the axis that is resampled to the
-    /// nearest. `slab_bytes` bounds what a slab may take on the device.
+    /// An exporter from logits of `input` voxels to an image of `output_size` voxels. `separate` is the axis along which the nearest
+    /// slice is taken; `slab_bytes` bounds the memory of a slab on the device.
     pub(super) fn new(
         input: [usize; 3],
         output_size: [usize; 3],
@@ -36,7 +36,7 @@ impl Exporter {
         slab_bytes: u64,
     ) -> Result<Self> {
         let axis = |a: usize| {
-            let sampling = if separate == Some(a) { Sampling::Nearest } else { Sampling::Linear };
+            let sampling = if separate == Some(a) { AxisSampling::Nearest } else { AxisSampling::Linear };
             AxisTaps::new(sampling, input[a], output_size[a])
         };
         let slab = (slab_bytes / slice_bytes(output_size, output, classes)).clamp(1, output_size[0] as u64) as usize;
@@ -48,7 +48,10 @@ impl Exporter {
         Ok(Self { axes: [axis(0)?, axis(1)?, axis(2)?], output, slab, done: 0, labels, probabilities })
     }
 
-    /// Writes every output slice that lies between finished ones.
+    /// Appends every output slice that can be computed from the finished slices.
+    ///
+    /// # Errors
+    /// Logits that are NaN; a device that fails.
     pub(super) fn push(&mut self, finished: &Finished) -> Result<()> {
         let [along_z, along_y, along_x] = &self.axes;
         let ready = finished.first + finished.logits.shape()[2];
@@ -79,7 +82,7 @@ impl Exporter {
     }
 }
 
-/// Device bytes of one output slice.
+/// Number of bytes that one output slice takes on the device.
 pub(super) fn slice_bytes(size: [usize; 3], output: Output, classes: usize) -> u64 {
     let voxel = match output {
         Output::Labels => 1,

@@ -1,7 +1,8 @@
-//! The layout of a result folder, and what an earlier run has left there.
+//! The layout of a result folder, and removing the files of an earlier run.
 //!
-//! `masks/` holds a mask for each phase on its own scan's grid, `aligned/` scans, masks and transforms on the reference's grid,
-//! `pictures/` overlays of each phase and of each lesion, beside `report.html` and, written last, `result.json`.
+//! `masks/` contains the mask of each phase on the grid of its scan, `aligned/` scans and masks on the reference's grid with their
+//! transforms, `pictures/` overlays of each phase and of each lesion. `report.html` is the report and `result.json`, which is
+//! written last, the result.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,11 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::phase::Phase;
 
-/// Where a diagnosis is, whole.
+/// The file of the result.
 pub(super) const RESULT: &str = "result.json";
-/// The same for a person.
+/// The file of the report.
 pub(super) const REPORT: &str = "report.html";
-/// The folders in it.
+/// The subfolders.
 pub(super) const FOLDERS: [&str; 3] = ["masks", "aligned", "pictures"];
 
 /// The files of one phase, relative to the result folder.
@@ -22,11 +23,11 @@ pub(super) struct PhaseFiles {
     pub(super) mask: PathBuf,
     /// The scan on the reference's grid.
     pub(super) aligned: PathBuf,
-    /// The mask there.
+    /// The mask on the reference's grid.
     pub(super) aligned_mask: PathBuf,
-    /// How it was moved, as ITK text.
+    /// The transform as ITK text.
     pub(super) transform: PathBuf,
-    /// The slice where the reference has most tumour, and the one where it has most kidney.
+    /// The overlays of the slices with the reference's largest tumour area and largest kidney area.
     pub(super) pictures: [PathBuf; 2],
 }
 
@@ -42,8 +43,8 @@ impl PhaseFiles {
     }
 }
 
-/// Removes everything that an earlier `diagnose` has written to a folder, so that a run of fewer phases or one that is cut short
-/// leaves none of it beside its own. Files of other names stay, and so do those that this run was read from.
+/// Removes all files that an earlier `diagnose` has written to a folder, so that a run with fewer phases, or one that is interrupted,
+/// does not leave them beside its own. Files of other names stay, and so do the inputs of this run.
 ///
 /// # Errors
 /// A file that cannot be removed.
@@ -60,7 +61,7 @@ pub(super) fn clear_diagnosis<'a>(folder: &Path, inputs: impl IntoIterator<Item 
     clear_lesions(folder)
 }
 
-/// Removes what an earlier `classify` has written to a folder: its result and the pictures of its lesions.
+/// Removes the files that an earlier `classify` has written to a folder: its result and the pictures of its lesions.
 ///
 /// # Errors
 /// A file that cannot be removed.

@@ -1,17 +1,18 @@
-//! What a segmentation model's labels mean: the stages behind it take [`KIDNEY`] and [`TUMOUR`].
+//! Maps the labels of a segmentation model to [`KIDNEY`] and [`TUMOUR`], which the later stages expect.
 
 use crate::error::{Error, Result};
 use crate::volume::{BACKGROUND, KIDNEY, LabelVolume, TUMOUR};
 
-/// A model's label values to ours, found by the labels' names; whatever else it knows becomes background.
+/// The map from a model's labels to those of the pipeline, by their names; all other labels become background.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelMap(Vec<u8>);
 
 impl LabelMap {
-    /// From names in the order of their values: `kidney` and `tumour` (or `tumor`, or their plurals, in any case of letters).
+    /// The map for a model with these label names, in the order of their values. The two labels are found as `kidney` and `tumour`
+    /// (or `tumor`, or the plurals), in upper or lower case.
     ///
     /// # Errors
-    /// One of the two is missing or there twice.
+    /// [`Error::Argument`] where one of the two is missing or occurs twice.
     pub fn new(names: &[String]) -> Result<Self> {
         let find = |words: [&str; 4]| {
             let mut places = (0..names.len()).filter(|&i| words.contains(&names[i].to_lowercase().as_str()));
@@ -28,7 +29,7 @@ impl LabelMap {
         Ok(Self(ours))
     }
 
-    /// The mask with our labels.
+    /// A mask of the model with the labels of the pipeline.
     ///
     /// # Errors
     /// As [`LabelVolume::with_labels`].

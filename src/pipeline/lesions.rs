@@ -1,14 +1,16 @@
-//! Tumours as single lesions, each the same one in every phase.
+//! Lesions: connected components of the tumour, matched over the phases.
 //!
-//! In each phase the connected components of the tumour that have [`LEAST_ML`] are the candidates. Those of different phases are
-//! one lesion when they share at least a quarter of the smaller one's voxels on the common grid: after alignment a lesion
-//! overlaps itself far more (the paper's tumours with a Dice of 0.85), and its neighbours far less. So a lesion that falls to
-//! pieces in one phase is still one, and two that one phase cannot tell apart are one. What has met nothing in some phase is
-//! joined with the nearest that is there, if their centres are no farther apart than the larger one's radius, that of a
-//! sphere of its volume; where the grids differ this rule is the only one. Smaller components join nothing: each belongs to
-//! the one lesion that it shares most with, by the same quarter, or is a speck of the segmentation: counted, not listed.
-//! Where nothing has [`LEAST_ML`], the largest component of each phase is its candidate. Lesions are numbered from 1 by their
-//! mean volume over all phases, the largest first.
+//! In each phase, the connected components of the tumour with at least [`MIN_LESION_ML`] are the candidates. Candidates of different
+//! phases belong to one lesion when they share at least a quarter of the smaller one's voxels on the common grid. After alignment a
+//! lesion overlaps itself far more than that (the paper's tumours with a Dice of 0.85) and its neighbours far less. So a lesion that
+//! is split in one phase is still one lesion, and two lesions that are merged in one phase are one. A candidate without an
+//! overlapping partner in some phase is merged with the nearest candidate of that phase if the distance of their centres is at most
+//! the larger one's radius, that of a sphere of its volume. Where the grids differ, only this rule applies.
+//!
+//! Smaller components never merge lesions. Each is attached to the lesion with which it shares most voxels, if that is at least a
+//! quarter of the smaller one's; all others are only counted ([`SmallComponents`]). Where no component has [`MIN_LESION_ML`], the
+//! largest component of each phase is its candidate. Lesions are numbered from 1 by their mean volume over all phases, the largest
+//! first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -18,25 +20,25 @@ use serde::{Deserialize, Serialize};
 use super::{PhaseScan, Study};
 use crate::error::{Error, Result};
 use crate::phase::Phase;
-use crate::volume::components::{Sets, overlaps};
+use crate::volume::components::{DisjointSets, overlaps};
 use crate::volume::{Component, Diameter, Grid, LabelVolume, TUMOUR};
 
-/// Millilitres that a lesion has at least: a ball of 6 mm, of which a CT says nothing.
-pub const LEAST_ML: f64 = 0.1;
-/// A phase with less than this share of a lesion's mean volume may have missed it.
+/// Smallest volume of a lesion in millilitres: a sphere of 6 mm diameter, about which CT gives no information.
+pub const MIN_LESION_ML: f64 = 0.1;
+/// A phase with less than this fraction of a lesion's mean volume may have missed it.
 const FAINT: f64 = 0.1;
 
 /// Which lesions are classified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LesionChoice {
-    /// The one with the largest volume of those that are in every phase.
+    /// The lesion with the largest volume among those that are present in every phase.
     #[default]
     Largest,
-    /// Every one.
+    /// Every lesion.
     All,
-    /// The one of this number, from 1.
+    /// The lesion with this number, counted from 1.
     Number(usize),
-    /// All tumour voxels as one, as the paper's authors crop them: for models that were trained so.
+    /// All tumour voxels as one lesion, as the paper's authors crop them, for models that were trained in that way.
     Together,
 }
 
@@ -59,16 +61,16 @@ impl std::str::FromStr for LesionChoice {
 /// A lesion in one phase, on the grid of that phase's mask.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LesionInPhase {
-    /// Which phase.
+    /// The phase.
     pub phase: Phase,
-    /// Millilitres; 0 where it was not found.
+    /// Volume in millilitres; 0 where the lesion was not found.
     pub volume_ml: f64,
-    /// How far across it is.
+    /// Its diameters.
     #[serde(flatten)]
     pub diameter: Diameter,
-    /// Its centre, millimetres RAS+; None where it was not found.
+    /// The centre in RAS+ millimetres; None where the lesion was not found.
     pub centre: Option<[f64; 3]>,
-    /// Not in `result.json`: a lesion that was read from it has no voxels.
+    /// Its voxels. They are not in `result.json`: a lesion that was read from it has none.
     #[serde(skip)]
     voxels: Component,
 }
@@ -76,51 +78,51 @@ pub struct LesionInPhase {
 /// One lesion over the phases.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Lesion {
-    /// From 1, the largest first.
+    /// The number of the lesion, from 1 for the largest.
     pub number: usize,
-    /// Millilitres, the mean over all phases.
+    /// Volume in millilitres, the mean over all phases.
     pub volume_ml: f64,
-    /// In the order of the phases that were given.
+    /// The lesion in each phase, in the order of the study.
     pub phases: Vec<LesionInPhase>,
 }
 
 impl Lesion {
-    /// The phases it was not found in.
+    /// The phases in which it was not found.
     pub fn missing(&self) -> Vec<Phase> {
         self.phases.iter().filter(|p| p.centre.is_none()).map(|p| p.phase).collect()
     }
 
-    /// The phases that show less than a tenth of its mean volume, and how many millilitres.
+    /// The phases that show less than a tenth of its mean volume, with the volume there in millilitres.
     pub fn faint(&self) -> Vec<(Phase, f64)> {
         let faint = |p: &&LesionInPhase| p.centre.is_some() && p.volume_ml < FAINT * self.volume_ml;
         self.phases.iter().filter(faint).map(|p| (p.phase, p.volume_ml)).collect()
     }
 
-    /// A mask of its voxels alone, as tumour, in a phase's `mask`. None for a phase it is not in.
+    /// A mask of only its voxels, labelled as tumour, on the grid of a phase's `mask`. None for a phase in which it was not found.
     ///
     /// # Errors
-    /// A lesion of masks of another shape.
+    /// [`Error::Shape`] for a lesion of masks of another shape.
     pub(super) fn mask(&self, phase: Phase, mask: &LabelVolume) -> Result<Option<LabelVolume>> {
         let Some(own) = self.phases.iter().find(|p| p.phase == phase && p.centre.is_some()) else { return Ok(None) };
-        own.voxels.check_shape(mask.shape())?;
+        own.voxels.ensure_shape(mask.shape())?;
         let mut painted = vec![0; mask.shape().iter().product()];
         own.voxels.paint(&mut painted, TUMOUR)?;
         mask.with_labels(painted).map(Some)
     }
 }
 
-/// What is too small to be listed.
+/// The tumour components that are too small to be lesions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Specks {
-    /// How many.
+pub struct SmallComponents {
+    /// Number of components, each counted once over the phases.
     pub count: usize,
-    /// Millilitres of all together, the mean over the phases.
+    /// Volume of all together in millilitres, the mean over the phases.
     pub volume_ml: f64,
 }
 
 /// A component of one phase.
 struct Part {
-    /// Place in the list of phases.
+    /// The index of the phase in the study.
     phase: usize,
     component: Component,
     voxels: usize,
@@ -128,49 +130,49 @@ struct Part {
     centre: [f64; 3],
 }
 
-/// The lesions of a patient, the largest first, and what is too small to be one.
+/// The lesions of a patient, the largest first, and the components that are too small to be lesions.
 ///
 /// # Errors
-/// None for a study, whose masks are of the shape that they say.
-pub fn find(study: &Study) -> Result<(Vec<Lesion>, Specks)> {
+/// None in practice: the components of a study's masks always fit their masks.
+pub fn find(study: &Study) -> Result<(Vec<Lesion>, SmallComponents)> {
     let (parts, of_phase) = parts(study);
     let large = candidates(&parts, &of_phase);
     let shared = shared(&parts, &of_phase, study);
-    // Candidates join candidates, small ones small ones: none of these can make one lesion of two.
-    let mut sets = Sets::new(parts.len());
+    // Candidates are joined with candidates, and small components with small ones, which therefore never merge two lesions.
+    let mut sets = DisjointSets::new(parts.len());
     for &(i, j, count) in &shared {
         if large[i] == large[j] && 4 * count >= parts[i].voxels.min(parts[j].voxels) {
             sets.join(i, j);
         }
     }
-    nearest(&mut sets, &parts, &large);
-    let home = homes(&mut sets, &parts, &large, &shared);
+    join_nearest(&mut sets, &parts, &large);
+    let owners = owners(&mut sets, &parts, &large, &shared);
 
-    let (mut lesions, mut specks): (BTreeMap<usize, Vec<&Part>>, BTreeMap<usize, f64>) = Default::default();
+    let (mut lesions, mut small): (BTreeMap<usize, Vec<&Part>>, BTreeMap<usize, f64>) = Default::default();
     for (i, part) in parts.iter().enumerate() {
         let root = sets.root(i);
         if large[i] {
             lesions.entry(root).or_default().push(part);
-        } else if let Some(home) = home.get(&i) {
-            lesions.entry(*home).or_default().push(part);
+        } else if let Some(owner) = owners.get(&i) {
+            lesions.entry(*owner).or_default().push(part);
         } else {
-            *specks.entry(root).or_default() += part.ml;
+            *small.entry(root).or_default() += part.ml;
         }
     }
     let mean = |ml: f64| ml / study.phases().count().max(1) as f64;
     let mut groups: Vec<(f64, Vec<&Part>)> =
         lesions.into_values().map(|group| (mean(group.iter().map(|p| p.ml).sum()), group)).collect();
-    // Stable: of equals the first stays the first.
+    // The sort is stable: lesions of equal volume keep their order.
     groups.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let listed = groups.iter().enumerate().filter(|(i, group)| *i == 0 || group.0 >= LEAST_ML).count();
+    let listed = groups.iter().enumerate().filter(|(i, group)| *i == 0 || group.0 >= MIN_LESION_ML).count();
     let left = groups.split_off(listed);
-    let count = left.len() + specks.len();
-    let volume_ml = left.iter().map(|g| g.0).chain(specks.into_values().map(mean)).sum();
+    let count = left.len() + small.len();
+    let volume_ml = left.iter().map(|g| g.0).chain(small.into_values().map(mean)).sum();
     let lesions = groups.iter().zip(1..).map(|((_, group), number)| lesion(number, group, study));
-    Ok((lesions.collect::<Result<_>>()?, Specks { count, volume_ml }))
+    Ok((lesions.collect::<Result<_>>()?, SmallComponents { count, volume_ml }))
 }
 
-/// All tumour voxels of each phase as one lesion, number 1; None where there are none.
+/// All tumour voxels of each phase as one lesion with number 1; None where no phase has tumour voxels.
 ///
 /// # Errors
 /// As [`find`].
@@ -180,7 +182,7 @@ pub fn together(study: &Study) -> Result<Option<Lesion>> {
     if all.is_empty() { Ok(None) } else { lesion(1, &all, study).map(Some) }
 }
 
-/// The components of all phases, and which of them are whose; a phase's largest first.
+/// The components of all phases, and the range of each phase among them; within a phase the largest is the first.
 fn parts(study: &Study) -> (Vec<Part>, Vec<Range<usize>>) {
     let (mut parts, mut of_phase) = (Vec::new(), Vec::new());
     for (phase, mask) in study.scans().iter().map(PhaseScan::mask).enumerate() {
@@ -196,9 +198,9 @@ fn parts(study: &Study) -> (Vec<Part>, Vec<Range<usize>>) {
     (parts, of_phase)
 }
 
-/// Which parts may be lesions.
+/// Whether each part is a candidate for a lesion.
 fn candidates(parts: &[Part], of_phase: &[Range<usize>]) -> Vec<bool> {
-    let mut large: Vec<bool> = parts.iter().map(|p| p.ml >= LEAST_ML).collect();
+    let mut large: Vec<bool> = parts.iter().map(|p| p.ml >= MIN_LESION_ML).collect();
     if !large.contains(&true) {
         for own in of_phase.iter().filter(|own| !own.is_empty()) {
             large[own.start] = true;
@@ -207,7 +209,7 @@ fn candidates(parts: &[Part], of_phase: &[Range<usize>]) -> Vec<bool> {
     large
 }
 
-/// Parts of different phases on one grid that share voxels, and how many.
+/// The pairs of parts of different phases on one grid that share voxels, with the number of shared voxels.
 fn shared(parts: &[Part], of_phase: &[Range<usize>], study: &Study) -> Vec<(usize, usize, usize)> {
     let of = |own: &Range<usize>| parts[own.clone()].iter().map(|p| &p.component).collect::<Vec<_>>();
     let grids: Vec<Grid> = study.scans().iter().map(|scan| scan.mask().grid()).collect();
@@ -223,8 +225,8 @@ fn shared(parts: &[Part], of_phase: &[Range<usize>], study: &Study) -> Vec<(usiz
     found
 }
 
-/// Joins sets of candidates that no phase has both of, nearest first.
-fn nearest(sets: &mut Sets, parts: &[Part], large: &[bool]) {
+/// Joins sets of candidates that have no phase in common, the nearest pairs first.
+fn join_nearest(sets: &mut DisjointSets, parts: &[Part], large: &[bool]) {
     let mut groups: BTreeMap<usize, Vec<&Part>> = BTreeMap::new();
     for (i, part) in parts.iter().enumerate().filter(|(i, _)| large[*i]) {
         groups.entry(sets.root(i)).or_default().push(part);
@@ -253,8 +255,13 @@ fn nearest(sets: &mut Sets, parts: &[Part], large: &[bool]) {
     }
 }
 
-/// The set of candidates that each small part belongs to: the one it shares most voxels with.
-fn homes(sets: &mut Sets, parts: &[Part], large: &[bool], shared: &[(usize, usize, usize)]) -> BTreeMap<usize, usize> {
+/// The set of candidates to which each small part is attached: the one with which it shares most voxels.
+fn owners(
+    sets: &mut DisjointSets,
+    parts: &[Part],
+    large: &[bool],
+    shared: &[(usize, usize, usize)],
+) -> BTreeMap<usize, usize> {
     let mut by_set: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for &(i, j, count) in shared.iter().filter(|(i, j, _)| large[*i] != large[*j]) {
         let (small, other) = if large[j] { (i, j) } else { (j, i) };
@@ -277,7 +284,7 @@ fn centre(group: &[&Part]) -> [f64; 3] {
     std::array::from_fn(|k| group.iter().map(|p| p.ml * p.centre[k]).sum::<f64>() / all.max(f64::MIN_POSITIVE))
 }
 
-/// Of the sphere of a group's volume, the mean over the phases it is in. Millimetres.
+/// The radius in millimetres of a sphere with a group's volume, the mean over the phases in which it occurs.
 fn radius(group: &[&Part]) -> f64 {
     let counted: BTreeSet<usize> = group.iter().map(|p| p.phase).collect();
     let cubic_mm = 1000.0 * group.iter().map(|p| p.ml).sum::<f64>() / counted.len().max(1) as f64;

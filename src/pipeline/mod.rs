@@ -1,4 +1,5 @@
-//! The stages of the kidney-cancer pipeline.
+//! The stages of the kidney-cancer pipeline: segmentation ([`Segmenter`]), alignment of the phases ([`align`]), lesions
+//! ([`lesions`]), classification ([`classify`]), and all of them with a report ([`diagnose`]).
 
 pub mod align;
 mod classifier_config;
@@ -7,17 +8,17 @@ pub mod crop;
 pub mod demo;
 pub mod diagnose;
 mod export;
-pub mod findings;
 mod folder;
 pub mod labels;
+pub mod lesion_results;
 pub mod lesions;
-mod pictures;
 mod preprocess;
+mod report;
 mod result;
 mod segment;
 mod sliding_window;
+mod strided_view;
 mod study;
-mod view;
 
 pub use preprocess::{resampled_size, separate_axis};
 pub use segment::{Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, Timings, parse_bytes};

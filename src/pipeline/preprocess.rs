@@ -1,40 +1,41 @@
-//! An image on its way into the network: orientation, transposition, cropping, normalisation, resampling, as nnU-Net v2
-//! does them and in its order.
+//! Preprocessing of an image for the network: orientation, transposition, cropping, normalisation and resampling, in the order and
+//! with the rules of nnU-Net v2.
 
-use super::view::{View, nonzero_box};
+use super::strided_view::{StridedView, nonzero_box};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{Normalization, OrientationRule, SeparateAxis, UNetPlan};
 use crate::ops::bspline_resample3d;
-use crate::ops::tile::{AxisTaps, Sampling, select};
+use crate::ops::tile::{AxisSampling, AxisTaps, select};
 use crate::tensor::{DType, Tensor};
 use crate::volume::{Grid, Orientation, Volume, Voxels};
 
-/// Largest over smallest voxel size from which slices are resampled on their own.
+/// Ratio of the largest to the smallest voxel size above which slices are resampled separately.
 const ANISOTROPY: f64 = 3.0;
 
-/// An image as the network sees it, and the way back.
+/// A preprocessed image, with what is needed to map results back to the original.
 pub(super) struct Prepared {
-    /// f32 [1, 1, d, h, w] in the network's axes and spacing.
+    /// The image, f32 [1, 1, d, h, w], with the axes and the spacing of the network.
     pub(super) image: Tensor,
-    /// From the oriented image to the cropped one in the network's axes.
-    pub(super) view: View,
-    /// Spacing of the view, millimetres.
+    /// The view of the oriented image that is the cropped one in the network's axes.
+    pub(super) view: StridedView,
+    /// The spacing of the view in millimetres.
     pub(super) spacing: [f64; 3],
-    /// The grid of the image as it was turned for the network.
+    /// The grid of the image in the orientation of the network.
     pub(super) oriented: Grid,
-    /// What the user should know.
+    /// Warnings for the user.
     pub(super) warnings: Vec<String>,
 }
 
-/// Voxels after resampling: round(old spacing / new spacing * size), halves to even, at least 1.
+/// The number of voxels after resampling from spacing `from` to spacing `to`: round(from / to * size) along each axis, halves to
+/// even, at least 1.
 pub fn resampled_size(size: [usize; 3], from: [f64; 3], to: [f64; 3]) -> [usize; 3] {
     std::array::from_fn(|a| (from[a] / to[a] * size[a] as f64).round_ties_even().max(1.0) as usize)
 }
 
-/// The axis that is resampled to the nearest, after its slices were resampled in their plane; None for all three at once.
-/// By default where the largest voxel size, of the source or else of the target, is over three times the smallest and
-/// belongs to one axis alone.
+/// The axis along which the nearest slice is taken, after the slices were resampled in their plane; None where all three axes are
+/// resampled at once. With [`SeparateAxis::WhenAnisotropic`] it is the axis of the largest voxel size, where that is more than
+/// three times the smallest (of the source spacing `from`, or else of the target spacing `to`) and only one axis has it.
 pub fn separate_axis(rule: SeparateAxis, from: [f64; 3], to: [f64; 3]) -> Option<usize> {
     let largest = |s: [f64; 3]| s.into_iter().fold(f64::MIN, f64::max);
     let anisotropic = |s: [f64; 3]| largest(s) / s.into_iter().fold(f64::MAX, f64::min) > ANISOTROPY;
@@ -52,23 +53,23 @@ pub fn separate_axis(rule: SeparateAxis, from: [f64; 3], to: [f64; 3]) -> Option
     }
 }
 
-/// Prepares `volume` for a network.
+/// Preprocesses `volume` for a network.
 ///
 /// # Errors
-/// NaN or infinite voxels, nothing but zeros, a resampled size past any scan's, a device that fails.
+/// Voxels that are NaN or infinite; an image of zeros only; a resampled size that exceeds that of any scan; a device that fails.
 pub(super) fn prepare(volume: &Volume, plan: &UNetPlan, rule: OrientationRule, device: &Device) -> Result<Prepared> {
-    volume.check_finite()?;
+    volume.ensure_finite()?;
     let mut warnings = Vec::new();
     let orientation = orientation(volume.orientation(), plan, rule, &mut warnings);
     let oriented = volume.reorient(orientation)?;
     if oriented.orientation() != orientation {
-        // Axes at exactly 45 degrees pair with either neighbour: the way back would be another one.
+        // Axes at exactly 45 degrees are as close to another orientation, and the result could not be mapped back.
         let found = format!("one as close to {}", oriented.orientation());
         return Err(Error::argument("image: orientation", format!("axes closest to {orientation}"), found));
     }
     let normalization = plan.normalization.first().copied().unwrap_or(Normalization::None);
     let empty = || Error::Data("every voxel is 0: expected an image".into());
-    let whole = View::whole(oriented.shape());
+    let whole = StridedView::whole(oriented.shape());
     let (view, values) = match oriented.voxels() {
         Voxels::U8(v) => crop_and_normalize(whole, v, plan.transpose, normalization).ok_or_else(empty)?,
         Voxels::I16(v) => crop_and_normalize(whole, v, plan.transpose, normalization).ok_or_else(empty)?,
@@ -87,8 +88,9 @@ pub(super) fn prepare(volume: &Volume, plan: &UNetPlan, rule: OrientationRule, d
     Ok(Prepared { image, view, spacing, oriented: oriented.grid(), warnings })
 }
 
-/// A model that was trained on files as they are stored gets them so, unless their slices run along another axis than
-/// the third: no such file can have been among the others, and it would be resampled across the wrong axis.
+/// The orientation in which the network gets the image. A model that was trained on files as they are stored gets them unchanged,
+/// unless their slices are not along the third axis: the model cannot have been trained on such a file, which would be resampled
+/// along the wrong axis.
 fn orientation(stored: Orientation, plan: &UNetPlan, rule: OrientationRule, warnings: &mut Vec<String>) -> Orientation {
     match rule {
         OrientationRule::Fixed(orientation) => orientation,
@@ -99,7 +101,7 @@ fn orientation(stored: Orientation, plan: &UNetPlan, rule: OrientationRule, warn
                 return stored;
             }
             warnings.push(format!(
-                "stored as {code}, which the model cannot have been trained on: turned to LPS for the network"
+                "stored as {code}, which the model cannot have been trained on: reoriented to LPS for the network"
             ));
             Orientation::LPS
         }
@@ -107,12 +109,12 @@ fn orientation(stored: Orientation, plan: &UNetPlan, rule: OrientationRule, warn
 }
 
 fn crop_and_normalize<T: Copy + Default + PartialEq + Into<f32> + Sync>(
-    whole: View,
+    whole: StridedView,
     voxels: &[T],
     transpose: [usize; 3],
     normalization: Normalization,
-) -> Option<(View, Vec<f32>)> {
-    // nnU-Net fills the holes of the non-zero mask first, which leaves its box as it is.
+) -> Option<(StridedView, Vec<f32>)> {
+    // nnU-Net fills the holes of the non-zero mask first, which does not change its bounding box.
     let ranges = nonzero_box(voxels, whole.shape)?;
     let view = whole.cropped(&ranges).permuted(transpose);
     let values = match normalization {
@@ -125,7 +127,7 @@ fn crop_and_normalize<T: Copy + Default + PartialEq + Into<f32> + Sync>(
     Some((view, values))
 }
 
-/// Order-3 resampling of one channel.
+/// Resamples one channel with cubic B-splines.
 fn resample(
     values: Vec<f32>,
     shape: [usize; 3],
@@ -139,9 +141,10 @@ fn resample(
         let image = upload([1, d, h, w], values)?;
         return if size == shape { Ok(image) } else { bspline_resample3d(&image, size) };
     };
-    // Slices along n, each resampled in its plane and clipped to its own range; then the nearest one for each output slice.
+    // The slices are the batch axis n. Each is resampled in its plane and clipped to its own range; then the nearest slice is taken
+    // for each output slice.
     let order = if axis == 0 { [0, 1, 2] } else { [axis, 0, 3 - axis] };
-    let view = View::whole(shape).permuted(order);
+    let view = StridedView::whole(shape).permuted(order);
     let values = if axis == 0 { values } else { view.read(&values, |v| v) };
     let [slices, rows, columns] = view.shape;
     let [new_slices, new_rows, new_columns] = order.map(|a| size[a]);
@@ -151,13 +154,13 @@ fn resample(
     } else {
         bspline_resample3d(&slices_in, [1, new_rows, new_columns])?
     };
-    let across = AxisTaps::new(Sampling::Nearest, slices, new_slices)?;
+    let across = AxisTaps::new(AxisSampling::Nearest, slices, new_slices)?;
     let resampled = if slices == new_slices { resampled } else { select(&resampled, across.low())? };
     if axis == 0 {
         return resampled.reshape([1, 1, size[0], size[1], size[2]]);
     }
-    // The coarsest axis is hardly ever another one: back through the host.
+    // The coarsest axis is rarely another one than the first, so the axes are permuted back on the host.
     let mut values = vec![0.0; size.iter().product()];
-    View::whole(size).permuted(order).write(&resampled.to_ndhwc()?, &mut values);
+    StridedView::whole(size).permuted(order).write(&resampled.to_ndhwc()?, &mut values);
     upload([1, size[0], size[1], size[2]], values)
 }

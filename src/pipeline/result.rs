@@ -1,110 +1,110 @@
-//! `result.json` of a diagnosis; docs/result.md describes it field by field.
+//! The content of `result.json`. docs/result.md describes every field.
 
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::findings::Findings;
+use super::lesion_results::Findings;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::phase::{Phase, Subtype};
 use crate::registration::Registration;
 use crate::volume::Diameter;
 
-/// The version of `result.json`'s layout.
+/// The version of the layout of `result.json`.
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// One phase in the result. Paths are relative to the result folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PhaseResult {
-    /// Which phase.
+    /// The phase.
     pub phase: Phase,
-    /// The scan.
+    /// The path of the scan.
     #[serde(serialize_with = "crate::io::lossy")]
     pub input: PathBuf,
-    /// Every file it was read from (a given mask too), with its hash.
+    /// Every file that was read for the phase (a given mask included), with its hash.
     pub files: Vec<SourceFile>,
-    /// Its mask, on its own grid.
+    /// The mask on the grid of the scan.
     pub mask: PathBuf,
-    /// Kidney parenchyma, millilitres.
+    /// Volume of the kidney parenchyma in millilitres.
     pub kidney_ml: f64,
-    /// Tumour, millilitres.
+    /// Volume of the tumour in millilitres.
     pub tumour_ml: f64,
-    /// How far across the largest connected component of the tumour is, on the scan's own grid.
+    /// The diameters of the largest connected component of the tumour, on the grid of the scan.
     pub tumour_diameter: Diameter,
     /// The scan on the reference's grid.
     pub aligned: PathBuf,
-    /// Its mask there.
+    /// The mask on the reference's grid.
     pub aligned_mask: PathBuf,
-    /// How it was moved; none for the reference.
+    /// The registration to the reference; None for the reference.
     pub registration: Option<Registration>,
-    /// The transform as ITK text; none for the reference.
+    /// The file of the transform, as ITK text; None for the reference.
     pub transform: Option<PathBuf>,
-    /// Overlays, the reference's tumour slice first.
+    /// The overlays: first of the slice with the reference's largest tumour area, then of that with its largest kidney area.
     pub pictures: Vec<PathBuf>,
 }
 
-/// Seconds by stage.
+/// Wall-clock seconds of each stage.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Seconds {
-    /// Of all phases.
+    /// Segmentation of all phases.
     pub segment: f64,
-    /// Of all phases but the reference.
+    /// Registration and resampling of all phases but the reference.
     pub align: f64,
-    /// Lesions, crops and networks.
+    /// Lesions, crops and classification networks.
     pub classify: f64,
-    /// Masks, aligned images, pictures.
+    /// Writing masks, aligned images and pictures.
     pub write: f64,
-    /// From the scans in memory to the report.
+    /// All stages, from the scans in memory to the report.
     pub total: f64,
 }
 
-/// Weight files with their hashes; empty where the weights were drawn from a seed or not needed.
+/// The weight files with their hashes; empty where the weights came from a seed or were not needed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Models {
-    /// Of the segmentation.
+    /// The files of the segmentation model.
     pub segmentation: Vec<SourceFile>,
-    /// Of the classification.
+    /// The files of the classification model.
     pub classification: Vec<SourceFile>,
 }
 
-/// `result.json`.
+/// The result of a diagnosis: the content of `result.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// [`SCHEMA_VERSION`].
+    /// The version of the layout, [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// Name and version.
+    /// Name and version of the program.
     pub program: String,
-    /// Where it ran.
+    /// The name of the device.
     pub device: String,
     /// The weights that were used.
     pub models: Models,
-    /// What a reader must know of the models.
+    /// Notes about the models that every reader must know.
     pub notes: Vec<String>,
-    /// What was odd but usable.
+    /// Conditions that the reader should know of and that did not prevent a result.
     pub warnings: Vec<String>,
-    /// The phase the others were moved onto.
+    /// The phase to which the others were aligned.
     pub reference: Phase,
-    /// First and last slice that all phases cover, counted from the feet on the reference's grid.
+    /// The first and the last slice that all phases cover, counted from the feet on the reference's grid.
     pub slices: [usize; 2],
-    /// In the order given.
+    /// The phases in the order in which they were given.
     pub phases: Vec<PhaseResult>,
-    /// Names of the classes, the order of all probabilities.
+    /// The classes, in the order of all probabilities.
     pub classes: [Subtype; 5],
-    /// The lesions, and the answer for the one that was asked for.
+    /// The lesions, and the classification of the one that was chosen.
     #[serde(flatten)]
     pub findings: Findings,
-    /// Where the time went.
+    /// Wall-clock seconds of each stage.
     pub seconds: Seconds,
 }
 
 impl Diagnosis {
-    /// Reads a `result.json` of `diagnose`.
+    /// Reads the `result.json` of a diagnosis.
     ///
     /// # Errors
     /// As [`read_result`].
@@ -113,10 +113,10 @@ impl Diagnosis {
     }
 }
 
-/// Reads as much of a `result.json` as `T` wants, such as its [`Findings`], which `classify` writes too.
+/// Reads those fields of a `result.json` that `T` has, such as its [`Findings`], which `classify` writes too.
 ///
 /// # Errors
-/// A file that cannot be read, or of another version of the layout (both are named), or without a field of `T`.
+/// [`Error::File`] for a file that cannot be read, has another version of the layout, or lacks a field of `T`.
 pub fn read_result<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
     #[derive(Deserialize)]
     struct Version {

@@ -1,4 +1,4 @@
-//! Segmentation: an image in, a mask on the same voxels out.
+//! Stage 1: segmentation of an image, as a mask on the same voxels.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -17,27 +17,27 @@ use crate::models::{OrientationRule, UNet, UNetPlan};
 use crate::tensor::DType;
 use crate::volume::{LabelVolume, Volume, Voxels};
 
-/// What a slab of the export takes on the device where no budget says less.
+/// Number of bytes of a slab of the export on the device, where no memory budget requires less.
 const SLAB_BYTES: u64 = 64 << 20;
 
-/// What is wanted beside the mask.
+/// The outputs of the segmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Output {
-    /// Nothing.
+    /// The mask only.
     #[default]
     Labels,
-    /// The softmax of each foreground class: 4 bytes a voxel and class of host memory.
+    /// The mask and the softmax of each foreground class, which takes 4 bytes of host memory for each voxel and class.
     Probabilities,
 }
 
-/// What the network computes with.
+/// The storage type of the network's weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// f16 on a GPU that has it (as nnU-Net's autocast), f32 elsewhere.
+    /// f16 on a device that supports it (as nnU-Net's autocast), f32 elsewhere.
     #[default]
     Fastest,
-    /// f32 everywhere.
+    /// f32 on every device.
     Single,
 }
 
@@ -50,20 +50,20 @@ impl Precision {
     }
 }
 
-/// How to segment.
+/// Options of [`Segmenter::segment`].
 ///
-/// The struct is open: build it with `..Default::default()`, so that a field that is added later breaks no caller.
+/// Construct it with `..Default::default()`, so that fields added in a later version break no caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SegmentOptions {
-    /// Distance of neighbouring tiles in tiles, 0.05 to 1.
+    /// The distance of neighbouring tiles as a fraction of the tile, 0.05 to 1.
     pub step: f64,
     /// Test-time augmentation.
     pub mirroring: Mirroring,
-    /// Masks alone, or probabilities too.
+    /// Whether probabilities are computed besides the mask.
     pub output: Output,
-    /// The most bytes for sums, activations and slabs together; no limit if None.
+    /// The largest number of bytes for sums, activations and slabs together; None for no limit.
     pub memory_budget: Option<u64>,
-    /// Which way the axes run for the network; the plan's own rule if None.
+    /// The orientation of the network's input; None for the rule of the plan.
     pub orientation: Option<OrientationRule>,
 }
 
@@ -73,66 +73,68 @@ impl Default for SegmentOptions {
     }
 }
 
-/// What is under way, for a progress bar.
+/// The progress of a segmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Reading the image into the network's space.
+    /// The image is being preprocessed.
     Preparing,
-    /// So many tiles of so many are done.
+    /// The number of tiles that are done, and the number of all tiles.
     Tiles(usize, usize),
 }
 
-/// Seconds that each part took. Logits are exported while the tiles run, so the parts overlap in time but not here.
+/// Wall-clock seconds of each part. Logits are exported between tiles; that time counts as export and not as network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Timings {
-    /// Orientation, cropping, normalisation, resampling.
+    /// Orientation, cropping, normalisation and resampling.
     pub preprocess: f64,
-    /// Tiles.
+    /// The network on all tiles.
     pub network: f64,
-    /// Resampling of logits, labels, pasting back.
+    /// Resampling of logits, labels, and mapping them back to the image.
     pub export: f64,
 }
 
-/// A mask and what is known about it.
+/// The result of a segmentation.
 #[derive(Debug, Clone)]
 pub struct Segmentation {
     /// The model's labels on the image's own grid.
     pub mask: LabelVolume,
-    /// f32 probabilities of each foreground class on that grid, if asked for.
+    /// The f32 probabilities of each foreground class on that grid, where they were requested.
     pub probabilities: Vec<Volume>,
-    /// Names by label value.
+    /// The names of the labels, by their values.
     pub labels: Vec<String>,
-    /// Tiles the network saw, mirrored copies not counted.
+    /// Number of tiles, without mirrored copies.
     pub tiles: usize,
-    /// Bytes that the working set (sums, activations, slab) was planned at.
+    /// The planned size of the working set (sums, activations, slab) in bytes.
     pub working_set: u64,
-    /// Where the time went.
+    /// Wall-clock seconds of each part.
     pub seconds: Timings,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
 impl Segmentation {
-    /// Millilitres of each label, background included.
+    /// The volume of each label in millilitres, background included.
     pub fn volumes_ml(&self) -> Vec<f64> {
         let (counts, voxel) = (self.mask.counts(), self.mask.voxel_ml());
         counts[..self.labels.len().min(counts.len())].iter().map(|n| *n as f64 * voxel).collect()
     }
 }
 
-/// A trained model, ready to segment: a plan and one network a fold.
+/// A trained model: a plan and one network for each fold.
 #[derive(Debug, Clone)]
 pub struct Segmenter {
     plan: UNetPlan,
     networks: Vec<UNet>,
     files: Vec<SourceFile>,
-    /// The axes (z, y, x) that all weights allow to be mirrored.
+    /// The axes (z, y, x) along which all weights allow mirroring.
     mirrors: [bool; 3],
 }
 
 impl Segmenter {
-    /// Reads a model folder: plans.json, dataset.json and weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or
-    /// nnU-Net's own fold_*/checkpoint_final.pth (all folds), in `folder` or its folder `segmentation`.
+    /// Reads a model folder: `folder`, or its subfolder `segmentation` where that holds a plans.json. The folder contains
+    /// plans.json, dataset.json and weights: weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or nnU-Net's own
+    /// fold_*/checkpoint_final.pth; all folds are averaged. `configuration` names a configuration of plans.json; by default
+    /// 3d_fullres, or the only one.
     ///
     /// # Errors
     /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights or with several kinds of them.
@@ -152,20 +154,20 @@ impl Segmenter {
         Ok(Self { files, mirrors, ..Self::new(plan, networks)? })
     }
 
-    /// The files that the weights came from; none for networks that were given.
+    /// The files of the weights; empty for networks that were passed to [`Segmenter::new`].
     pub fn files(&self) -> &[SourceFile] {
         &self.files
     }
 
-    /// From a plan and networks of its architecture, all on one device with one float type.
+    /// A segmenter from a plan and networks of its architecture, all on one device and with one float type.
     ///
     /// # Errors
-    /// No network, or one that differs from the plan or the first.
+    /// [`Error::Argument`] without a network, and for a network that differs from the plan or from the first network.
     pub fn new(plan: UNetPlan, networks: Vec<UNet>) -> Result<Self> {
         let Some(first) = networks.first() else {
             return Err(Error::argument("segment: networks", "at least one", 0));
         };
-        plan.architecture.check_size("segment: tile", plan.patch)?;
+        plan.architecture.ensure_size("segment: tile", plan.patch)?;
         for network in &networks {
             if network.architecture() != &plan.architecture {
                 let [expected, found] = [&plan.architecture, network.architecture()].map(|a| format!("{a:?}"));
@@ -184,17 +186,17 @@ impl Segmenter {
         &self.plan
     }
 
-    /// What the networks compute with.
+    /// The storage type of the networks.
     pub fn dtype(&self) -> DType {
         self.networks[0].dtype()
     }
 
-    /// How many networks are averaged.
+    /// Number of networks that are averaged.
     pub fn folds(&self) -> usize {
         self.networks.len()
     }
 
-    /// That mirroring leaves out axes, where it was asked for and the weights do not allow them.
+    /// The warning that mirroring was requested and the weights do not allow it along all axes.
     fn mirroring_warning(&self, mirroring: Mirroring) -> Option<String> {
         let names = |wanted: bool| {
             let list: Vec<_> = ["z", "y", "x"].iter().zip(self.mirrors).filter(|(_, m)| *m == wanted).collect();
@@ -206,22 +208,23 @@ impl Segmenter {
         })
     }
 
-    /// Segments an image. The mask lies on the image's own voxels, whichever way they are stored.
+    /// Segments an image. The mask has the grid and the orientation of the image.
     ///
-    /// Memory beside the image: the resampled image (f32), the labels, and on the device the working set: sums of one row of
-    /// tiles, the activations of one tile, a slab of the export. Same bits every time on one device.
+    /// Besides the image it needs memory for the resampled image (f32) and the labels, and on the device for the working set: the
+    /// sums of one row of tiles, the activations of one tile and a slab of the export. The result is the same bit for bit every
+    /// time on one device. `progress` is called before the work and after each tile; [`ControlFlow::Break`] ends the work.
     ///
     /// # Errors
-    /// NaN or infinite voxels or nothing but zeros; options out of range; a memory budget below the least working set (the
-    /// message names both); a buffer over the device's limit; a device that fails; a network whose output is NaN; [`Error::Cancelled`] where
-    /// `progress`, which is called before the work and after each tile, breaks.
+    /// Voxels that are NaN or infinite; an image of zeros only; options out of range; a memory budget below the smallest working
+    /// set (the message contains both); a buffer over the device's limit; a device that fails; a network whose output is NaN;
+    /// [`Error::Cancelled`] where `progress` breaks.
     pub fn segment(
         &self,
         image: &Volume,
         options: &SegmentOptions,
         progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<Segmentation> {
-        let mut report = |stage| go_on(progress(stage));
+        let mut report = |stage| continue_or_cancel(progress(stage));
         report(Stage::Preparing)?;
         let started = Instant::now();
         let (device, dtype) = (self.networks[0].device(), self.dtype());
@@ -282,18 +285,21 @@ impl Segmenter {
     }
 }
 
-/// The answer of a progress callback as a result.
-pub(super) fn go_on(answer: ControlFlow<()>) -> Result<()> {
+/// The return value of a progress callback as a result.
+///
+/// # Errors
+/// [`Error::Cancelled`] for [`ControlFlow::Break`].
+pub(super) fn continue_or_cancel(answer: ControlFlow<()>) -> Result<()> {
     match answer {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Cancelled),
     }
 }
 
-/// A count of bytes as people write it: `4000000`, `4GB` (decimal), `4GiB` (binary), `1.5 GiB`, in any case.
+/// Parses a number of bytes: `4000000`, `4GB` (decimal), `4GiB` (binary) or `1.5 GiB`, in upper or lower case.
 ///
 /// # Errors
-/// Anything else, and less than one byte.
+/// [`Error::Argument`] for any other text, and for less than one byte.
 pub fn parse_bytes(text: &str) -> Result<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let (number, unit) = lower.split_at(lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len()));
@@ -314,7 +320,10 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
     }
 }
 
-/// What is left of the budget for slabs, at least one slice.
+/// Number of bytes that the budget leaves for slabs, at least one slice.
+///
+/// # Errors
+/// [`Error::Argument`] for a budget below the smallest working set.
 fn slab_bytes(fixed: u64, slice: u64, budget: Option<u64>, device: &Device) -> Result<u64> {
     let usual = SLAB_BYTES.min(device.max_buffer_bytes()).max(slice);
     let Some(budget) = budget else { return Ok(usual) };
@@ -326,7 +335,7 @@ fn slab_bytes(fixed: u64, slice: u64, budget: Option<u64>, device: &Device) -> R
     Ok(usual.min(budget - fixed))
 }
 
-/// Values of the cropped image in the network's axes, back on the image's own voxels; 0 outside the crop.
+/// Maps values of the cropped image in the network's axes back to the voxels of `image`; 0 outside the crop.
 fn paste<T: Copy + Default>(
     prepared: &Prepared,
     image: &Volume,
@@ -337,16 +346,16 @@ fn paste<T: Copy + Default>(
     prepared.view.write(values, &mut all);
     let oriented = Volume::new(prepared.oriented.shape, voxels(all), prepared.oriented.affine)?;
     let own = oriented.reorient(image.orientation())?;
-    // The same map as the image's, to the last bit.
+    // The image's own affine, so that the geometry agrees to the last bit.
     image.with_voxels(own.voxels().clone())
 }
 
-/// The weights of a model folder, of one kind: weights.safetensors or weights.pth; every fold_*.safetensors or fold_*.pth;
-/// nnU-Net's own fold_*/checkpoint_final.pth; each in the order of their names. nnU-Net's fold_all, which saw all cases, counts
-/// where there is no numbered fold: averaged with them it would count twice.
+/// The weight files of a model folder, which must be of one kind: weights.safetensors or weights.pth; every fold_*.safetensors or
+/// fold_*.pth; nnU-Net's own fold_*/checkpoint_final.pth; each sorted by name. nnU-Net's fold_all, which was trained on all cases,
+/// is used only where there is no numbered fold, because an average with those would weigh cases twice.
 ///
 /// # Errors
-/// None of them; several kinds, which may be one model twice.
+/// [`Error::File`] for a folder without weights, and for weights of several kinds, which may be one model twice.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let single = ["weights.safetensors", "weights.pth"].map(|name| folder.join(name));
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "cannot be read", e))?;

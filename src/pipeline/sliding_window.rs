@@ -1,5 +1,5 @@
-//! nnU-Net's sliding window, row of tiles by row of tiles: sums are kept for one row's depth only, and each slice of
-//! logits is handed on as soon as no later tile can reach it.
+//! nnU-Net's sliding window. Tiles are computed row by row along z; sums are kept for the depth of one row only, and each slice of
+//! logits is passed on as soon as no later tile contributes to it.
 
 use std::f64::consts::E;
 
@@ -8,39 +8,39 @@ use half::f16;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::UNet;
-use crate::ops::tile::{Accumulator, Placement, crop};
+use crate::ops::tile::{Accumulator, TilePlacement, crop};
 use crate::tensor::{DType, Tensor};
 
-/// Which mirrored copies of a tile the network sees beside the tile itself.
+/// Test-time augmentation by mirroring: which mirrored copies of a tile are averaged with the tile itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mirroring {
-    /// None.
+    /// No mirrored copies.
     #[default]
     Off,
-    /// All combinations of the axes that the weights allow (nnU-Net's checkpoints say which; otherwise all three, eight
-    /// results with the tile itself); the results are averaged.
+    /// All combinations of the axes that the weights allow. nnU-Net's checkpoints contain these axes; other weights allow all
+    /// three, which gives eight results with the tile itself.
     AllAxes,
 }
 
 impl Mirroring {
-    /// The axes (z, y, x) reversed in each copy, the tile itself first.
+    /// For each copy, whether each axis (z, y, x) is reversed; the first is the tile itself.
     pub fn copies(self) -> Vec<[bool; 3]> {
         let count = if self == Self::Off { 1 } else { 8 };
         (0..count).map(|bits: u8| std::array::from_fn(|a| bits >> a & 1 == 1)).collect()
     }
 
-    /// Those of [`Mirroring::copies`] that are reversed along allowed axes alone.
+    /// Those of [`Mirroring::copies`] that are reversed along allowed axes only.
     pub fn copies_along(self, allowed: [bool; 3]) -> Vec<[bool; 3]> {
         self.copies().into_iter().filter(|copy| (0..3).all(|a| allowed[a] || !copy[a])).collect()
     }
 }
 
-/// First voxels of the tiles along an axis of `size` voxels (no smaller than the tile): as far apart as `step` tiles at
-/// most, evenly, the last one flush with the end. n = ceil((size - patch) / (patch * step)) + 1 tiles at
+/// The first voxels of the tiles along an axis of `size` voxels, which is not shorter than the tile. The tiles are evenly spaced, at
+/// most `step` tiles apart, and the last one ends with the axis: n = ceil((size - patch) / (patch * step)) + 1 tiles at
 /// round(i * (size - patch) / (n - 1)), halves to even.
 ///
 /// # Errors
-/// A tile of 0 voxels or larger than the axis, a step that is not within 0.05 to 1.
+/// [`Error::Argument`] for a tile of 0 voxels or longer than the axis, and for a step outside 0.05 to 1.
 pub fn positions(size: usize, patch: usize, step: f64) -> Result<Vec<usize>> {
     if !(0.05..=1.0).contains(&step) {
         return Err(Error::argument("segment: step", "0.05 to 1 tile", step));
@@ -54,11 +54,11 @@ pub fn positions(size: usize, patch: usize, step: f64) -> Result<Vec<usize>> {
     Ok((0..tiles).map(|i| (apart * i as f64).round_ties_even() as usize).collect())
 }
 
-/// nnU-Net's weights of a tile's voxels (z, y, x): a Gaussian around voxel patch / 2 with sigma = patch / 8, its maximum
-/// 10, rounded to f16, and what became 0 replaced by the smallest weight that did not.
+/// nnU-Net's weights of a tile's voxels (z, y, x): a Gaussian around voxel patch / 2 with sigma = patch / 8 and maximum 10, rounded
+/// to f16; weights that became 0 are replaced by the smallest one that did not.
 ///
-/// As `scipy.ndimage.gaussian_filter` of a single 1 makes it: each axis' samples are normalised to sum 1 within four
-/// sigma, and what falls outside the tile is lost.
+/// The Gaussian is that of `scipy.ndimage.gaussian_filter` applied to a single 1: along each axis the samples within four sigma are
+/// normalised to sum 1, and those outside the tile are dropped.
 pub fn gaussian(patch: [usize; 3]) -> Vec<f32> {
     let axes = patch.map(|size| {
         let sigma = size as f64 / 8.0;
@@ -84,27 +84,29 @@ pub fn gaussian(patch: [usize; 3]) -> Vec<f32> {
     rounded.map(|v| if v > 0.0 { v } else { smallest }).collect()
 }
 
-/// A network's tiles over one image.
+/// The tiles of one image.
 pub(super) struct SlidingWindow {
-    /// Size of the image, and of the tile.
+    /// The size of the image in voxels.
     size: [usize; 3],
+    /// The size of a tile in voxels.
     patch: [usize; 3],
-    /// First voxels along each axis; negative where the image is smaller than the tile, which then sits in its middle.
+    /// The first voxels of the tiles along each axis; negative where the image is shorter than the tile, which is then centred on
+    /// it.
     starts: [Vec<isize>; 3],
     copies: Vec<[bool; 3]>,
 }
 
-/// Slices of logits that no later tile changes.
+/// Slices of logits to which no later tile contributes.
 pub(super) struct Finished {
-    /// f32 [1, classes, slices, h, w], on the device.
+    /// The logits, f32 [1, classes, slices, h, w], on the device.
     pub(super) logits: Tensor,
-    /// The slice of the image that the first one is. It may have been handed on before: the last slice of one piece is
-    /// the first of the next, so that both lie between their neighbours.
+    /// The index in the image of the first slice. It may have been passed on before: the last slice of one piece is also the first
+    /// of the next, so that every output slice lies between two slices of one piece.
     pub(super) first: usize,
 }
 
 impl SlidingWindow {
-    /// `copies` as [`Mirroring::copies`] gives them.
+    /// The tiles of an image of `size` voxels. `copies` are the mirrored copies from [`Mirroring::copies_along`].
     pub(super) fn new(size: [usize; 3], patch: [usize; 3], step: f64, copies: Vec<[bool; 3]>) -> Result<Self> {
         let mut starts: [Vec<isize>; 3] = Default::default();
         for a in 0..3 {
@@ -121,18 +123,18 @@ impl SlidingWindow {
         self.starts.iter().map(Vec::len).product()
     }
 
-    /// Slices that sums are kept for: a tile's and the last finished one.
+    /// The size of the sums: the slices of a tile and the last finished one.
     fn window(&self) -> [usize; 3] {
         [self.size[0].min(self.patch[0] + 1), self.size[1], self.size[2]]
     }
 
-    /// Bytes of the sums for `classes`: twice, for moving the window on a GPU writes a second copy.
+    /// Number of bytes of the sums for `classes`, counted twice because moving the window on a GPU writes a second copy.
     pub(super) fn accumulator_bytes(&self, classes: usize) -> u64 {
         2 * Accumulator::bytes(classes, self.window())
     }
 
-    /// Runs all tiles of `image` (f32 [1, c, d, h, w]) through `networks`, whose logits are averaged, and hands finished
-    /// slices to `sink` in order. `tile_done` is called after each tile, and its error ends the run.
+    /// Runs all tiles of `image` (f32 [1, c, d, h, w]) through `networks`, whose logits are averaged, and passes finished slices to
+    /// `sink` in order. `tile_done` is called after each tile; an error that it returns ends the run.
     pub(super) fn run(
         &self,
         image: &Tensor,
@@ -145,20 +147,20 @@ impl SlidingWindow {
         let classes = networks.first().map_or(0, |n| n.architecture().classes);
         let mut sums = Accumulator::new(&device, classes, self.window())?;
         let weight = self.weights(&device)?;
-        let mut first = 0; // the image's slice that the window begins at
+        let mut first = 0; // The slice of the image at which the window begins.
         let mut finished = 0;
         let [rows, lines, columns] = &self.starts;
         for (row, &z) in rows.iter().enumerate() {
             for &y in lines {
                 for &x in columns {
                     for &mirrored in &self.copies {
-                        let tile = crop(image, Placement { start: [z, y, x], mirrored }, self.patch, dtype)?;
-                        let place = Placement { start: [z - first as isize, y, x], mirrored };
+                        let tile = crop(image, TilePlacement { start: [z, y, x], mirrored }, self.patch, dtype)?;
+                        let placement = TilePlacement { start: [z - first as isize, y, x], mirrored };
                         for network in networks {
-                            sums.add(&network.forward(&tile)?, &weight, place)?;
+                            sums.add(&network.forward(&tile)?, &weight, placement)?;
                         }
                     }
-                    // A GPU works behind the host's back: waiting here shows faults and progress where they belong.
+                    // A GPU works asynchronously: waiting here reports failures and progress with the tile they belong to.
                     device.synchronize()?;
                     tile_done()?;
                 }

@@ -1,10 +1,10 @@
-//! The scans of a patient: every stage behind the segmentation works on these.
+//! The scans of a patient, with which every stage after the segmentation works.
 
 use crate::error::{Error, Result};
 use crate::phase::{Phase, PhaseSet};
 use crate::volume::{LabelVolume, Orientation, Volume};
 
-/// One phase of a patient: the CT in Hounsfield units, and on its grid the mask of
+/// One phase of a patient: the CT in Hounsfield units and, on the same grid, the mask of
 /// [`KIDNEY`](crate::volume::KIDNEY) and [`TUMOUR`](crate::volume::TUMOUR).
 #[derive(Debug, Clone)]
 pub struct PhaseScan {
@@ -14,10 +14,10 @@ pub struct PhaseScan {
 }
 
 impl PhaseScan {
-    /// A scan and its mask.
+    /// A phase from its scan and its mask.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a mask that does not lie on the image's grid ([`Grid::matches`](crate::volume::Grid::matches)).
+    /// [`Error::Shape`] for a mask on another grid than the image ([`Grid::matches`](crate::volume::Grid::matches)).
     pub fn new(phase: Phase, image: Volume, mask: LabelVolume) -> Result<Self> {
         if !mask.grid().matches(&image.grid()) {
             return Err(Error::shape(format!("{phase} phase: mask's grid"), image.grid(), mask.grid()));
@@ -25,22 +25,22 @@ impl PhaseScan {
         Ok(Self { phase, image, mask })
     }
 
-    /// Which phase.
+    /// The phase.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// The CT.
+    /// The CT in Hounsfield units.
     pub fn image(&self) -> &Volume {
         &self.image
     }
 
-    /// Its mask.
+    /// The mask.
     pub fn mask(&self) -> &LabelVolume {
         &self.mask
     }
 
-    /// Both with their axes turned, see [`Volume::reorient`].
+    /// Image and mask in another orientation, see [`Volume::reorient`].
     ///
     /// # Errors
     /// As [`Volume::reorient`].
@@ -48,7 +48,7 @@ impl PhaseScan {
         Self::new(self.phase, self.image.reorient(target)?, self.mask.reorient(target)?)
     }
 
-    /// The slices `first` to `last` of both, see [`Volume::slices`].
+    /// The slices `first` to `last` of image and mask, see [`Volume::slices`].
     ///
     /// # Errors
     /// As [`Volume::slices`].
@@ -57,7 +57,7 @@ impl PhaseScan {
     }
 }
 
-/// The scans of one patient, each phase once, in the order they were given in.
+/// The scans of one patient, each phase once, in the order in which they were given.
 #[derive(Debug, Clone)]
 pub struct Study {
     phases: PhaseSet,
@@ -65,7 +65,7 @@ pub struct Study {
 }
 
 impl Study {
-    /// A patient of these scans.
+    /// A study of these scans.
     ///
     /// # Errors
     /// As [`PhaseSet::new`].
@@ -75,7 +75,7 @@ impl Study {
         Ok(Self { phases, scans })
     }
 
-    /// The phases there are.
+    /// The phases of the study.
     pub fn phases(&self) -> &PhaseSet {
         &self.phases
     }
@@ -85,7 +85,7 @@ impl Study {
         &self.scans
     }
 
-    /// The scan of a phase.
+    /// The scan of a phase; None where the study does not have it.
     pub fn scan(&self, phase: Phase) -> Option<&PhaseScan> {
         self.scans.iter().find(|scan| scan.phase == phase)
     }

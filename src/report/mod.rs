@@ -1,8 +1,8 @@
-//! Pictures, curves and the report of a diagnosis.
+//! Drawing: overlays of masks on CT slices, charts of curves, and report pages in HTML.
 
 mod overlay;
 mod page;
 pub mod plot;
 
-pub use overlay::{Frame, overlay};
+pub use overlay::{Rectangle, overlay};
 pub use page::{Page, Section};

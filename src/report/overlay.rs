@@ -1,20 +1,20 @@
-//! A CT slice with the outlines of its masks: what a person looks at first.
+//! A CT slice with the outlines of its mask.
 
 use image::{Rgb, RgbImage};
 
 use crate::error::{Error, Result};
 use crate::volume::{KIDNEY, LabelVolume, TUMOUR, Volume};
 
-/// Soft-tissue window: these Hounsfield units become black and white.
+/// The soft-tissue window: the Hounsfield units that become black and white.
 const WINDOW: [f32; 2] = [-160.0, 240.0];
-/// Pictures are enlarged until their longer side has at least this many pixels.
+/// Number of pixels of the longer side of a picture.
 const LONGER_SIDE: f64 = 640.0;
 
-/// The colour of a frame.
-const FRAME: Rgb<u8> = Rgb([255, 214, 64]);
+/// The colour of a rectangle.
+const RECTANGLE: Rgb<u8> = Rgb([255, 214, 64]);
 
 /// A rectangle of voxels on a slice: first and last row, first and last column.
-pub type Frame = [[usize; 2]; 2];
+pub type Rectangle = [[usize; 2]; 2];
 
 /// The outline colour of a label: kidney green, tumour red.
 fn colour(label: u8) -> Option<Rgb<u8>> {
@@ -25,13 +25,13 @@ fn colour(label: u8) -> Option<Rgb<u8>> {
     }
 }
 
-/// Slice `k` of an image in LPS orientation (rows go to the back, columns to the patient's left, as radiologists look
-/// at it) with the outlines of kidney and tumour in `mask`, which lies on the same grid, and a frame round a rectangle.
-/// Pixels are square whatever the spacing; the CT is enlarged bilinearly, outlines follow voxel faces.
+/// Slice `k` of an image in LPS orientation (rows run to the back and columns to the patient's left, as radiologists view it) with the
+/// outlines of kidney and tumour in `mask`, which has the same grid, and optionally a rectangle. Pixels are square whatever the
+/// spacing. The CT is enlarged bilinearly with its outermost voxels continued; outlines follow the faces of voxels.
 ///
 /// # Errors
-/// Mask and image of different shapes; a slice that is not there.
-pub fn overlay(image: &Volume, mask: &LabelVolume, k: usize, frame: Option<Frame>) -> Result<RgbImage> {
+/// [`Error::Shape`] for a mask of another shape, [`Error::Argument`] for a slice outside the image.
+pub fn overlay(image: &Volume, mask: &LabelVolume, k: usize, rectangle: Option<Rectangle>) -> Result<RgbImage> {
     if image.shape() != mask.shape() {
         return Err(Error::shape("overlay: mask", format!("{:?}", image.shape()), format!("{:?}", mask.shape())));
     }
@@ -68,8 +68,8 @@ pub fn overlay(image: &Volume, mask: &LabelVolume, k: usize, frame: Option<Frame
         let grey = window(bilinear(image, k, y, x));
         Rgb([grey; 3])
     });
-    if let Some([[r0, r1], [c0, c1]]) = frame {
-        // Pixels just outside the voxels' own, where the picture goes on there.
+    if let Some([[r0, r1], [c0, c1]]) = rectangle {
+        // The pixels just outside the rectangle's voxels, as far as the picture extends.
         let edge = |voxel: usize, voxels: usize, pixels: u32| voxel as i64 * i64::from(pixels) / voxels as i64;
         let (top, bottom) = (edge(r0, h, rows) - 1, edge(r1 + 1, h, rows));
         let (left, right) = (edge(c0, w, columns) - 1, edge(c1 + 1, w, columns));
@@ -78,7 +78,7 @@ pub fn overlay(image: &Volume, mask: &LabelVolume, k: usize, frame: Option<Frame
         for (c, r) in horizontal.chain(vertical) {
             let c = c.clamp(0, i64::from(columns) - 1) as u32;
             let r = r.clamp(0, i64::from(rows) - 1) as u32;
-            picture.put_pixel(c, r, FRAME);
+            picture.put_pixel(c, r, RECTANGLE);
         }
     }
     Ok(picture)

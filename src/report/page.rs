@@ -1,8 +1,8 @@
-//! A report as one HTML page without scripts or outside resources; pictures lie beside it.
+//! A report as one HTML page without scripts and without external resources except its pictures.
 
 use std::fmt::Write;
 
-/// A part of the page.
+/// A section of the page.
 #[derive(Debug, Clone)]
 pub enum Section {
     /// A table with a head row.
@@ -14,34 +14,34 @@ pub enum Section {
         /// The rows.
         rows: Vec<Vec<String>>,
     },
-    /// Shares of 1 as bars, the `chosen` one marked.
+    /// Fractions of 1 as bars, with one bar marked.
     Bars {
         /// Heading.
         title: String,
-        /// A name and a share each.
+        /// The bars, each a name and a fraction.
         bars: Vec<(String, f32)>,
-        /// Index of the bar that stands out.
+        /// The index of the bar that is marked.
         chosen: usize,
     },
     /// Pictures, by paths relative to the page.
     Pictures {
         /// Heading.
         title: String,
-        /// A path and a caption each.
+        /// The pictures, each a path and a caption.
         pictures: Vec<(String, String)>,
-        /// One a line, as wide as the page.
+        /// Whether each picture is on a line of its own, as wide as the page.
         wide: bool,
     },
 }
 
-/// The page.
+/// A report page.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
     /// Heading.
     pub title: String,
-    /// What a reader must know before the figures: warnings, untrained weights.
+    /// Notes at the top of the page that a reader must know, such as warnings.
     pub notes: Vec<String>,
-    /// The parts, in order.
+    /// The sections, in order.
     pub sections: Vec<Section>,
 }
 
@@ -53,7 +53,7 @@ th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid #ddd}
 figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top}img{max-width:28rem;width:100%;display:block}figure.wide{display:block}.wide img{max-width:100%}\
 figcaption{font-size:.9rem;color:#555}";
 
-/// Longest bar, in CSS pixels.
+/// The length of a bar for the fraction 1, in CSS pixels.
 const BAR: f32 = 320.0;
 
 impl Page {
@@ -124,7 +124,7 @@ fn row(out: &mut String, tag: &str, cells: &[String]) {
     out.push_str("</tr>\n");
 }
 
-/// Writing to a String cannot fail.
+/// Appends formatted text; writing to a `String` cannot fail.
 fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }

@@ -1,4 +1,4 @@
-//! Curves of rates over rates as a picture: SVG for print, PNG for a glance.
+//! Charts of curves in the unit square, as SVG and PNG.
 
 use std::sync::OnceLock;
 
@@ -8,9 +8,9 @@ use plotters::style::register_font;
 
 use crate::error::{Error, Result};
 
-/// Pixels.
+/// The size of a chart in pixels.
 const SIZE: (u32, u32) = (900, 860);
-/// Okabe and Ito's colours, told apart by colour-blind readers too.
+/// The colours of Okabe and Ito, which colour-blind readers can distinguish too.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -21,35 +21,35 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(60, 60, 60),
 ];
 
-/// A curve, or a few points, with what the legend says of it.
+/// A curve, or single points, with its entry in the legend.
 #[derive(Debug, Clone, Default)]
 pub struct Series {
-    /// In the legend.
+    /// The text in the legend.
     pub label: String,
-    /// Both between 0 and 1.
+    /// The points (x, y), both coordinates between 0 and 1.
     pub points: Vec<(f64, f64)>,
-    /// Points of their own instead of a line.
+    /// Whether the points are drawn as markers instead of a line.
     pub marks: bool,
-    /// Of which class; series of one class share a colour.
+    /// The index of the colour.
     pub colour: usize,
 }
 
-/// A square from 0 to 1 with series in it.
+/// A chart of the square from 0 to 1.
 #[derive(Debug, Clone, Default)]
 pub struct Chart {
     /// Heading.
     pub title: String,
-    /// Below.
+    /// The label of the x axis.
     pub x: String,
-    /// At the left.
+    /// The label of the y axis.
     pub y: String,
-    /// Draw the line of chance from (0, 0) to (1, 1)?
+    /// Whether the diagonal from (0, 0) to (1, 1) is drawn, which is the ROC curve of random scores.
     pub diagonal: bool,
-    /// In the order of the legend.
+    /// The series, in the order of the legend.
     pub series: Vec<Series>,
 }
 
-/// Text is drawn by a font that the program brings: pictures look the same on machines without any.
+/// Registers the font that is part of the program, so that charts look the same on machines without fonts.
 fn font() -> Result<()> {
     static READY: OnceLock<bool> = OnceLock::new();
     let register = || register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok();
@@ -60,7 +60,7 @@ impl Chart {
     /// The chart as an SVG document.
     ///
     /// # Errors
-    /// The drawing library's.
+    /// An error of the drawing library.
     pub fn svg(&self) -> Result<String> {
         font()?;
         let mut text = String::new();
@@ -68,10 +68,10 @@ impl Chart {
         Ok(text)
     }
 
-    /// The chart as a PNG file.
+    /// The chart as the bytes of a PNG file.
     ///
     /// # Errors
-    /// The drawing library's.
+    /// An error of the drawing library.
     pub fn png(&self) -> Result<Vec<u8>> {
         font()?;
         let mut pixels = vec![0u8; SIZE.0 as usize * SIZE.1 as usize * 3];

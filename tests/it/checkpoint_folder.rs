@@ -1,4 +1,4 @@
-//! Model folders with PyTorch's checkpoints: nnU-Net's own, the axes that may be mirrored, weights of one kind.
+//! Model folders with PyTorch's checkpoints: nnU-Net's layout, axes of mirroring, weights of several kinds.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ fn refusal(bytes: Vec<u8>) -> String {
     error.to_string()
 }
 
-/// nnU-Net's own folder: plans.json, dataset.json, fold_k/checkpoint_final.pth.
+/// nnU-Net's layout: plans.json, dataset.json, fold_k/checkpoint_final.pth.
 #[test]
 fn nnunets_folder_gives_the_masks_of_its_safetensors() {
     let unet = support::root().join("tests/golden/unet");
@@ -72,7 +72,7 @@ fn mirroring_is_along_the_axes_that_the_weights_allow() {
     assert_eq!(axes(with_mirror_axes(&nnunet, b"N")), Some([false; 3]));
     assert_eq!(axes(std::fs::read(golden("plain.pth")).expect("a file")), None);
     assert!(refusal(with_mirror_axes(&nnunet, b"K\x03\x85")).contains("expected axes from 0 to 2"));
-    assert!(refusal(with_mirror_axes(&nnunet, b"K\x01")).contains("no list"));
+    assert!(refusal(with_mirror_axes(&nnunet, b"K\x01")).contains("not a list"));
 
     let unet = support::root().join("tests/golden/unet");
     let whole = std::fs::read(unet.join("checkpoint_final.pth")).expect("a file");
@@ -107,7 +107,7 @@ fn mirroring_is_along_the_axes_that_the_weights_allow() {
     assert_eq!((warned(&plain), warned(&full)), (None, None));
     assert!(warned(&some).expect("said").contains("along z, x of the network's axes, left out along y"));
     assert!(warned(&none).expect("said").contains("along none"));
-    // Several folds: what all of them allow.
+    // Of several folds, the axes that all of them allow.
     let both = ask(&[b"K\x00K\x02\x86", b"K\x00K\x01\x86"], Mirroring::AllAxes);
     assert!(warned(&both).expect("said").contains("along z of the network's axes, left out along y, x"));
 }

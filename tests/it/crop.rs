@@ -32,7 +32,7 @@ fn crops_are_those_of_numpy_and_pytorch() {
             let got = crop(&image, &at, &intensity, size, device).expect("a crop");
             assert_eq!(got.len(), want.len());
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-                // Normalised values are at most 2.4; four of them, weighted, each step rounded to f32.
+                // The value is a weighted sum of four normalised values of at most 2.4, with each step rounded to f32.
                 let bound = 16.0 * 2.4 * f64::from(f32::EPSILON);
                 assert!((f64::from(*got) - want).abs() <= bound, "{}: pixel {i} is {got}, not {want}", device.name());
             }

@@ -1,5 +1,5 @@
-//! What Cargo does not enforce: device code knows no runtime, and files stay short. That arrows point downward only is
-//! Cargo's: each layer is a crate.
+//! Rules of structure that Cargo does not enforce: device code knows no runtime, and files are short. That no layer depends on one
+//! above it is enforced by Cargo, because each layer is a crate.
 
 use crate::support;
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ fn files_stay_short() {
     assert!(long.is_empty(), "files over 400 lines: {long:?}");
 }
 
-/// What is global in a library of the workspace: `static NAME` and variables of the environment, with the file.
+/// The global state of the library crates: every `static NAME` and every environment variable that is read, with the file.
 fn globals() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (path, text) in ["kernels/src", "compute/src", "imaging/src", "src"].into_iter().flat_map(rust_files) {

@@ -1,9 +1,9 @@
-//! Lesions over the phases, and what is classified of them.
+//! Lesions over the phases, and their classification.
 
 use nephron::phase::Phase::{self, Arterial, Delayed, NonContrast, Portal};
 use nephron::pipeline::classify::{Classifier, ClassifierConfig};
 use nephron::pipeline::crop::Margin;
-use nephron::pipeline::findings::{Findings, findings};
+use nephron::pipeline::lesion_results::{Findings, findings};
 use nephron::pipeline::lesions::{Lesion, LesionChoice, find, together};
 use nephron::pipeline::{PhaseScan, Study};
 use nephron::volume::{Affine, LabelVolume, Volume, Voxels};
@@ -13,12 +13,12 @@ use crate::support::{compiles_only, devices};
 
 const SHAPE: [usize; 3] = [12, 40, 40];
 
-/// Millimetres: 1 x 1 x 3, and moved by `x` along the first axis.
+/// Voxels of 1 x 1 x 3 mm, translated by `x` along the first axis.
 fn affine(x: f64) -> Affine {
     Affine([[-1.0, 0.0, 0.0, x], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]])
 }
 
-/// A phase with boxes of tumour: first voxel and size of each, (z, y, x).
+/// A phase with boxes of tumour, each given by its first voxel and its size, (z, y, x).
 fn phase(phase: Phase, boxes: &[([usize; 3], [usize; 3])]) -> PhaseScan {
     let [d, h, w] = SHAPE;
     let mut labels = vec![0u8; d * h * w];
@@ -40,7 +40,7 @@ fn study(scans: impl IntoIterator<Item = PhaseScan>) -> Study {
 }
 
 fn volumes(lesion: &Lesion) -> Vec<f64> {
-    // 3 mm3 a voxel.
+    // A voxel has 3 mm3.
     lesion.phases.iter().map(|p| (p.volume_ml * 1000.0 / 3.0).round()).collect()
 }
 
@@ -48,7 +48,7 @@ fn volumes(lesion: &Lesion) -> Vec<f64> {
 fn the_same_lesion_is_found_in_every_phase() {
     let large = |z, y, x| ([z, y, x], [4, 10, 10]);
     let small = |z, y, x| ([z, y, x], [2, 5, 5]);
-    // The small one is the larger of the two in the last phase's list, and neither lies at the same place twice.
+    // In the last phase the smaller lesion has the larger component, and both lesions are at other positions than before.
     let phases = [
         phase(NonContrast, &[large(2, 5, 5), small(8, 30, 30)]),
         phase(Arterial, &[small(8, 31, 29), large(2, 6, 4)]),
@@ -60,7 +60,7 @@ fn the_same_lesion_is_found_in_every_phase() {
     assert_eq!(volumes(&lesions[0]), [400.0; 4]);
     assert_eq!(volumes(&lesions[1]), [50.0; 4]);
     assert!((lesions[0].volume_ml - 1.2).abs() < 1e-9);
-    // The box of 10 x 10 x 12 mm from corner to corner.
+    // The diagonal of a box of 10 x 10 x 12 mm.
     let diameter = lesions[0].phases[2].diameter;
     assert!(
         (diameter.maximum_2d_diameter_mm - 200f64.sqrt()).abs() < 1e-9
@@ -72,7 +72,7 @@ fn the_same_lesion_is_found_in_every_phase() {
 
 #[test]
 fn pieces_are_joined_and_strangers_are_not() {
-    // In pieces in one phase; and a neighbour that the alignment lays onto it with one row.
+    // A lesion that is split in one phase, and a neighbour that overlaps it by one row after alignment.
     let phases = [
         phase(Arterial, &[([2, 5, 5], [4, 10, 10]), ([2, 16, 5], [4, 6, 10])]),
         phase(Portal, &[([2, 5, 5], [4, 4, 10]), ([2, 11, 5], [4, 4, 10]), ([2, 16, 5], [4, 6, 10])]),
@@ -80,15 +80,15 @@ fn pieces_are_joined_and_strangers_are_not() {
     ];
     let lesions = find(&study(phases.clone())).expect("lesions").0;
     assert_eq!(lesions.iter().map(volumes).collect::<Vec<_>>(), [[400.0, 320.0, 400.0], [240.0; 3]]);
-    // One that no phase shows where another does: near enough, it is the same; farther away, another. The larger has the
-    // radius (0.75 x 1200 mm3 / pi)^(1/3) = 6.6 mm; the centres are 6.5 and 7.5 mm apart.
+    // Components that do not overlap are one lesion when they are close enough, otherwise two. The radius of the larger one is
+    // (0.75 x 1200 mm3 / pi)^(1/3) = 6.6 mm; the centres are 6.5 and 7.5 mm apart.
     for (x, count) in [(15, 1), (16, 2)] {
         let phases = [phase(Portal, &[([2, 5, 5], [4, 10, 10])]), phase(Delayed, &[([2, 5, x], [4, 10, 3])])];
         let lesions = find(&study(phases.clone())).expect("lesions").0;
         assert_eq!(lesions.len(), count, "{x}");
         assert_eq!(lesions[0].missing().len(), usize::from(count == 2));
     }
-    // On other grids only the distance in millimetres counts.
+    // On different grids only the distance in millimetres counts.
     let there = phase(Delayed, &[([2, 5, 20], [2, 6, 6])]);
     let image = there.image().with_affine(affine(15.0)).expect("an image");
     let mask = LabelVolume::new(SHAPE, there.mask().labels().to_vec(), affine(15.0)).expect("a mask");
@@ -99,7 +99,7 @@ fn pieces_are_joined_and_strangers_are_not() {
 
 #[test]
 fn specks_are_counted_and_not_listed() {
-    // 3 mm3 a voxel: 33 of them are 0.099 ml.
+    // A voxel has 3 mm3, so 33 voxels are 0.099 ml.
     let (speck, lesion) = (([9, 1, 1], [1, 3, 11]), ([2, 5, 5], [2, 6, 6]));
     let phases = [phase(Portal, &[lesion, speck]), phase(Delayed, &[speck, lesion])];
     let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
@@ -112,11 +112,11 @@ fn specks_are_counted_and_not_listed() {
 #[test]
 fn a_speck_is_no_lesion_and_makes_no_two_lesions_one() {
     let lesion = ([2, 5, 5], [4, 10, 10]);
-    // Beside it, within the sum of the radii: a lesion that this phase has missed.
+    // A small component next to a lesion is not part of it, even within the sum of the radii: this phase has missed the lesion.
     let phases = [phase(Arterial, &[lesion]), phase(Portal, &[lesion]), phase(Delayed, &[([4, 9, 16], [1, 1, 1])])];
     let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
     assert_eq!((lesions.len(), lesions[0].missing(), specks.count), (1, vec![Delayed], 1));
-    // Upon it: a part of it, and next to nothing.
+    // A small component that overlaps the lesion is part of it.
     let phases = [phase(Arterial, &[lesion]), phase(Portal, &[lesion]), phase(Delayed, &[([4, 9, 9], [1, 1, 1])])];
     let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
     assert_eq!((lesions.len(), volumes(&lesions[0]), specks.count), (1, vec![400.0, 400.0, 1.0], 0));
@@ -124,7 +124,7 @@ fn a_speck_is_no_lesion_and_makes_no_two_lesions_one() {
     let warnings =
         findings(&study(phases.clone()), Some(&classifier()), LesionChoice::Largest).expect("findings").warnings;
     assert!(warnings.len() == 1 && warnings[0].contains("delayed phase: lesion 1 has 0.00 ml there"), "{warnings:?}");
-    // Upon two: of the one it shares most with.
+    // One that overlaps two lesions belongs to the one with which it shares most voxels.
     let two = [([2, 5, 5], [4, 10, 6]), ([2, 5, 12], [4, 10, 6])];
     let phases = [phase(Arterial, &two), phase(Portal, &two), phase(Delayed, &[([4, 9, 9], [1, 1, 5])])];
     let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
@@ -132,7 +132,7 @@ fn a_speck_is_no_lesion_and_makes_no_two_lesions_one() {
     assert_eq!(specks.count, 0);
 }
 
-/// Two thousand times two thousand pairs of specks, and more of phases: only those that meet cost anything.
+/// Very many small components in each phase: the time depends only on the pairs that overlap.
 #[test]
 fn a_noisy_mask_is_no_trouble() {
     let shape = [40, 200, 200];
@@ -153,9 +153,9 @@ fn a_noisy_mask_is_no_trouble() {
     let (lesions, specks) = find(&study(phases.clone())).expect("lesions");
     eprintln!("20,000 specks in each of four phases: {:.2} s", started.elapsed().as_secs_f64());
     assert_eq!((lesions.len(), volumes(&lesions[0])), (1, vec![4000.0; 4]));
-    // Those of the first two phases lie upon each other.
+    // Those of the first two phases overlap.
     assert_eq!(specks.count, 60_000);
-    // Nothing but noise: the largest of each phase, the others counted.
+    // Where there is only noise, the largest component of each phase is a lesion and the others are counted.
     let only = [noisy(Portal, 0), noisy(Delayed, 2)].map(|p| {
         let mut labels = p.mask().labels().to_vec();
         labels.iter_mut().enumerate().filter(|(i, _)| i % 200 >= 150).for_each(|(_, label)| *label = 0);
@@ -174,7 +174,7 @@ fn the_largest_is_one_that_every_phase_shows() {
     assert_eq!((found.lesion, answered(&found), found.not_classified), (Some(2), vec![false, true], None));
     let reason = "lesion 1 was not found in the portal phase: lesion 2 is classified, though that one is larger";
     assert!(found.warnings.iter().any(|w| w.starts_with(reason)), "{:?}", found.warnings);
-    // By its number it is what it is.
+    // Chosen by its number it has the same result.
     let asked = findings(&study(phases.clone()), Some(&classifier()), LesionChoice::Number(1)).expect("findings");
     assert!(asked.classification.is_none() && asked.not_classified.expect("why").contains("the portal phase"));
 }
@@ -186,9 +186,9 @@ fn together_all_tumour_voxels_are_one() {
     let all = together(&study(phases.clone())).expect("one").expect("there is one");
     assert_eq!((all.number, volumes(&all)), (1, vec![450.0; 3]));
     let found = findings(&study(phases.clone()), Some(&classifier()), LesionChoice::Together).expect("findings");
-    assert!(found.together && found.lesions.len() == 1 && found.specks.count == 0);
+    assert!(found.together && found.lesions.len() == 1 && found.small_components.count == 0);
     let at = found.classification.expect("an answer").crops[0].at;
-    // Slice 3 has both, and the rectangle holds both.
+    // Slice 3 has both lesions, and the rectangle contains both.
     assert_eq!((at.slice, at.rows, at.columns, at.area), (3, [5, 34], [5, 34], 125));
     let one_without = [phase(Arterial, &boxes), phase(Portal, &[]), phase(Delayed, &boxes)];
     let found = findings(&study(one_without), Some(&classifier()), LesionChoice::Together).expect("findings");
@@ -226,7 +226,7 @@ fn classifier() -> Classifier {
     Classifier::seeded(config, 5, &Device::Cpu).expect("a classifier")
 }
 
-/// As its configuration says: in f16 where the device has it, near f32's answer and not the same.
+/// With the configured precision f16, where the device supports it, the result is close to that of f32 and not equal.
 #[test]
 fn a_classifier_computes_with_what_it_is_told() {
     let phases = [Arterial, Portal, Delayed].map(|p| phase(p, &[([2, 5, 5], [4, 10, 10])]));
@@ -242,7 +242,7 @@ fn a_classifier_computes_with_what_it_is_told() {
         let fast = told("fastest", device);
         let apart = fast.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let halves = device.supports(DType::F16);
-        // A probability moves by at most a quarter of what its logits do, whose range of seeded weights is a few units.
+        // A probability changes by at most a quarter of the change of its logits, which have a range of a few units.
         assert!(if halves { apart > 0.0 && apart < 2e-2 } else { apart < 1e-5 }, "{}: {apart}", device.name());
     }
     assert!(serde_json::from_str::<ClassifierConfig>("{\"precision\": \"double\"}").is_err());
@@ -268,7 +268,7 @@ fn the_chosen_lesions_are_classified() {
     assert_eq!(answer(&largest), answer(&all));
     let own = all.lesions[1].classification.as_ref().expect("an answer");
     assert_eq!(answer(&second), own.probabilities);
-    // Each is cropped by itself.
+    // Each lesion is cropped separately.
     let at = |f: &Findings| f.classification.as_ref().expect("an answer").crops[0].at;
     assert_eq!((at(&largest).rows, at(&largest).columns, at(&largest).area), ([5, 14], [5, 14], 100));
     assert_eq!((at(&second).slice, at(&second).rows, at(&second).area), (8, [30, 34], 25));
@@ -304,7 +304,7 @@ fn margins_and_thresholds_override_the_configuration() {
         found.classification.expect("an answer")
     };
     let plain = ask(None, None);
-    // The image's edge stops the margin; 1 mm a voxel in the slice.
+    // The margin ends at the edge of the image; voxels have 1 mm in the slice.
     for (margin, rows, columns) in [("3", [2, 17], [0, 13]), ("2.5mm", [2, 17], [0, 13]), ("0", [5, 14], [1, 10])] {
         let at = ask(None, Some(margin)).crops[0].at;
         assert_eq!((at.rows, at.columns), (rows, columns), "{margin}");

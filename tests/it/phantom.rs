@@ -1,4 +1,4 @@
-//! Synthetic patients: the same bytes every time, truth that fits the images, enhancement that tells subtypes apart.
+//! Synthetic patients: the same bytes every time, ground truth that fits the images, enhancement that distinguishes the subtypes.
 
 use std::ops::ControlFlow;
 
@@ -21,7 +21,7 @@ fn coarse(seed: u64) -> PhantomOptions {
     PhantomOptions { seed, spacing: [5.0, 5.0, 6.0], ..Default::default() }
 }
 
-/// Mean HU under a label.
+/// The mean HU of the voxels of a label.
 fn mean(phase: &PhasePhantom, label: u8) -> f64 {
     let inside: Vec<f64> = hu(&phase.image)
         .iter()
@@ -33,7 +33,7 @@ fn mean(phase: &PhasePhantom, label: u8) -> f64 {
     inside.iter().sum::<f64>() / inside.len() as f64
 }
 
-/// Millimetres of voxel n.
+/// The position of voxel n in millimetres.
 fn position(grid: &Grid, n: usize) -> [f64; 3] {
     let [_, h, w] = grid.shape;
     grid.affine.apply([(n % w) as f64, (n / w % h) as f64, (n / (w * h)) as f64])
@@ -69,7 +69,8 @@ fn a_phase_depends_neither_on_the_other_phases_nor_its_shapes_on_the_subtype() {
     assert!(masks.iter().all(|m| *m == masks[0]), "the subtype changed the anatomy");
 }
 
-/// The truth maps the portal mask onto every other phase's: exactly away from surfaces, and in the centre of mass.
+/// The ground truth maps the mask of the portal phase to that of every other phase: exactly away from surfaces, and in the centre of
+/// mass.
 #[test]
 fn the_transforms_carry_the_portal_mask_onto_the_others() {
     let options = PhantomOptions { spacing: [3.0; 3], size: [220.0, 150.0, 150.0], ..coarse(5) };
@@ -112,7 +113,7 @@ fn the_transforms_carry_the_portal_mask_onto_the_others() {
     }
 }
 
-/// Phases breathe apart: every other phase moves the kidneys by millimetres to centimetres, and stays invertible.
+/// Every phase but the portal one moves the kidneys by millimetres to centimetres, and its motion is invertible.
 #[test]
 fn phases_lie_apart() {
     for seed in 0..20 {
@@ -131,7 +132,7 @@ fn phases_lie_apart() {
     }
 }
 
-/// docs/phantom.md: what enhances how.
+/// The enhancement of tissues and subtypes, as docs/phantom.md describes it.
 #[test]
 fn enhancement_tells_the_subtypes_apart() {
     let phases = vec![Phase::NonContrast, Phase::Arterial, Phase::Portal];
@@ -184,7 +185,7 @@ fn noise_has_the_documented_strength() {
     let patient = generate(&options).expect("valid options");
     let image = &patient.phases[0].image;
     let [d, h, w] = image.shape();
-    // Air outside the body: four pixels near a corner of each slice, away from the edge, where the blur repeats itself.
+    // The noise in air: four pixels near a corner of each slice, away from the edge, where the blur repeats pixels.
     let air: Vec<f64> = (0..d * 4).map(|n| f64::from(hu(image)[(n / 4) * h * w + 2 * w + 2 + n % 4])).collect();
     let mean = air.iter().sum::<f64>() / air.len() as f64;
     let sd = (air.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / air.len() as f64).sqrt();
@@ -244,8 +245,8 @@ fn written_files_read_back_as_they_were_made() {
     assert!(error.contains("file") && error.contains("folder"), "{error}");
 }
 
-/// models/demo/segmentation: plan, names and weights fit, and the network finds kidneys it has never seen. The field of view is
-/// the one it was trained on; tiles lie side by side to keep it short.
+/// models/demo/segmentation: plan, names and weights fit, and the network finds kidneys that it was not trained on. The field of view
+/// is that of training; tiles do not overlap, to keep the test short.
 #[test]
 fn the_demo_network_segments_an_unseen_phantom() {
     let folder = support::root().join("models/demo/segmentation");

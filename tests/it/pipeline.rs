@@ -1,4 +1,4 @@
-//! Segmentation: against nnU-Net's inference restated in Python, whichever way an image is stored, and what is refused.
+//! Segmentation against a Python implementation of nnU-Net's inference, for all orientations of an image, and errors.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ fn weights_of_a_tile_are_nnunets() {
         let (shape, want) = npy::read_f32(golden(&format!("segment/gaussian_{d}x{h}x{w}.npy"))).expect("golden");
         assert_eq!(shape, patch);
         let got = gaussian(patch);
-        // f16 of two f64 that differ in their last bits: one unit in the last place at most.
+        // f16 values of two f64 that differ in their last bits differ by at most one unit in the last place.
         for (i, (g, w)) in got.iter().zip(&want).enumerate() {
             assert!((g - w).abs() <= w * 2f32.powi(-10) && *g > 0.0, "{patch:?} {i}: {g} {w}");
         }
@@ -94,7 +94,7 @@ fn masks_are_those_of_nnunets_inference() {
         let want = npy::read_u8(file("labels")).expect("labels").1;
         let shares = npy::read_f32(file("probabilities")).expect("probabilities").1;
         let voxels = want.len();
-        // One case on GPUs: a software Vulkan adapter takes seconds for each.
+        // Only one case runs on GPUs, because a software Vulkan adapter needs seconds for each.
         let on = devices().iter().filter(|d| !compiles_only(d) && (name == "thick" || **d == Device::Cpu));
         for device in on {
             let segmenter = Segmenter::load(&golden("unet"), None, Precision::Single, device).expect("model");
@@ -104,7 +104,7 @@ fn masks_are_those_of_nnunets_inference() {
             for (class, volume) in result.probabilities.iter().enumerate() {
                 for (i, got) in volume.voxels().to_f32().iter().enumerate() {
                     let want = shares[class * voxels + i];
-                    // Half an ulp of the golden f16, and f32 through some twenty layers and a spline.
+                    // The bound is half an ulp of the golden f16, plus f32 rounding in some twenty layers and a spline.
                     assert!(
                         (got - want).abs() <= 1e-3,
                         "{} {name} class {class} voxel {i}: {got} {want}",
@@ -126,7 +126,7 @@ fn masks_are_those_of_nnunets_inference() {
     }
 }
 
-/// A plan of its own, turned to RAS, and a seeded network. The tile is small so that there are several.
+/// A plan of nephron's own, with the orientation RAS, and a seeded network. The tile is small so that there are several.
 fn small_model(device: &Device, seeds: &[u64]) -> Segmenter {
     let architecture = UNetArchitecture {
         input_channels: 1,
@@ -191,7 +191,7 @@ fn a_model_of_stored_images_sees_them_as_stored() {
     };
     let [as_lps, as_ras] = [&image, &turned].map(|i| quiet(&segmenter, i, &stored).expect("segmented"));
     assert!(!same(&as_lps, &as_ras), "the network is not symmetric");
-    // Slices along another axis than the third: turned, and said so.
+    // An image with slices along another axis than the third is reoriented, with a warning.
     let sagittal = quiet(&segmenter, &image.reorient("IPL".parse().expect("code")).expect("turned"), &stored);
     let sagittal = sagittal.expect("segmented");
     assert!(same(&sagittal, &as_lps) && as_lps.warnings.is_empty());
@@ -248,7 +248,7 @@ fn progress_counts_every_tile() {
     assert_eq!(result.tiles, 3 * 3 * 3);
 }
 
-/// The callback ends the run where it breaks: before the work, and after any tile.
+/// The progress callback can end the run before the work and after any tile.
 #[test]
 fn a_callback_cancels() {
     let image = noise([7, 14, 13], [3.0, 1.5, 1.5]);

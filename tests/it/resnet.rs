@@ -1,4 +1,4 @@
-//! The ResNet against torchvision's, and its refusals.
+//! The ResNet against torchvision's, and its errors.
 
 use nephron::io::weights::Weights;
 use nephron::models::resnet::{ResNet, ResNetConfig, seeded_weights};
@@ -49,12 +49,12 @@ const CONFIG: ResNetConfig = ResNetConfig { depth: 50, classes: 5, fusion: true 
 #[test]
 fn agrees_with_torchvision() {
     for depth in [18, 50, 101] {
-        // A software adapter takes minutes for a ResNet; its ops are tested on their own.
+        // A software adapter needs minutes for a ResNet; its ops have tests of their own.
         agrees_at(depth, DType::F32, 1e-4, |d| !d.name().starts_with("vulkan"));
     }
 }
 
-/// f16 rounds to 2^-11 of a value at each of some twenty layers; the bound is the project's own.
+/// f16 rounds to 2^-11 of a value at each of some twenty layers.
 #[test]
 fn agrees_with_torchvision_in_halves() {
     agrees_at(18, DType::F16, 2e-2, |d| d.supports(DType::F16));
@@ -150,7 +150,7 @@ fn a_deeper_networks_weights_are_not_taken_for_a_shallower_ones() {
     assert!(message.contains("ResNet-18") && message.contains("layer1.2."), "{message}");
     let message = refused(ResNetConfig { depth: 34, fusion: false, ..CONFIG });
     assert!(message.contains("fusion.weight"), "{message}");
-    // A name from a file stays in its line.
+    // A name from a file cannot break the line of the message.
     let mut odd = seeded_weights(&ResNetConfig { depth: 18, ..CONFIG }, 3).expect("weights");
     odd.insert(format!("a\n{}", "b".repeat(500)), vec![1], &[0.0]).expect("a tensor");
     let Err(error) = ResNet::new(&ResNetConfig { depth: 18, ..CONFIG }, &odd, &Device::Cpu, DType::F32) else {

@@ -1,4 +1,4 @@
-//! The U-Net: against PyTorch's logits, against the f64 references of its ops, on every device, and what it refuses.
+//! The U-Net on every device, against PyTorch's logits and against the f64 references of its ops; and its errors.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ fn golden() -> PathBuf {
     support::root().join("tests/golden/unet")
 }
 
-/// Two stages, one of them anisotropic: the least that has a skip.
+/// Two stages, one of them anisotropic: the smallest network with a skip connection.
 fn tiny() -> UNetArchitecture {
     UNetArchitecture {
         input_channels: 1,
@@ -66,7 +66,7 @@ fn logits_are_pytorchs() {
     }
 }
 
-/// The network put together from the f64 references of its ops: values in PyTorch's order, and their shape.
+/// The network composed of the f64 references of its ops: values in PyTorch's order, and their shape.
 struct Reference {
     weights: weights::Weights,
     plan: UNetPlan,
@@ -161,14 +161,14 @@ fn a_forward_pass_holds_what_the_plan_says() {
     let (a, size) = (UNetArchitecture::kidney(1, 3), [16, 64, 64]);
     let net = UNet::seeded(&a, 1, &Device::Cpu, DType::F32).expect("net");
     let x = tensor(&Device::Cpu, [1, 1, 16, 64, 64], DType::F32, &uniform(&mut rng(), 16 * 64 * 64));
-    // Packed weights are made by the first pass and stay.
+    // The first pass packs the weights, which are then kept.
     drop(net.forward(&x).expect("logits"));
     let before = host_memory().used;
     reset_peak();
     drop(net.forward(&x).expect("logits"));
     let (peak, image) = ((host_memory().peak - before) as u64, x.bytes() as u64);
     assert_eq!(peak + image, a.activation_bytes(size, DType::F32, &Device::Cpu));
-    // Upsampled, skip and output of the last level, and the image.
+    // The upsampled tensor, the skip connection and the output of the last level, and the image.
     assert_eq!(peak, 3 * 32 * image);
     assert_eq!(host_memory().used, before);
 }
@@ -281,7 +281,7 @@ fn weights_that_do_not_fit_are_refused() {
     assert!(message.contains("encoder.stages.2.0.convs.2.conv.weight"), "{message}");
 }
 
-/// The golden plans and data set with one value changed or taken away; what reading them says.
+/// The error of reading the golden plans and data set with one value changed or removed.
 fn refusal(file: &str, key: &[&str], value: Option<Value>) -> String {
     let folder = tempfile::tempdir().expect("folder");
     for name in ["plans.json", "dataset.json"] {

@@ -1,4 +1,4 @@
-//! `nephron bench`: the operations and networks at the sizes that matter, each checked before it is timed.
+//! `nephron bench`: times operations and networks at the sizes of the pipeline, after checking each.
 
 mod cases;
 
@@ -13,24 +13,24 @@ use nephron::device::Device;
 use nephron::error::Error as LibraryError;
 use nephron::tensor::DType;
 
-/// Time operations and networks on a device, beside what it can copy and multiply.
+/// Time operations and networks on a device, relative to its rates of copying and multiplying.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only this one: conv3d, conv_transpose3d, unet, resnet, affine_dice or resample
+    /// Time only conv3d, conv_transpose3d, unet, resnet, affine_dice or resample
     op: Option<String>,
-    /// Only cases whose name contains this
+    /// Time only cases whose name contains TEXT
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
     /// Storage type of float arrays
     #[arg(long, value_parser = ["f32", "f16", "bf16"], default_value = "f32")]
     dtype: String,
-    /// How long to repeat each case (at least 5 times)
+    /// Time for which each case is repeated (at least 5 times)
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     seconds: f64,
 }
 
-/// The least number of repeats: a median of fewer says little.
-const REPEATS: usize = 5;
+/// Smallest number of repeats; the median of fewer is not reliable.
+const MIN_REPEATS: usize = 5;
 
 #[derive(Serialize)]
 struct Report {
@@ -44,7 +44,7 @@ struct Report {
     cases: Vec<Line>,
 }
 
-/// Times are of one run; rates count the arithmetic and the bytes the operation needs at the least.
+/// The result of one case. Times are those of one run; rates count the arithmetic and the bytes that the operation needs at least.
 #[derive(Serialize)]
 struct Line {
     op: &'static str,
@@ -153,7 +153,7 @@ impl Line {
     }
 }
 
-/// Sorted milliseconds of runs to the end, after two that warm up.
+/// The sorted times of completed runs in milliseconds, after two runs to warm up.
 fn time(case: &Case, device: &Device, seconds: f64) -> Result<Vec<f64>> {
     let once = || -> Result<f64> {
         let start = Instant::now();
@@ -164,7 +164,7 @@ fn time(case: &Case, device: &Device, seconds: f64) -> Result<Vec<f64>> {
     once()?;
     once()?;
     let (mut ms, mut total) = (Vec::new(), 0.0);
-    while ms.len() < REPEATS || total < seconds {
+    while ms.len() < MIN_REPEATS || total < seconds {
         let took = once()?;
         total += took;
         ms.push(took * 1e3);
@@ -173,12 +173,12 @@ fn time(case: &Case, device: &Device, seconds: f64) -> Result<Vec<f64>> {
     Ok(ms)
 }
 
-/// Of sorted values.
+/// The median of sorted values.
 fn median(sorted: &[f64]) -> f64 {
     (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
 }
 
-/// 10^9 a second.
+/// The rate of an amount in units of 10^9 per second.
 fn rate(amount: f64, ms: f64) -> f64 {
     amount / ms.max(1e-9) / 1e6
 }

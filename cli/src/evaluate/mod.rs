@@ -1,4 +1,4 @@
-//! `nephron evaluate`: figures over a cohort from the results of single cases.
+//! `nephron evaluate`: statistics of a cohort from the results of single cases.
 
 mod classification;
 mod registration;
@@ -11,7 +11,7 @@ use crate::error::Result;
 use nephron::error::Error as LibraryError;
 use nephron::io::write_atomic;
 
-/// What is evaluated.
+/// The arguments of `evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -20,11 +20,11 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// ROC and precision-recall curves, areas with intervals, confusion, and readers beside the model.
+    /// ROC and precision-recall curves, areas with confidence intervals, confusion matrix, and readers compared with the model.
     Classification(classification::Args),
-    /// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
+    /// Dice of aligned masks, compared with the unaligned masks and with aligned centres of mass.
     Registration(registration::Args),
-    /// Dice, volumes and surface distances of masks against true ones of the same names.
+    /// Dice, volumes and surface distances of masks against true masks of the same names.
     Segmentation(segmentation::Args),
 }
 
@@ -37,7 +37,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
 }
 
-/// Writes a CSV table. A cell that holds a comma, a quote or a line break is quoted.
+/// Writes a CSV table. Cells with a comma, a quote or a line break are quoted.
 ///
 /// # Errors
 /// As [`write_atomic`]; a row with another number of cells than the head.
@@ -53,15 +53,18 @@ fn write_table(path: &Path, head: &[&str], rows: impl IntoIterator<Item = Vec<St
     Ok(())
 }
 
-/// How deep below a given folder results are looked for.
-const DEPTH: usize = 6;
+/// Largest depth below a given folder at which results are searched.
+const MAX_DEPTH: usize = 6;
 
-/// Every result.json in the folders and below them, in order. A folder without any is refused.
+/// Every result.json in and below the folders, sorted.
+///
+/// # Errors
+/// A folder without a result.json.
 fn results(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for folder in folders {
         let before = files.len();
-        find(folder, DEPTH, &mut files)?;
+        find(folder, MAX_DEPTH, &mut files)?;
         if files.len() == before {
             return Err(
                 LibraryError::file(folder, "expected a result.json of register or diagnose in it, found none").into()

@@ -12,24 +12,24 @@ use nephron::error::Error as LibraryError;
 use nephron::pipeline::diagnose::Diagnosis;
 use nephron::registration::{Dice, Registration};
 
-/// Dice of aligned masks, beside the scans as they lie and their centres of mass on one another.
+/// Dice of aligned masks, compared with the unaligned masks and with aligned centres of mass.
 ///
-/// Reads every result.json that `register` and `diagnose` have left in the folders and below them, and prints mean and standard
-/// deviation per phase and over all.
+/// Reads every result.json that `register` and `diagnose` have written in and below the folders, and prints mean and standard
+/// deviation for each phase and over all phases.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folders of results, a case each or many
+    /// Folders with results of one or more cases
     #[arg(required = true, value_name = "DIR")]
     folders: Vec<PathBuf>,
-    /// Of the masks warped trilinearly, as in the loss, instead of the nearest labels
+    /// Dice of masks warped trilinearly, as in the loss, instead of to the nearest label
     #[arg(long)]
     soft: bool,
-    /// Write a line for each case to FILE
+    /// Write a row for each case to FILE
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
 }
 
-/// One registration of the cohort. Dice as they lie, by centre of mass, aligned.
+/// One registration of the cohort. Each Dice is given unaligned, with aligned centres of mass, and aligned.
 struct Row {
     case: String,
     phase: String,
@@ -38,22 +38,22 @@ struct Row {
     found: Registration,
 }
 
-/// Mean and standard deviation (n - 1) of Dice.
+/// Mean and standard deviation (with n - 1) of Dice.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Spread {
     mean: f64,
     sd: f64,
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Serialize)]
 struct Summary {
     phase: String,
     cases: usize,
     converged: usize,
-    /// As they lie, by centre of mass, aligned.
+    /// Dice of the kidney: unaligned, with aligned centres of mass, aligned.
     kidney: [Spread; 3],
-    /// Of the cases with a tumour in both masks.
+    /// Dice of the tumour over the cases with a tumour in both masks.
     tumour: Option<[Spread; 3]>,
     cases_with_tumour: usize,
 }
@@ -103,7 +103,7 @@ fn read(path: &Path, soft: bool, rows: &mut Vec<Row>) -> Result<()> {
             found,
         });
     };
-    // `diagnose` says which version its layout has; `register` has one registration and no list of phases.
+    // The result of `diagnose` has a schema version; that of `register` is one registration.
     let found: serde_json::Value = serde_json::from_slice(&text).map_err(other)?;
     if found.get("schema_version").is_some() {
         for phase in Diagnosis::read(path)?.phases {
@@ -154,7 +154,7 @@ const HEAD: [&str; 11] = [
     "seconds",
 ];
 
-/// A row's cells, empty where a case has no tumour.
+/// The cells of a row; empty where a case has no tumour.
 fn cells(row: &Row) -> Vec<String> {
     let tumour = row.tumour.map_or_else(Default::default, |dice| dice.map(|v| v.to_string()));
     let Registration { converged, iterations, seconds, .. } = &row.found;
@@ -169,7 +169,7 @@ fn print(table: &[Summary]) -> Result<()> {
         "phase",
         "cases",
         "Dice",
-        "as they lie",
+        "unaligned",
         "centre of mass",
         "aligned"
     )?;

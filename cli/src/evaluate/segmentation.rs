@@ -1,4 +1,4 @@
-//! `nephron evaluate segmentation`: masks against masks of the same names.
+//! `nephron evaluate segmentation`: compares masks with true masks of the same names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,22 @@ use nephron::phase::Phase;
 use nephron::stats;
 use nephron::volume::{TUMOUR, WHOLE_KIDNEY};
 
-/// Dice, volumes and surface distances of masks (1 kidney, 2 tumour) against true ones of the same names.
+/// Dice, volumes and surface distances of masks (1 kidney, 2 tumour) against true masks of the same names.
 ///
-/// "kidney" is kidney and tumour together, labels 1 and 2. Distances are in mm; where one mask of a pair is empty there are
-/// none, and it is said how many are missing.
+/// "kidney" means kidney and tumour together, labels 1 and 2. Distances are in mm. A pair with an empty mask has no distance; the
+/// number of such pairs is printed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of masks to judge
+    /// Folder of masks to evaluate
     #[arg(long, value_name = "DIR")]
     masks: PathBuf,
-    /// Folder of true masks: each must have its counterpart
+    /// Folder of true masks, each with a mask of the same name in the other folder
     #[arg(long, value_name = "DIR")]
     truth: PathBuf,
-    /// Group by the phase that a file's name begins or ends with (portal_7.nii.gz, 7_portal_mask.nii.gz)
+    /// Group by the phase with which a file's name begins or ends (portal_7.nii.gz, 7_portal_mask.nii.gz)
     #[arg(long)]
     by_phase: bool,
-    /// Write a line for each mask and label to FILE
+    /// Write a row for each mask and label to FILE
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
 }
@@ -40,7 +40,7 @@ struct Row {
     phase: String,
     label: &'static str,
     dice: f64,
-    /// Millilitres, found and true.
+    /// The volumes in millilitres: of the mask and of the true mask.
     volumes: [f64; 2],
     distances: Option<stats::SurfaceDistances>,
 }
@@ -51,18 +51,18 @@ struct Spread {
     sd: f64,
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Serialize)]
 struct Summary {
     phase: String,
     label: &'static str,
     cases: usize,
     dice: Spread,
-    /// Found less true, of the true volume. Cases without a true volume are left out.
+    /// The relative error (volume - true volume) / true volume. Cases with a true volume of 0 are left out.
     volume_error: Option<Spread>,
     hausdorff_95_mm: Option<Spread>,
     average_distance_mm: Option<Spread>,
-    /// One of the two is empty.
+    /// Number of cases without a distance, because one of the masks is empty.
     without_distance: usize,
 }
 
@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     print(&table)
 }
 
-/// The NIfTI files of a folder, in order.
+/// The names of the NIfTI files in a folder, sorted.
 fn names(folder: &Path) -> Result<Vec<String>> {
     let failed = |e: std::io::Error| LibraryError::io(folder, "cannot be read", e);
     let mut names = Vec::new();
@@ -123,7 +123,7 @@ fn compare(name: &str, phase: &str, paths: [&Path; 2], rows: &mut Vec<Row>) -> R
     if !found.grid().matches(&truth.grid()) {
         let (expected, other) = (truth.grid(), found.grid());
         return Err(
-            LibraryError::file(paths[0], format!("lies on another grid: expected {expected}, found {other}")).into()
+            LibraryError::file(paths[0], format!("is on another grid: expected {expected}, found {other}")).into()
         );
     }
     for (label, set) in [("kidney", &WHOLE_KIDNEY[..]), ("tumour", &[TUMOUR])] {
@@ -175,7 +175,7 @@ const HEAD: [&str; 9] = [
     "average_distance_mm",
 ];
 
-/// A row's cells, empty where there is no distance.
+/// The cells of a row; empty where there is no distance.
 fn cells(row: &Row) -> Vec<String> {
     let far = row.distances.map(|d| [d.hausdorff_95, d.hausdorff, d.average].map(|mm| mm.to_string()));
     let [found, truth] = row.volumes;

@@ -1,4 +1,4 @@
-//! .npy arrays to tensors and back: the one place where an op's array layout meets ours.
+//! Converts between .npy arrays in PyTorch's layout and tensors.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use nephron::error::Error as LibraryError;
 use nephron::io::npy;
 use nephron::tensor::{DType, Shape, Tensor};
 
-/// The `--in` files of one call, read when the op asks for them.
+/// The `--in` files of one call, each read when the op requests it.
 pub(super) struct Inputs<'a> {
     files: Vec<(String, PathBuf)>,
     device: &'a Device,
@@ -31,19 +31,19 @@ impl<'a> Inputs<'a> {
         self.file(name).ok_or_else(|| Error::Usage(format!("input '{name}' is needed: --in {name}=F.npy")))
     }
 
-    /// [n, c, d, h, w] in PyTorch's order.
+    /// Reads a tensor [n, c, d, h, w] in PyTorch's order.
     pub(super) fn tensor(&self, name: &'static str) -> Result<Tensor> {
         let path = self.required(name)?;
         let (shape, data) = npy::read_f32(path)?;
         Ok(Tensor::from_ncdhw(self.device, axes::<5>(path, &shape)?, self.dtype, &data)?)
     }
 
-    /// One value a channel, [c].
+    /// Reads one value for each channel, [c].
     pub(super) fn vector(&self, name: &'static str) -> Result<Tensor> {
         self.vector_at(self.required(name)?)
     }
 
-    /// One value a channel, [c], that may be missing.
+    /// Reads one value for each channel, [c], where the input was given.
     pub(super) fn optional_vector(&self, name: &'static str) -> Result<Option<Tensor>> {
         self.file(name).map(|path| self.vector_at(path)).transpose()
     }
@@ -54,7 +54,7 @@ impl<'a> Inputs<'a> {
         Ok(Tensor::vector(self.device, &data)?)
     }
 
-    /// Sampling points [n, d, h, w, 3], (x, y, z): our channels-last order already.
+    /// Reads sampling points [n, d, h, w, 3] in (x, y, z) order, which is already the channels-last order of tensors.
     pub(super) fn grid(&self, name: &'static str) -> Result<Tensor> {
         let path = self.required(name)?;
         let (shape, data) = npy::read_f32(path)?;
@@ -67,7 +67,7 @@ impl<'a> Inputs<'a> {
         Ok(Tensor::from_ndhwc(self.device, [n, 3, d, h, w], DType::F32, data)?)
     }
 
-    /// Affine matrices [n, 3, 4].
+    /// Reads affine matrices [n, 3, 4].
     pub(super) fn thetas(&self, name: &'static str) -> Result<Tensor> {
         let path = self.required(name)?;
         let (shape, data) = npy::read_f32(path)?;
@@ -77,7 +77,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// One affine matrix [3, 4] on the host.
+    /// Reads one affine matrix [3, 4] to the host.
     pub(super) fn theta(&self, name: &'static str) -> Result<[[f64; 4]; 3]> {
         let path = self.required(name)?;
         let (shape, data) = npy::read_f32(path)?;
@@ -87,7 +87,7 @@ impl<'a> Inputs<'a> {
         Ok(std::array::from_fn(|r| std::array::from_fn(|c| f64::from(data[r * 4 + c]))))
     }
 
-    /// Labels [n, d, h, w], or [d, h, w] with n = 1.
+    /// Reads labels [n, d, h, w], or [d, h, w] with n = 1.
     pub(super) fn labels(&self, name: &'static str) -> Result<Tensor> {
         let path = self.required(name)?;
         let (shape, data) = npy::read_u8(path)?;
@@ -101,8 +101,11 @@ impl<'a> Inputs<'a> {
         Ok(Tensor::from_u8(self.device, shape, data)?)
     }
 
-    /// Refuses inputs that nothing asked for.
-    pub(super) fn refuse_unknown(&self, op: &str) -> Result<()> {
+    /// Checks that the op has requested every input that was given.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an input that it does not have.
+    pub(super) fn ensure_all_known(&self, op: &str) -> Result<()> {
         let known = self.known.borrow();
         match self.files.iter().find(|(name, _)| !known.contains(&name.as_str())) {
             None => Ok(()),
@@ -118,11 +121,11 @@ fn axes<const N: usize>(path: &Path, shape: &[usize]) -> Result<[usize; N]> {
     Ok(shape.try_into().map_err(wrong)?)
 }
 
-/// A result and the array it becomes.
+/// A result with the shape of its array.
 pub(super) enum Output {
     /// [n, c, d, h, w] in PyTorch's order.
     Tensor(Tensor),
-    /// One value a channel, [c].
+    /// One value for each channel, [c].
     Vector(Tensor),
     /// [n, d, h, w, 3].
     Grid(Tensor),

@@ -1,4 +1,4 @@
-//! `--attr k=v`: read by the op that knows the name; one that no op read is refused.
+//! `--attr k=v`: the attributes of an op. One that the op does not have is an error.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::ops::Channels;
 
-/// The attributes of one call. Each getter notes that its name was asked for.
+/// The attributes of one call. Each getter records that its name was requested.
 pub(super) struct Attributes {
     given: BTreeMap<String, String>,
     known: RefCell<Vec<&'static str>>,
@@ -32,7 +32,7 @@ impl Attributes {
         self.given.get(name).map(String::as_str)
     }
 
-    /// One value, or `default`.
+    /// The value of an attribute, or `default`.
     pub(super) fn value<T: FromStr>(&self, name: &'static str, default: T) -> Result<T> {
         match self.text(name) {
             None => Ok(default),
@@ -40,13 +40,13 @@ impl Attributes {
         }
     }
 
-    /// Sets of labels `2/1,2`, or the default ones.
+    /// Sets of labels such as `2/1,2`, or the default ones.
     pub(super) fn channels(&self, name: &'static str) -> Result<Channels> {
         let Some(text) = self.text(name) else { return Ok(Channels::default()) };
         text.parse().map_err(|e: LibraryError| Error::Usage(format!("attribute '{name}' is '{text}': {e}")))
     }
 
-    /// `N` numbers `a,b,c`; a single one stands for all.
+    /// `N` numbers `a,b,c`, or one number for all of them; or `default`.
     pub(super) fn list<const N: usize>(&self, name: &'static str, default: [usize; N]) -> Result<[usize; N]> {
         let Some(text) = self.text(name) else { return Ok(default) };
         let wanted = format!("{N} whole numbers as a,b,c");
@@ -69,7 +69,7 @@ impl Attributes {
         self.list(name, [0; N])
     }
 
-    /// One of a few words.
+    /// One of several words, or `default`.
     pub(super) fn choice<T: Copy>(&self, name: &'static str, words: &[(&str, T)], default: T) -> Result<T> {
         let Some(text) = self.text(name) else { return Ok(default) };
         let list = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join("|");
@@ -80,8 +80,11 @@ impl Attributes {
             .ok_or_else(|| unreadable(name, &list(), text))
     }
 
-    /// Refuses attributes that nothing asked for.
-    pub(super) fn refuse_unknown(&self, op: &str) -> Result<()> {
+    /// Checks that the op has requested every attribute that was given.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an attribute that it does not have.
+    pub(super) fn ensure_all_known(&self, op: &str) -> Result<()> {
         let known = self.known.borrow();
         match self.given.keys().find(|name| !known.contains(&name.as_str())) {
             None => Ok(()),

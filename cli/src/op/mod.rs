@@ -1,4 +1,4 @@
-//! `nephron op`: one operation on .npy arrays in PyTorch's layout and meaning.
+//! `nephron op`: runs one operation on .npy arrays, with the layout and the attributes of PyTorch.
 
 mod arrays;
 mod attributes;
@@ -18,21 +18,21 @@ use nephron::tensor::DType;
 /// Run one operation on .npy arrays (f32 [n, c, d, h, w] unless the README's table says otherwise).
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The operation: conv3d, instance_norm, grid_sample3d ...
+    /// Name of the operation: conv3d, instance_norm, grid_sample3d ...
     name: String,
-    /// An input array
+    /// Input array
     #[arg(long = "in", value_name = "NAME=F.npy", num_args = 1..)]
     inputs: Vec<String>,
-    /// Where an output goes
+    /// File for an output array
     #[arg(long = "out", value_name = "NAME=F.npy", num_args = 1..)]
     outputs: Vec<String>,
-    /// An attribute: stride=2,2,2 or align_corners=true
+    /// Attribute, such as stride=2,2,2 or align_corners=true
     #[arg(long = "attr", value_name = "K=V", num_args = 1..)]
     attributes: Vec<String>,
     /// Storage type of float arrays on the device
     #[arg(long, value_parser = ["f32", "f16", "bf16"], default_value = "f32")]
     dtype: String,
-    /// Time N runs on arrays already on the device and print the median
+    /// Time N runs with the arrays on the device and print the median
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
 }
@@ -46,7 +46,7 @@ struct Report {
     timing: Option<Timing>,
 }
 
-/// Medians over the repeats. The rates count the arithmetic and the bytes that the operation needs at the least.
+/// Medians over the repeats. The rates count the arithmetic and the bytes that the operation needs at least.
 #[derive(Serialize)]
 struct Timing {
     repeat: u32,
@@ -69,8 +69,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let device = context.device()?;
     let inputs = Inputs::new(files, &device, dtype);
     let call = prepare(&inputs, &attributes).map_err(wrong_call)?;
-    attributes.refuse_unknown(&args.name)?;
-    inputs.refuse_unknown(&args.name)?;
+    attributes.ensure_all_known(&args.name)?;
+    inputs.ensure_all_known(&args.name)?;
 
     let results = call.run().map_err(Error::wrong_argument)?;
     device.synchronize()?;
@@ -109,7 +109,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// What an op says of its arguments, it says of this call's attributes.
+/// A usage error where the library found an argument of the op out of range, which is an attribute of this call.
 fn wrong_call(error: Error) -> Error {
     match error {
         Error::Library(error) => Error::wrong_argument(error),
@@ -131,7 +131,7 @@ fn time(call: &table::Call, device: &nephron::Device, repeat: u32) -> Result<Tim
     Ok(Timing { repeat, median_ms, gflops: call.flops() * per_second, gbs: call.bytes() * per_second })
 }
 
-/// `NAME=FILE` pairs, each name once.
+/// Parses `NAME=FILE` pairs, each name at most once.
 fn named_files(option: &str, pairs: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let mut files: Vec<(String, PathBuf)> = Vec::new();
     for pair in pairs {

@@ -1,4 +1,4 @@
-//! Every op of the command line: its inputs, attributes with their defaults (PyTorch's), outputs, and what it costs.
+//! The ops of the command line: inputs, attributes with their defaults (those of PyTorch), outputs, and costs.
 
 use super::arrays::{Inputs, Output};
 use super::attributes::Attributes;
@@ -9,12 +9,12 @@ use nephron::tensor::Tensor;
 /// Named results.
 pub(super) type Outputs = Vec<(&'static str, Output)>;
 
-/// An op with its arrays on the device, ready to run any number of times.
+/// An op with its arrays on the device; it can run any number of times.
 pub(super) struct Call {
     run: Box<dyn Fn() -> nephron::error::Result<Outputs>>,
-    /// Multiplications and additions of one run.
+    /// Number of multiplications and additions of one run.
     flops: f64,
-    /// Bytes that one run must read and write at the least.
+    /// Number of bytes that one run must at least read and write.
     bytes: f64,
 }
 
@@ -55,7 +55,10 @@ const OPS: [(&str, Prepare); 17] = [
     ("affine_dice", prepare_affine_dice),
 ];
 
-/// The op of that name, refused before any device is opened when there is none.
+/// The op of that name; called before a device is opened.
+///
+/// # Errors
+/// [`Error::Usage`] for an unknown name.
 pub(super) fn find(name: &str) -> Result<Prepare> {
     let names = || OPS.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
     OPS.iter()
@@ -64,14 +67,14 @@ pub(super) fn find(name: &str) -> Result<Prepare> {
         .ok_or_else(|| Error::Usage(format!("unknown operation '{name}': expected one of {}", names())))
 }
 
-/// A call with one tensor for its result. `flops_per_output` counts the arithmetic an output element needs.
+/// A call with one tensor as its result. `flops_per_output` is the number of operations for an output element.
 fn one(
     inputs: &[&Tensor],
     flops_per_output: f64,
     run: impl Fn() -> nephron::error::Result<Tensor> + 'static,
 ) -> Result<Call> {
     let bytes: usize = inputs.iter().map(|t| t.bytes()).sum();
-    // The output's size is known once it has run; the first run is the warm-up anyway.
+    // The size of the output is known after a run, which also serves to warm up.
     let y = run()?;
     let (flops, bytes) = (flops_per_output * y.len() as f64, (bytes + y.bytes()) as f64);
     Ok(Call { run: Box::new(move || Ok(vec![("y", Output::Tensor(run()?))])), flops, bytes })
@@ -86,7 +89,7 @@ fn conv_params(a: &Attributes) -> Result<Conv3dParams> {
     })
 }
 
-/// Two FLOPs for each weight of an output channel.
+/// Number of operations for an output element: two for each weight of an output channel.
 fn flops_per_output(w: &Tensor) -> f64 {
     let [_, ci, kd, kh, kw] = w.shape();
     2.0 * (ci * kd * kh * kw) as f64
@@ -99,7 +102,7 @@ fn prepare_conv3d(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
 
 fn prepare_conv3d_backward(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
     let (x, w, dy, p) = (i.tensor("x")?, i.tensor("w")?, i.tensor("dy")?, conv_params(a)?);
-    // The data gradient and the weight gradient each cost what the forward pass does.
+    // The data gradient and the weight gradient each cost as much as the forward pass.
     let flops = 2.0 * flops_per_output(&w) * dy.len() as f64;
     let bytes = (2 * x.bytes() + 2 * w.bytes() + dy.bytes()) as f64;
     let run = move || {
@@ -112,7 +115,7 @@ fn prepare_conv3d_backward(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
 fn prepare_conv_transpose3d(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
     let (x, w, b) = (i.tensor("x")?, i.tensor("w")?, i.optional_vector("b")?);
     let p = ConvTranspose3dParams { stride: a.list("stride", [1; 3])?, padding: a.list("padding", [0; 3])? };
-    // Each input element meets every weight of its channel once.
+    // Each input element is multiplied once with every weight of its channel.
     let [_, co, kd, kh, kw] = w.shape();
     let flops = 2.0 * (co * kd * kh * kw) as f64 * x.len() as f64;
     let mut call = one(&[&x.clone(), &w.clone()], 0.0, move || conv_transpose3d(&x, &w, b.as_ref(), &p))?;
@@ -157,9 +160,12 @@ fn prepare_pool(
 
 fn prepare_interpolate3d(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
     let (x, size) = (i.tensor("x")?, a.required_list("size")?);
-    let words =
-        [("trilinear", Interpolate::Trilinear), ("linear", Interpolate::Trilinear), ("nearest", Interpolate::Nearest)];
-    let mode = a.choice("mode", &words, Interpolate::Trilinear)?;
+    let words = [
+        ("trilinear", InterpolateMode::Trilinear),
+        ("linear", InterpolateMode::Trilinear),
+        ("nearest", InterpolateMode::Nearest),
+    ];
+    let mode = a.choice("mode", &words, InterpolateMode::Trilinear)?;
     let align_corners = a.value("align_corners", false)?;
     one(&[&x.clone()], 14.0, move || interpolate3d(&x, size, mode, align_corners))
 }
@@ -225,7 +231,7 @@ fn prepare_affine_dice(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
         padding: padding(a, PaddingMode::Border)?,
         channels: a.channels("channels")?,
     };
-    // Coordinates and weights, about 30 operations a voxel; a channel's value and gradient, and their sums: about 60.
+    // About 30 operations for the coordinates and weights of a voxel, about 60 for each channel's value, gradient and sums.
     let operations = 30.0 + 60.0 * p.channels.count() as f64;
     let (flops, bytes) = (operations * fixed.len() as f64, (fixed.bytes() + moving.bytes()) as f64);
     let run = move || {

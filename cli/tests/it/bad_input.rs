@@ -1,5 +1,5 @@
-//! Files that are missing, damaged or nonsense: each is refused in one line that names the file and what is wrong, nothing
-//! panics, nothing is half written, and no header makes us claim memory that its file cannot fill.
+//! Files that are missing, damaged or nonsense: each is an error of one line that names the file and what is wrong. Nothing panics,
+//! no partial file is written, and no header causes an allocation that its file cannot fill.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -112,7 +112,7 @@ fn headers_that_make_no_image() {
     ];
     for (file, needles) in cases {
         for big_endian in [false, true] {
-            // 9 axes read in the other byte order would be a different number, not a different verdict.
+            // 9 axes are an error in the other byte order too.
             let file = NiftiFile { big_endian, ..file.clone() };
             assert_refused(&file.write(folder.path(), "odd.nii"), needles);
             assert_refused(&file.write(folder.path(), "odd.nii.gz"), needles);
@@ -152,7 +152,7 @@ fn voxels_that_are_not_finite() {
     assert_eq!(nifti::read(&path).expect("read alone accepts them").volume.not_finite(), 3);
 }
 
-/// Any damage to a header is an error or an image, never a panic or a long wait.
+/// A damaged header gives an error or an image, never a panic or a long run.
 #[test]
 fn headers_with_random_damage() {
     let folder = tempdir().expect("a folder");
@@ -244,7 +244,7 @@ fn weights_that_are_none() {
     }
 }
 
-/// The command says it in one line on standard error, exits 1, and writes nothing.
+/// The command prints one line to standard error, exits with 1, and writes nothing.
 #[test]
 fn the_command_refuses_in_one_line() {
     let folder = tempdir().expect("a folder");

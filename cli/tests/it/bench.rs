@@ -1,4 +1,4 @@
-//! `nephron bench` on the cases that end quickly.
+//! `nephron bench` with short cases.
 
 use crate::support;
 
@@ -18,7 +18,7 @@ fn a_case_is_checked_and_timed() {
     assert_eq!(case["op"], "conv3d");
     assert!(case["repeats"].as_u64() >= Some(5), "{case}");
     let ms = case["median_ms"].as_f64().expect("a time");
-    // 2 * 49 outputs * 512 channels * 512 * 9 terms.
+    // The number of operations is 2 * 49 outputs * 512 channels * 512 * 9 terms.
     let gflops = 2.0 * 49.0 * 512.0 * 512.0 * 9.0 / ms / 1e6;
     assert!((case["gflops"].as_f64().expect("a rate") / gflops - 1.0).abs() < 1e-9, "{case}");
     assert!(report["copy_gbs"].as_f64() > Some(0.0) && report["matrix_gflops"].as_f64() > Some(0.0), "{report}");

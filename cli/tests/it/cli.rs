@@ -1,4 +1,4 @@
-//! The command as a user calls it: exit codes, one line on standard error, nothing half written.
+//! The command as a user calls it: exit codes, errors of one line on standard error, no partial files.
 
 use std::path::Path;
 use std::process::Output;
@@ -13,7 +13,7 @@ fn nephron(args: &[&str]) -> Output {
     support::nephron().args(args).output().expect("the program runs")
 }
 
-/// The one line of an error, with its exit code.
+/// The exit code and the line of an error.
 fn refused(args: &[&str]) -> (i32, String) {
     let output = nephron(args);
     let text = String::from_utf8(output.stderr).expect("UTF-8");
@@ -75,7 +75,7 @@ fn failures_exit_with_1_name_the_file_and_leave_nothing() {
         (vec!["op", "softmax", "--device", "cuda:99"], ["cuda:99", ""]),
     ] {
         if args[0] == "info" && args.len() > 2 {
-            // A verb that uses no device does not open one.
+            // A subcommand that uses no device does not open one.
             assert!(nephron(&args).status.success(), "{args:?}");
             continue;
         }
@@ -156,8 +156,8 @@ fn a_wrong_attribute_is_a_wrong_call() {
     assert!(code == 2 && line.contains("eps") && line.contains("-1"), "{code}: {line}");
 }
 
-/// `warp` of two images by the identity, with standard output going to `stdout`; then the exit code, standard error, and
-/// whether both results are there.
+/// Runs `warp` on two images with the identity and `stdout` as standard output. Returns the exit code, standard error, and whether
+/// both results exist.
 #[cfg(target_os = "linux")]
 fn warp_two(stdout: impl FnOnce(&mut std::process::Command) -> std::process::Child) -> (Option<i32>, String, bool) {
     use nephron::volume::{Affine, Volume, Voxels};

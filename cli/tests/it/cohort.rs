@@ -1,4 +1,4 @@
-//! A cohort from phantoms: `diagnose --cohort --masks`, then `evaluate classification` on what it found.
+//! A cohort of phantoms: `diagnose --cohort --masks`, then `evaluate classification` on its results.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::run;
 
-/// A classification model with weights from a seed, and nothing else.
+/// A model folder with a classification model only, with seeded weights.
 fn classifier(folder: &Path) {
     let folder = folder.join("classification");
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -43,7 +43,7 @@ fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
         truth += &format!("p{seed},{subtype}\n");
     }
     std::fs::write(at("truth.csv"), truth).expect("written");
-    // The last has no tumour in one phase: a result that says so, not a failure.
+    // The last patient has no tumour in one phase, which is a result and not a failure.
     let mask = folder.path().join("patients/p3/portal_mask.nii.gz");
     let image = nifti::read_labels(&mask).expect("a mask");
     let without: Vec<u8> = image.labels.labels().iter().map(|l| (*l).min(1)).collect();
@@ -62,7 +62,7 @@ fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
         let tumour = result["phases"][0]["tumour_ml"].as_f64().expect("a volume");
         assert!(tumour > 1.0, "{tumour}");
     }
-    // The masks it kept are those it was given.
+    // The masks in the result are those that were given.
     let given = nifti::read_labels(folder.path().join("patients/p1/arterial_mask.nii.gz")).expect("a mask");
     let kept = nifti::read_labels(folder.path().join("out/p1/masks/arterial_mask.nii.gz")).expect("a mask");
     assert!(given.labels.labels() == kept.labels.labels());
@@ -78,7 +78,7 @@ fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
     let (code, _, errors) = run(&["evaluate", "registration", &out]);
     assert_eq!(code, Some(0), "{errors}");
 
-    // One that cannot be done costs the others nothing, and is named.
+    // A patient that fails is named and does not affect the others.
     std::fs::write(folder.path().join("patients/p0/delayed.nii.gz"), "no image").expect("written");
     let (code, text, errors) = run(&["diagnose", "--cohort", &cohort, "--masks", "--model", &model, "-o", &out]);
     assert_eq!(code, Some(1));

@@ -1,4 +1,4 @@
-//! The whole pipeline's results on given masks: lesions, pictures, hashes, two phases, guessed phases.
+//! The whole pipeline with given masks: lesions, pictures, hashes, two phases, guessed phases.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::nifti_file::gzip;
 use crate::support::{checkpoint_file, run};
 
-/// Two models as PyTorch's checkpoints: an ensemble of a ResNet-18.
+/// Two ResNet-18 as checkpoints of PyTorch, which are an ensemble.
 pub(crate) fn model(folder: &Path) {
     let folder = folder.join("classification");
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -27,7 +27,7 @@ pub(crate) fn model(folder: &Path) {
     std::fs::write(folder.join("config.json"), config).expect("written");
 }
 
-/// A phantom with its masks beside it; a second, small tumour in the kidney that has none.
+/// A phantom with its masks, and with a second, small tumour in the other kidney.
 pub(crate) fn patient(folder: &Path) {
     let options = PhantomOptions { seed: 4, spacing: [4.0, 4.0, 6.0], ..PhantomOptions::default() };
     generate(&options).expect("a patient").write(folder).expect("written");
@@ -64,7 +64,7 @@ fn hashes_are_those_of_the_standard() {
     std::fs::write(&abc, "abc").expect("written");
     std::fs::write(&long, vec![b'a'; 1_000_000]).expect("written");
     let hashed = hash_files(&[abc, long]).expect("hashed");
-    // FIPS 180-4's examples.
+    // The examples of FIPS 180-4.
     assert_eq!(hashed[0].sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     assert_eq!(hashed[1].sha256, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     assert!(hash_files(&[folder.path().join("none")]).expect_err("missing").to_string().contains("none"));
@@ -90,11 +90,11 @@ fn every_lesion_is_reported_shown_and_traceable() {
     let lesions = found["lesions"].as_array().expect("lesions");
     assert_eq!(lesions.len(), 2);
     let volume = |i: usize| lesions[i]["volume_ml"].as_f64().expect("a volume");
-    // The second has 18 voxels of 96 mm3 in each mask.
+    // The second lesion has 18 voxels of 96 mm3 in each mask.
     assert!(volume(0) > volume(1) && (0.8..3.0).contains(&volume(1)), "{} {}", volume(0), volume(1));
     for lesion in lesions {
         let classification = &lesion["classification"];
-        // The thresholds of the call decide.
+        // The thresholds of the command line decide.
         let thresholds = [0.07, 0.34, 0.44, 0.24, 0.38];
         let scores: Vec<f64> =
             classification["probabilities"].as_array().expect("five").iter().filter_map(Value::as_f64).collect();
@@ -120,7 +120,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
     assert_eq!(found["classification"], lesions[0]["classification"]);
     let page = std::fs::read_to_string(out.join("report.html")).expect("a report");
     assert!(page.contains("pictures/lesion1_seen_N-A-P.png") && page.contains("pictures/lesion2_delayed.png"));
-    // Files and weights are named with their hashes.
+    // The result contains the files and weights with their hashes.
     let weights = found["models"]["classification"].as_array().expect("weights");
     let expected =
         hash_files(&[models.join("classification/0.pth"), models.join("classification/1.pth")]).expect("hashed");
@@ -136,7 +136,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
     for stage in ["segment", "align", "classify", "write", "total"] {
         assert!(found["seconds"][stage].as_f64().is_some_and(|s| s >= 0.0), "{stage}");
     }
-    // The mean over images.
+    // The probabilities are the mean over the images.
     let images = lesions[0]["classification"]["images"].as_array().expect("images");
     for class in 0..5 {
         let mean = images.iter().map(|i| i["probabilities"][class].as_f64().expect("a number")).sum::<f64>() / 3.0;
@@ -144,7 +144,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
         assert!((mean - all).abs() < 1e-6);
     }
 
-    // `classify` on the aligned phases finds the same.
+    // `classify` on the aligned phases gives the same result.
     let aligned =
         |phase: &str| ["", "_mask"].map(|end| out.join(format!("aligned/{phase}{end}.nii.gz")).display().to_string());
     let pairs = ["portal", "arterial", "delayed", "non-contrast"].map(aligned);
@@ -167,8 +167,8 @@ fn every_lesion_is_reported_shown_and_traceable() {
     };
     assert_eq!(crops(&second["classification"]), crops(&lesions[1]["classification"]));
 
-    // Without a margin the rectangle is a voxel of 4 mm smaller on each side, inside the image. What an earlier run wrote of
-    // lesions goes.
+    // Without a margin the rectangle is one voxel of 4 mm smaller on each side, inside the image. Pictures of lesions of an earlier run
+    // are removed.
     std::fs::write(again.join("pictures/lesion9_portal.png"), "").expect("written");
     let margin = call.iter().position(|a| *a == "--margin").expect("there");
     let plain = [&call[..margin], &call[margin + 2..]].concat();
@@ -181,7 +181,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
             assert_eq!([grown[axis][0] + 1, grown[axis][1] - 1], *tight[axis], "{grown:?} {tight:?}");
         }
     }
-    // Thresholds that only the least likely class is above turn the decision, and nothing else.
+    // Thresholds that only the least likely class exceeds change the decision, and nothing else.
     let scores: Vec<f64> =
         tight["classification"]["probabilities"].as_array().expect("five").iter().filter_map(Value::as_f64).collect();
     let [least, most] = [1.0, -1.0]
@@ -209,7 +209,7 @@ fn every_lesion_is_reported_shown_and_traceable() {
     assert_eq!((&found["together"], found["lesions"].as_array().map(Vec::len)), (&true.into(), Some(1)));
     assert!(found["warnings"].is_array());
 
-    // An ensemble of ten, seven times the one and three times the other.
+    // An ensemble of ten models: seven times the first and three times the second.
     let mut answer = |weights: &[&str]| {
         let config = serde_json::json!({"depth": 18, "input_size": 48, "weights": weights});
         std::fs::write(models.join("classification/config.json"), config.to_string()).expect("written");
@@ -255,26 +255,26 @@ fn two_phases_are_aligned_and_not_classified_and_phases_are_guessed_when_asked()
     let text = |path: &Path| path.display().to_string();
     let (no_model, named_text, o) = (text(folder.path()), text(&named), text(&out));
     let base = ["diagnose", "--masks", "--model", &no_model, "-o", &o];
-    // No model is needed for two with masks, and options that say how to classify are of no use. A mask's own warnings stay.
+    // Two phases with masks need no model, and options of the classification are not used. Warnings of a mask are kept.
     let mask = named.join("CT-7_native_mask.nii.gz");
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*std::fs::read(&mask).expect("a mask")), &mut bytes)
         .expect("unpacked");
-    // xyzt_units: metres.
+    // The unit of length, xyzt_units, is metres.
     bytes[123] = 1;
     std::fs::write(&mask, gzip(&bytes)).expect("written");
     let two = ["diagnose", "--masks", "-o", &o, "--guess-phases", &named_text, "--margin", "2"];
     let (code, said, errors) = run(&two);
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(said.matches("classification needs three or four phases, 2 given").count(), 1, "{said}");
-    assert!(errors.contains("warning: not used: --margin: nothing is classified"), "{errors}");
+    assert!(errors.contains("warning: --margin not used: nothing is classified"), "{errors}");
     let (code, _, errors) = run(&["diagnose", "-o", &o, "--guess-phases", &named_text]);
     assert!(code == Some(2) && errors.contains("--model: expected a model folder"), "{errors}");
     let (code, said, errors) = run(&[&base[..], &["--guess-phases", &named_text]].concat());
     assert_eq!(code, Some(0), "{errors}");
     assert!(said.contains("classification needs three or four phases, 2 given"), "{said}");
     assert!(!errors.contains("not used"), "{errors}");
-    assert!(errors.contains("topogram.nii.gz: its name tells no phase"), "{errors}");
+    assert!(errors.contains("topogram.nii.gz: its name indicates no phase"), "{errors}");
     let found = result(&out);
     assert!(
         found["classification"].is_null() && found["not_classified"].as_str().is_some_and(|r| r.contains("2 given"))
@@ -288,14 +288,14 @@ fn two_phases_are_aligned_and_not_classified_and_phases_are_guessed_when_asked()
     assert!(warnings.contains("guessed from the name") && warnings.contains("CT-7_native"), "{warnings}");
     assert!(warnings.contains("non-contrast phase: mask: the header's unit is metres"), "{warnings}");
     assert!(out.join("aligned/non-contrast.nii.gz").is_file() && out.join("report.html").is_file());
-    // Three phases and no model of the classification: refused, naming it.
+    // Three phases without a classification model are an error that names it.
     let scan = |phase: &str| text(&patients.join(format!("{phase}.nii.gz")));
     let [p, a, d] = ["portal", "arterial", "delayed"].map(scan);
     let (code, _, errors) = run(&[&base[..], &["--portal", &p, "--arterial", &a, "--delayed", &d]].concat());
     assert!(code == Some(1) && errors.contains("config.json"), "{errors}");
     let (code, _, errors) = run(&[&base[..], &["--portal", &p]].concat());
     assert!(code == Some(2) && errors.contains("two to four phases, 1 given"), "{errors}");
-    // Two files of one phase.
+    // Two files of one phase are an error.
     std::fs::copy(&p, named.join("CT-11 pv.nii.gz")).expect("copied");
     let (code, _, errors) = run(&[&base[..], &["--guess-phases", &named_text]].concat());
     assert!(code == Some(2) && errors.contains("one portal phase, found two"), "{errors}");
@@ -361,7 +361,7 @@ fn classify_says_where_the_others_are_and_leaves_nothing_old() {
     let (code, said, errors) = run(&kept);
     assert!(code == Some(0) && said.contains("are in result.json"), "{said} {errors}");
     assert!(out.join("result.json").is_file());
-    // What cannot be finished leaves no older result that looks like its own.
+    // A run that fails leaves no result of an earlier run.
     std::fs::remove_dir_all(out.join("pictures")).expect("removed");
     std::fs::write(out.join("pictures"), "no folder").expect("written");
     let (code, _, errors) = run(&kept);

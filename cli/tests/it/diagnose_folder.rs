@@ -1,4 +1,4 @@
-//! What a run leaves in a result folder that was used before.
+//! A result folder that is used again.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -23,8 +23,8 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Four phases with three lesions, then two phases into the same folder: what is there is what a fresh folder has, and what the
-/// user laid there.
+/// A run with four phases and three lesions, then one with two phases into the same folder: it contains the files of a fresh folder and
+/// those that the user has put there.
 #[test]
 fn a_smaller_run_leaves_nothing_of_an_earlier_one() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -53,7 +53,7 @@ fn a_smaller_run_leaves_nothing_of_an_earlier_one() {
     want.push("notes.txt".into());
     want.sort();
     assert_eq!(files_below(&used), want);
-    // A scan of this run may lie where an earlier one wrote it.
+    // A scan of this run may be a file that an earlier run has written.
     let [input, mask] = ["", "_mask"].map(|end| used.join(format!("aligned/delayed{end}.nii.gz")));
     std::fs::copy(&d, &input).expect("copied");
     std::fs::copy(patients.join("delayed_mask.nii.gz"), &mask).expect("copied");
@@ -61,7 +61,7 @@ fn a_smaller_run_leaves_nothing_of_an_earlier_one() {
     assert!(input.is_file() && mask.is_file() && !used.join("aligned/delayed.tfm").exists());
 }
 
-/// `nephron diagnose | head -1`: what nobody reads any more is no failure, and nothing panics.
+/// `nephron diagnose | head -1`: a closed standard output is not a failure, and nothing panics.
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let folder = tempfile::tempdir().expect("a folder");

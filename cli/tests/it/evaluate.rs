@@ -125,7 +125,7 @@ fn masks_are_evaluated() {
         let volume = Volume::new([6, 8, 10], Voxels::U8(voxels.into()), affine).expect("a mask");
         nifti::write(path, &nifti::Image::new(volume)).expect("written");
     };
-    // A block of 4 x 4 x 4 voxels, found one voxel (2 mm) too far along x; its upper half along z tumour.
+    // A block of 4 x 4 x 4 voxels, of which the upper half along z is tumour, and the same block one voxel (2 mm) further along x.
     let block = |z: usize, y: usize, x: usize| {
         u8::from((1..5).contains(&z) && (2..6).contains(&y) && (3..7).contains(&x)) * (1 + u8::from(z > 2))
     };

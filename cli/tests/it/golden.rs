@@ -63,14 +63,14 @@ fn run(case: &Value, arrays: &Weights, device: &Device, folder: &Path) {
     }
 }
 
-/// All cases of the ops that `wanted` picks, on every device; says how many there were.
+/// Runs all cases of the ops that `wanted` selects on every device, and returns their number.
 fn run_all(wanted: &[&str]) {
     let cases: Value =
         serde_json::from_str(&std::fs::read_to_string(golden("cases.json")).expect("cases.json")).expect("json");
     let arrays = Weights::read(golden("ops.safetensors")).expect("ops.safetensors");
     let mut count = BTreeMap::new();
     for case in list(&cases, "cases").iter().filter(|c| wanted.contains(&text(c, "op"))) {
-        // The command opens no device that only compiles; the tests of the ops launch every kernel on it.
+        // The command cannot open the device that only compiles; the tests of the ops launch every kernel on it.
         for device in devices().iter().filter(|d| !compiles_only(d)) {
             let folder = tempfile::tempdir().expect("a folder");
             run(case, &arrays, device, folder.path());

@@ -13,7 +13,7 @@ fn value(volume: &Volume, [i, j, k]: [usize; 3]) -> f32 {
     volume.voxels().value((k * volume.shape()[1] + j) * volume.shape()[2] + i)
 }
 
-/// `nephron info --json` on a scaled big-endian file that has a qform alone.
+/// `nephron info --json` on a big-endian file with a scale and only a qform.
 #[test]
 fn info_says_what_an_image_is() {
     let folder = tempdir().expect("a folder");
@@ -47,7 +47,7 @@ fn info_says_what_an_image_is() {
     }
 }
 
-/// The verb puts masks and images on a grid, keeps their codes, and exits 2 for a wrong call.
+/// `nephron resample` resamples masks and images, keeps their codes, and exits with 2 for a wrong call.
 #[test]
 fn the_resample_verb() {
     let folder = tempdir().expect("a folder");
@@ -67,7 +67,7 @@ fn the_resample_verb() {
     assert_eq!(report["spacing_mm"], serde_json::json!([2.0, 2.0, 1.5]));
     let image = nifti::read(&out).expect("the result");
     assert_eq!((image.volume.shape(), image.header.geometry.sform_code), ([8, 5, 3], 4));
-    // Voxel n holds n: value = i + 6 j + 30 k, at the new centre (1, 2, 3.5) as at the old one.
+    // Voxel n has the value n = i + 6 j + 30 k, also at the new centre (1, 2, 3.5).
     let centre = |k| value(&image.volume, [1, 2, k]);
     assert_eq!((centre(3) + centre(4)) / 2.0, 59.5);
 

@@ -1,4 +1,4 @@
-//! The tools for those who profile: a timeline of a run, the sources of its kernels.
+//! The options for profiling: the timeline of a run, and the sources of its kernels.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn a_trace_holds_every_op_in_its_stage() {
     nephron(&["bench", "resnet", "--filter", "batch 1", "--seconds", "0.01", "--device", "cpu", "--trace", &trace]);
     let trace: Value = serde_json::from_slice(&fs::read(&path).expect("a trace")).expect("JSON");
     let events = trace.as_array().expect("events");
-    // Spans begin ("B") and end ("E"), on one thread here: those that begin between the two of a block are inside it.
+    // Spans begin ("B") and end ("E"), here on one thread: spans that begin between the two events of a block are inside it.
     let of_kind = |kind: &str| events.iter().filter(|e| e["ph"] == kind).count();
     assert_eq!(of_kind("B"), of_kind("E"));
     let named = |name: &str| events.iter().filter(|e| e["name"] == name && e["ph"] == "B").count();

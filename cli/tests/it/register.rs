@@ -1,4 +1,4 @@
-//! `nephron register`: the files it writes and the calls it refuses.
+//! `nephron register`: its files and its errors.
 
 use std::path::Path;
 
@@ -95,7 +95,7 @@ fn the_command_refuses_wrong_calls() {
     expect(&["--fixed", &a, "--moving", &a, "-o", &a], 1, "a.nii");
 }
 
-/// The command's own sets of labels, and the op's.
+/// Channels of `nephron register` and of `nephron op affine_dice`.
 #[test]
 fn the_commands_take_sets_of_labels() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -152,7 +152,7 @@ fn the_commands_take_sets_of_labels() {
     assert!(code == Some(1) && err.contains("channels 1/2"), "{code:?} {err}");
 }
 
-/// `register`, then `warp` by its transform, there and back, then `evaluate` over the results.
+/// `register`, then `warp` with its transform and with the inverse, then `evaluate` over the results.
 #[test]
 fn the_commands_work_on_one_another() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -176,7 +176,7 @@ fn the_commands_work_on_one_another() {
     let (code, text) = run(&["register", "--fixed", &at("fixed.nii.gz"), "--moving", &moved, "-o", &case]);
     assert_eq!(code, Some(0), "{text}");
 
-    // The mask that `register` warped is what `warp` makes by either of its files, bit for bit.
+    // The mask that `register` writes is bit for bit that of `warp` with either transform file.
     let (tfm, json) = (at("cases/a/transform.tfm"), at("cases/a/transform.json"));
     for (name, file) in [("by_tfm", &tfm), ("by_json", &json)] {
         let (code, text) = run(&[
@@ -196,7 +196,7 @@ fn the_commands_work_on_one_another() {
             .map(|p| nifti::read_labels(p).expect("a mask").labels);
         assert!(ours.labels() == its.labels(), "{name}");
     }
-    // There and back again is where it was.
+    // The transform followed by its inverse is the identity.
     let both = ["warp", &moved, "--transform", &tfm, "--inverse", "--like", &moved, "-o", &at("x"), "--json"];
     let (code, text) = run(&both);
     assert_eq!(code, Some(0), "{text}");

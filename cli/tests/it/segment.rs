@@ -26,7 +26,7 @@ fn noise(shape: [usize; 3], spacing: [f64; 3]) -> Volume {
     scan(shape, values, spacing)
 }
 
-/// A model folder as users have it: the golden network under `segmentation`, as two folds.
+/// A model folder as users have it: the golden network in `segmentation`, as two folds.
 fn model_folder(root: &Path) -> PathBuf {
     let folder = root.join("model/segmentation");
     std::fs::create_dir_all(&folder).expect("folder");

@@ -1,4 +1,4 @@
-//! A CubeCL client of any runtime behind one type: what a device needs of it beside the launches of its ops.
+//! A CubeCL client of any runtime as a trait object: what a device needs besides the launches of its ops.
 
 use std::any::Any;
 use std::thread::{self, ThreadId};
@@ -8,7 +8,7 @@ use cubecl::ir::features::TypeUsage;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-/// What a client says of itself and of its device, read once.
+/// Properties of a client and its device, read once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Abilities {
     /// The thread that runs the device's work.
@@ -18,12 +18,12 @@ pub(crate) struct Abilities {
     pub(super) bf16: bool,
 }
 
-/// The client as a device uses it. Errors are CubeCL's own words.
+/// The client as a device uses it. Errors are the messages of CubeCL.
 pub(crate) trait Client: Send + Sync {
-    /// What the device can do.
+    /// The properties of the device.
     fn abilities(&self) -> Result<Abilities, String>;
 
-    /// Runs `task` on the device's thread and waits for its end.
+    /// Runs `task` on the device's thread and waits until it has returned.
     fn exclusive(&self, task: &mut (dyn FnMut() + Send)) -> Result<(), String>;
 
     /// A buffer of undefined contents.
@@ -38,7 +38,7 @@ pub(crate) trait Client: Send + Sync {
     /// Waits for everything launched so far.
     fn finish(&self) -> Result<(), String>;
 
-    /// The `ComputeClient<R>`.
+    /// The client as `ComputeClient<R>`, for downcasting.
     fn as_any(&self) -> &dyn Any;
 }
 

@@ -1,6 +1,6 @@
-//! `--dump DIR`: the source of every kernel that a run compiles, and what CUDA's compiler makes of it.
+//! The kernel dump: the source of every kernel that is compiled, and its resources on CUDA.
 //!
-//! CubeCL logs each kernel it compiles to one file; here that file becomes one file a kernel and a table of them.
+//! CubeCL logs all kernels that it compiles to one file. Here that log becomes one file for each kernel and a table.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,33 +15,34 @@ const HEAD: [&str; 7] =
 
 const START: &str = "[START_KERNEL_COMPILATION]";
 const END: &str = "[END_KERNEL_COMPILATION]";
-/// CubeCL writes its log from a thread of its own: how long to wait for it, and how often to look.
-const PATIENCE: u32 = 100;
+/// CubeCL writes its log on a thread of its own: largest number of times that the log is read until it is complete.
+const MAX_READS: u32 = 100;
+/// The time between two reads of the log.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What a kernel takes on the device it was compiled for.
+/// The resources that a kernel needs on the device it was compiled for.
 struct Usage {
     registers: u32,
     local_bytes: u32,
     shared_bytes: u32,
-    /// Cubes of it that a multiprocessor holds at once.
+    /// Number of cubes (thread blocks) that are resident on a multiprocessor at once.
     cubes: u32,
 }
 
 /// One kernel of the log.
 struct Kernel<'a> {
     name: String,
-    /// `cpp`, `wgsl`, `spirv`: as CubeCL names the language.
+    /// The language as CubeCL names it: `cpp`, `wgsl` or `spirv`.
     language: &'a str,
     source: &'a str,
 }
 
-/// Prepares `folder`, and says where CubeCL is to log what it compiles.
+/// Prepares `folder` and returns the path of the log that CubeCL is to write.
 ///
 /// # Errors
 /// A folder that cannot be made.
 pub(super) fn begin(folder: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(folder).map_err(|e| Error::io(folder, "cannot be made", e))?;
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, "the folder cannot be created", e))?;
     let log = log_in(folder);
     if log.exists() {
         fs::remove_file(&log).map_err(|e| Error::io(&log, "cannot be removed", e))?;
@@ -53,8 +54,8 @@ fn log_in(folder: &Path) -> PathBuf {
     folder.join("cubecl.log")
 }
 
-/// Writes a file for each kernel that was compiled since [`begin`] (`.cu`, `.wgsl`, `.spvasm`) and `kernels.csv` with
-/// their registers, local and shared memory and occupancy where the device is CUDA's. Returns the number of kernels.
+/// Writes a file for each kernel that was compiled since [`begin`] (`.cu`, `.wgsl`, `.spvasm`) and `kernels.csv`, which on CUDA
+/// contains their registers, local and shared memory and occupancy. Returns the number of kernels.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -87,10 +88,10 @@ pub(super) fn finish(folder: &Path) -> Result<usize> {
     Ok(kernels.len())
 }
 
-/// The log, once it has stopped growing and its last kernel is whole.
+/// Reads the log once it has stopped growing and its last kernel is complete.
 fn settled(log: &Path) -> String {
     let (mut text, mut quiet) = (String::new(), 0);
-    for _ in 0..PATIENCE {
+    for _ in 0..MAX_READS {
         let now = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         quiet = if now == text { quiet + 1 } else { 0 };
         text = now;
@@ -107,13 +108,13 @@ fn parse(entry: &str) -> Option<Kernel<'_>> {
     let (head, rest) = entry.split_once("\nsource:\n```")?;
     let (language, source) = rest.split_once('\n')?;
     let source = source.trim_end().strip_suffix("```")?.trim_end();
-    // `nephron_kernels::conv3d::direct::conv3d_direct::Conv3dDirect<f32, ..>`, on one line or on several.
+    // The name is `nephron_kernels::conv3d::direct::conv3d_direct::Conv3dDirect<f32, ..>`, on one line or on several.
     let path = head.split_once("name: ")?.1.split(['<', '\n']).next()?.trim();
     let name: String = path.rsplit("::").next()?.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     Some(Kernel { name, language, source })
 }
 
-/// Compiles a kernel once more, as CubeCL does, and asks the driver what it takes.
+/// Compiles a kernel again, as CubeCL does, and reads its resources from the driver.
 #[cfg(feature = "cuda")]
 fn usage(source: &str) -> Result<Usage, String> {
     super::faults::catch(|| cuda_usage(source)).and_then(|usage| usage)
@@ -129,7 +130,7 @@ fn cuda_usage(source: &str) -> Result<Usage, String> {
     use cudarc::driver::{CudaContext, sys::CUfunction_attribute as Attribute};
     use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 
-    super::list::cuda_problem(0).map_or(Ok(()), Err)?;
+    super::adapters::cuda_problem(0).map_or(Ok(()), Err)?;
     let entry = source.split_once("__launch_bounds__(").and_then(|(_, rest)| {
         let (units, rest) = rest.split_once(')')?;
         Some((units.split(',').next()?.trim().parse::<u32>().ok()?, rest.split('(').next()?.trim()))

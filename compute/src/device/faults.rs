@@ -1,6 +1,8 @@
-//! CubeCL runs launches on a thread per device and catches their panics there, with the message dropped. That a launch
-//! failed is noticed without this module (`Gpu::run`); why, only a panic hook hears. This one notes what the devices'
-//! threads say instead of printing it. Where the application installed a hook of its own later, that one has the message.
+//! The messages of panics inside CubeCL.
+//!
+//! CubeCL runs launches on one thread for each device, catches their panics there and drops the message. `Gpu::run` detects that a
+//! launch failed without this module, but only a panic hook gets to know why. The hook of this module records the panics of the
+//! devices' threads instead of printing them. Where the application installs its own hook later, that hook gets the messages.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -9,15 +11,15 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, ThreadId};
 
-/// Panics of device threads not yet reported, by thread. A thread is watched once it has an entry.
+/// Panics of device threads that were not reported yet, by thread. A thread with an entry is watched.
 static FAULTS: Mutex<Option<HashMap<ThreadId, Vec<String>>>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
 thread_local! {
-    /// Set while this thread tries something that may panic inside CubeCL and whose failure we report ourselves.
+    /// Set while this thread calls code that may panic inside CubeCL and whose failure becomes an error.
     static QUIET: Cell<bool> = const { Cell::new(false) };
     static LAST: Cell<Option<String>> = const { Cell::new(None) };
-    /// Set while a device's thread runs what is the application's own.
+    /// Set while a device's thread runs a closure of the application.
     static ALOUD: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -31,7 +33,7 @@ fn install() {
         panic::set_hook(Box::new(move |info| {
             let message = one_line(&info.to_string());
             if QUIET.get() {
-                // What follows a panic, while CubeCL passes it on, explains nothing.
+                // Only the first panic explains the failure; CubeCL raises others while it passes that one on.
                 let first = LAST.take();
                 LAST.set(first.or(Some(message)));
                 return;
@@ -48,18 +50,18 @@ fn install() {
     });
 }
 
-/// From now on panics of `thread` are noted instead of printed.
+/// From now on panics of `thread` are recorded instead of printed.
 pub(super) fn watch(thread: ThreadId) {
     install();
     faults().get_or_insert_default().entry(thread).or_default();
 }
 
-/// Takes the panics of `thread` noted since the last call.
+/// Removes and returns the panics of `thread` that were recorded since the last call.
 pub(super) fn take(thread: ThreadId) -> Vec<String> {
     faults().as_mut().and_then(|map| map.get_mut(&thread)).map(std::mem::take).unwrap_or_default()
 }
 
-/// Runs `f`, turning a panic into its message without printing it.
+/// Runs `f` and turns a panic into its message, without printing it.
 pub(super) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     install();
     let before = QUIET.replace(true);
@@ -69,7 +71,7 @@ pub(super) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|payload| LAST.take().unwrap_or_else(|| unexplained(&*payload)))
 }
 
-/// Runs `f`, which catches its own panics: those are printed, though this is a watched thread.
+/// Runs `f`, which catches its own panics. They are printed although this thread is watched.
 pub(super) fn aloud<T>(f: impl FnOnce() -> T) -> T {
     let before = ALOUD.replace(true);
     let result = f();
@@ -77,11 +79,11 @@ pub(super) fn aloud<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The text of a failure that this module's hook has not heard of: another one took its place.
+/// The message for a panic that this module's hook did not record, because another hook has replaced it.
 fn unexplained(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
     let what = text.unwrap_or("a panic without a message");
-    format!("a panic inside CubeCL, of which the application's own panic hook was told ({what})")
+    format!("a panic inside CubeCL, which was reported to the application's own panic hook ({what})")
 }
 
 /// The first lines of a message, up to a backtrace, joined into one.

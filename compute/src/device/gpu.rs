@@ -1,4 +1,4 @@
-//! A GPU behind CubeCL: opening it, its buffers, and turning what CubeCL swallows into errors.
+//! A GPU that is reached through CubeCL: opening it, its buffers, and errors for launches whose failure CubeCL does not report.
 
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -17,32 +17,33 @@ use crate::ops::Launches;
 use crate::ops::choices::Choices;
 use crate::tensor::DType;
 
-/// Bytes behind every buffer that a test run fills with a pattern and checks after the launch.
+/// Number of guard bytes after every buffer in tests; they are filled with a pattern that is checked when the buffer is read.
 const GUARD_BYTES: usize = 256;
-/// All ones is NaN in f32, f16 and bf16, and 255 in u8: an output element that a kernel skipped cannot pass.
+/// The byte with which tests fill buffers: NaN in f32, f16 and bf16, and 255 in u8, so that an output element that a kernel did not
+/// write fails every comparison.
 const POISON: u8 = 0xff;
 
-/// The hardware with its client: opened once a process.
+/// The hardware with its client, opened once for each process.
 struct Context {
     client: Arc<dyn Launches>,
     name: String,
     identity: OnceLock<String>,
     abilities: Abilities,
-    /// Where the kernels that this client compiles are logged, for [`Gpu::finish_kernel_dump`].
+    /// The folder of the kernel dump, for [`Gpu::finish_kernel_dump`].
     kernel_dump: Option<PathBuf>,
-    /// How often the host has waited for it.
+    /// Number of times that the host has waited for the device.
     waits: AtomicU64,
 }
 
-/// The hardware, and what one opening of it has of its own.
+/// An opened device: the hardware, with the options and kernel choices of this opening.
 struct Opened {
     context: Arc<Context>,
     options: DeviceOptions,
     choices: Choices,
 }
 
-/// An opened GPU. Cloning is cheap. Two that were opened with different options are equal: they are the same hardware, and
-/// their tensors go together. An op follows the options of its first operand's device.
+/// An opened GPU. Cloning is cheap. Two `Gpu` of the same hardware with different options are equal, and an op may mix their
+/// tensors; it follows the options of its first operand's device.
 #[derive(Clone)]
 pub struct Gpu(Arc<Opened>);
 
@@ -58,8 +59,8 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
-/// Contexts by device name. Each is opened once a process: CubeCL panics on a second set-up, and buffers only fit their own
-/// client. It holds no setting.
+/// Contexts by device name. Each is opened once for the process: CubeCL panics when a device is set up twice, and a buffer can only
+/// be used with its own client. It holds no setting.
 static OPEN: Mutex<Option<HashMap<String, Arc<Context>>>> = Mutex::new(None);
 
 fn opened(name: String, options: DeviceOptions, open: impl FnOnce() -> Result<Arc<dyn Launches>>) -> Result<Gpu> {
@@ -82,9 +83,9 @@ fn opened(name: String, options: DeviceOptions, open: impl FnOnce() -> Result<Ar
     Ok(Gpu(Arc::new(Opened { context, options, choices: Choices::default() })))
 }
 
-/// Makes a client under the configuration of CubeCL that nephron needs. CubeCL has one configuration for the process, and
-/// reads it when a client is made or compiles its first kernel. It keeps a stream and its own memory pools per host thread; on wgpu, buffers that cross
-/// streams get corrupted: one stream for all.
+/// Makes a client with the configuration of CubeCL that nephron needs. CubeCL has one configuration for the process, which it
+/// reads when a client is made and when it compiles its first kernel. By default it uses a stream and memory pools for each host
+/// thread; on wgpu, buffers that are used on several streams get corrupted, so that all threads share one stream here.
 fn configured(log: Option<PathBuf>, open: impl FnOnce() -> Result<Arc<dyn Launches>>) -> Result<Arc<dyn Launches>> {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
     let mut config = (*CubeClRuntimeConfig::get()).clone();
@@ -101,7 +102,7 @@ fn configured(log: Option<PathBuf>, open: impl FnOnce() -> Result<Arc<dyn Launch
 pub(super) fn open_cuda(index: usize, options: DeviceOptions) -> Result<Gpu> {
     let name = format!("cuda:{index}");
     let failed = |reason: String| Error::Device { device: format!("cuda:{index}"), reason };
-    super::list::cuda_problem(index).map_or(Ok(()), |reason| Err(failed(reason)))?;
+    super::adapters::cuda_problem(index).map_or(Ok(()), |reason| Err(failed(reason)))?;
     opened(name, options, || {
         let device = cubecl_cuda::CudaDevice::new(index);
         faults::catch(|| <cubecl_cuda::CudaRuntime as Runtime>::client(&device)).map(erased).map_err(failed)
@@ -112,7 +113,7 @@ pub(super) fn open_cuda(index: usize, options: DeviceOptions) -> Result<Gpu> {
 pub(super) fn open_vulkan(index: Option<usize>, options: DeviceOptions) -> Result<Gpu> {
     let spec = super::DeviceSpec::Vulkan(index).to_string();
     let failed = |reason: String| Error::Device { device: spec.clone(), reason };
-    let (index, device) = super::list::vulkan_device(index).map_err(failed)?;
+    let (index, device) = super::adapters::vulkan_device(index).map_err(failed)?;
     opened(format!("vulkan:{index}"), options, || {
         faults::catch(|| {
             cubecl_wgpu::init_setup::<cubecl_wgpu::Vulkan>(&device, cubecl_wgpu::RuntimeOptions::default());
@@ -158,44 +159,44 @@ impl Gpu {
         Ok(Self(Arc::new(Opened { context, options, choices: Choices::default() })))
     }
 
-    /// What this device was opened with.
+    /// The options of this device.
     pub fn options(&self) -> &DeviceOptions {
         &self.0.options
     }
 
-    /// The kernels that were chosen on it so far.
+    /// The kernels that were chosen on this device so far.
     pub(crate) fn choices(&self) -> &Choices {
         &self.0.choices
     }
 
-    /// Writes what the kernel dump has collected; see [`super::Device::finish_kernel_dump`].
+    /// Writes the files of the kernel dump, see [`super::Device::finish_kernel_dump`].
     pub(super) fn finish_kernel_dump(&self) -> Result<usize> {
         self.0.context.kernel_dump.as_deref().map_or(Ok(0), dump::finish)
     }
 
-    /// The CubeCL client behind the device, if it is one of this runtime.
+    /// The CubeCL client of the device, where it is one of runtime `R`.
     pub fn client<R: Runtime>(&self) -> Option<&ComputeClient<R>> {
         self.0.context.client.as_any().downcast_ref()
     }
 
-    /// What can be asked of the client without launching anything.
+    /// The client, for calls that launch nothing.
     pub(crate) fn launches(&self) -> &dyn Launches {
         &*self.0.context.client
     }
 
-    /// Runs `f`, which launches, on the device's own thread and waits for it, not for what it launched. There a launch that
-    /// cannot be expanded or validated panics in its caller's frame instead of being dropped with a line in a log, so that
-    /// it is an error here, whatever panic hook is installed.
+    /// Runs `f`, which launches kernels, on the device's own thread, and waits until `f` has returned (not until its kernels have
+    /// finished). On that thread a launch that cannot be expanded or validated panics in the frame of its caller instead of
+    /// being dropped with a message in a log. Here the panic becomes an error, whatever panic hook is installed.
     ///
     /// # Errors
-    /// What `f` returns; a launch that failed.
+    /// An error that `f` returns; a launch that failed.
     pub(crate) fn run<T: Send>(&self, f: impl FnOnce(&dyn Launches) -> Result<T> + Send) -> Result<T> {
         let result = self.on_runner(|| faults::catch(|| f(self.launches())))?;
         result.unwrap_or_else(|message| Err(self.fault(&message)))
     }
 
-    /// Runs `f` on the device's own thread: every op in it then finds itself there and need not wait for that thread, which
-    /// saves a round trip per op. A panic of `f` goes on in the caller.
+    /// Runs `f` on the device's own thread. Every op in it is then already on that thread, which saves a round trip for each op. A
+    /// panic of `f` is resumed in the caller.
     ///
     /// # Errors
     /// A device whose thread has ended.
@@ -210,15 +211,15 @@ impl Gpu {
         result.ok_or_else(|| self.fault(&outcome.err().unwrap_or_else(|| "the device's thread has ended".into())))
     }
 
-    /// `cuda:0`, `vulkan:1`.
+    /// The name of the device, such as `cuda:0` or `vulkan:1`.
     pub fn name(&self) -> &str {
         &self.0.context.name
     }
 
-    /// What measurements on this device hold for: its own name, its driver, and this crate's version.
+    /// The identity under which measurements are kept: product name, driver, and version of this crate.
     pub(crate) fn identity(&self) -> &str {
         self.0.context.identity.get_or_init(|| {
-            let mut adapters = super::list::report().into_iter().flat_map(|backend| backend.adapters);
+            let mut adapters = super::adapters::backends().into_iter().flat_map(|backend| backend.adapters);
             let own = adapters.find(|a| a.device == self.0.context.name);
             let hardware = own.map_or_else(|| self.0.context.name.clone(), |a| format!("{}, {}", a.name, a.driver));
             format!("{hardware}, nephron {}", env!("CARGO_PKG_VERSION"))
@@ -237,7 +238,7 @@ impl Gpu {
         self.0.context.abilities.max_buffer_bytes
     }
 
-    /// A buffer of at least `bytes`, its contents undefined. Sizes are rounded up to whole 32-bit words.
+    /// A buffer of at least `bytes` bytes with undefined contents. Sizes are rounded up to whole 32-bit words.
     pub(crate) fn alloc(&self, bytes: usize) -> Result<Handle> {
         let padded = self.padded(bytes)?;
         if self.0.options.guard_buffers {
@@ -262,13 +263,16 @@ impl Gpu {
         self.catch(|| self.0.context.client.create(data))
     }
 
-    /// The first `bytes` bytes of a buffer, after everything launched before has finished without a fault.
+    /// The first `bytes` bytes of a buffer, after everything that was launched before has finished.
+    ///
+    /// # Errors
+    /// A launch that failed.
     pub(crate) fn read(&self, handle: &Handle, bytes: usize) -> Result<Vec<u8>> {
         let mut all = self.read_all(&[(handle.clone(), bytes)])?;
         all.pop().ok_or_else(|| self.fault("a read returned nothing"))
     }
 
-    /// [`Self::read`] of many buffers with one wait for all.
+    /// As [`Self::read`] for many buffers, with one wait for all.
     pub(crate) fn read_all(&self, buffers: &[(Handle, usize)]) -> Result<Vec<Vec<u8>>> {
         self.synchronize()?;
         let handles: Vec<Handle> = buffers.iter().map(|(handle, _)| handle.clone()).collect();
@@ -289,16 +293,19 @@ impl Gpu {
         all.iter().zip(buffers).map(checked).collect()
     }
 
-    /// How often the host has waited for this device since it was opened: synchronisations and reads.
+    /// Number of times that the host has waited for this device since it was opened: synchronisations and reads.
     pub fn waits(&self) -> u64 {
         self.0.context.waits.load(Ordering::Relaxed)
     }
 
-    /// Waits for all launches and reports the first failure.
+    /// Waits for all launches.
+    ///
+    /// # Errors
+    /// The first launch that failed.
     pub fn synchronize(&self) -> Result<()> {
         self.0.context.waits.fetch_add(1, Ordering::Relaxed);
         let result = self.catch(|| self.0.context.client.finish());
-        // A panic on the device's thread explains whatever followed it, so it is named first.
+        // A panic on the device's thread is the cause of every error after it, so it is reported first.
         if let Some(first) = faults::take(self.0.context.abilities.runner).into_iter().next() {
             return Err(self.fault(&first));
         }

@@ -16,7 +16,7 @@ fn launch(gpu: &Gpu, f: impl FnOnce() + Send) -> Result<()> {
     })
 }
 
-/// What a launch or the synchronisation behind it says; it must be ours, one line, and come once.
+/// The message of a launch that fails, or of the synchronisation after it: an error of this device, on one line, reported once.
 fn failure(gpu: &Gpu, f: impl FnOnce() + Send) -> String {
     let error = launch(gpu, f).and_then(|()| gpu.synchronize()).expect_err("a launch failed");
     assert!(matches!(&error, Error::Kernel { device, .. } if device == gpu.name()), "{error:?}");
@@ -26,7 +26,7 @@ fn failure(gpu: &Gpu, f: impl FnOnce() + Send) -> String {
     message
 }
 
-/// The device still does its work.
+/// Checks that the device still works.
 fn assert_alive(gpu: &Gpu) {
     let y = gpu.alloc(4 * 32).expect("a buffer");
     launch(gpu, || with_client!(gpu, client => ones(client, &y, 32))).expect("a launch");
@@ -39,7 +39,7 @@ fn fill(y: &mut Array<f32>) {
     y[ABSOLUTE_POS] = 1.0;
 }
 
-/// Writes 1 to `units` elements, however many `y` has.
+/// Writes 1 to `units` elements, whatever the length of `y`.
 fn ones<R: Runtime>(client: &ComputeClient<R>, y: &Handle, units: u32) {
     // SAFETY: the tests launch as many units as the guarded buffer has elements.
     unsafe { fill::launch_unchecked(client, CubeCount::new_single(), CubeDim::new_1d(units), argument(y, 32)) };
@@ -51,9 +51,9 @@ fn explode(y: &mut Array<f32>, #[comptime] fuse: usize) {
     y[ABSOLUTE_POS] = 1.0;
 }
 
-/// Fails to expand.
+/// Launches a kernel whose expansion panics.
 fn detonate<R: Runtime>(client: &ComputeClient<R>, y: &Handle, fuse: usize) {
-    // SAFETY: it never gets to run.
+    // SAFETY: the kernel never runs.
     unsafe { explode::launch_unchecked(client, CubeCount::new_single(), CubeDim::new_1d(32), argument(y, 32), fuse) };
 }
 
@@ -61,7 +61,7 @@ fn detonate<R: Runtime>(client: &ComputeClient<R>, y: &Handle, fuse: usize) {
 fn an_expansion_that_panics_is_an_error_of_the_launch_and_the_device_survives() {
     for gpu in all_gpus() {
         let y = gpu.alloc(4 * 32).expect("a buffer");
-        // A device that only compiles catches the panic itself and says so at the next synchronisation.
+        // A device that only compiles catches the panic itself and reports it at the next synchronisation.
         if !compiles_only(&gpu) {
             let error = launch(&gpu, || with_client!(gpu, client => detonate(client, &y, 1))).expect_err("it panics");
             assert!(error.to_string().contains("the fuse is 1"), "{error}");
@@ -148,7 +148,7 @@ fn stage(y: &mut Array<f32>, #[comptime] len: usize) {
 
 /// A kernel with a mebibyte of shared memory.
 fn hoard<R: Runtime>(client: &ComputeClient<R>, y: &Handle) {
-    // SAFETY: it never gets to run.
+    // SAFETY: the kernel never runs.
     unsafe { stage::launch_unchecked(client, CubeCount::new_single(), CubeDim::new_1d(32), argument(y, 32), 1 << 18) };
 }
 
@@ -187,7 +187,7 @@ fn elements_that_a_kernel_skips_are_nan() {
 fn a_buffer_too_short_is_refused_with_both_sizes() {
     for gpu in all_gpus() {
         let [short, long] = [4 * 32, 4 * 500].map(|bytes| gpu.alloc(bytes).expect("a buffer"));
-        // A guarded buffer is longer than was asked for, so the launch asks for more than that too.
+        // A guarded buffer is longer than requested, so the launch needs a length that exceeds that too.
         let refused = gpu.run(|client| client.relu(DType::F32, &long, &short, 400)).expect_err("y is too short");
         let found = short.size_in_used();
         let message = refused.to_string();

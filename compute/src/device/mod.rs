@@ -1,5 +1,6 @@
-//! Where tensors live and kernels run: one binary holds every backend and chooses at run time.
+//! Devices: where tensors are stored and kernels run. One binary contains every backend and chooses at run time.
 
+mod adapters;
 #[cfg(feature = "gpu")]
 pub(crate) mod client;
 #[cfg(feature = "gpu")]
@@ -8,7 +9,6 @@ mod dump;
 mod faults;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
-mod list;
 mod options;
 #[cfg(all(test, feature = "gpu"))]
 pub(crate) mod test_gpus;
@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-pub use list::{AdapterReport, BackendReport, report};
+pub use adapters::{AdapterReport, BackendReport, backends};
 
 #[cfg(feature = "gpu")]
 pub use gpu::Gpu;
@@ -26,7 +26,7 @@ pub use options::{Autotune, DeviceOptions};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 
-/// What the user asked for: `auto`, `cpu`, `cuda[:n]` or `vulkan[:n]`. Backends may be added.
+/// The name of a device, parsed from `auto`, `cpu`, `cuda[:n]` or `vulkan[:n]`. Later versions may add backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum DeviceSpec {
@@ -35,9 +35,9 @@ pub enum DeviceSpec {
     Auto,
     /// The CPU backend.
     Cpu,
-    /// The n-th NVIDIA GPU (the first if not given).
+    /// The n-th NVIDIA GPU, counted from 0; the first where no number is given.
     Cuda(Option<usize>),
-    /// The n-th Vulkan adapter as `devices` lists them (hardware first if not given).
+    /// The n-th Vulkan adapter in the order of [`backends`], which lists hardware first; the first where no number is given.
     Vulkan(Option<usize>),
 }
 
@@ -81,7 +81,7 @@ impl fmt::Display for DeviceSpec {
 /// An opened device. Cloning is cheap; two clones are the same device.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Device {
-    /// rayon over outputs, f32 storage.
+    /// The CPU: rayon and SIMD, f32 storage.
     Cpu,
     /// A GPU reached through CubeCL.
     #[cfg(feature = "gpu")]
@@ -89,19 +89,19 @@ pub enum Device {
 }
 
 impl Device {
-    /// Opens what `spec` names, with default options.
+    /// Opens the device that `spec` names, with default options.
     ///
     /// # Errors
-    /// The reason when it is not there; [`DeviceSpec::Auto`] never fails.
+    /// [`Error::Device`] with the reason where it is not available; [`DeviceSpec::Auto`] never fails.
     pub fn open(spec: DeviceSpec) -> Result<Self> {
         Self::open_with(spec, DeviceOptions::default())
     }
 
-    /// Opens what `spec` names.
+    /// Opens the device that `spec` names.
     ///
     /// # Errors
-    /// The reason when it is not there ([`DeviceSpec::Auto`] falls back to the CPU); a kernel dump into a folder that
-    /// cannot be made, or of a device that was opened before.
+    /// [`Error::Device`] with the reason where it is not available ([`DeviceSpec::Auto`] falls back to the CPU); a kernel dump into
+    /// a folder that cannot be made, or of a device that was opened before.
     pub fn open_with(spec: DeviceSpec, options: DeviceOptions) -> Result<Self> {
         match spec {
             DeviceSpec::Cpu => Ok(Self::Cpu),
@@ -118,27 +118,28 @@ impl Device {
         }
     }
 
-    /// A device from a CubeCL client that the application holds, of any runtime: tensors on it are buffers of that client,
-    /// and its ops launch with it. `name` is what errors call it. Clone the device instead of making a second one, which
-    /// would count as another device.
+    /// A device from the application's CubeCL client, of any runtime: its tensors are buffers of that client, and its ops launch
+    /// with it. `name` is its name in errors. Clone the device rather than making a second one of the same client, which would
+    /// count as a different device.
     ///
-    /// CubeCL has a stream for each host thread, unless its configuration sets `streaming.max_streams` to 1, as nephron does
-    /// for devices that it opens itself. Without that, use the device from one thread.
+    /// CubeCL uses a stream for each host thread, unless its configuration sets `streaming.max_streams` to 1, as nephron does for
+    /// devices that it opens itself. Without that setting, use the device from one thread only.
     ///
-    /// It has default options; [`Device::with_options`] gives it others.
+    /// The device has default options; [`Device::with_options`] changes them.
     ///
     /// # Errors
-    /// A client whose device does not answer.
+    /// [`Error::Device`] for a client whose device does not respond.
     #[cfg(feature = "gpu")]
     pub fn from_client<R: cubecl::Runtime>(name: &str, client: cubecl::client::ComputeClient<R>) -> Result<Self> {
         Gpu::from_client(name, client).map(Self::Gpu)
     }
 
-    /// Runs `f` on the thread that serves the device: the ops in it need not wait for that thread one by one. For a whole
-    /// network's forward pass, or any other row of small ops. On the CPU it just runs. A panic of `f` goes on in the caller.
+    /// Runs `f` on the thread that serves the device, so that the ops in it need not wait for that thread one by one. Use it for a
+    /// sequence of many small ops, such as the forward pass of a network. On the CPU `f` is simply called. A panic of `f` is
+    /// resumed in the caller.
     ///
     /// # Errors
-    /// What `f` returns; a device whose thread has ended.
+    /// An error that `f` returns; a device whose thread has ended.
     pub fn on_device_thread<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         match self {
             Self::Cpu => f(),
@@ -147,13 +148,12 @@ impl Device {
         }
     }
 
-    /// CUDA, else a hardware Vulkan adapter, else the CPU, with default options.
+    /// Opens CUDA, else a hardware Vulkan adapter, else the CPU, with default options.
     pub fn auto() -> Self {
         Self::first_of_all(DeviceOptions::default()).unwrap_or(Self::Cpu)
     }
 
-    /// Only a device that is not there is passed over; options that it refuses are an error. Why a backend was passed over
-    /// is logged.
+    /// Only a device that is not available is passed over, and the reason is logged; options that a device refuses are an error.
     #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), expect(unused_variables))]
     fn first_of_all(options: DeviceOptions) -> Result<Self> {
         #[cfg(feature = "cuda")]
@@ -162,7 +162,7 @@ impl Device {
             opened => return opened.map(Self::Gpu),
         }
         #[cfg(feature = "vulkan")]
-        match list::first_hardware_adapter().map(|index| gpu::open_vulkan(Some(index), options)) {
+        match adapters::first_hardware_adapter().map(|index| gpu::open_vulkan(Some(index), options)) {
             None => tracing::debug!(target: "nephron::device", "vulkan: no hardware adapter"),
             Some(Err(Error::Device { device, reason })) => {
                 tracing::debug!(target: "nephron::device", "{device}: {reason}");
@@ -172,11 +172,10 @@ impl Device {
         Ok(Self::Cpu)
     }
 
-    /// The same device with other options. Tensors of both go together; an op follows the options of its first operand's
-    /// device.
+    /// The same device with other options. An op may mix tensors of both, and follows the options of its first operand's device.
     ///
     /// # Errors
-    /// A kernel dump, which begins when a device is opened.
+    /// [`Error::Argument`] for another kernel dump than the device was opened with.
     #[cfg_attr(not(feature = "gpu"), expect(unused_variables))]
     pub fn with_options(&self, options: DeviceOptions) -> Result<Self> {
         match self {
@@ -186,7 +185,7 @@ impl Device {
         }
     }
 
-    /// What this device was opened with; on the CPU the defaults.
+    /// The options of this device; on the CPU the defaults.
     pub fn options(&self) -> Cow<'_, DeviceOptions> {
         match self {
             Self::Cpu => Cow::Owned(DeviceOptions::default()),
@@ -196,9 +195,8 @@ impl Device {
     }
 
     /// Writes the kernels that were compiled since this device was opened with a
-    /// [`kernel_dump`](DeviceOptions::kernel_dump): a source file for each (`.cu`, `.wgsl`, `.spvasm`), and `kernels.csv`
-    /// with their registers, local and shared memory and occupancy where the device is CUDA's. Returns their number, 0
-    /// where nothing is compiled.
+    /// [`kernel_dump`](DeviceOptions::kernel_dump): a source file for each (`.cu`, `.wgsl`, `.spvasm`), and `kernels.csv`, which
+    /// on CUDA contains their registers, local and shared memory and occupancy. Returns the number of kernels, 0 on the CPU.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -210,7 +208,7 @@ impl Device {
         }
     }
 
-    /// `cpu`, `cuda:0`, `vulkan:1`: what `--device` takes.
+    /// The name of the device, such as `cpu`, `cuda:0` or `vulkan:1`, as [`DeviceSpec`] parses it.
     pub fn name(&self) -> String {
         match self {
             Self::Cpu => "cpu".into(),
@@ -219,7 +217,7 @@ impl Device {
         }
     }
 
-    /// Can tensors of this type be stored and computed with here?
+    /// Whether tensors of this type can be stored and computed with on this device.
     pub fn supports(&self, dtype: DType) -> bool {
         match self {
             Self::Cpu => matches!(dtype, DType::F32 | DType::U8 | DType::I16),
@@ -228,7 +226,7 @@ impl Device {
         }
     }
 
-    /// The largest single buffer, in bytes.
+    /// The size of the largest buffer in bytes.
     pub fn max_buffer_bytes(&self) -> u64 {
         match self {
             Self::Cpu => isize::MAX as u64,
@@ -237,8 +235,8 @@ impl Device {
         }
     }
 
-    /// How often the host has waited for the device since it was opened; 0 for the CPU. Each wait costs a round trip, so
-    /// code that is meant to keep a GPU busy should not add one per item.
+    /// Number of times that the host has waited for the device since it was opened; 0 for the CPU. Each wait costs a round trip,
+    /// so code that should keep a GPU busy must not wait once for every item.
     pub fn waits(&self) -> u64 {
         match self {
             Self::Cpu => 0,
@@ -247,7 +245,10 @@ impl Device {
         }
     }
 
-    /// Waits for everything launched so far and reports the first failure among it.
+    /// Waits for everything launched so far.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] for the first launch among it that failed.
     pub fn synchronize(&self) -> Result<()> {
         match self {
             Self::Cpu => Ok(()),

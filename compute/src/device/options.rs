@@ -1,5 +1,5 @@
-//! What a device is opened with. Options belong to the opened device and to every tensor on it, never to the process: two
-//! devices with different options work side by side.
+//! Options of a device. They belong to the opened device and to every tensor on it, never to the process: two devices with
+//! different options can be used at the same time.
 
 use std::path::PathBuf;
 
@@ -18,40 +18,40 @@ use crate::ops::{Conv3dAlgorithm, ConvTranspose3dAlgorithm};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceOptions {
-    /// Convolutions of f32 tensors may round their operands to tf32 (10 bits of mantissa instead of 23) where a GPU
+    /// Whether convolutions of f32 tensors may round their operands to tf32 (10 bits of mantissa instead of 23) where a GPU
     /// multiplies those much faster; sums stay f32. As PyTorch's `torch.backends.cudnn.allow_tf32`, but off by default.
     pub tf32: bool,
-    /// Whether the first convolution of each shape times the likely kernels and keeps the fastest.
+    /// Whether the first convolution of each shape times the most promising kernels and uses the fastest from then on.
     pub autotune: Autotune,
-    /// The kernel that every convolution runs by where it can; where it cannot, a warning is logged once a shape and the
-    /// cost model decides.
+    /// The algorithm of every convolution. Where it does not support a convolution, a warning is logged once for each shape and
+    /// the cost model decides.
     #[cfg(feature = "gpu")]
     pub conv3d: Option<Conv3dAlgorithm>,
-    /// The same for transposed convolutions.
+    /// The algorithm of every transposed convolution, with the same fallback.
     #[cfg(feature = "gpu")]
     pub conv_transpose3d: Option<ConvTranspose3dAlgorithm>,
-    /// The span of every op (see the crate's front page) ends after the device has finished it, so that its length is the
-    /// op's. Launches are then no longer queued behind one another: the sum of all spans is longer than an undisturbed run.
+    /// Whether the span of every op (see the crate's front page) ends only after the device has finished the op, so that its
+    /// duration is that of the op. Launches are then not queued, and the sum of all spans is longer than a normal run.
     pub synchronous_spans: bool,
-    /// The folder for the source of every kernel that is compiled, written by [`Device::finish_kernel_dump`]
-    /// (super::Device::finish_kernel_dump). Only for a GPU that this process opens for the first time: CubeCL fixes its
-    /// compilation log when a client is made. It has one for the process: kernels of devices opened later are in it too.
+    /// The folder to which [`Device::finish_kernel_dump`](super::Device::finish_kernel_dump) writes the source of every kernel that
+    /// was compiled. Only possible for a GPU that this process opens for the first time, because CubeCL fixes its compilation log
+    /// when a client is made. That log belongs to the process: it contains the kernels of devices that are opened later too.
     pub kernel_dump: Option<PathBuf>,
-    /// For tests: fresh buffers are filled with a pattern that is NaN in every float type, and end in a tail that is
-    /// checked on reading.
+    /// For tests: whether new buffers are filled with a pattern that is NaN in every float type, and followed by guard bytes that
+    /// are checked when the buffer is read.
     pub guard_buffers: bool,
 }
 
-/// Choosing convolution kernels by timing.
+/// How convolution kernels are chosen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Autotune {
-    /// The cost model decides: the same choice, and so the same bits, in every run.
+    /// By the cost model: the same choice, and therefore the same bits, in every run.
     #[default]
     Off,
-    /// By timing, remembered as long as the device is open.
+    /// By timing; the choices are kept as long as the device is open.
     InMemory,
-    /// By timing, kept in this file for later runs: JSON by device, driver and version of this crate.
+    /// By timing; the choices are kept in this JSON file for later runs, by device, driver and version of this crate.
     Cached(PathBuf),
 }
 

@@ -6,8 +6,8 @@ use nephron_cuda_compile::{CudaCompileDevice, CudaCompileRuntime};
 use super::gpu::Gpu;
 use super::{Device, DeviceOptions, DeviceSpec};
 
-/// Those of `specs` that are at hand, with guarded buffers. One that NEPHRON_REQUIRE names has to be; another that is missing
-/// is named.
+/// The devices of `specs` that are available, with guarded buffers. A missing device that NEPHRON_REQUIRE names is a failure; any
+/// other is printed as skipped.
 fn gpus(specs: &[DeviceSpec]) -> Vec<Gpu> {
     let required = std::env::var("NEPHRON_REQUIRE").unwrap_or_default();
     let open = |spec: &DeviceSpec| match Device::open_with(*spec, DeviceOptions::default().with_guard_buffers(true)) {
@@ -39,14 +39,14 @@ macro_rules! with_client {
 }
 pub(crate) use with_client;
 
-/// Every GPU backend at hand, and the one that compiles for CUDA and runs nothing.
+/// Every GPU backend that is available, and the one that compiles for CUDA and runs nothing.
 pub(crate) fn all_gpus() -> Vec<Gpu> {
     let mut all = computing_gpus();
     all.extend(compiler());
     all
 }
 
-/// Does nothing run here, so that results mean nothing?
+/// Whether kernels are only compiled on this device, so that results have no meaning.
 pub(crate) fn compiles_only(gpu: &Gpu) -> bool {
     gpu.client::<CudaCompileRuntime>().is_some()
 }
@@ -65,7 +65,7 @@ fn compiler() -> Option<Gpu> {
     }
 }
 
-/// Those whose results mean something.
+/// The GPUs that really run kernels.
 pub(crate) fn computing_gpus() -> Vec<Gpu> {
     gpus(&[DeviceSpec::Vulkan(None), DeviceSpec::Cuda(None)])
 }

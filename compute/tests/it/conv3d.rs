@@ -62,11 +62,11 @@ fn chosen() -> Vec<Case> {
 
 /// What the benches time, cut to a few voxels.
 fn timed() -> Vec<Case> {
-    let cut = |shape: &nephron_compute::shapes::Conv| {
+    let cut = |shape: &nephron_compute::bench_shapes::Conv| {
         let (stride, padding) = shape.stride_padding();
         case(shape.input(3), shape.weight(), stride, padding, ONE, 1)
     };
-    nephron_compute::shapes::CONVS.iter().map(cut).collect()
+    nephron_compute::bench_shapes::CONVS.iter().map(cut).collect()
 }
 
 pub fn cases() -> Vec<Case> {

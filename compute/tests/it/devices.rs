@@ -1,4 +1,4 @@
-//! Naming and opening devices, and what they refuse. Launches that fail are tested beside `src/device/gpu.rs`.
+//! Naming and opening devices, and their errors. Launches that fail are tested in `src/device/gpu_tests.rs`.
 
 use std::sync::{Arc, Mutex};
 
@@ -74,11 +74,11 @@ fn half_floats_become_f32_on_their_way_to_the_cpu() {
 }
 
 /// Hosts without that much memory only promise it: the buffer is refused before anything is written.
-const MOST_BYTES: u64 = 4 << 30;
+const MAX_BYTES: u64 = 4 << 30;
 
 #[test]
 fn a_buffer_over_the_limit_names_both_sizes() {
-    for device in devices().iter().filter(|d| d.max_buffer_bytes() < MOST_BYTES) {
+    for device in devices().iter().filter(|d| d.max_buffer_bytes() < MAX_BYTES) {
         let limit = device.max_buffer_bytes();
         let shape = [1, 1, 1, 1, limit as usize + 1];
         let error = Tensor::zeros(device, shape, DType::U8).expect_err("over the limit");
@@ -116,7 +116,7 @@ fn empty_tensors_live_everywhere() {
     }
 }
 
-/// What the library logs, by message.
+/// The messages that the library logs.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 

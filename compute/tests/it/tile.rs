@@ -1,7 +1,8 @@
 //! Sliding-window tiles: crop, weighted accumulation, resampling to labels and probabilities.
 
 use nephron_compute::ops::tile::{
-    Accumulator, AxisTaps, Placement, Sampling, crop, reference, resample_labels, resample_probabilities, select,
+    Accumulator, AxisSampling, AxisTaps, TilePlacement, crop, reference, resample_labels, resample_probabilities,
+    select,
 };
 use nephron_compute::{DType, Device, Tensor};
 use rand::Rng;
@@ -32,7 +33,7 @@ fn crop_moves_values_unchanged() {
             for device in devices() {
                 let x = tensor(device, [1, channels, d, h, w], DType::F32, &data);
                 for dtype in float_types(device) {
-                    let y = crop(&x, Placement { start, mirrored }, size, dtype).expect("crop");
+                    let y = crop(&x, TilePlacement { start, mirrored }, size, dtype).expect("crop");
                     assert_eq!(y.shape(), [1, channels, size[0], size[1], size[2]]);
                     assert_exact("crop", &y, &want);
                 }
@@ -46,7 +47,7 @@ fn crop_takes_every_image_of_a_batch() {
     let data: Vec<f32> = (0..2 * 3 * 4).map(|v| v as f32).collect();
     for device in devices() {
         let x = tensor(device, [2, 3, 1, 1, 4], DType::F32, &data);
-        let y = crop(&x, Placement { start: [0, 0, 2], mirrored: [false, false, true] }, [1, 1, 3], DType::F32)
+        let y = crop(&x, TilePlacement { start: [0, 0, 2], mirrored: [false, false, true] }, [1, 1, 3], DType::F32)
             .expect("crop");
         let want: Vec<f64> =
             (0..6).flat_map(|row| [0.0, f64::from(row) * 4.0 + 3.0, f64::from(row) * 4.0 + 2.0]).collect();
@@ -71,7 +72,7 @@ fn select_picks_images_any_number_of_times() {
 }
 
 /// Logits, weights, size, placement.
-type Tile = (Vec<f32>, Vec<f32>, [usize; 3], Placement);
+type Tile = (Vec<f32>, Vec<f32>, [usize; 3], TilePlacement);
 
 /// Adds the tiles to an accumulator and to the reference; returns the mean and what it should be.
 fn accumulated(
@@ -108,7 +109,7 @@ fn accumulation_of_whole_numbers_is_exact() {
         // Weights that are powers of two, the same at a voxel for every tile, keep the mean exact.
         let mirrors = MIRRORS.into_iter().chain([[false; 3]]);
         let tiles: Vec<_> = mirrors
-            .map(|mirrored| (integers(&mut rng, 2 * len, 8), vec![0.5; len], size, Placement { start, mirrored }))
+            .map(|mirrored| (integers(&mut rng, 2 * len, 8), vec![0.5; len], size, TilePlacement { start, mirrored }))
             .collect();
         for device in devices() {
             for dtype in float_types(device) {
@@ -128,7 +129,7 @@ fn accumulation_is_a_weighted_mean() {
         .map(|i| {
             let start = [(-1i32, 4), (-2, 6), (-2, 7)].map(|(from, to)| rng.random_range(from..to) as isize);
             let weight = (0..len).map(|_| rng.random_range(0.1f32..1.0)).collect();
-            (uniform(&mut rng, 3 * len), weight, size, Placement { start, mirrored: MIRRORS[i % 3] })
+            (uniform(&mut rng, 3 * len), weight, size, TilePlacement { start, mirrored: MIRRORS[i % 3] })
         })
         .collect();
     // The mean's terms are at most 1 in size: two roundings a tile in the sums, one for the quotient.
@@ -145,11 +146,11 @@ fn the_window_moves_along_z() {
         let mut accumulator = Accumulator::new(device, 1, [3, 1, 2]).expect("accumulator");
         let ones = tensor(device, [1, 1, 3, 1, 2], DType::F32, &[1.0; 6]);
         let tile = tensor(device, [1, 1, 3, 1, 2], DType::F32, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        accumulator.add(&tile, &ones, Placement::at([0; 3])).expect("add");
+        accumulator.add(&tile, &ones, TilePlacement::at([0; 3])).expect("add");
         assert_exact("first slice", &accumulator.mean(1).expect("mean"), &[1.0, 2.0]);
         accumulator.advance(2).expect("advance");
         assert_exact("moved", &accumulator.mean(3).expect("mean"), &[5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
-        accumulator.add(&tile, &ones, Placement::at([1, 0, 0])).expect("add");
+        accumulator.add(&tile, &ones, TilePlacement::at([1, 0, 0])).expect("add");
         assert_exact("added", &accumulator.mean(3).expect("mean"), &[5.0, 6.0, 1.0, 2.0, 3.0, 4.0]);
         accumulator.advance(9).expect("advance past the end");
         assert_exact("emptied", &accumulator.mean(3).expect("mean"), &[0.0; 6]);
@@ -158,14 +159,14 @@ fn the_window_moves_along_z() {
 
 #[test]
 fn taps_are_those_of_interpolate_and_of_map_coordinates() {
-    let linear = AxisTaps::new(Sampling::Linear, 2, 4).expect("taps");
+    let linear = AxisTaps::new(AxisSampling::Linear, 2, 4).expect("taps");
     assert_eq!(
         (linear.low(), linear.high(), linear.fraction()),
         (&[0, 0, 0, 1][..], &[0, 1, 1, 1][..], &[0.0, 0.25, 0.75, 0.0][..])
     );
-    let nearest = AxisTaps::new(Sampling::Nearest, 2, 5).expect("taps");
+    let nearest = AxisTaps::new(AxisSampling::Nearest, 2, 5).expect("taps");
     assert_eq!(nearest.low(), [0, 0, 1, 1, 1], "half way goes up, as SciPy's floor(x + 0.5)");
-    let same = AxisTaps::new(Sampling::Linear, 7, 7).expect("taps");
+    let same = AxisTaps::new(AxisSampling::Linear, 7, 7).expect("taps");
     assert_eq!(same.low(), [0, 1, 2, 3, 4, 5, 6]);
     assert!(same.fraction().iter().all(|&t| t == 0.0));
     let window = linear.window(2..4, 0).expect("window");
@@ -185,7 +186,7 @@ const NEAREST: [[bool; 3]; 3] = [[false; 3], [true, false, false], [false, true,
 
 fn taps(input: [usize; 3], output: [usize; 3], nearest: [bool; 3]) -> [AxisTaps; 3] {
     std::array::from_fn(|a| {
-        let sampling = if nearest[a] { Sampling::Nearest } else { Sampling::Linear };
+        let sampling = if nearest[a] { AxisSampling::Nearest } else { AxisSampling::Linear };
         AxisTaps::new(sampling, input[a], output[a]).expect("taps")
     })
 }
@@ -223,8 +224,8 @@ fn labels_are_the_argmax_of_the_resampled_logits() {
 #[test]
 fn ties_go_to_the_lowest_class_and_nan_is_shown() {
     let data = [1.0, 0.0, f32::NAN, 2.0, 1.0, 3.0, f32::NAN, f32::NAN, 0.0, 3.0, f32::NAN, 2.0];
-    let same = AxisTaps::new(Sampling::Linear, 1, 1).expect("taps");
-    let across = AxisTaps::new(Sampling::Linear, 4, 4).expect("taps");
+    let same = AxisTaps::new(AxisSampling::Linear, 1, 1).expect("taps");
+    let across = AxisTaps::new(AxisSampling::Linear, 4, 4).expect("taps");
     for device in devices() {
         let logits = tensor(device, [1, 3, 1, 1, 4], DType::F32, &data);
         let labels = resample_labels(&logits, [&same, &same, &across]).expect("labels").to_u8().expect("u8");
@@ -265,7 +266,7 @@ fn a_slab_is_the_same_as_the_whole() {
     for device in devices() {
         let logits = tensor(device, [1, 2, 6, 3, 4], DType::F32, &data);
         let whole = resample_labels(&logits, [along_z, along_y, along_x]).expect("labels").to_u8().expect("u8");
-        let slab = crop(&logits, Placement::at([2, 0, 0]), [4, 3, 4], DType::F32).expect("crop");
+        let slab = crop(&logits, TilePlacement::at([2, 0, 0]), [4, 3, 4], DType::F32).expect("crop");
         let window = along_z.window(6..13, 2).expect("window");
         let part = resample_labels(&slab, [&window, along_y, along_x]).expect("labels").to_u8().expect("u8");
         if !compiles_only(device) {
@@ -278,7 +279,7 @@ fn a_slab_is_the_same_as_the_whole() {
 fn sums_over_the_devices_limit_are_refused() {
     for device in devices() {
         let limit = device.max_buffer_bytes();
-        // A device that could hold it would have to be asked for more than this machine should spend.
+        // A device with enough memory would need more of it than the test may use.
         if limit < 1 << 31 {
             let slices = limit as usize / (3 * 4 * 64 * 64) + 1;
             let error = Accumulator::new(device, 3, [slices, 64, 64]).expect_err("too large");
@@ -291,7 +292,7 @@ fn sums_over_the_devices_limit_are_refused() {
 fn what_does_not_fit_is_refused() {
     let x = tensor(&Device::Cpu, [1, 2, 2, 2, 2], DType::F32, &[0.0; 16]);
     let labels = Tensor::from_u8(&Device::Cpu, [1, 1, 1, 1, 1], vec![0]).expect("labels");
-    let origin = Placement::at([0; 3]);
+    let origin = TilePlacement::at([0; 3]);
     let refused = |message: nephron_compute::Result<Tensor>, parts: [&str; 2]| {
         let message = message.expect_err("refused").to_string();
         assert!(parts.iter().all(|p| message.contains(p)), "{message}");
@@ -299,14 +300,19 @@ fn what_does_not_fit_is_refused() {
     refused(crop(&labels, origin, [1; 3], DType::F32), ["f32", "u8"]);
     refused(crop(&x, origin, [0, 1, 1], DType::F32), ["size 0", "[1, 2, 0, 1, 1]"]);
     refused(crop(&x, origin, [1; 3], DType::F16), ["cpu", "f16"]);
-    refused(crop(&x, Placement::at([isize::MIN, 0, 0]), [1; 3], DType::F32), ["1073741824", "-9223372036854775808"]);
-    let [two, four] = [2, 4].map(|n| AxisTaps::new(Sampling::Linear, n, 3).expect("taps"));
+    refused(
+        crop(&x, TilePlacement::at([isize::MIN, 0, 0]), [1; 3], DType::F32),
+        ["1073741824", "-9223372036854775808"],
+    );
+    let [two, four] = [2, 4].map(|n| AxisTaps::new(AxisSampling::Linear, n, 3).expect("taps"));
     refused(resample_labels(&x, [&two, &four, &two]), ["below 2", "3"]);
     refused(resample_labels(&labels, [&two, &two, &two]), ["f32", "u8"]);
     let message = two.window(0..4, 0).expect_err("past the end").to_string();
     assert!(message.contains("0..3") && message.contains("0..4"), "{message}");
     assert!(
-        AxisTaps::new(Sampling::Linear, 0, 3).is_err() && two.window(1..2, 1).is_err() && two.window(1..1, 0).is_err()
+        AxisTaps::new(AxisSampling::Linear, 0, 3).is_err()
+            && two.window(1..2, 1).is_err()
+            && two.window(1..1, 0).is_err()
     );
     let mut accumulator = Accumulator::new(&Device::Cpu, 3, [2; 3]).expect("accumulator");
     let message = accumulator.add(&x, &x, origin).expect_err("two channels for three").to_string();

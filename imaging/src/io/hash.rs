@@ -1,4 +1,4 @@
-//! What a result was made from: files with their SHA-256 (FIPS 180-4).
+//! Provenance: the files that a result was made from, with their SHA-256 (FIPS 180-4).
 
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,29 +8,29 @@ use sha2::{Digest, Sha256};
 
 use nephron_compute::error::{Error, Result};
 
-/// Serialises a path as text: JSON must be UTF-8, a path need not be.
+/// Serialises a path as text. JSON must be UTF-8 and a path need not be: other bytes become U+FFFD.
 ///
 /// # Errors
-/// Those of the serialiser.
+/// An error of the serialiser.
 pub fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
-/// Bytes hashed at a time.
+/// Number of bytes that are read and hashed at a time.
 const STEP: usize = 1 << 20;
 
-/// A file and what was in it.
+/// A file and the hash of its content.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceFile {
-    /// As it was called; bytes that are not UTF-8 are replaced where it is written as JSON.
+    /// The path as it was given; bytes that are not UTF-8 are replaced when it is written as JSON.
     #[serde(serialize_with = "lossy")]
     pub file: PathBuf,
-    /// SHA-256 of its bytes, in lower-case hexadecimal digits.
+    /// SHA-256 of its bytes, in lower-case hexadecimal.
     pub sha256: String,
 }
 
 impl SourceFile {
-    /// Of bytes that are in memory.
+    /// The source file `file` whose content is in memory.
     pub(super) fn of(file: &Path, bytes: &[u8]) -> Self {
         Self { file: file.to_path_buf(), sha256: digits(&Sha256::digest(bytes)) }
     }
@@ -40,10 +40,10 @@ fn digits(hash: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Hashes files as they lie on disk (a .nii.gz compressed), in their order.
+/// Hashes files as they are on disk (a .nii.gz is not decompressed). The results are in the order of `paths`.
 ///
 /// # Errors
-/// [`Error::File`] for one that cannot be read.
+/// [`Error::File`] for a file that cannot be read.
 pub fn hash_files(paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
     paths.par_iter().map(|path| Ok(SourceFile { file: path.clone(), sha256: sha256(path)? })).collect()
 }

@@ -1,5 +1,7 @@
-//! Reading and writing files: NIfTI, npy, safetensors, and PyTorch's checkpoints (read only). Every error names the file and says what is wrong with it; every
-//! file is written under a temporary name and renamed, so a killed run leaves no half file.
+//! Reading and writing files: NIfTI, npy, safetensors, and PyTorch's checkpoints (read only).
+//!
+//! Every error names the file and what is wrong with it. Every file is written under a temporary name and then renamed, so that a
+//! run that is killed leaves no partial file.
 
 mod hash;
 pub mod nifti;
@@ -16,11 +18,11 @@ use std::path::Path;
 
 use nephron_compute::error::{Error, Result};
 
-/// Calls `write` on a temporary file in the folder of `path` and renames it to `path` when all went well. A file that was
-/// there before stays whole until then, and stays when `write` fails.
+/// Calls `write` on a temporary file in the folder of `path` and renames it to `path` when that succeeded. A file that existed
+/// before is replaced only by the rename, and stays as it is when `write` fails.
 ///
 /// # Errors
-/// [`Error::File`]: `path` is a folder, its folder is missing or not writable, the disk is full, or what `write` returned.
+/// [`Error::File`] where `path` is a folder, its folder does not exist or is not writable, the disk is full, or `write` fails.
 pub fn write_atomic(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
@@ -48,15 +50,18 @@ pub fn write_atomic(
 fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".nephron-").suffix(".tmp");
-    // Temporary files are private to their owner by default; a result gets what the user's umask allows.
+    // By default temporary files are readable by their owner only; a result gets the permissions of the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)
 }
 
-/// Opens a regular file for reading, saying plainly why not: missing, a folder, a device, no permission.
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// [`Error::File`] for a path that does not exist, is a folder or a device, or may not be read.
 pub(crate) fn open(path: &Path) -> Result<(File, Metadata)> {
-    // Asked before opening: opening a pipe without a writer would wait for ever.
+    // The metadata is read before opening, because opening a pipe without a writer would block for ever.
     let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
             let reason = "there is no such file".to_owned();

@@ -1,5 +1,5 @@
-//! NumPy's .npy arrays (format 1.0 to 3.0): every bool, integer and float type in both byte orders and both axis orders on
-//! reading; little-endian C order f32 and u8 on writing. Values come back in C order (last axis fastest).
+//! NumPy's .npy arrays, format 1.0 to 3.0. Every bool, integer and float type is read, in both byte orders and both axis orders;
+//! f32 and u8 are written, little-endian and in C order. Values are returned in C order (last axis fastest).
 //!
 //! Source: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
 
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::numbers::{ByteOrder, Number};
 use nephron_compute::error::{Error, Result};
 
-/// Longer headers are structured types or attacks; NumPy's own reader stops at 10 000.
+/// Largest header in bytes, that of NumPy's own reader. Longer ones are structured types or attacks.
 const MAX_HEADER: usize = 10_000;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -25,10 +25,10 @@ struct Header {
     shape: Vec<usize>,
 }
 
-/// Reads an array as f32: its shape (empty for a scalar) and its values in C order.
+/// Reads an array as f32 and returns its shape (empty for a scalar) and its values in C order.
 ///
 /// # Errors
-/// [`Error::File`]: not an npy file, shorter than its shape claims, or an element type other than bool, integer or float.
+/// [`Error::File`] for a file that is not npy, is shorter than its shape claims, or has elements other than bool, integer or float.
 pub fn read_f32(path: impl AsRef<Path>) -> Result<(Vec<usize>, Vec<f32>)> {
     let (header, bytes) = read(path.as_ref())?;
     let mut values = Vec::with_capacity(bytes.len() / header.number.size());
@@ -39,7 +39,7 @@ pub fn read_f32(path: impl AsRef<Path>) -> Result<(Vec<usize>, Vec<f32>)> {
 /// Reads an array of labels: whole numbers from 0 to 255 in any element type.
 ///
 /// # Errors
-/// As [`read_f32`], and for the first value that is no such number.
+/// As [`read_f32`], and for the first value that is not such a number.
 pub fn read_u8(path: impl AsRef<Path>) -> Result<(Vec<usize>, Vec<u8>)> {
     let path = path.as_ref();
     let (header, bytes) = read(path)?;
@@ -60,7 +60,7 @@ pub fn read_u8(path: impl AsRef<Path>) -> Result<(Vec<usize>, Vec<u8>)> {
 /// Writes f32 values in C order.
 ///
 /// # Errors
-/// [`Error::Shape`] when `values` does not have the shape's length, [`Error::File`] when writing fails.
+/// [`Error::Shape`] where the number of values is not that of the shape, [`Error::File`] where the file cannot be written.
 pub fn write_f32(path: impl AsRef<Path>, shape: &[usize], values: &[f32]) -> Result<()> {
     write(path.as_ref(), "<f4", shape, values, |v| v.to_le_bytes())
 }
@@ -98,7 +98,7 @@ fn write<T: Copy, const N: usize>(
     })
 }
 
-/// The header and exactly the bytes it promises.
+/// Reads the header, and exactly as many bytes as its shape needs.
 fn read(path: &Path) -> Result<(Header, Vec<u8>)> {
     let (mut file, metadata) = super::open(path)?;
     let not_npy = || Error::file(path, "is not an npy file");
@@ -113,7 +113,7 @@ fn read(path: &Path) -> Result<(Header, Vec<u8>)> {
     let length_bytes = match start[6] {
         1 => 2,
         2 | 3 => 4,
-        version => return Err(Error::file(path, format!("npy format {version} is not known, expected 1, 2 or 3"))),
+        version => return Err(Error::file(path, format!("npy format {version} is not supported, expected 1, 2 or 3"))),
     };
     file.read_exact(&mut length[..length_bytes]).map_err(|_| not_npy())?;
     let header_length = u32::from_le_bytes(length) as usize;
@@ -140,7 +140,7 @@ fn read(path: &Path) -> Result<(Header, Vec<u8>)> {
     Ok((header, bytes))
 }
 
-/// The header is a Python dict literal with three known keys. No general parser: it would recurse on hostile input.
+/// Parses the header, a Python dict literal with three known keys. A general parser would recurse on hostile input.
 fn parse(text: &str) -> Result<Header, String> {
     let descr = value(text, "descr")?;
     let quote =
@@ -177,7 +177,7 @@ fn parse(text: &str) -> Result<Header, String> {
         return Err("its header's fortran_order is neither True nor False".into());
     };
     let inner = value(text, "shape")?.strip_prefix('(').and_then(|s| s.split_once(')')).map(|(inner, _)| inner);
-    let inner = inner.ok_or("its header's shape is no tuple")?;
+    let inner = inner.ok_or("its header's shape is not a tuple")?;
     let shape = inner
         .split(',')
         .map(str::trim)
@@ -187,7 +187,7 @@ fn parse(text: &str) -> Result<Header, String> {
     Ok(Header { number, byte_order, axis_order, shape })
 }
 
-/// What follows `'key':` in a Python dict literal.
+/// The text after `'key':` in a Python dict literal.
 fn value<'a>(text: &'a str, key: &str) -> Result<&'a str, String> {
     [format!("'{key}'"), format!("\"{key}\"")]
         .iter()
@@ -197,7 +197,7 @@ fn value<'a>(text: &'a str, key: &str) -> Result<&'a str, String> {
         .ok_or_else(|| format!("its header has no '{key}'"))
 }
 
-/// Fortran order (first axis fastest) to C order (last axis fastest).
+/// Reorders values from the header's axis order to C order (last axis fastest).
 fn in_c_order<T: Copy>(header: &Header, values: Vec<T>) -> Vec<T> {
     if header.axis_order == AxisOrder::C || header.shape.len() < 2 {
         return values;

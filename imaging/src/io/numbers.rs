@@ -1,12 +1,12 @@
-//! Numbers as files store them.
+//! The number types of files, and decoding them.
 
 use std::fmt;
 
 use half::{bf16, f16};
 
-/// How a number is stored.
+/// The type of a stored number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // The names are the documentation.
 pub enum Number {
     Bool,
     I8,
@@ -23,17 +23,17 @@ pub enum Number {
     F64,
 }
 
-/// Which byte of a number comes first.
+/// The order of the bytes of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ByteOrder {
-    /// The least significant.
+    /// The least significant byte comes first.
     Little,
-    /// The most significant.
+    /// The most significant byte comes first.
     Big,
 }
 
 impl ByteOrder {
-    /// The same bytes in little-endian order.
+    /// The bytes of a number in little-endian order.
     pub(crate) fn little<const N: usize>(self, mut bytes: [u8; N]) -> [u8; N] {
         if self == Self::Big {
             bytes.reverse();
@@ -43,7 +43,7 @@ impl ByteOrder {
 }
 
 impl Number {
-    /// Bytes a number.
+    /// Number of bytes of a number.
     pub fn size(self) -> usize {
         match self {
             Self::Bool | Self::I8 | Self::U8 => 1,
@@ -53,13 +53,13 @@ impl Number {
         }
     }
 
-    /// A whole-number type?
+    /// Whether it is a type of whole numbers (bool included).
     pub fn is_integer(self) -> bool {
         !matches!(self, Self::F16 | Self::BF16 | Self::F32 | Self::F64)
     }
 
-    /// Calls `each` with every number in `bytes`, in order; a remainder shorter than a number is left out. 64-bit integers
-    /// beyond 2^53 are rounded to f64.
+    /// Calls `each` with every number in `bytes`, in order; a remainder shorter than a number is ignored. 64-bit integers
+    /// above 2^53 are rounded to f64.
     pub(crate) fn decode(self, order: ByteOrder, bytes: &[u8], mut each: impl FnMut(f64)) {
         match self {
             Self::Bool => bytes.iter().for_each(|&b| each(f64::from(u8::from(b != 0)))),

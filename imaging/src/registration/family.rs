@@ -1,4 +1,4 @@
-//! Families of maps: which maps are searched, by which parameters, from where.
+//! Families of transforms: their parameters, and the parameters that the search starts from.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,18 +10,18 @@ use crate::volume::{Affine, Grid};
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::{Parameters, Parametrization};
 
-/// A family of maps of space.
+/// A family of transforms of space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transformation {
-    /// Any 3 x 4 matrix: 12 parameters, normalised coordinates to normalised coordinates.
+    /// Any 3 x 4 matrix: 12 parameters, which map normalised coordinates to normalised coordinates.
     #[default]
     Affine,
-    /// A shift, a rotation and one scale: 7 parameters.
+    /// A translation, a rotation and one scale: 7 parameters.
     Similarity,
-    /// A shift and a rotation: 6 parameters.
+    /// A translation and a rotation: 6 parameters.
     Rigid,
-    /// A shift: 3 parameters.
+    /// A translation: 3 parameters.
     Translation,
 }
 
@@ -61,7 +61,7 @@ impl FromStr for Transformation {
     }
 }
 
-/// The maps of a family between two grids, by parameters, and the parameters of the start.
+/// The transforms of a family between two grids as a function of parameters, and the parameters of the start.
 #[derive(Debug, Clone)]
 pub(super) struct SearchSpace {
     pub parametrization: Parametrization,
@@ -69,8 +69,10 @@ pub(super) struct SearchSpace {
 }
 
 impl SearchSpace {
-    /// From `start`, a map of the patient's space; motions turn about where it takes `centre`: world(p) =
-    /// s R (start(p) - pivot) + pivot + u t, u the shift unit. A unit of each of their parameters moves the organs about as far.
+    /// The search space around `start`, a map of the patient's space.
+    ///
+    /// A motion is world(p) = s R (start(p) - pivot) + pivot + u t, where the pivot is start(`centre`), t the translation and u
+    /// its unit. With u chosen as below, a change of 1 in any parameter moves the organs by about the same distance.
     pub fn new(
         kind: Transformation,
         [fixed, moving]: [&Grid; 2],
@@ -84,7 +86,7 @@ impl SearchSpace {
             return Ok(Self { parametrization: Parametrization::from(&frame), start: start.as_flattened().to_vec() });
         }
         let (spacing, [d, h, w]) = (fixed.affine.spacing(), fixed.shape);
-        // As normalised coordinates: a unit is half the grid.
+        // As in normalised coordinates, where 1 is half of the grid: half of its longest edge.
         let shift_unit = [w, h, d].iter().zip(spacing).map(|(n, s)| *n as f64 * s / 2.0).fold(1.0, f64::max);
         let pivot = start.apply(centre);
         let (mut pre, mut post) = (start.after(&fixed.affine).0, moving.affine.inverse()?);
@@ -115,11 +117,12 @@ mod tests {
         let start = Affine([[1.0, 0.1, 0.0, 4.0], [-0.1, 0.9, 0.2, 5.0], [0.0, 0.0, 1.1, -6.0]]);
         let weights = Affine([[0.3, -0.7, 0.2, 0.9], [0.5, 0.4, -0.6, -0.1], [-0.2, 0.8, 0.6, 0.35]]).0;
         for kind in Transformation::ALL {
-            let space = SearchSpace::new(kind, [&fixed, &moving], &start, [1.0, 2.0, 3.0], true).expect("a space");
+            let space =
+                SearchSpace::new(kind, [&fixed, &moving], &start, [1.0, 2.0, 3.0], true).expect("a search space");
             let mut at = space.start.clone();
             assert_eq!(at.len(), kind.parameters());
             if kind != Transformation::Affine {
-                // The start is the start.
+                // The parameters of the start give the map of the start.
                 let want = index_map(&fixed, &moving, &start).expect("a map");
                 let got = space.parametrization.matrix(&at);
                 let apart = got.as_flattened().iter().zip(want.as_flattened()).map(|(a, b)| (a - b).abs());

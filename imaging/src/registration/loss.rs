@@ -1,4 +1,4 @@
-//! The loss as a function of a family's parameters, for those who bring an optimiser of their own.
+//! The loss as a function of a family's parameters, for applications with an optimiser of their own.
 
 use super::RegistrationOptions;
 use super::family::SearchSpace;
@@ -9,11 +9,11 @@ use nephron_compute::device::Device;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::AffineDice;
 
-/// Minus the mean soft Dice of the channels (by default the tumour, and kidney and tumour together) of two masks under
-/// a map.
+/// The registration loss of two masks as a function of the parameters of a transform: minus the mean soft Dice of the channels
+/// (by default the tumour, and kidney and tumour together).
 ///
-/// Start, space, channels and weights are those of [`register`](super::register) with the same options and `resolution`
-/// none: the first loss it computes is the value at [`Loss::start`].
+/// Start, space, channels and weights are those of [`register`](super::register) with the same options and no `resolution`: the
+/// first loss that `register` computes is the value at [`Loss::start`].
 #[derive(Debug)]
 pub struct Loss {
     masks: AffineDice,
@@ -23,13 +23,13 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// The loss of masks as [`register`](super::register) takes them, at full resolution. The options that say how to
-    /// iterate are not used.
+    /// The loss of two masks as [`register`](super::register) takes them, at full resolution. The options of the optimiser
+    /// (learning rate, iterations, tolerance, window) are checked but not used.
     ///
     /// # Errors
-    /// As `register`, except that the masks need not overlap at the start.
+    /// As [`register`](super::register), except that the masks need not overlap at the start.
     pub fn new(fixed: &Volume, moving: &Volume, device: &Device, options: &RegistrationOptions) -> Result<Self> {
-        options.validate()?;
+        options.ensure_valid()?;
         let options = RegistrationOptions { resolution: None, ..*options };
         let mut pair = Pair::new(fixed, moving, &options)?;
         let masks = pair.masks(Level::Full);
@@ -43,13 +43,15 @@ impl Loss {
         Ok(Self { masks, space, pair, smooth: options.smooth })
     }
 
-    /// The parameters of the start: 12 of theta, row by row; or of a motion, all 0: shift (in half the fixed grid's
-    /// longest edge), angles about x, y and z (radians), logarithm of the scale.
+    /// The parameters of the start. For [`Transformation::Affine`](super::Transformation::Affine) the 12 elements of theta, row by
+    /// row. For a motion all 0, in the order: translation along x, y, z (in units of half the fixed grid's longest edge), angles
+    /// about x, y, z (radians), logarithm of the scale; a family has as many of these as
+    /// [`Transformation::parameters`](super::Transformation::parameters).
     pub fn start(&self) -> Vec<f64> {
         self.space.start.clone()
     }
 
-    /// The loss and its derivative by each parameter.
+    /// The loss at `parameters`, and its derivative by each parameter.
     ///
     /// # Errors
     /// A device that fails.
@@ -63,7 +65,7 @@ impl Loss {
         Ok((value.loss, parametrization.gradient(parameters, &value.by_matrix)))
     }
 
-    /// The map that parameters mean: point of the fixed scan to point of the moving scan, RAS millimetres.
+    /// The transform of `parameters`: it maps a point of the fixed scan to a point of the moving scan, RAS millimetres.
     ///
     /// # Errors
     /// A fixed grid whose affine is singular.
@@ -71,12 +73,12 @@ impl Loss {
         self.pair.world_map(&self.space.parametrization.matrix(parameters))
     }
 
-    /// The weight of each channel: the same for all that both masks have voxels of, 0 for the others.
+    /// The weight of each channel: 0 where one of the masks has no voxel of it, the same for all others, with sum 1.
     pub fn weights(&self) -> &[f64] {
         &self.pair.weights
     }
 
-    /// One line for each thing that is odd but usable, as [`Registration::warnings`](super::Registration::warnings).
+    /// The warnings, as [`Registration::warnings`](super::Registration::warnings).
     pub fn warnings(&self) -> &[String] {
         &self.pair.warnings
     }

@@ -1,4 +1,4 @@
-//! A mask and what registration needs to know of it.
+//! A mask, with the counts and the centre of mass that registration needs.
 
 use rayon::prelude::*;
 
@@ -9,7 +9,7 @@ use nephron_compute::ops::Interpolation;
 use nephron_compute::ops::affine_dice::{Channels, MAX_CHANNELS};
 use nephron_compute::tensor::Tensor;
 
-/// Labels on a grid; those in no channel count as background.
+/// Labels on a grid; labels that are in no channel count as background.
 #[derive(Debug, Clone)]
 pub(super) struct Mask {
     pub grid: Grid,
@@ -19,18 +19,21 @@ pub(super) struct Mask {
     pub counts: [usize; MAX_CHANNELS],
     /// The number of voxels of all channels together.
     pub total: usize,
-    /// The number of voxels of label 2, where a channel has it.
+    /// The number of voxels of label 2; 0 where no channel contains that label.
     pub tumour: usize,
     /// The centre of mass of all channels together, index (x, y, z).
     centre: [f64; 3],
 }
 
-/// Voxels of each channel, of all, of label 2, and the sums of x, y, z over all. Whole numbers, so the order of adding
-/// is of no account.
+/// Number of voxels of each channel, of all channels together and of label 2, then the sums of x, y, z over the voxels of all
+/// channels. These are whole numbers, so that the order of addition does not matter.
 type Census = [u64; MAX_CHANNELS + 5];
 
 impl Mask {
-    /// Refuses a mask without any of the channels' labels; `which` names it.
+    /// A mask of the labels in `volume`; `which` names it in errors.
+    ///
+    /// # Errors
+    /// A volume that holds something other than labels; no voxel in any channel.
     pub fn new(which: &str, volume: &Volume, channels: &Channels) -> Result<Self> {
         let volume = volume.to_labels().map_err(|e| e.context(format!("{which} mask")))?;
         let mask = Self::from_labels(volume.grid(), volume.shared(), channels);
@@ -78,12 +81,12 @@ impl Mask {
         Self { grid, labels, channels: *channels, counts, total, tumour: census[ALL + 1] as usize, centre }
     }
 
-    /// The centre of mass of everything labelled, RAS millimetres.
+    /// The centre of mass of all channels together, RAS millimetres.
     pub fn centre(&self) -> [f64; 3] {
         self.grid.affine.apply(self.centre)
     }
 
-    /// The shift that lays this centre of mass on another's.
+    /// The translation from this mask's centre of mass to that of another.
     pub fn onto(&self, other: &Self) -> Affine {
         let (from, to) = (self.centre(), other.centre());
         let mut shift = Affine::IDENTITY;
@@ -93,8 +96,8 @@ impl Mask {
         shift
     }
 
-    /// The mask with voxels of at least `resolution` millimetres along every axis, by the nearest voxel. Itself where
-    /// its voxels are as large already, or where nothing labelled would be left.
+    /// The mask resampled (nearest) to voxels of at least `resolution` millimetres along every axis. Unchanged where its voxels
+    /// are that large already, or where no labelled voxel would be left.
     pub fn coarse(&self, resolution: f64) -> Result<Self> {
         let spacing = self.grid.affine.spacing();
         if spacing.iter().all(|s| *s >= resolution) {
@@ -111,7 +114,7 @@ impl Mask {
         Volume::new(self.grid.shape, Voxels::U8(self.labels.clone()), self.grid.affine)
     }
 
-    /// The label of the voxel nearest to an index (x, y, z), halves up; 0 outside the voxels.
+    /// The label of the voxel nearest to an index (x, y, z), with halves rounded up; 0 outside the voxels.
     pub fn nearest(&self, at: [f64; 3]) -> u8 {
         let [d, h, w] = self.grid.shape;
         let size = [w, h, d];
@@ -127,7 +130,7 @@ impl Mask {
         &self.labels
     }
 
-    /// [1, 1, d, h, w] on a device.
+    /// The labels as a tensor [1, 1, d, h, w] on a device.
     pub fn tensor(&self, device: &Device) -> Result<Tensor> {
         self.volume()?.to_tensor(device)
     }

@@ -1,14 +1,14 @@
 //! Affine registration driven by masks (Uhm et al., npj Precision Oncology 5:54, 2021).
 //!
-//! A free 3 x 4 matrix theta maps normalised coordinates of the fixed grid to those of the moving grid. It starts at
-//! the difference of the centres of mass and is improved by Adam on minus the mean soft Dice of channels, each a set of
-//! labels (by default the tumour, and kidney and tumour together), the moving mask warped trilinearly
+//! A 3 x 4 matrix theta maps normalised coordinates of the fixed grid to those of the moving grid. It starts at the translation
+//! between the centres of mass, and Adam minimises minus the mean soft Dice of the channels. A channel is a set of labels, by
+//! default the tumour, and kidney and tumour together; the moving mask is warped trilinearly
 //! ([`affine_dice`](nephron_compute::ops::affine_dice())).
 //!
-//! The two masks may differ in shape, spacing and orientation: their affines are part of the map from index to index,
-//! so nothing is resampled onto a common grid, and "no motion" means the same millimetre, not the same voxel ([`Space`]
-//! has the authors' way too). Masks finer than `resolution` are thinned out to it for the iterations; results are
-//! reported on the full grid.
+//! The two masks may differ in shape, spacing and orientation. Their affines are part of the map from index to index, so that
+//! nothing is resampled onto a common grid, and the identity means the same millimetre, not the same voxel; [`Space::Grid`]
+//! gives the authors' convention. The first iterations run on masks that are resampled to voxels of at least `resolution`, the
+//! last ones on the full grids, where the results are reported.
 
 mod family;
 mod frames;
@@ -42,41 +42,42 @@ use pair::{Level, Pair};
 
 /// The largest number of pairs that are registered together.
 const MAX_PAIRS: usize = 256;
-/// The most bytes on the device for their masks.
+/// The largest number of bytes that their masks may take on the device.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// A found map and how good it is.
+/// The transform that aligns two masks, with the overlap before and after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Registration {
-    /// The family of the map.
+    /// The family of the transform.
     pub transformation: Transformation,
-    /// Normalised coordinates (x, y, z) of the fixed grid to those of the moving grid: `affine_grid`'s theta.
+    /// The map from normalised coordinates (x, y, z) of the fixed grid to those of the moving grid, as the theta of PyTorch's
+    /// `affine_grid`.
     pub theta: Matrix,
-    /// Whether -1 and 1 of theta's coordinates mean the centres of the outer voxels; along an axis of size 1 they are always
-    /// the edges.
+    /// Whether the coordinates -1 and 1 of theta are the centres of the outer voxels, rather than their outer edges; along an
+    /// axis of size 1 they are always the edges.
     pub align_corners: bool,
-    /// Point of the fixed scan to point of the moving scan, RAS millimetres, rows of [A | t].
+    /// The map from a point of the fixed scan to a point of the moving scan, RAS millimetres, as rows of [A | t].
     #[serde(serialize_with = "rows", deserialize_with = "from_rows")]
     pub transform: Affine,
-    /// Agreement as the scans lie.
+    /// The overlap of the masks as they were scanned, without a transform.
     pub identity: Overlap,
-    /// Agreement with the centres of mass on one another, which is where the iterations start.
+    /// The overlap after the translation between the centres of mass.
     pub centre_of_mass: Overlap,
-    /// Agreement at the end.
+    /// The overlap under the transform that was found.
     pub aligned: Overlap,
-    /// The lowest loss.
+    /// The lowest loss, that of the transform.
     pub loss: f64,
     /// The channels of the loss at its lowest.
     pub channels: Vec<Channel>,
     /// The number of iterations done.
     pub iterations: usize,
-    /// Whether the loss stopped falling, and at its lowest.
+    /// Whether the outcome is [`Outcome::Converged`].
     pub converged: bool,
     /// Why the iterations ended.
     pub outcome: Outcome,
-    /// Wall-clock seconds from the masks to this; on a GPU those of all pairs in its batch.
+    /// Wall-clock seconds of the registration; on a GPU the time of all pairs that were registered together.
     pub seconds: f64,
-    /// One line for each thing that is odd but usable.
+    /// One line for each condition that the caller should know of and that did not prevent a result.
     pub warnings: Vec<String>,
 }
 
@@ -91,15 +92,15 @@ pub struct Channel {
     pub dice: f64,
 }
 
-/// How iterations end.
+/// How the optimisation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The loss stopped falling.
+    /// The loss stopped falling, near its lowest value.
     Converged,
-    /// It was still falling after as many iterations as allowed, or there were none left for the full grids.
+    /// The loss was still falling when the limit of iterations was reached, or no iterations were left for the full grids.
     Stopped,
-    /// It ended far above its lowest: the steps are too long, or lost the masks.
+    /// The loss ended far above its lowest value: the learning rate is too high, or the masks no longer overlap.
     Diverged,
 }
 
@@ -121,15 +122,17 @@ fn from_rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Affine, D::Er
     Matrix::deserialize(deserializer).map(Affine)
 }
 
-/// Finds the affine map that lays `moving` on `fixed`: masks with label 1 (kidney) and 2 (tumour) or whatever labels
-/// the channels name, every other value background, each on its own grid.
+/// Finds the transform T that aligns `moving` to `fixed`: moving(T(p)) matches fixed(p) for points p in RAS millimetres.
 ///
-/// A channel that one of the masks has nothing of is left out and a warning says so.
+/// Both volumes hold labels, by default 1 (kidney) and 2 (tumour); labels that are in no channel of
+/// [`RegistrationOptions::channels`] are background. Each mask has its own grid. Outside its grid the moving mask continues its
+/// outermost voxels or is background ([`RegistrationOptions::padding`]). A channel of which one mask has no voxel is left out,
+/// with a warning.
 ///
 /// # Errors
-/// A volume that is not sound, or holds something other than labels; a mask without any label of the channels; masks
-/// that do not meet at the start; a map that turns space inside out; options out of range; a loss that is not finite; a
-/// device that fails.
+/// A volume that holds something other than labels; a mask without a voxel in any channel; masks that do not overlap at the
+/// start; a transform that mirrors space (determinant of 0 or less); options out of range; a loss that is not finite; a device
+/// that fails.
 pub fn register(
     fixed: &Volume,
     moving: &Volume,
@@ -140,24 +143,27 @@ pub fn register(
     found.unwrap_or_else(|| Err(Error::Data("registration: expected a result, found none".into())))
 }
 
-/// [`register`] of many pairs [fixed, moving], in their order. On a GPU their sweeps are one launch and their steps
-/// another, and preparing them waits for the device three times; on the CPU pairs run side by side. Each pair ends with the same bits as alone, and fails alone.
+/// [`register`] for many pairs [fixed, moving]; the results are in the order of the pairs.
+///
+/// On a GPU one launch evaluates the loss of all pairs and another takes all their optimiser steps, and the host waits for the
+/// device three times to prepare them, whatever their number. On the CPU pairs run in parallel. The result of a pair has the same
+/// bits as alone, and an error of one pair does not affect the others.
 ///
 /// # Errors
-/// Options out of range. What is wrong with a pair is said in its place.
+/// Options out of range. An error of a pair is its element of the result.
 pub fn register_all(
     pairs: &[[&Volume; 2]],
     device: &Device,
     options: &RegistrationOptions,
 ) -> Result<Vec<Result<Registration>>> {
-    options.validate()?;
+    options.ensure_valid()?;
     if *device == Device::Cpu {
         let alone = |pair: &[&Volume; 2]| batch(std::slice::from_ref(pair), device, options);
         return Ok(pairs.par_iter().flat_map_iter(alone).collect());
     }
     let room = MAX_BYTES.min(device.max_buffer_bytes() / 2);
-    // Labels and members of both masks and the moving mask's cells; members and cells once more where pairs are put
-    // together.
+    // Labels and channel memberships of both masks and the codes of the moving mask's cells; memberships and codes are copied
+    // once more to put the pairs into one buffer.
     let bytes = |[fixed, moving]: &[&Volume; 2]| {
         let voxels = |volume: &Volume| volume.shape().iter().fold(1, |n: u64, size| n.saturating_mul(*size as u64));
         let cells = cell_bytes(moving.shape(), &options.channels).saturating_mul(2);

@@ -1,4 +1,4 @@
-//! Pairs through their iterations, all at once: prepared together, minimised together.
+//! The optimisation of many pairs at once: their masks are prepared together and their losses minimised together.
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::{AffineDice, AffineDiceSums, Channels};
 use nephron_compute::ops::affine_dice_optimizer::{Minimum, Objective, StopReason, Task, minimize_on_host};
 
-/// A pair that has iterations to do on a level.
+/// A pair that is to be optimised on a level.
 struct Candidate {
     /// The index of the pair among all pairs.
     index: usize,
@@ -20,7 +20,7 @@ struct Candidate {
     too_large: Option<String>,
 }
 
-/// A pair on the device.
+/// A pair whose masks are on the device.
 struct Prepared {
     /// The index of the pair among all pairs.
     index: usize,
@@ -29,8 +29,7 @@ struct Prepared {
     space: SearchSpace,
 }
 
-/// Takes every pair through the iterations of a level, all at once. A pair that fails becomes an error and leaves the
-/// others be.
+/// Optimises every pair on a level, all at once. A pair that fails becomes an error and does not affect the others.
 pub(super) fn optimize(pairs: &mut [Result<Pair>], device: &Device, options: &RegistrationOptions, level: Level) {
     let prepared = prepare(pairs, device, options, level);
     let tasks: Vec<Task<'_>> = prepared
@@ -42,16 +41,16 @@ pub(super) fn optimize(pairs: &mut [Result<Pair>], device: &Device, options: &Re
             objective,
         })
         .collect();
-    let (minima, apart) = minimize(&tasks);
+    let (minima, one_by_one) = minimize(&tasks);
     for (own, minimum) in prepared.iter().zip(minima) {
         update(&mut pairs[own.index], |pair| {
-            pair.warn(apart.as_ref());
+            pair.warn(one_by_one.as_ref());
             pair.take(&own.space, finite(minimum?, own.objective.learning_rate)?, level)
         });
     }
 }
 
-/// Changes a pair, or puts the error in its place.
+/// Applies `change` to a pair that has not failed; if that fails, the pair becomes the error.
 fn update<T>(slot: &mut Result<Pair>, change: impl FnOnce(&mut Pair) -> Result<T>) -> Option<T> {
     let pair = slot.as_mut().ok()?;
     match change(pair) {
@@ -63,8 +62,8 @@ fn update<T>(slot: &mut Result<Pair>, change: impl FnOnce(&mut Pair) -> Result<T
     }
 }
 
-/// The pairs that have iterations to do on a level, with their masks on the device. The device is waited for once for
-/// the masks of all pairs, and once more on the thinned ones, to see which pairs overlap.
+/// The pairs that are to be optimised on a level, with their masks on the device. The host waits for the device once for the
+/// masks of all pairs and, on the thinned level, once more to find out which pairs overlap.
 fn prepare(pairs: &mut [Result<Pair>], device: &Device, options: &RegistrationOptions, level: Level) -> Vec<Prepared> {
     let mut candidates = Vec::new();
     for (index, slot) in pairs.iter_mut().enumerate() {
@@ -85,7 +84,7 @@ fn prepare(pairs: &mut [Result<Pair>], device: &Device, options: &RegistrationOp
     if level == Level::Thinned {
         let sums = sums_at_start(pairs, &ready);
         for ((candidate, _), sums) in ready.iter().zip(sums) {
-            update(&mut pairs[candidate.index], |pair| pair.expect_overlap(&sums?, options));
+            update(&mut pairs[candidate.index], |pair| pair.ensure_overlap(&sums?, options));
         }
     }
     let mut prepared = Vec::new();
@@ -97,7 +96,7 @@ fn prepare(pairs: &mut [Result<Pair>], device: &Device, options: &RegistrationOp
     prepared
 }
 
-/// The masks of every candidate, in their order: on the device together, or on the CPU where they are too large for it.
+/// The masks of every candidate, in their order: prepared together on the device, or on the CPU where they are too large for it.
 fn on_device(
     pairs: &mut [Result<Pair>],
     candidates: &[Candidate],
@@ -105,7 +104,7 @@ fn on_device(
     options: &RegistrationOptions,
     level: Level,
 ) -> Vec<Result<AffineDice>> {
-    let (there, too_large): (Vec<usize>, Vec<usize>) =
+    let (fitting, too_large): (Vec<usize>, Vec<usize>) =
         (0..candidates.len()).partition(|&i| candidates[i].too_large.is_none());
     let upload = |which: &[usize], device: &Device| {
         let masks = which.iter().map(|&i| pairs[candidates[i].index].as_ref().ok().map(|pair| pair.masks(level)));
@@ -115,18 +114,18 @@ fn on_device(
     for i in too_large {
         results[i] = upload(&[i], &Device::Cpu).map(|mut one| one.pop()).transpose();
     }
-    let (prepared, apart) = together_or_apart(&there, |which| upload(which, device));
-    there.iter().zip(prepared).for_each(|(&i, masks)| results[i] = Some(masks));
+    let (prepared, one_by_one) = together_or_one_by_one(&fitting, |which| upload(which, device));
+    fitting.iter().zip(prepared).for_each(|(&i, masks)| results[i] = Some(masks));
     for candidate in candidates {
         update(&mut pairs[candidate.index], |pair| {
-            pair.warn(apart.as_ref().filter(|_| candidate.too_large.is_none()));
+            pair.warn(one_by_one.as_ref().filter(|_| candidate.too_large.is_none()));
             Ok(())
         });
     }
     results.into_iter().map(|result| result.unwrap_or_else(|| Err(nothing()))).collect()
 }
 
-/// Pairs of masks (fixed, moving) ready to be swept on a device.
+/// Prepares pairs of masks (fixed, moving) on a device, so that their sums can be computed for any matrix.
 pub(super) fn prepare_masks(
     masks: &[[&Mask; 2]],
     device: &Device,
@@ -138,7 +137,7 @@ pub(super) fn prepare_masks(
     AffineDice::new_all(&pairs, options.padding, &options.channels)
 }
 
-/// The sums of every pair at its start, in their order.
+/// The Dice sums of every pair at its start, in their order.
 fn sums_at_start(pairs: &[Result<Pair>], ready: &[(Candidate, AffineDice)]) -> Vec<Result<AffineDiceSums>> {
     let all: Vec<usize> = (0..ready.len()).collect();
     let sums = |which: &[usize]| {
@@ -149,27 +148,27 @@ fn sums_at_start(pairs: &[Result<Pair>], ready: &[(Candidate, AffineDice)]) -> V
         };
         AffineDice::sums_all(&which.iter().map(at).collect::<Result<Vec<_>>>()?)
     };
-    together_or_apart(&all, sums).0
+    together_or_one_by_one(&all, sums).0
 }
 
-/// Minimises every task: those on a GPU together, the others side by side on the host. Tasks are independent: each ends
-/// with the bits it has alone. Also returns a warning when the GPU could not take them together and ran them one by one.
+/// Minimises every task: those on a GPU together, the others in parallel on the host. Tasks are independent, and each result has
+/// the same bits as alone. Also returns a warning when the batch failed on the GPU and the tasks were run one by one.
 fn minimize(tasks: &[Task<'_>]) -> (Vec<Result<Minimum>>, Option<String>) {
     let mut results: Vec<Option<Result<Minimum>>> = tasks.iter().map(|_| None).collect();
-    let apart = minimize_on_device(tasks, &mut results);
+    let one_by_one = minimize_on_device(tasks, &mut results);
     let host = |(task, result): (&Task<'_>, Option<Result<Minimum>>)| result.unwrap_or_else(|| minimize_on_host(task));
-    (tasks.par_iter().zip(results).map(host).collect(), apart)
+    (tasks.par_iter().zip(results).map(host).collect(), one_by_one)
 }
 
 /// Fills in the results of tasks whose masks are on a GPU.
 #[cfg(feature = "gpu")]
 fn minimize_on_device(tasks: &[Task<'_>], results: &mut [Option<Result<Minimum>>]) -> Option<String> {
     use nephron_compute::ops::affine_dice_optimizer::DeviceOptimizer;
-    let there: Vec<usize> = (0..tasks.len()).filter(|&i| DeviceOptimizer::accepts(tasks[i].masks)).collect();
+    let accepted: Vec<usize> = (0..tasks.len()).filter(|&i| DeviceOptimizer::accepts(tasks[i].masks)).collect();
     let run = |which: &[usize]| DeviceOptimizer::new(&which.iter().map(|&i| tasks[i]).collect::<Vec<_>>())?.run();
-    let (minima, apart) = together_or_apart(&there, run);
-    there.iter().zip(minima).for_each(|(&i, minimum)| results[i] = Some(minimum));
-    apart
+    let (minima, one_by_one) = together_or_one_by_one(&accepted, run);
+    accepted.iter().zip(minima).for_each(|(&i, minimum)| results[i] = Some(minimum));
+    one_by_one
 }
 
 #[cfg(not(feature = "gpu"))]
@@ -177,9 +176,12 @@ fn minimize_on_device(_: &[Task<'_>], _: &mut [Option<Result<Minimum>>]) -> Opti
     None
 }
 
-/// The results of `run` for all indices at once, or, where that fails, for one after the other, so that each has a result
-/// or an error of its own; then also a warning.
-fn together_or_apart<T>(which: &[usize], run: impl Fn(&[usize]) -> Result<Vec<T>>) -> (Vec<Result<T>>, Option<String>) {
+/// The results of `run` for all indices at once. Where that fails, `run` is called for each index alone, so that each has its
+/// own result or error, and a warning is returned too.
+fn together_or_one_by_one<T>(
+    which: &[usize],
+    run: impl Fn(&[usize]) -> Result<Vec<T>>,
+) -> (Vec<Result<T>>, Option<String>) {
     if which.is_empty() {
         return (Vec::new(), None);
     }
@@ -209,20 +211,20 @@ fn finite(minimum: Minimum, learning_rate: f64) -> Result<Minimum> {
     Ok(minimum)
 }
 
-/// The warning that a pair of masks (fixed, moving) goes to the CPU, because a buffer of the device could not hold them
-/// or their cells' codes. None where it can.
+/// The warning that a pair of masks (fixed, moving) is registered on the CPU, because the masks or the codes of their cells do
+/// not fit into a buffer of the device. None where they fit.
 pub(super) fn too_large([fixed, moving]: [&Mask; 2], device: &Device, options: &RegistrationOptions) -> Option<String> {
     let bytes = (fixed.labels().len() as u64).max(cell_bytes(moving.grid.shape, &options.channels));
-    no_room(bytes, device.max_buffer_bytes() / 2, &device.name())
+    exceeds(bytes, device.max_buffer_bytes() / 2, &device.name())
 }
 
-fn no_room(bytes: u64, room: u64, device: &str) -> Option<String> {
-    (bytes >= room).then(|| {
-        format!("registered on the CPU: the masks need {bytes} bytes in a buffer, expected below {room} on {device}")
+fn exceeds(bytes: u64, limit: u64, device: &str) -> Option<String> {
+    (bytes >= limit).then(|| {
+        format!("registered on the CPU: the masks need {bytes} bytes in a buffer, expected below {limit} on {device}")
     })
 }
 
-/// Bytes of the codes of a mask's cells on a GPU, where its labels reach every edge of [d, h, w].
+/// Bytes of the codes of a mask's cells on a GPU, for labels that reach every edge of the grid [d, h, w].
 pub(super) fn cell_bytes(shape: [usize; 3], channels: &Channels) -> u64 {
     let width = if channels.count() > 2 { 4 } else { 2 };
     shape.iter().fold(width, |bytes: u64, size| bytes.saturating_mul((*size as u64).saturating_add(1)))
@@ -238,23 +240,26 @@ mod tests {
             [3] | [_, _, ..] => Err(Error::Data(format!("no room for {which:?}"))),
             _ => Ok(which.iter().map(|i| i * 10).collect()),
         };
-        let (results, said) = together_or_apart(&[1, 3, 4], full);
+        let (results, warning) = together_or_one_by_one(&[1, 3, 4], full);
         let results: Vec<_> = results.into_iter().map(|r| r.map_err(|e| e.to_string())).collect();
         assert_eq!(results, [Ok(10), Err("no room for [3]".into()), Ok(40)]);
-        assert_eq!(said.as_deref(), Some("registered one by one: 3 pairs together failed: no room for [1, 3, 4]"));
-        let (results, said) = together_or_apart(&[3], full);
-        assert!(results.len() == 1 && results[0].is_err() && said.is_none());
-        let (results, _) = together_or_apart(&[1, 3, 4], |_| Ok(vec![1]));
+        assert_eq!(warning.as_deref(), Some("registered one by one: 3 pairs together failed: no room for [1, 3, 4]"));
+        let (results, warning) = together_or_one_by_one(&[3], full);
+        assert!(results.len() == 1 && results[0].is_err() && warning.is_none());
+        let (results, _) = together_or_one_by_one(&[1, 3, 4], |_| Ok(vec![1]));
         assert!(results.len() == 3 && results.iter().all(Result::is_err));
-        let (results, said) = together_or_apart(&[1, 3, 4], |which: &[usize]| Ok(which.to_vec()));
-        assert!(results.into_iter().map(|r| r.expect("an answer")).eq([1, 3, 4]) && said.is_none());
+        let (results, warning) = together_or_one_by_one(&[1, 3, 4], |which: &[usize]| Ok(which.to_vec()));
+        assert!(results.into_iter().map(|r| r.expect("a result")).eq([1, 3, 4]) && warning.is_none());
     }
 
     #[test]
     fn masks_go_to_the_cpu_where_a_buffer_cannot_hold_them() {
-        assert_eq!(no_room(99, 100, "cuda:0"), None);
-        let said = no_room(100, 100, "cuda:0").expect("no room");
-        assert!(said.contains("on the CPU") && said.contains("100 bytes") && said.contains("cuda:0"), "{said}");
+        assert_eq!(exceeds(99, 100, "cuda:0"), None);
+        let warning = exceeds(100, 100, "cuda:0").expect("masks that do not fit");
+        assert!(
+            warning.contains("on the CPU") && warning.contains("100 bytes") && warning.contains("cuda:0"),
+            "{warning}"
+        );
         // One more cell than voxels along each axis, two bytes each; four for more than two channels.
         let two = Channels::default();
         assert_eq!(cell_bytes([3, 4, 5], &two), 2 * 4 * 5 * 6);

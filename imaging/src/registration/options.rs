@@ -1,4 +1,4 @@
-//! How to register.
+//! Options of registration.
 
 use super::Transformation;
 use super::mask::Mask;
@@ -11,17 +11,17 @@ use nephron_compute::ops::affine_dice_optimizer::Objective;
 /// Where the iterations begin.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum Start {
-    /// The iterations begin with the masks' centres of mass on one another.
+    /// The iterations begin at the translation between the masks' centres of mass.
     #[default]
     CentreOfMass,
-    /// The iterations begin as the scans lie.
+    /// The iterations begin at the identity: the scans as they are.
     Identity,
-    /// The iterations begin at this map: point of the fixed scan to point of the moving scan, RAS millimetres.
+    /// The iterations begin at this map from a point of the fixed scan to a point of the moving scan, RAS millimetres.
     Given(Affine),
 }
 
 impl Start {
-    /// Point of the fixed scan to point of the moving scan.
+    /// The map from a point of the fixed scan to a point of the moving scan, RAS millimetres.
     pub(super) fn map(self, fixed: &Mask, moving: &Mask) -> Affine {
         match self {
             Self::CentreOfMass => fixed.onto(moving),
@@ -31,33 +31,33 @@ impl Start {
     }
 }
 
-/// In which coordinates "no motion" is the identity.
+/// The coordinates in which the identity means "no motion".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Space {
-    /// The patient's: the same millimetre, whatever the grids.
+    /// The patient's space: the identity keeps the position in millimetres, whatever the grids.
     #[default]
     World,
-    /// The grids': the same place between -1 and 1 along each axis, as the authors' code has it, which knows no
-    /// spacing.
+    /// Normalised coordinates of the grids: the identity keeps the coordinate between -1 and 1 along each axis. This is what
+    /// the authors' code does, which ignores the spacing.
     Grid,
 }
 
-/// How to register.
+/// Options of [`register`](super::register).
 ///
-/// The struct is open: build it with `..Default::default()`, so that a field that is added later breaks no caller.
+/// Construct it with `..Default::default()`, so that fields added in a later version break no caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RegistrationOptions {
-    /// The family of maps that is searched.
+    /// The family of transforms that is searched.
     pub transformation: Transformation,
-    /// The sets of labels that are laid on one another.
+    /// The sets of labels whose overlap is maximised.
     pub channels: Channels,
     /// Where the iterations begin.
     pub start: Start,
-    /// The coordinates in which "no motion" is the identity.
+    /// The coordinates in which the identity means "no motion".
     pub space: Space,
-    /// What the moving mask is outside its grid.
+    /// The value of the moving mask outside its grid.
     pub padding: PaddingMode,
-    /// Whether -1 and 1 mean the centres of a grid's outer voxels, else their outer edges.
+    /// Whether the normalised coordinates -1 and 1 are the centres of a grid's outer voxels, rather than their outer edges.
     pub align_corners: bool,
     /// The smoothing term of Dice, 0 or more.
     pub smooth: f64,
@@ -71,8 +71,8 @@ pub struct RegistrationOptions {
     /// The number of iterations over which the decrease of the loss is measured, 1 to
     /// [`MAX_WINDOW`](nephron_compute::ops::affine_dice_optimizer::MAX_WINDOW).
     pub window: usize,
-    /// The voxel size in millimetres to which finer masks are thinned out for the first iterations; none keeps the masks
-    /// as they are.
+    /// The voxel size in millimetres to which finer masks are resampled for the first iterations; with None all iterations run
+    /// on the masks as they are.
     pub resolution: Option<f64>,
 }
 
@@ -96,7 +96,7 @@ impl Default for RegistrationOptions {
 }
 
 impl RegistrationOptions {
-    /// What is minimised, and for how long, with a weight per channel.
+    /// The objective of the optimiser, with a weight for each channel.
     pub(super) fn objective(&self, weights: Vec<f64>) -> Objective {
         Objective {
             smooth: self.smooth,
@@ -108,13 +108,13 @@ impl RegistrationOptions {
         }
     }
 
-    /// Refuses values out of range; [`register`](super::register) does too.
+    /// Checks that every option is in range. [`register`](super::register) does so itself.
     ///
     /// # Errors
     /// [`Error::Argument`] with the option and the values that are expected; a given transform that is singular.
-    pub fn validate(&self) -> Result<()> {
-        self.objective(Vec::new()).validate("registration")?;
-        // A first step of 1 is half the grid.
+    pub fn ensure_valid(&self) -> Result<()> {
+        self.objective(Vec::new()).ensure_valid("registration")?;
+        // Adam's first step is as long as the learning rate, and 1 is half of the grid.
         if self.learning_rate > 1.0 {
             return Err(Error::argument("registration: learning rate", "at most 1", self.learning_rate));
         }

@@ -1,4 +1,4 @@
-//! How well two masks agree under a map, on the fixed mask's own grid.
+//! The overlap of two masks under a transform, measured on the grid of the fixed mask.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -11,25 +11,25 @@ use nephron_compute::error::Result;
 use nephron_compute::ops::PaddingMode;
 use nephron_compute::ops::affine_dice::{AffineDice, Channels, Matrix};
 
-/// Dice = 2 |A and B| / (|A| + |B|) of one label.
+/// Dice = 2 |A and B| / (|A| + |B|) of one set of labels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Dice {
-    /// Dice with the mask warped trilinearly, as in the loss (border clamped) but without a smoothing term.
+    /// Dice with the moving mask warped trilinearly, as in the loss (outermost voxels continued) but without a smoothing term.
     pub soft: f64,
-    /// Dice with the mask warped to the nearest label, background outside its grid.
+    /// Dice with the moving mask warped to the nearest label, background outside its grid.
     pub hard: f64,
 }
 
-/// Dice of what was aligned, whatever its channels.
+/// The overlap of two masks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
     /// Dice of all labels of all channels together: by default kidney and tumour, labels 1 and 2.
     pub kidney: Dice,
-    /// Dice of label 2; none where a mask has no tumour, or no channel has that label.
+    /// Dice of label 2; None where a mask has no tumour, or no channel contains that label.
     pub tumour: Option<Dice>,
 }
 
-/// Two masks to compare under several maps.
+/// Two masks whose overlap is measured under several transforms.
 pub(super) struct Comparison<'a> {
     fixed: &'a Mask,
     moving: &'a Mask,
@@ -45,7 +45,7 @@ impl<'a> Comparison<'a> {
         Ok(Self { fixed, moving, soft })
     }
 
-    /// Dice with the moving mask at `world` (fixed point to moving point).
+    /// The overlap under `world`, a map from points of the fixed to points of the moving scan.
     pub fn under(&self, world: &Affine) -> Result<Overlap> {
         let matrix = index_map(&self.fixed.grid, &self.moving.grid, world)?;
         let soft = self.soft.sums(&matrix)?.value(0.0, &[0.5; 2]).dice;
@@ -56,12 +56,12 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Dice by the nearest label, of label 2 and of all, under an index map.
+/// Dice by the nearest label, of label 2 and of all channels together, under a map from index to index.
 pub(super) fn hard(fixed: &Mask, moving: &Mask, matrix: &Matrix) -> Result<[f64; 2]> {
     let [w, h, _] = size(&fixed.grid);
     let map = Affine(*matrix);
     let [xs, ys, zs] = reach(fixed, moving, &map)?;
-    // |A and B| and |B| of label 2 and of all.
+    // |A and B| of label 2 and of all channels, then |B| of label 2 and of all channels.
     let channels = &fixed.channels;
     let [i0, i1, p0, p1] = zs
         .into_par_iter()
@@ -85,7 +85,7 @@ pub(super) fn hard(fixed: &Mask, moving: &Mask, matrix: &Matrix) -> Result<[f64;
     Ok([hard_dice(i0, p0, fixed.tumour as u64), hard_dice(i1, p1, fixed.total as u64)])
 }
 
-/// The box of fixed voxels, (x, y, z), that can land on the moving grid.
+/// The box of fixed voxels, (x, y, z), that the map can take onto the moving grid.
 fn reach(fixed: &Mask, moving: &Mask, map: &Affine) -> Result<[std::ops::Range<usize>; 3]> {
     let back = map.inverse()?;
     let (fixed, moving) = (size(&fixed.grid), size(&moving.grid));

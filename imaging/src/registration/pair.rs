@@ -1,4 +1,4 @@
-//! A pair of masks on its way to a map.
+//! The state of one pair of masks during its registration.
 
 use super::family::SearchSpace;
 use super::frames::{frame, index_map, parameters, world_map};
@@ -10,49 +10,50 @@ use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::{AffineDiceSums, Channels, Matrix};
 use nephron_compute::ops::affine_dice_optimizer::{Minimum, Objective, StopReason};
 
-/// The learning rate on the full grid, relative to that on the thinned one: the map is a fraction of a voxel off there.
+/// The learning rate on the full grid, relative to that on the thinned one: there the transform is off by a fraction of a voxel
+/// only.
 const FULL_RATE: f64 = 0.1;
 /// The longest window on the full grid.
 const FULL_WINDOW: usize = 20;
-/// How far above its lowest the loss ends where it diverged. Steps of a learning rate in use move it by a tenth of
-/// that.
-const FAR: f64 = 0.25;
+/// The optimisation has diverged when the loss ends this far above its lowest value. With usual learning rates a step changes the
+/// loss by a tenth of that.
+const DIVERGENCE: f64 = 0.25;
 
-/// The masks that iterations run on.
+/// The resolution of the masks on which iterations run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
-    /// Voxels of at least the resolution of the options; the full grids where that is none.
+    /// Voxels of at least the resolution of the options; the full grids where the options have none.
     Thinned,
-    /// The grids that the masks came on.
+    /// The grids of the masks as they were given.
     Full,
 }
 
-/// A pair of masks between its iterations.
+/// A pair of masks and what has been found out about it so far.
 #[derive(Debug)]
 pub(super) struct Pair {
     /// The masks, fixed and moving, in the space of the iterations.
     full: [Mask; 2],
-    /// The grids they came on.
+    /// The grids of the masks as they were given.
     own: [Grid; 2],
     /// The masks at [`Level::Thinned`].
     thinned: [Mask; 2],
-    /// The weight of each channel in the loss: 0 where a mask has nothing of it.
+    /// The weight of each channel in the loss: 0 where a mask has no voxel of it.
     pub weights: Vec<f64>,
     start: Affine,
-    /// The map so far, of the space of the iterations.
+    /// The transform so far, in the space of the iterations.
     map: Affine,
-    /// Where the last iterations ended.
+    /// The result of the last iterations.
     minimum: Option<Minimum>,
     iterations: usize,
-    /// Whether there are no iterations left for the full grids.
+    /// Whether no iterations were left for the full grids.
     cut: bool,
-    /// One line for each thing that is odd but usable.
+    /// One line for each condition that the caller should know of and that does not prevent a result.
     pub warnings: Vec<String>,
 }
 
 impl Pair {
-    /// The masks, their start and the channels that both have something of: everything that a pair and the options say
-    /// before the first iteration.
+    /// The state before the first iteration: the masks on both levels, the start, and the weights of the channels of which both
+    /// masks have voxels.
     pub fn new(fixed: &Volume, moving: &Volume, options: &RegistrationOptions) -> Result<Self> {
         let channels = &options.channels;
         let (mut fixed, mut moving) = (Mask::new("fixed", fixed, channels)?, Mask::new("moving", moving, channels)?);
@@ -68,25 +69,25 @@ impl Pair {
         let shared = |masks: &[Mask; 2]| -> Vec<bool> {
             (0..channels.count()).map(|c| masks.iter().all(|mask| mask.counts[c] > 0)).collect()
         };
-        let mut there = shared(&thinned);
-        let vanished = !there.contains(&true);
+        let mut present = shared(&thinned);
+        let vanished = !present.contains(&true);
         if vanished {
             thinned = [fixed.clone(), moving.clone()];
-            there = shared(&thinned);
+            present = shared(&thinned);
         }
-        let left = there.iter().filter(|there| **there).count();
+        let left = present.iter().filter(|present| **present).count();
         if left == 0 {
             let [a, b] = [&fixed, &moving].map(|mask| format!("{:?}", &mask.counts[..channels.count()]));
             return Err(Error::Data(format!(
                 "registration: expected a channel of {channels} that both masks have voxels of, found {a} and {b} voxels"
             )));
         }
-        let weights = there.iter().map(|there| if *there { 1.0 / left as f64 } else { 0.0 }).collect();
-        let missing = (0..channels.count()).filter(|&c| !there[c]);
+        let weights = present.iter().map(|present| if *present { 1.0 / left as f64 } else { 0.0 }).collect();
+        let missing = (0..channels.count()).filter(|&c| !present[c]);
         let mut warnings: Vec<String> = missing.map(|c| without(c, channels, [&fixed, &moving])).collect();
         if vanished {
             warnings
-                .push("thinned out, no channel is left in both masks: aligned on the full grids from the start".into());
+                .push("at the resolution of the first iterations no channel is left in both masks: all iterations run on the full grids".into());
         }
         Ok(Self {
             full: [fixed, moving],
@@ -114,7 +115,7 @@ impl Pair {
         self.masks(level).map(|mask| &mask.grid)
     }
 
-    /// What the iterations of a level minimise. None where there is nothing left to do on it.
+    /// The objective on a level. None where no iterations are to be done on it.
     pub fn objective(&mut self, options: &RegistrationOptions, level: Level) -> Option<Objective> {
         let mut objective = options.objective(self.weights.clone());
         if level == Level::Thinned {
@@ -134,29 +135,33 @@ impl Pair {
         Some(objective)
     }
 
-    /// The maps to choose from on a level, beginning at the map so far.
+    /// The transforms to search on a level, starting at the transform so far.
     pub fn search_space(&self, options: &RegistrationOptions, level: Level) -> Result<SearchSpace> {
         let RegistrationOptions { transformation, align_corners, .. } = *options;
         let [fixed, _] = self.masks(level);
         SearchSpace::new(transformation, self.grids(level), &self.map, fixed.centre(), align_corners)
     }
 
-    /// The map so far, from index to index of the thinned masks.
+    /// The transform so far, as a map from index to index of the thinned masks.
     pub fn index_map(&self) -> Result<Matrix> {
         let [fixed, moving] = self.grids(Level::Thinned);
         index_map(fixed, moving, &self.map)
     }
 
-    /// The map of the patient's space, whatever that of the iterations is, of an index map of the full grids.
+    /// The map of the patient's space that belongs to a map from index to index of the full grids, whatever the space of the
+    /// iterations is.
     pub fn world_map(&self, matrix: &Matrix) -> Result<Affine> {
         world_map(&self.own[0], &self.own[1], matrix)
     }
 
-    /// Refuses masks that do not meet at the start; `sums` are those of the thinned masks there. Border padding draws a
-    /// mask that touches its grid's edge out to infinity: voxels must meet too.
-    pub fn expect_overlap(&self, sums: &AffineDiceSums, options: &RegistrationOptions) -> Result<()> {
+    /// Checks that the masks overlap at the start; `sums` are the Dice sums of the thinned masks there. Border padding extends a
+    /// mask that touches the edge of its grid without limit, so that the voxels themselves must overlap too.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for masks that do not overlap.
+    pub fn ensure_overlap(&self, sums: &AffineDiceSums, options: &RegistrationOptions) -> Result<()> {
         let shared: f64 = sums.0.iter().zip(&self.weights).map(|(c, w)| c.intersection * w).sum();
-        // (On a device that only compiles the sums are no numbers, and go on.)
+        // On a device that only compiles kernels the sums are NaN, which counts as an overlap.
         let [fixed, moving] = &self.full;
         let matrix = index_map(&fixed.grid, &moving.grid, &self.start)?;
         let [_, all] = hard(fixed, moving, &matrix)?;
@@ -172,10 +177,10 @@ impl Pair {
             Start::Identity => "as the scans lie".to_owned(),
             Start::Given(_) => "under the given transform".to_owned(),
         };
-        Err(Error::Data(format!("registration: the masks do not meet {how}; expected masks of the same organs")))
+        Err(Error::Data(format!("registration: the masks do not overlap {how}; expected masks of the same organs")))
     }
 
-    /// Moves on to where the iterations of a level ended.
+    /// Takes over the result of the iterations of a level.
     pub fn take(&mut self, space: &SearchSpace, minimum: Minimum, level: Level) -> Result<()> {
         let [fixed, moving] = self.grids(level);
         self.map = world_map(fixed, moving, &space.parametrization.matrix(&minimum.parameters))?;
@@ -184,7 +189,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Adds a warning that is not there yet.
+    /// Adds a warning unless the pair already has it.
     pub fn warn(&mut self, warning: Option<&String>) {
         if let Some(warning) = warning.filter(|warning| !self.warnings.contains(warning)) {
             self.warnings.push(warning.clone());
@@ -193,13 +198,13 @@ impl Pair {
 
     fn outcome(&self) -> Outcome {
         match &self.minimum {
-            Some(minimum) if minimum.ends[1] - minimum.loss > FAR => Outcome::Diverged,
+            Some(minimum) if minimum.ends[1] - minimum.loss > DIVERGENCE => Outcome::Diverged,
             Some(minimum) if minimum.reason == StopReason::Converged && !self.cut => Outcome::Converged,
             _ => Outcome::Stopped,
         }
     }
 
-    /// The map in the patient's space, and how good it is.
+    /// The result: the transform in the patient's space and the overlap under it.
     pub fn finish(mut self, options: &RegistrationOptions) -> Result<Registration> {
         let outcome = self.outcome();
         let Some(minimum) = self.minimum.take() else {
@@ -208,29 +213,29 @@ impl Pair {
         match outcome {
             Outcome::Converged => {}
             Outcome::Stopped if self.cut => self.warnings.push(format!(
-                "all of {} iterations were spent on the thinned masks: none was left for the full grids",
+                "all of {} iterations were used at the coarse resolution: none was left for the full grids",
                 self.iterations
             )),
             Outcome::Stopped => self.warnings.push(format!(
-                "the loss was still falling by {:e} or more every {} iterations after {}",
+                "the loss was still falling by {:e} or more in {} iterations when iteration {} was reached",
                 options.tolerance, options.window, self.iterations
             )),
             Outcome::Diverged => self.warnings.push(format!(
-                "the iterations diverged: the loss fell from {:.4} to {:.4} and ended at {:.4} after {}; the map of the \
-                 lowest is kept, a learning rate below {} may do better",
+                "the optimisation diverged: the loss fell from {:.4} to {:.4} and ended at {:.4} after {} iterations; the transform of the \
+                 lowest loss is kept, a lower learning rate than {} may do better",
                 minimum.ends[0], minimum.loss, minimum.ends[1], self.iterations, options.learning_rate
             )),
         }
         let volume = self.map.determinant();
         if volume <= 0.0 && self.start.determinant() > 0.0 {
             return Err(Error::Data(format!(
-                "registration: the map found turns space inside out (determinant {volume:.3}); expected one above 0: the \
-                 masks are too unlike, or the learning rate of {} is too high",
+                "registration: the transform mirrors space (determinant {volume:.3}); expected one above 0: the \
+                 masks are too different, or the learning rate of {} is too high",
                 options.learning_rate
             )));
         }
         if !(0.5..2.0).contains(&volume.abs()) {
-            self.warnings.push(format!("the map changes volumes by a factor of {volume:.2}, expected 0.5 to 2"));
+            self.warnings.push(format!("the transform changes volumes by a factor of {volume:.2}, expected 0.5 to 2"));
         }
         let [fixed, moving] = &self.full;
         let matrix = index_map(&fixed.grid, &moving.grid, &self.map)?;
@@ -267,7 +272,7 @@ fn without(channel: usize, channels: &Channels, [fixed, moving]: [&Mask; 2]) -> 
         (true, true) => "at this resolution a mask does not have",
     };
     if *channels == Channels::default() {
-        return format!("{who} a tumour (label 2): aligned by kidney and tumour together alone");
+        return format!("{who} a tumour (label 2): aligned by kidney and tumour together only");
     }
-    format!("{who} voxels of channel {:?}: aligned by the others of {channels} alone", channels.labels(channel))
+    format!("{who} voxels of channel {:?}: aligned by the other channels of {channels} only", channels.labels(channel))
 }

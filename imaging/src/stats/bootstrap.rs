@@ -1,4 +1,4 @@
-//! Intervals by resampling the cases.
+//! Bootstrap confidence intervals.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -7,26 +7,26 @@ use serde::Serialize;
 
 use nephron_compute::error::{Error, Result};
 
-/// Draws of one round until a statistic exists.
-const PATIENCE: usize = 1000;
+/// The number of draws in one round after which a statistic that never has a value is an error.
+const MAX_DRAWS: usize = 1000;
 
-/// A figure with its interval.
+/// A statistic with its confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
-    /// Of the cases as they are.
+    /// The statistic of the cases as they are.
     pub value: f64,
-    /// Lower end.
+    /// The lower end of the interval.
     pub low: f64,
-    /// Upper end.
+    /// The upper end of the interval.
     pub high: f64,
 }
 
-/// The percentile interval of a statistic at `level` (0.95): its quantiles over `rounds` resamples of `cases` cases with
-/// replacement. `statistic` gets how often each case was drawn; where it has no value (a class was not drawn) the round is
-/// drawn again. Efron and Tibshirani 1993, chapter 13.
+/// The percentile interval of a statistic at `level` (such as 0.95): its (1 - level) / 2 and (1 + level) / 2 quantiles over
+/// `rounds` resamples of `cases` cases with replacement (Efron and Tibshirani 1993, chapter 13). `statistic` is called with the
+/// number of times that each case was drawn; where it returns None (a class was not drawn) the round is drawn again.
 ///
 /// # Errors
-/// A level outside (0, 1); no rounds; a statistic without a value on the cases as they are, or in a round again and again.
+/// A level outside (0, 1); no rounds; a statistic without a value on the cases as they are, or on 1000 draws of one round.
 pub fn bootstrap(
     cases: usize,
     rounds: usize,
@@ -46,7 +46,7 @@ pub fn bootstrap(
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(round as u64);
         let mut counts = vec![0u32; cases];
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_DRAWS {
             counts.fill(0);
             for _ in 0..cases {
                 counts[rng.random_range(0..cases)] += 1;
@@ -63,7 +63,7 @@ pub fn bootstrap(
     Ok(Interval { value, low: quantile(&values, tail), high: quantile(&values, 1.0 - tail) })
 }
 
-/// The quantile of sorted values, linear between neighbours (NumPy's default). NaN of none.
+/// The quantile `q` (0 to 1) of sorted values, linearly interpolated (NumPy's default). NaN for an empty slice.
 pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let at = q.clamp(0.0, 1.0) * last as f64;

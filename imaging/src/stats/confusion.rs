@@ -1,9 +1,9 @@
-//! Decisions and how they come out.
+//! Decisions from scores, and the confusion matrix.
 
 use serde::Serialize;
 
-/// The class of a case's scores: the highest score among those above their class's threshold, else the highest of all; the
-/// first of equal ones.
+/// The class that is decided for a case: that of the highest score among those above their class's threshold, or of the highest of
+/// all scores where there are no thresholds or none is exceeded. Of several equal scores the first wins.
 pub fn decide(scores: &[f64], thresholds: Option<&[f64]>) -> usize {
     let highest = |among: &dyn Fn(usize) -> bool| {
         (0..scores.len()).filter(|&i| among(i)).fold(None, |best: Option<usize>, i| match best {
@@ -15,13 +15,13 @@ pub fn decide(scores: &[f64], thresholds: Option<&[f64]>) -> usize {
     above.or_else(|| highest(&|_| true)).unwrap_or(0)
 }
 
-/// Cases by truth (rows) and answer (columns).
+/// The confusion matrix: number of cases by true class (rows) and decided class (columns).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Confusion(pub Vec<Vec<usize>>);
 
 impl Confusion {
-    /// Of answers below `classes`; others are left out.
+    /// The matrix of cases with these true and decided classes. Cases with a class of `classes` or above are left out.
     pub fn new(classes: usize, truth: &[usize], answers: &[usize]) -> Self {
         let mut counts = vec![vec![0; classes]; classes];
         for (&t, &a) in truth.iter().zip(answers).filter(|(t, a)| **t < classes && **a < classes) {
@@ -30,18 +30,18 @@ impl Confusion {
         Self(counts)
     }
 
-    /// Share of right answers; NaN without cases.
+    /// The fraction of cases that were decided correctly; NaN without cases.
     pub fn accuracy(&self) -> f64 {
         let all: usize = self.0.iter().flatten().sum();
         (0..self.0.len()).map(|i| self.0[i][i]).sum::<usize>() as f64 / all as f64
     }
 
-    /// Share of a class's cases that were called so; NaN where it has none.
+    /// The fraction of a class's cases that were decided to be of it; NaN where the class has no cases.
     pub fn sensitivity(&self, class: usize) -> f64 {
         self.0[class][class] as f64 / self.0[class].iter().sum::<usize>() as f64
     }
 
-    /// Share of the other classes' cases that were not called so; NaN where there are none.
+    /// The fraction of the other classes' cases that were not decided to be of this class; NaN where there are no such cases.
     pub fn specificity(&self, class: usize) -> f64 {
         let others = self.0.iter().enumerate().filter(|(t, _)| *t != class).map(|(_, row)| row);
         let (mut called, mut all) = (0, 0);

@@ -1,17 +1,17 @@
-//! Receiver operating characteristic and precision over recall, ties taken together as scikit-learn does.
+//! ROC and precision-recall curves and their areas; ties are one threshold, as in scikit-learn.
 
-/// Points of a curve and the threshold each belongs to: a score at or above it counts as positive.
+/// The points of a curve, each with its threshold: a score at or above it counts as positive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
-    /// False positive rate, or recall.
+    /// The false positive rate (ROC) or the recall (precision-recall) of each point.
     pub x: Vec<f64>,
-    /// True positive rate, or precision.
+    /// The true positive rate (ROC) or the precision (precision-recall) of each point.
     pub y: Vec<f64>,
-    /// One for each point; the ROC's first is infinite, precision and recall's last point has none.
+    /// The threshold of each point. The first of a ROC curve is infinite; the last point of a precision-recall curve has none.
     pub thresholds: Vec<f64>,
 }
 
-/// Scores in falling order: for each distinct score, positives and negatives at or above it.
+/// For each distinct score, in descending order: the score, and the numbers of positives and negatives at or above it.
 fn cumulated(scores: &[f64], positive: &[bool]) -> Vec<(f64, f64, f64)> {
     let mut order: Vec<usize> = (0..scores.len().min(positive.len())).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
@@ -27,8 +27,8 @@ fn cumulated(scores: &[f64], positive: &[bool]) -> Vec<(f64, f64, f64)> {
     out
 }
 
-/// True positive over false positive rate, every distinct threshold kept (scikit-learn's `roc_curve` with
-/// `drop_intermediate=False`). Rates of a class that is not there are NaN.
+/// The ROC curve: true positive rate over false positive rate, with a point for every distinct threshold (scikit-learn's
+/// `roc_curve` with `drop_intermediate=False`). The rate of a class without cases is NaN.
 pub fn roc_curve(scores: &[f64], positive: &[bool]) -> Curve {
     let points = cumulated(scores, positive);
     let (p, n) = points.last().map_or((0.0, 0.0), |last| (last.1, last.2));
@@ -41,7 +41,7 @@ pub fn roc_curve(scores: &[f64], positive: &[bool]) -> Curve {
     curve
 }
 
-/// Precision over recall, as scikit-learn's `precision_recall_curve`: from the lowest threshold to the highest, ended by the
+/// The precision-recall curve, as scikit-learn's `precision_recall_curve`: from the lowest threshold to the highest, then the
 /// point of recall 0 and precision 1, which has no threshold.
 pub fn precision_recall_curve(scores: &[f64], positive: &[bool]) -> Curve {
     let points = cumulated(scores, positive);
@@ -57,19 +57,20 @@ pub fn precision_recall_curve(scores: &[f64], positive: &[bool]) -> Curve {
     curve
 }
 
-/// Sum over thresholds of (recall - recall before) precision.
+/// Average precision: sum over thresholds of (R_n - R_(n-1)) P_n, R being the recall and P the precision.
 pub fn average_precision(scores: &[f64], positive: &[bool]) -> f64 {
     let curve = precision_recall_curve(scores, positive);
     (1..curve.x.len()).map(|i| (curve.x[i - 1] - curve.x[i]) * curve.y[i - 1]).sum()
 }
 
-/// Area under the ROC curve: the chance that a positive scores above a negative, ties counting half (Mann and Whitney).
-/// None where one of the two is missing.
+/// The area under the ROC curve: the probability that a positive case scores above a negative one, ties counting half (Mann and
+/// Whitney). None where there are no positive or no negative cases.
 pub fn auc(scores: &[f64], positive: &[bool]) -> Option<f64> {
     RankedScores::new(scores, positive).auc(|_| 1)
 }
 
-/// The threshold with the largest TPR - FPR (Youden), with both rates: the highest such, if there are several.
+/// The threshold with the largest TPR - FPR (Youden's index), and the two rates there, as (threshold, TPR, FPR). Of several such
+/// thresholds the highest is returned; None where the index is never finite.
 pub fn optimal_threshold(scores: &[f64], positive: &[bool]) -> Option<(f64, f64, f64)> {
     let curve = roc_curve(scores, positive);
     let gain = |i: usize| curve.y[i] - curve.x[i];
@@ -82,15 +83,16 @@ pub fn optimal_threshold(scores: &[f64], positive: &[bool]) -> Option<(f64, f64,
     best.map(|i| (curve.thresholds[i], curve.y[i], curve.x[i]))
 }
 
-/// Scores sorted once, for areas under many weightings of the cases: each then takes one pass.
+/// Scores sorted once, so that the area under the ROC curve takes one pass for each of many weightings of the cases.
 #[derive(Debug, Clone)]
 pub struct RankedScores {
-    /// Cases in rising order of their scores: index, is it positive, is it the last of its ties?
+    /// The cases in ascending order of their scores: the index, whether the case is positive, and whether it is the last of
+    /// several equal scores.
     ranked: Vec<(usize, bool, bool)>,
 }
 
 impl RankedScores {
-    /// Sorts.
+    /// Sorts the scores; `positive` is the true class of each.
     pub fn new(scores: &[f64], positive: &[bool]) -> Self {
         let mut order: Vec<usize> = (0..scores.len().min(positive.len())).collect();
         order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
@@ -99,9 +101,10 @@ impl RankedScores {
         Self { ranked }
     }
 
-    /// The area where case i is there `count(i)` times. None where no positive or no negative is left.
+    /// The area under the ROC curve of a sample that contains case i `count(i)` times. None where it contains no positive or no
+    /// negative case.
     pub fn auc(&self, count: impl Fn(usize) -> u32) -> Option<f64> {
-        // Twice the number of pairs won, in whole numbers: the same for any order of adding.
+        // Twice the number of pairs won, in whole numbers, so that the order of addition does not matter.
         let (mut won, mut below, mut positives, mut tied) = (0u64, 0u64, 0u64, [0u64; 2]);
         for &(case, positive, last) in &self.ranked {
             tied[usize::from(positive)] += u64::from(count(case));

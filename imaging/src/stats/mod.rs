@@ -1,6 +1,7 @@
-//! Figures of a classifier over a cohort: curves, areas, intervals, confusion, tests; and of masks: surface distances.
+//! Statistics of a classifier over a cohort (curves, areas, confidence intervals, confusion matrices, permutation tests), and
+//! surface distances of masks.
 //!
-//! Everything takes plain slices. What is drawn at random is drawn by ChaCha8 from a seed and a stream a round, so results do
+//! All functions take plain slices. Random numbers come from ChaCha8 with a seed and one stream for each round, so that results do
 //! not depend on the number of threads.
 
 mod bootstrap;

@@ -1,19 +1,20 @@
-//! Is the model as good as the reader? A test by swapping their answers.
+//! A permutation test of whether a model and a reader are correct equally often.
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Rounds a task.
+/// Number of rounds in one parallel task.
 const BLOCK: usize = 256;
 
-/// The two-sided p value that two sets of answers to the same cases are equally often right: in each round every case's two
-/// answers are swapped or not, at random, and p = (1 + rounds whose difference is at least as large as the observed one) /
-/// (1 + rounds), which is never 0 (Phipson and Smyth 2010). 1 where no case tells the two apart.
+/// The two-sided p value of the hypothesis that two raters are correct equally often on the same cases; `one` and `other` say for
+/// each case whether each was. In every round the two answers of each case are swapped with probability 1/2, and
+/// p = (1 + rounds whose difference is at least as large as the observed one) / (1 + rounds), which is never 0 (Phipson and Smyth
+/// 2010). It is 1 where the two never differ.
 pub fn permutation_test(one: &[bool], other: &[bool], rounds: usize, seed: u64) -> f64 {
-    // Cases on which both are right or both are wrong change nothing. The others add or take 1.
-    let telling = one.iter().zip(other).filter(|(a, b)| a != b);
-    let (wins, all) = telling.fold((0i64, 0usize), |(w, n), (a, _)| (w + if *a { 1 } else { -1 }, n + 1));
+    // Cases on which both are correct or both are wrong change nothing. Each other case adds or subtracts 1.
+    let differing = one.iter().zip(other).filter(|(a, b)| a != b);
+    let (wins, all) = differing.fold((0i64, 0usize), |(w, n), (a, _)| (w + if *a { 1 } else { -1 }, n + 1));
     let at_least = |round: usize| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(round as u64);

@@ -1,22 +1,23 @@
-//! How far the surfaces of two masks lie apart.
+//! Distances between the surfaces of two masks.
 
 use rayon::prelude::*;
 
 use super::quantile;
 
-/// Distances between surfaces, in the unit of the spacing.
+/// Distances between the surfaces of two masks, in the unit of the spacing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SurfaceDistances {
-    /// The larger of the two 95th percentiles, one in each direction (MONAI's Hausdorff distance at 95 %).
+    /// The Hausdorff distance at 95 %: the larger of the 95th percentiles of the two directed distances, as in MONAI.
     pub hausdorff_95: f64,
-    /// The greatest of all.
+    /// The Hausdorff distance: the largest distance of a surface voxel to the other surface.
     pub hausdorff: f64,
-    /// Mean over both surfaces' voxels together (average symmetric surface distance).
+    /// The average symmetric surface distance: the mean over the voxels of both surfaces together.
     pub average: f64,
 }
 
-/// Of two masks [d, h, w] with voxels of `spacing` (z, y, x). A surface voxel has a neighbour across one of its six faces
-/// that is not in the mask; the grid's outside is not. None where one of them is empty, or they are not of this shape.
+/// The surface distances of two masks of `shape` [d, h, w] with voxels of `spacing` (z, y, x). A voxel of the mask is on its
+/// surface when one of its six face neighbours is not in the mask; voxels outside the grid count as not in the mask. None where
+/// one of the masks is empty, or has another length than the shape.
 pub fn surface_distances(a: &[bool], b: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Option<SurfaceDistances> {
     let len: usize = shape.iter().product();
     if a.len() != len || b.len() != len {
@@ -27,9 +28,9 @@ pub fn surface_distances(a: &[bool], b: &[bool], shape: [usize; 3], spacing: [f6
     let surfaces = [a, b].map(|mask| surface(mask, shape, low, size));
     let [to_a, to_b] = [0, 1].map(|i| squared_distances(&surfaces[i], size, spacing));
     let directed = |from: &[bool], to: &[f64]| {
-        let mut found: Vec<f64> = from.iter().zip(to).filter(|(on, _)| **on).map(|(_, d)| d.sqrt()).collect();
-        found.sort_by(f64::total_cmp);
-        found
+        let mut distances: Vec<f64> = from.iter().zip(to).filter(|(on, _)| **on).map(|(_, d)| d.sqrt()).collect();
+        distances.sort_by(f64::total_cmp);
+        distances
     };
     let (ab, ba) = (directed(&surfaces[0], &to_b), directed(&surfaces[1], &to_a));
     let (Some(far_ab), Some(far_ba)) = (ab.last(), ba.last()) else { return None };
@@ -41,18 +42,18 @@ pub fn surface_distances(a: &[bool], b: &[bool], shape: [usize; 3], spacing: [f6
     .filter(|d| d.hausdorff.is_finite())
 }
 
-/// The box around both masks: all surfaces are in it.
+/// The box around both masks, which contains their surfaces, as its first and last voxel.
 fn bounds(a: &[bool], b: &[bool], [_, h, w]: [usize; 3]) -> Option<([usize; 3], [usize; 3])> {
-    let mut found: Option<([usize; 3], [usize; 3])> = None;
+    let mut bounds: Option<([usize; 3], [usize; 3])> = None;
     for (i, _) in a.iter().zip(b).enumerate().filter(|(_, (a, b))| **a || **b) {
         let at = [i / w / h, i / w % h, i % w];
-        let (low, high) = found.get_or_insert((at, at));
+        let (low, high) = bounds.get_or_insert((at, at));
         (0..3).for_each(|k| (low[k], high[k]) = (low[k].min(at[k]), high[k].max(at[k])));
     }
-    found
+    bounds
 }
 
-/// The surface voxels of a mask in a box of it.
+/// The surface voxels of a mask inside the box of `size` voxels that begins at `low`.
 fn surface(mask: &[bool], shape: [usize; 3], low: [usize; 3], size: [usize; 3]) -> Vec<bool> {
     let [d, h, w] = shape;
     let inside = |z: usize, y: usize, x: usize| z < d && y < h && x < w && mask[(z * h + y) * w + x];
@@ -61,7 +62,7 @@ fn surface(mask: &[bool], shape: [usize; 3], low: [usize; 3], size: [usize; 3]) 
         let (z, y) = (low[0] + row / size[1], low[1] + row % size[1]);
         for (i, out) in out.iter_mut().enumerate() {
             let x = low[2] + i;
-            // Below 0 wraps round to far outside.
+            // An index below 0 wraps around to one that is outside the grid.
             let around = [
                 (z.wrapping_sub(1), y, x),
                 (z + 1, y, x),
@@ -76,12 +77,12 @@ fn surface(mask: &[bool], shape: [usize; 3], low: [usize; 3], size: [usize; 3]) 
     out
 }
 
-/// The squared distance of every voxel to the nearest marked one, exact: along one axis after the other (Felzenszwalb and
-/// Huttenlocher 2012). Infinite where none is marked.
+/// The exact squared distance of every voxel to the nearest marked one, computed along one axis after the other (Felzenszwalb and
+/// Huttenlocher 2012). Infinite where no voxel is marked.
 fn squared_distances(marked: &[bool], [d, h, w]: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
     let mut field: Vec<f64> = marked.iter().map(|m| if *m { 0.0 } else { f64::INFINITY }).collect();
     field.par_chunks_mut(w).for_each(|line| envelope(line, spacing[2]));
-    // Lines along y lie in one plane; those along z are gathered a plane of (z, x) at a time.
+    // Lines along y stay inside one slice; lines along z are collected into columns first.
     field.par_chunks_mut(h * w).for_each(|plane| {
         for x in 0..w {
             let mut line: Vec<f64> = (0..h).map(|y| plane[y * w + x]).collect();
@@ -103,10 +104,10 @@ fn squared_distances(marked: &[bool], [d, h, w]: [usize; 3], spacing: [f64; 3]) 
     field
 }
 
-/// min over j of line[j] + (step (i - j))^2 for every i: the lower envelope of parabolas.
+/// Replaces line[i] by the minimum over j of line[j] + (step (i - j))^2, the lower envelope of parabolas.
 fn envelope(line: &mut [f64], step: f64) {
     let at = |i: usize| i as f64 * step;
-    // Parabolas of the envelope and from where on each is the lowest.
+    // The parabolas of the envelope, each with the coordinate from which on it is the lowest.
     let mut lowest: Vec<(usize, f64)> = Vec::with_capacity(line.len());
     for (j, value) in line.iter().enumerate().filter(|(_, v)| v.is_finite()) {
         let mut from = f64::NEG_INFINITY;

@@ -2,20 +2,21 @@
 
 use nephron_compute::error::{Error, Result};
 
-/// x' = A x + t as the three rows of [A | t]. From an index (i, j, k) to RAS+ millimetres unless said otherwise.
+/// The map x' = A x + t, stored as the three rows of [A | t]. Unless documented otherwise it takes an index (i, j, k) to RAS+
+/// millimetres.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Affine(pub [[f64; 4]; 3]);
 
 impl Affine {
-    /// x' = x.
+    /// The map x' = x.
     pub const IDENTITY: Self = Self([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
 
-    /// A x + t.
+    /// The image A x + t of a point.
     pub fn apply(&self, x: [f64; 3]) -> [f64; 3] {
         self.0.map(|r| r[0] * x[0] + r[1] * x[1] + r[2] * x[2] + r[3])
     }
 
-    /// `self` after `first`: x' = self(first(x)).
+    /// The composition `self` after `first`: x' = self(first(x)).
     pub fn after(&self, first: &Self) -> Self {
         Self(self.0.map(|r| {
             let mut row: [f64; 4] = std::array::from_fn(|c| (0..3).map(|k| r[k] * first.0[k][c]).sum());
@@ -30,7 +31,10 @@ impl Affine {
         a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
     }
 
-    /// The map back. Refused when A is singular (to the precision of its own columns) or not finite.
+    /// The inverse map.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an A that is singular (|det A| at most 1e-9 times the product of its column lengths) or not finite.
     pub fn inverse(&self) -> Result<Self> {
         let (det, m) = (self.determinant(), &self.0);
         let scale: f64 = self.spacing().iter().product();
@@ -51,12 +55,12 @@ impl Affine {
         Ok(Self(out))
     }
 
-    /// Lengths of the columns of A: millimetres a step along i, j, k.
+    /// Lengths of the columns of A: the voxel size in millimetres along (i, j, k).
     pub fn spacing(&self) -> [f64; 3] {
         std::array::from_fn(|c| self.0.iter().map(|r| r[c] * r[c]).sum::<f64>().sqrt())
     }
 
-    /// Rows and columns reversed, from (i, j, k) order to (z, y, x) order or back.
+    /// The same map with its rows and columns reversed: from (i, j, k) order to (z, y, x) order, or back.
     pub fn reversed(&self) -> Self {
         let m = &self.0;
         Self(std::array::from_fn(|r| [m[2 - r][2], m[2 - r][1], m[2 - r][0], m[2 - r][3]]))

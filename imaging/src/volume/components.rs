@@ -1,12 +1,12 @@
-//! Connected components of a label, and how far across they are.
+//! Connected components of a label, and their diameters.
 //!
 //! Voxels are neighbours when they share a face, an edge or a corner (26-neighbourhood): in scans of thick slices an oblique
-//! structure goes on from slice to slice by edges and corners alone, and would fall to pieces with fewer neighbours.
+//! structure is connected from slice to slice by edges and corners alone, and fewer neighbours would split it.
 
 use super::Affine;
 use nephron_compute::error::{Error, Result};
 
-/// Voxels of one row, `row` = z * h + y, from `start` up to `end`.
+/// A run of voxels of one row, `row` = z * h + y: `start` is its first x, `end` the x after its last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Run {
     row: usize,
@@ -14,30 +14,32 @@ struct Run {
     end: usize,
 }
 
-/// A set of voxels of a volume as runs, in the order of the rows.
+/// A set of voxels of a volume, stored as runs in the order of the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Component {
     runs: Vec<Run>,
-    /// The volume's, [d, h, w].
+    /// The shape of the volume, [d, h, w].
     shape: [usize; 3],
 }
 
-/// The largest distance between two points of a component, a voxel being a box. Millimetres.
+/// The largest distance between two points of a component in millimetres; a voxel counts as a box.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Diameter {
-    /// In any direction; PyRadiomics' term.
+    /// The largest distance in any direction (PyRadiomics' `Maximum3DDiameter`).
     pub maximum_3d_diameter_mm: f64,
-    /// Within one slice (fixed z): what is measured on axial images. PyRadiomics' `Maximum2DDiameterSlice`.
+    /// The largest distance within one slice of fixed z, as it is measured on axial images (PyRadiomics'
+    /// `Maximum2DDiameterSlice`).
     pub maximum_2d_diameter_mm: f64,
 }
 
-/// The components of `label` in a mask of `shape` [d, h, w], the largest first; of equals the one that comes first.
+/// The connected components of `label` in a mask of `shape` [d, h, w], sorted by size, the largest first; components of equal
+/// size keep their order in the mask.
 ///
-/// Time and memory go with the runs of the label, not with the voxels, beside one scan of the mask.
+/// Apart from one pass over the mask, time and memory are proportional to the number of runs, not of voxels.
 pub fn components(labels: &[u8], shape: [usize; 3], label: u8) -> Vec<Component> {
     let [d, h, w] = shape;
     let mut runs: Vec<Run> = Vec::new();
-    // Where each row's runs begin.
+    // The index of each row's first run.
     let mut first = Vec::with_capacity(d * h + 1);
     for (row, values) in labels.chunks_exact(w.max(1)).take(d * h).enumerate() {
         first.push(runs.len());
@@ -51,10 +53,10 @@ pub fn components(labels: &[u8], shape: [usize; 3], label: u8) -> Vec<Component>
     }
     first.resize(d * h + 1, runs.len());
 
-    let mut sets = Sets::new(runs.len());
+    let mut sets = DisjointSets::new(runs.len());
     for row in 0..d * h {
         let (z, y) = (row / h, row % h);
-        // The neighbouring rows that came before.
+        // The neighbouring rows that were visited before.
         let above = [
             (z, y.wrapping_sub(1)),
             (z.wrapping_sub(1), y.wrapping_sub(1)),
@@ -72,66 +74,66 @@ pub fn components(labels: &[u8], shape: [usize; 3], label: u8) -> Vec<Component>
             }
         }
     }
-    let mut found: Vec<Component> = Vec::new();
-    let mut place = vec![usize::MAX; runs.len()];
+    let mut components: Vec<Component> = Vec::new();
+    let mut index = vec![usize::MAX; runs.len()];
     for (i, run) in runs.iter().enumerate() {
         let root = sets.root(i);
-        if place[root] == usize::MAX {
-            place[root] = found.len();
-            found.push(Component { runs: vec![], shape });
+        if index[root] == usize::MAX {
+            index[root] = components.len();
+            components.push(Component { runs: vec![], shape });
         }
-        found[place[root]].runs.push(*run);
+        components[index[root]].runs.push(*run);
     }
-    found.sort_by_cached_key(|c| std::cmp::Reverse(c.voxels()));
-    found
+    components.sort_by_cached_key(|c| std::cmp::Reverse(c.voxels()));
+    components
 }
 
 impl Component {
-    /// How many voxels.
+    /// Number of voxels.
     pub fn voxels(&self) -> usize {
         self.runs.iter().map(|r| r.end - r.start).sum()
     }
 
-    /// Voxels that are in both.
+    /// Number of voxels that both components contain.
     pub fn overlap(&self, other: &Self) -> usize {
         overlaps(&[self], &[other]).into_iter().map(|(_, count)| count).sum()
     }
 
-    /// All voxels of several components of one volume, which share none.
+    /// The union of several disjoint components of one volume.
     ///
     /// # Errors
-    /// Parts of volumes of different shapes.
+    /// [`Error::Shape`] for components of volumes of different shapes.
     pub fn joined<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Result<Self> {
         let mut all = Self::default();
         for part in parts.into_iter().filter(|p| !p.runs.is_empty()) {
             if all.runs.is_empty() {
                 all.shape = part.shape;
             }
-            part.check_shape(all.shape)?;
+            part.ensure_shape(all.shape)?;
             all.runs.extend(&part.runs);
         }
         all.runs.sort_unstable();
         Ok(all)
     }
 
-    /// The mean place of its voxels as indices (i, j, k); None when it has no voxels.
+    /// The mean index (i, j, k) of its voxels; None for a component without voxels.
     pub fn centre(&self) -> Option<[f64; 3]> {
         let h = self.shape[1];
         let (mut sum, mut count) = ([0.0; 3], 0.0);
         for run in &self.runs {
             let length = (run.end - run.start) as f64;
             let middle = (run.start + run.end - 1) as f64 / 2.0;
-            let place = [middle, (run.row % h) as f64, (run.row / h) as f64];
-            (0..3).for_each(|a| sum[a] += place[a] * length);
+            let index = [middle, (run.row % h) as f64, (run.row / h) as f64];
+            (0..3).for_each(|a| sum[a] += index[a] * length);
             count += length;
         }
         (count > 0.0).then(|| sum.map(|s| s / count))
     }
 
-    /// Writes `value` on its voxels in a mask of its volume's shape; a component without voxels fits any.
+    /// Writes `value` to its voxels in `mask`, which has the shape of its volume; a component without voxels accepts any mask.
     ///
     /// # Errors
-    /// A mask of another length.
+    /// [`Error::Shape`] for a mask of another length.
     pub fn paint(&self, mask: &mut [u8], value: u8) -> Result<()> {
         let ([d, h, w], found) = (self.shape, mask.len());
         if !self.runs.is_empty() && found != d * h * w {
@@ -143,20 +145,21 @@ impl Component {
         Ok(())
     }
 
-    /// Is it of a volume of this shape? One without voxels is of any.
+    /// Checks that it belongs to a volume of this shape [d, h, w]; a component without voxels fits any.
     ///
     /// # Errors
-    /// Another shape.
-    pub fn check_shape(&self, shape: [usize; 3]) -> Result<()> {
+    /// [`Error::Shape`] for another shape.
+    pub fn ensure_shape(&self, shape: [usize; 3]) -> Result<()> {
         if self.runs.is_empty() || self.shape == shape {
             return Ok(());
         }
         Err(Error::shape("component: volume", format!("{:?}", self.shape), format!("{shape:?}")))
     }
 
-    /// How far across it is, where `affine` maps the volume's indices (i, j, k) to millimetres.
+    /// Its diameters, where `affine` maps the volume's indices (i, j, k) to millimetres.
     ///
-    /// The two points are corners of voxels, and corners of the convex hull of their own slice: only these are compared.
+    /// The two farthest points are corners of voxels and corners of the convex hull of their own slice, so that only these are
+    /// compared.
     pub fn diameter(&self, affine: &Affine) -> Diameter {
         let h = self.shape[1];
         let mut hulls: Vec<Vec<[f64; 3]>> = Vec::new();
@@ -174,7 +177,7 @@ impl Component {
             pairs.fold(0.0, f64::max)
         };
         let axial = hulls.iter().map(|h| largest(h)).fold(0.0, f64::max);
-        // Both faces of every slice.
+        // The hulls lie on the lower face of each slice; the upper face is one step along k away.
         let (below, above) = (affine.apply([0.0; 3]), affine.apply([0.0, 0.0, 1.0]));
         let step: [f64; 3] = std::array::from_fn(|a| above[a] - below[a]);
         let mut points = hulls.concat();
@@ -211,8 +214,8 @@ fn hull(mut points: Vec<[i64; 2]>) -> Vec<[i64; 2]> {
     lower
 }
 
-/// Voxels that components of two volumes share: ((place in `a`, place in `b`), count), in the order of the places. One merge
-/// over the sorted runs of all: time goes with the runs, not with the pairs of components.
+/// Voxels that the components of two volumes share: ((index in `a`, index in `b`), count), sorted by the indices. One merge over
+/// the sorted runs of all components: time is proportional to the number of runs, not of pairs of components.
 pub fn overlaps(a: &[&Component], b: &[&Component]) -> Vec<((usize, usize), usize)> {
     let sorted = |list: &[&Component]| {
         let mut runs: Vec<(Run, usize)> =
@@ -234,11 +237,11 @@ pub fn overlaps(a: &[&Component], b: &[&Component]) -> Vec<((usize, usize), usiz
     shared.into_iter().collect()
 }
 
-/// Disjoint sets, by path halving.
-pub struct Sets(Vec<usize>);
+/// Disjoint sets (union-find with path halving).
+pub struct DisjointSets(Vec<usize>);
 
-impl Sets {
-    /// `count` sets of one element each.
+impl DisjointSets {
+    /// `count` sets of one element each, numbered from 0.
     pub fn new(count: usize) -> Self {
         Self((0..count).collect())
     }

@@ -1,21 +1,21 @@
-//! Grids without voxels.
+//! Grids: shape and affine, without voxels.
 
 use std::fmt;
 
 use super::{Affine, Volume};
 use nephron_compute::error::{Error, Result};
 
-/// The largest axis a new grid may have: finer spacing than any scan's is a slip in the unit.
+/// The largest length of an axis of a new grid: a spacing that makes more is a mistake in the unit.
 const MAX_AXIS: f64 = 65536.0;
-/// The most voxels of a new grid, for the same reason: 32 GiB of f32.
+/// The largest number of voxels of a new grid, for the same reason: 32 GiB of f32.
 const MAX_VOXELS: f64 = 8.0 * 1_073_741_824.0;
 
-/// Where voxels lie, without their values. As text: the shape and the rows of the affine.
+/// Where voxels are in the patient, without their values. `Display` writes the shape and the rows of the affine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
-    /// [d, h, w], which are NIfTI's (k, j, i).
+    /// Number of voxels along (d, h, w), which are NIfTI's (k, j, i).
     pub shape: [usize; 3],
-    /// Index (i, j, k) to RAS+ millimetres.
+    /// The map from an index (i, j, k) to RAS+ millimetres.
     pub affine: Affine,
 }
 
@@ -26,12 +26,12 @@ impl fmt::Display for Grid {
 }
 
 impl Grid {
-    /// Refuses a grid that holds no volume of so many voxels.
+    /// Checks that a volume of `voxels` values can lie on this grid.
     ///
     /// # Errors
     /// [`Error::Shape`] for an axis of length 0 or another number of voxels, [`Error::Argument`] for an affine that is singular
     /// or not finite.
-    pub(super) fn check(&self, voxels: usize) -> Result<()> {
+    pub(super) fn ensure_valid(&self, voxels: usize) -> Result<()> {
         let Self { shape, affine } = self;
         let expected = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
         let Some(expected) = expected else {
@@ -47,11 +47,11 @@ impl Grid {
         affine.inverse().map(|_| ())
     }
 
-    /// The grid of `volume` with another voxel size: `spacing` in mm along the file's own axes (i, j, k), exactly as asked.
+    /// The grid of `volume` with another voxel size: exactly `spacing`, in mm along the file's own axes (i, j, k).
     ///
-    /// Size = old spacing * size / new spacing, rounded half to even, at least 1. The axes keep their directions and the
-    /// field of view its centre, so the edges move by at most a quarter of a new voxel (more only where a size of 1 was
-    /// forced).
+    /// New size = size * old spacing / new spacing, rounded half to even, at least 1. The directions of the axes and the centre
+    /// of the field of view stay, so the edges move by at most a quarter of a new voxel (more only where the size was raised
+    /// to 1).
     ///
     /// # Errors
     /// [`Error::Argument`] for a spacing that is not finite and more than 0, or so small that an axis exceeds 65536.
@@ -72,7 +72,7 @@ impl Grid {
             let found = format!("{spacing:?}, which makes {ideal:?} voxels");
             return Err(Error::argument("grid: spacing", format!("at most {MAX_VOXELS} voxels"), found));
         }
-        // New index to old index: about the two centres.
+        // The map from a new index to an old one, which takes centre to centre.
         let scale: [f64; 3] = std::array::from_fn(|a| spacing[a] / old[a]);
         let step = Affine(std::array::from_fn(|a| {
             let mut row = [0.0; 4];
@@ -84,8 +84,8 @@ impl Grid {
         Ok(Self { shape: [k, j, i], affine: volume.affine().after(&step) })
     }
 
-    /// The same shape, and every corner in the same place to within a hundredth of a voxel: what is left of two programs
-    /// rounding one geometry to f32.
+    /// Whether both grids have the same shape and all corners agree to within a hundredth of the smallest voxel size, which
+    /// allows for two programs that round one geometry to f32.
     pub fn matches(&self, other: &Self) -> bool {
         let least = self.affine.spacing().into_iter().fold(f64::INFINITY, f64::min);
         let last = self.shape.map(|n| n.saturating_sub(1) as f64);
@@ -103,7 +103,8 @@ impl Grid {
         [k, j, i]
     }
 
-    /// True when no voxel centre of `self` lies in the field of view of `other`, as far as the axes of `other` can tell.
+    /// Whether the voxel centres of `self` all lie beyond one face of the field of view of `other`. (Grids that are apart only
+    /// along a diagonal are not recognised.)
     ///
     /// # Errors
     /// [`Error::Argument`] when the affine of `other` is singular.

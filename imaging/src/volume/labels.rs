@@ -1,4 +1,4 @@
-//! Label maps: what each voxel is, and what is measured of it.
+//! Label maps: which label each voxel has, and what is measured from them.
 
 use std::sync::Arc;
 
@@ -7,19 +7,20 @@ use rayon::prelude::*;
 use super::{Affine, Component, Grid, Orientation, Volume, Voxels, components};
 use nephron_compute::error::{Error, Result};
 
-/// Neither kidney nor tumour.
+/// The label of everything that is neither kidney nor tumour.
 pub const BACKGROUND: u8 = 0;
-/// Kidney parenchyma, cysts included.
+/// The label of kidney parenchyma, cysts included.
 pub const KIDNEY: u8 = 1;
-/// Kidney tumour.
+/// The label of kidney tumour.
 pub const TUMOUR: u8 = 2;
-/// The kidney with its tumour: what "Dice of the kidney" means everywhere in this program.
+/// The labels of the kidney with its tumour: what "Dice of the kidney" means everywhere in this program.
 pub const WHOLE_KIDNEY: [u8; 2] = [KIDNEY, TUMOUR];
 
-/// Voxels counted at a time by one thread.
+/// Number of voxels that a thread counts at a time.
 const STEP: usize = 1 << 16;
 
-/// A label for every voxel of a grid in the patient's space. As sound as a [`Volume`]; a clone shares the labels.
+/// A label for every voxel of a grid in the patient's space. It keeps the same guarantees as a [`Volume`]; a clone shares the
+/// labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LabelVolume {
     grid: Grid,
@@ -27,25 +28,25 @@ pub struct LabelVolume {
 }
 
 impl LabelVolume {
-    /// Labels of shape [d, h, w], w fastest, where `affine` maps an index (i, j, k) to RAS+ millimetres.
+    /// A label map of shape [d, h, w] from labels in the order d, h, w (w fastest), where `affine` maps an index (i, j, k) to RAS+ millimetres.
     ///
     /// # Errors
     /// As [`Volume::new`].
     pub fn new(shape: [usize; 3], labels: impl Into<Arc<Vec<u8>>>, affine: Affine) -> Result<Self> {
         let (grid, labels) = (Grid { shape, affine }, labels.into());
-        grid.check(labels.len())?;
+        grid.ensure_valid(labels.len())?;
         Ok(Self { grid, labels })
     }
 
-    /// Other labels on the same grid.
+    /// A label map with other labels on the same grid.
     ///
     /// # Errors
-    /// [`Error::Shape`] for labels that do not fill the shape.
+    /// [`Error::Shape`] for a number of labels that the shape does not have.
     pub fn with_labels(&self, labels: impl Into<Arc<Vec<u8>>>) -> Result<Self> {
         Self::new(self.grid.shape, labels, self.grid.affine)
     }
 
-    /// [d, h, w], which are NIfTI's (k, j, i).
+    /// Number of voxels along (d, h, w), which are NIfTI's (k, j, i).
     pub fn shape(&self) -> [usize; 3] {
         self.grid.shape
     }
@@ -55,12 +56,12 @@ impl LabelVolume {
         &self.labels
     }
 
-    /// The labels as they are shared with clones.
+    /// The shared allocation of the labels.
     pub(crate) fn shared(&self) -> Arc<Vec<u8>> {
         self.labels.clone()
     }
 
-    /// Index (i, j, k) to RAS+ millimetres.
+    /// The map from an index (i, j, k) to RAS+ millimetres.
     pub fn affine(&self) -> Affine {
         self.grid.affine
     }
@@ -80,7 +81,7 @@ impl LabelVolume {
         Volume::of(self.grid, Voxels::U8(self.shared()))
     }
 
-    /// The closest orientation of its axes.
+    /// The orientation that is closest to its axes.
     pub fn orientation(&self) -> Orientation {
         Orientation::of(&self.grid.affine)
     }
@@ -101,7 +102,7 @@ impl LabelVolume {
         self.to_volume().slices(range)?.to_labels()
     }
 
-    /// Voxels of each label.
+    /// Number of voxels of each label.
     pub fn counts(&self) -> [usize; 256] {
         let count = |labels: &[u8]| {
             let mut counts = [0; 256];
@@ -112,23 +113,23 @@ impl LabelVolume {
         self.labels.par_chunks(STEP).map(count).reduce(|| [0; 256], add)
     }
 
-    /// Voxels that have one of the labels.
+    /// Number of voxels that have one of the labels.
     pub fn count(&self, labels: &[u8]) -> usize {
         let counts = self.counts();
         (0..=u8::MAX).filter(|label| labels.contains(label)).map(|label| counts[usize::from(label)]).sum()
     }
 
-    /// Millilitres of a voxel: the determinant of the affine, so that sheared axes count right too.
+    /// Volume of a voxel in millilitres: |det A| / 1000 of the affine, which is also right for sheared axes.
     pub fn voxel_ml(&self) -> f64 {
         self.grid.affine.determinant().abs() / 1000.0
     }
 
-    /// Millilitres of all voxels that have one of the labels.
+    /// Volume in millilitres of all voxels that have one of the labels.
     pub fn volume_ml(&self, labels: &[u8]) -> f64 {
         self.count(labels) as f64 * self.voxel_ml()
     }
 
-    /// [`hard_dice`] of the voxels that have one of the labels in this mask and in another.
+    /// [`hard_dice`] of two sets: the voxels of this mask that have one of the labels, and those of the other mask.
     ///
     /// # Errors
     /// [`Error::Shape`] for masks that do not lie on one grid ([`Grid::matches`]).
@@ -152,10 +153,11 @@ impl LabelVolume {
         Ok(hard_dice(both, a, b))
     }
 
-    /// The smallest box of all voxels that have one of the labels: first and last index along (d, h, w). None without any.
+    /// The smallest box around all voxels that have one of the labels, as the first and the last index along (d, h, w). None
+    /// where no voxel has one.
     pub fn bounding_box(&self, labels: &[u8]) -> Option<[[usize; 2]; 3]> {
         let (is, [_, h, w]) = (members(labels), self.grid.shape);
-        let mut found: Option<[[usize; 2]; 3]> = None;
+        let mut bounds: Option<[[usize; 2]; 3]> = None;
         for (row, values) in self.labels.chunks_exact(w).enumerate() {
             let inside = |label: &u8| is[usize::from(*label)];
             let Some(first) = values.iter().position(inside) else { continue };
@@ -164,12 +166,13 @@ impl LabelVolume {
             let grown = |old: [[usize; 2]; 3]| {
                 std::array::from_fn(|axis| [old[axis][0].min(here[axis][0]), old[axis][1].max(here[axis][1])])
             };
-            found = Some(found.map_or(here, grown));
+            bounds = Some(bounds.map_or(here, grown));
         }
-        found
+        bounds
     }
 
-    /// The slice along d with the most voxels of `label`, the lowest of equals, and how many it has. None without any.
+    /// The index along d of the slice with the most voxels of `label` (the lowest such slice), and their number. None where no
+    /// voxel has the label.
     pub fn largest_slice(&self, label: u8) -> Option<(usize, usize)> {
         let [_, h, w] = self.grid.shape;
         let areas = self.labels.chunks_exact(h * w).map(|slice| slice.iter().filter(|l| **l == label).count());
@@ -188,18 +191,18 @@ impl From<LabelVolume> for Volume {
     }
 }
 
-/// Of each label: is it in the set?
+/// Whether each of the 256 labels is in the set.
 fn members(labels: &[u8]) -> [bool; 256] {
     let mut is = [false; 256];
     labels.iter().for_each(|label| is[usize::from(*label)] = true);
     is
 }
 
-/// Dice = 2 |A and B| / (|A| + |B|) of two sets of voxels by their sizes, `both` being |A and B|.
+/// Dice = 2 |A and B| / (|A| + |B|) of two sets of voxels, given the sizes `both` = |A and B|, `a` = |A| and `b` = |B|.
 ///
-/// Two empty sets agree: 1, as in MONAI with `ignore_empty=False`. MONAI's default and nnU-Net give NaN there and their means leave
-/// the case out; here it counts, since a mask that rightly shows no tumour is as good as one that shows it whole, and since NaN is
-/// no number of JSON.
+/// Two empty sets have Dice 1, as in MONAI with `ignore_empty=False`. MONAI's default and nnU-Net return NaN there and leave the
+/// case out of their means. Here it counts, because a mask that correctly shows no tumour is as good as one that shows the whole
+/// tumour, and because JSON has no NaN.
 pub fn hard_dice(both: u64, a: u64, b: u64) -> f64 {
     let total = a as f64 + b as f64;
     if total > 0.0 { 2.0 * both as f64 / total } else { 1.0 }

@@ -1,4 +1,4 @@
-//! Voxels with geometry: spacing, affine, orientation, resampling onto a grid.
+//! Images and label maps with their geometry: grid, affine, spacing, orientation, connected components, resampling.
 
 mod affine;
 pub mod components;
@@ -23,13 +23,13 @@ use nephron_compute::tensor::{DType, Tensor};
 
 /// A 3D image on a grid in the patient's space.
 ///
-/// Its parts fit together, for [`Volume::new`] has checked them and nothing changes them afterwards: no axis is of length 0, the
-/// values fill the shape, the affine is finite and can be inverted. A clone shares the voxels.
+/// [`Volume::new`] checks its parts and nothing changes them afterwards, so that every volume has these properties: no axis has
+/// length 0, there is one value for each voxel, the affine is finite and invertible. A clone shares the voxels.
 #[derive(Debug, Clone)]
 pub struct Volume {
     grid: Grid,
     voxels: Voxels,
-    /// How many voxels are NaN or infinite, once somebody has asked: clones share the answer.
+    /// Number of voxels that are NaN or infinite, counted at the first call of [`Volume::not_finite`] and shared by clones.
     not_finite: Arc<OnceLock<usize>>,
 }
 
@@ -37,28 +37,28 @@ impl Volume {
     /// A volume of shape [d, h, w], which are NIfTI's (k, j, i), where `affine` maps an index (i, j, k) to RAS+ millimetres.
     ///
     /// # Errors
-    /// [`Error::Shape`] for an axis of length 0 or values that do not fill the shape, [`Error::Argument`] for an affine that
-    /// is singular or not finite.
+    /// [`Error::Shape`] for an axis of length 0 or a number of values that the shape does not have, [`Error::Argument`] for an
+    /// affine that is singular or not finite.
     pub fn new(shape: [usize; 3], voxels: Voxels, affine: Affine) -> Result<Self> {
         let grid = Grid { shape, affine };
-        grid.check(voxels.len())?;
+        grid.ensure_valid(voxels.len())?;
         Ok(Self::of(grid, voxels))
     }
 
-    /// Of parts that were checked before.
+    /// A volume of parts that were checked before.
     fn of(grid: Grid, voxels: Voxels) -> Self {
         Self { grid, voxels, not_finite: Arc::default() }
     }
 
-    /// Other values on the same grid.
+    /// A volume with other values on the same grid.
     ///
     /// # Errors
-    /// [`Error::Shape`] for values that do not fill the shape.
+    /// [`Error::Shape`] for a number of values that the shape does not have.
     pub fn with_voxels(&self, voxels: Voxels) -> Result<Self> {
         Self::new(self.grid.shape, voxels, self.grid.affine)
     }
 
-    /// The same voxels at another place in the patient.
+    /// The same voxels with another map to the patient's space.
     ///
     /// # Errors
     /// [`Error::Argument`] for an affine that is singular or not finite.
@@ -67,17 +67,17 @@ impl Volume {
         Ok(Self { not_finite: self.not_finite.clone(), ..moved })
     }
 
-    /// [d, h, w], which are NIfTI's (k, j, i).
+    /// Number of voxels along (d, h, w), which are NIfTI's (k, j, i).
     pub fn shape(&self) -> [usize; 3] {
         self.grid.shape
     }
 
-    /// The values.
+    /// The values of the voxels.
     pub fn voxels(&self) -> &Voxels {
         &self.voxels
     }
 
-    /// Index (i, j, k) to RAS+ millimetres.
+    /// The map from an index (i, j, k) to RAS+ millimetres.
     pub fn affine(&self) -> Affine {
         self.grid.affine
     }
@@ -92,13 +92,13 @@ impl Volume {
         self.grid
     }
 
-    /// Index (i, j, k) of the n-th voxel.
+    /// The index (i, j, k) of the n-th voxel.
     fn index(&self, n: usize) -> [usize; 3] {
         let [_, h, w] = self.grid.shape;
         [n % w, n / w % h, n / w / h]
     }
 
-    /// How many voxels are NaN or infinite. They are counted once, whoever asks and however often.
+    /// Number of voxels that are NaN or infinite. The first call counts them; later calls, also of clones, reuse the number.
     pub fn not_finite(&self) -> usize {
         match &self.voxels {
             Voxels::F32(values) => *self.not_finite.get_or_init(|| values.iter().filter(|v| !v.is_finite()).count()),
@@ -106,11 +106,11 @@ impl Volume {
         }
     }
 
-    /// Refuses NaN and infinite voxels.
+    /// Checks that no voxel is NaN or infinite.
     ///
     /// # Errors
-    /// [`Error::Data`] with their count and the first one's value and index (i, j, k).
-    pub fn check_finite(&self) -> Result<()> {
+    /// [`Error::Data`] with the number of such voxels and the first one's value and index (i, j, k).
+    pub fn ensure_finite(&self) -> Result<()> {
         let (Voxels::F32(values), count @ 1..) = (&self.voxels, self.not_finite()) else { return Ok(()) };
         let first = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
         let (value, index, all) = (values[first], self.index(first), values.len());
@@ -119,7 +119,7 @@ impl Volume {
         )))
     }
 
-    /// The same volume as labels; those of u8 are shared, not copied.
+    /// The same volume as a label map; labels that are stored as u8 are shared, not copied.
     ///
     /// # Errors
     /// [`Error::Data`] with the value and index (i, j, k) of the first voxel that is not a whole number from 0 to 255.
@@ -143,10 +143,10 @@ impl Volume {
         LabelVolume::new(self.grid.shape, labels, self.grid.affine)
     }
 
-    /// The slices `first` to `last` along d, each where it is in the patient.
+    /// The slices `first` to `last` (inclusive) along d, at their positions in the patient.
     ///
     /// # Errors
-    /// [`Error::Argument`] for slices that are not there.
+    /// [`Error::Argument`] for an empty range or one that exceeds the volume.
     pub fn slices(&self, [first, last]: [usize; 2]) -> Result<Self> {
         let [d, h, w] = self.grid.shape;
         if first > last || last >= d {
@@ -167,14 +167,15 @@ impl Volume {
         Self::new([last + 1 - first, h, w], voxels, self.grid.affine.after(&step))
     }
 
-    /// Resampled onto another grid: out(p) = value at the point of the patient where p lies on `grid`.
+    /// Resamples onto another grid: out(p) = self(A^-1 B p) for an index p of `grid`, where A is the affine of this volume and B
+    /// that of `grid`. The result has the shape of `grid`.
     ///
-    /// Within half a voxel of the outermost voxel centres (the voxels' own extent) the edge goes on. Beyond it, outside the
-    /// field of view, labels (u8) become 0 and images their own minimum. [`Interpolation::Nearest`] keeps the type of the
-    /// voxels; every other makes f32.
+    /// Edge rule: within half a voxel of the outermost voxel centres (the extent of the voxels themselves) the outermost values
+    /// continue. Beyond it, outside the field of view, labels (u8) become 0 and images become their own minimum.
+    /// [`Interpolation::Nearest`] keeps the type of the voxels; every other interpolation gives f32.
     ///
     /// # Errors
-    /// As [`Volume::new`] for a grid that is not sound, and as [`ops::resample`].
+    /// As [`Volume::new`] for an invalid grid, and as [`ops::resample`].
     pub fn resample_to(&self, grid: &Grid, interpolation: Interpolation, device: &Device) -> Result<Self> {
         let outside = match &self.voxels {
             Voxels::U8(_) => 0.0,
@@ -196,7 +197,10 @@ impl Volume {
         }
     }
 
-    /// As a tensor [1, 1, d, h, w] on a device: u8 and i16 keep their type, f32 stays f32.
+    /// Copies the volume to a device, as a tensor [1, 1, d, h, w] of the same type (u8, i16 or f32).
+    ///
+    /// # Errors
+    /// A buffer over the device's limit; a device that fails.
     pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
         let [d, h, w] = self.grid.shape;
         let shape = [1, 1, d, h, w];
@@ -207,7 +211,7 @@ impl Volume {
         }
     }
 
-    /// From a tensor of one channel [1, 1, d, h, w]: u8 stays labels, every other type becomes f32.
+    /// A volume of the values of a tensor [1, 1, d, h, w]: u8 stays u8, every other type becomes f32.
     ///
     /// # Errors
     /// [`Error::Shape`] for another n or c, and as [`Volume::new`].

@@ -1,4 +1,4 @@
-//! Which way the axes run, and turning a volume so that they run another way. Voxels are moved, never interpolated.
+//! The anatomical directions of a volume's axes, and permuting and flipping them. Voxels are moved, never interpolated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,22 +10,22 @@ use nephron_compute::error::{Error, Result};
 /// right, j to the front (anterior), k to the head (superior).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Orientation {
-    /// For i, j, k: the RAS+ axis (0 x, 1 y, 2 z) ...
+    /// The RAS+ axis (0 x, 1 y, 2 z) that each of i, j, k is closest to.
     axes: [usize; 3],
-    /// ... and whether the index grows towards its positive end.
+    /// Whether each index grows towards the positive end of that axis.
     positive: [bool; 3],
 }
 
 const LETTERS: [[char; 2]; 3] = [['L', 'R'], ['P', 'A'], ['I', 'S']];
 
 impl Orientation {
-    /// i to the right, j to the front, k to the head: NIfTI's own.
+    /// i to the right, j to the front, k to the head: NIfTI's convention.
     pub const RAS: Self = Self { axes: [0, 1, 2], positive: [true; 3] };
-    /// i to the left, j to the back, k to the head: DICOM's and ITK's.
+    /// i to the left, j to the back, k to the head: the convention of DICOM and ITK.
     pub const LPS: Self = Self { axes: [0, 1, 2], positive: [false, false, true] };
 
     /// The closest orientation of an affine: of the six ways to pair index axes with anatomical ones, the one with the
-    /// largest sum of |cosines|; the first of equals.
+    /// largest sum of |cosines|; the first of several equal ones.
     pub fn of(affine: &Affine) -> Self {
         const PAIRINGS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
         let length = affine.spacing();
@@ -33,7 +33,7 @@ impl Orientation {
         let score = |axes: &[usize; 3]| (0..3).map(|c| cosine(axes[c], c).abs()).sum::<f64>();
         let mut axes = PAIRINGS[0];
         for candidate in &PAIRINGS[1..] {
-            // By more than rounding, so that an oblique at exactly 45 degrees does not depend on its last bit.
+            // The margin exceeds rounding, so that axes at exactly 45 degrees do not depend on the last bit.
             if score(candidate) > score(&axes) + 1e-9 {
                 axes = *candidate;
             }
@@ -71,16 +71,16 @@ impl FromStr for Orientation {
 }
 
 impl Volume {
-    /// The closest orientation of its axes.
+    /// The orientation that is closest to its axes.
     pub fn orientation(&self) -> Orientation {
         Orientation::of(&self.affine())
     }
 
     /// The same image with its axes permuted and flipped to the orientation closest to `target`. Every voxel keeps its value
-    /// and its place in the patient. `reorient(original.orientation())` undoes it, bit for bit in the voxels.
+    /// and its position in the patient. `reorient(original.orientation())` restores the voxels bit for bit.
     ///
     /// # Errors
-    /// As [`Volume::new`], for an affine so far from 0 that the other corner cannot be told.
+    /// As [`Volume::new`], for an affine whose offset is so large that the flipped origin is not finite.
     pub fn reorient(&self, target: Orientation) -> Result<Self> {
         let source = self.orientation();
         if source == target {
@@ -88,7 +88,7 @@ impl Volume {
         }
         let [d, h, w] = self.shape();
         let (old_size, old_stride) = ([w, h, d], [1, w, w * h]);
-        // For each new index axis: which old one it is, and whether it runs backwards along it.
+        // For each new index axis: the old axis that it is, and whether it runs in the opposite direction.
         let from: [usize; 3] = std::array::from_fn(|c| (0..3).find(|&o| source.axes[o] == target.axes[c]).unwrap_or(c));
         let flip: [bool; 3] = std::array::from_fn(|c| source.positive[from[c]] != target.positive[c]);
         let size = from.map(|o| old_size[o]);
@@ -112,7 +112,7 @@ impl Volume {
     }
 }
 
-/// values[x + y + z] over z (slowest), y, x.
+/// Collects `values[x + y + z]` with z as the slowest and x as the fastest offset.
 fn gather<T: Copy>(values: &[T], [x, y, z]: &[Vec<usize>; 3]) -> Vec<T> {
     let mut out = Vec::with_capacity(values.len());
     for z in z {

@@ -1,17 +1,17 @@
-//! The values of a volume, as narrow as they are stored.
+//! The values of a volume, in the narrowest type that holds them.
 
 use std::sync::Arc;
 
 use nephron_compute::tensor::DType;
 
-/// The values of a volume, in the file's own order: w (= i) fastest, then h (= j), then d (= k).
+/// The values of a volume in the order of the file: w (= i) fastest, then h (= j), then d (= k).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Voxels {
     /// Labels.
     U8(Arc<Vec<u8>>),
     /// CT in Hounsfield units.
     I16(Arc<Vec<i16>>),
-    /// Anything else.
+    /// Every other image.
     F32(Arc<Vec<f32>>),
 }
 
@@ -34,12 +34,12 @@ impl Voxels {
         }
     }
 
-    /// None at all?
+    /// Whether there are no voxels.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How they are stored.
+    /// The type of the elements.
     pub fn dtype(&self) -> DType {
         match self {
             Self::U8(_) => DType::U8,
@@ -57,7 +57,7 @@ impl Voxels {
         }
     }
 
-    /// The smallest and the largest value; NaN is left out. None when nothing is left.
+    /// The smallest and the largest value, without NaN. None where every value is NaN.
     pub fn range(&self) -> Option<(f32, f32)> {
         fn of<T: Copy + PartialOrd + Into<f32>>(values: &[T]) -> Option<(f32, f32)> {
             values.iter().fold(None, |range, &v| {

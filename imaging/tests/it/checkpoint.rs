@@ -1,4 +1,4 @@
-//! PyTorch's checkpoints: golden ones of torch.save (tests/golden/checkpoint), and files that are to be refused.
+//! PyTorch's checkpoints: golden files of torch.save (tests/golden/checkpoint), and files that must be refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ fn hostile_files_are_refused() {
 }
 
 #[test]
-fn pickles_that_are_none_are_refused() {
+fn invalid_pickles_are_refused() {
     let unit = 1_000_000;
     let nested = [&b"\x80\x02"[..], &vec![b']'; unit], &vec![b'a'; unit - 1], b"."].concat();
     let marks = [&b"\x80\x02"[..], &vec![b'('; unit]].concat();
@@ -80,9 +80,9 @@ fn pickles_that_are_none_are_refused() {
         (b"\x80\x02t.", "lacks a mark"),
         (b"\x80\x02}(Nu.", "key without a value"),
         (b"\x80\x02h\x05.", "value 5"),
-        (b"\x80\x02NNR.", "no tuple"),
+        (b"\x80\x02NNR.", "not a tuple"),
         (b"\x80\x02N)R.", "calls something that holds no weights, expected a name"),
-        (b"\x80\x02K\x01K\x02a.", "no list"),
+        (b"\x80\x02K\x01K\x02a.", "not a list"),
         (b"\x80\x02X\xff\xff\xff\xffabc", "4294967295 bytes expected, 3 found"),
         (b"\x80\x02ctorch\nFloatStorage\n)R.", "cannot be called"),
         (b"\x80\x02)Q.", "persistent id"),
@@ -100,7 +100,7 @@ fn pickles_that_are_none_are_refused() {
     assert!(lost.contains("has no 'archive/data/"), "{lost}");
 }
 
-/// Cut anywhere, or a byte changed anywhere: an error or tensors of the right sizes, never a panic.
+/// A checkpoint that is truncated anywhere, or has a bit changed anywhere, is an error or gives the right tensors, never a panic.
 #[test]
 fn damaged_checkpoints_are_errors() {
     let mut rng = rng();
@@ -110,7 +110,7 @@ fn damaged_checkpoints_are_errors() {
             refusal(whole[..rng.random_range(4..whole.len() - 1)].to_vec());
         }
         let want = tensors(&Weights::from_bytes("whole.pth", whole.clone()).expect("whole"));
-        // Files without which it is none, and the order of the bytes; the momentum of an optimiser is not read.
+        // The files without which the checkpoint cannot be read, and the byte order; the momentum of an optimiser is not read.
         let parts = files(&whole);
         let weighty = |name: &str| {
             let others = parts.iter().filter(|(other, ..)| other != name);
@@ -125,12 +125,12 @@ fn damaged_checkpoints_are_errors() {
             let at = rng.random_range(4..bytes.len());
             bytes[at] ^= 1 << rng.random_range(0..8);
             let Ok(weights) = Weights::from_bytes("damaged.pth", bytes) else { continue };
-            // Padding and fields that nobody reads take a flipped bit without harm; checksums see the others.
+            // A flipped bit in padding or in fields that are not read has no effect; checksums detect all others.
             assert!(!read.iter().any(|range| range.contains(&at)), "{name}: byte {at}");
             assert!(tensors(&weights) == want, "{name}: byte {at}");
         }
     }
-    // The pickle alone, where no checksum stands before the machine.
+    // Only the pickle is changed, with a valid checksum, so that the damage reaches the stack machine.
     let whole = std::fs::read(golden("nnunet.pth")).expect("a file");
     let own = files(&whole);
     let content = |wanted: &str| own.iter().find(|(name, ..)| name == wanted).map(|(.., bytes)| bytes.as_slice());
@@ -143,7 +143,7 @@ fn damaged_checkpoints_are_errors() {
             let at = rng.random_range(0..pickle.len());
             pickle[at] = rng.random();
         }
-        // What is taken has tensors whose shapes and values agree.
+        // A pickle that is accepted has tensors whose shapes and values agree.
         if let Ok(weights) = Weights::from_bytes("damaged.pth", archive(&pickle, &storages)) {
             accepted += 1;
             for (name, (shape, values)) in tensors(&weights) {
@@ -151,7 +151,7 @@ fn damaged_checkpoints_are_errors() {
             }
         }
     }
-    // Most bytes of a pickle are names and lengths; some may be any others, as those of a number that nobody asks for.
+    // Most bytes of a pickle are names and lengths; a few may have any value, such as those of a number that is not used.
     assert!((1..2000).contains(&accepted), "{accepted}");
 }
 
@@ -163,13 +163,14 @@ fn tensors(weights: &Weights) -> BTreeMap<String, (Vec<usize>, Vec<u32>)> {
     weights.names().map(|name| (name.to_owned(), bits(name))).collect()
 }
 
-/// One dict under very many names, and with one key set over and over: work and memory go with the file, not with its square.
+/// One dict under very many names, and with one key that is set over and over: work and memory are proportional to the size of the
+/// file, not to its square.
 #[test]
 fn repeated_names_cost_no_more_than_their_bytes() {
     let (pickle, storages) = state_dict(&[("w", &[2], &[1.5, -2.0])]);
     let storages: Vec<&[u8]> = storages.iter().map(Vec::as_slice).collect();
     let count: u16 = 30_000;
-    // The tensor's dict again: remembered as 1, its key as 2, its value as 3.
+    // The tensor's dict again: it is in the memo as 1, its key as 2, its value as 3.
     let own = &pickle[3..pickle.len() - 2];
     let (key, value) = own.split_at(text("w").len());
     let mut hostile = [b"\x80\x02}}q\x01", key, b"q\x02", value, b"q\x03s"].concat();
@@ -182,7 +183,7 @@ fn repeated_names_cost_no_more_than_their_bytes() {
     let read = Weights::from_bytes("hostile.pth", archive(&hostile, &storages)).expect("one dict, many names");
     assert_eq!(read.names().collect::<Vec<_>>(), ["w"]);
     assert_eq!(read.get("w").expect("there").1, [1.5, -2.0]);
-    // Different dicts are named, a few of them.
+    // Of several different dicts the message names a few.
     let mut several = b"\x80\x02}".to_vec();
     for i in 0..30 {
         several.extend([&text(&format!("net\n{i}"))[..], b"}", own, b"ss"].concat());
@@ -190,7 +191,7 @@ fn repeated_names_cost_no_more_than_their_bytes() {
     several.push(b'.');
     let message = refusal(archive(&several, &storages));
     assert!(message.contains("30 dicts of tensors ('net?0', ") && message.len() < 200, "{message}");
-    // Of one key the last value counts, as in Python.
+    // The last value of a repeated key wins, as in Python.
     let twice = [b"\x80\x02}", own, b"s", key, b"Ns."].concat();
     assert!(refusal(archive(&twice, &storages)).contains("no tensors by name"));
 }
@@ -222,7 +223,7 @@ fn files_of_an_archive_lie_apart() {
     let (first, second) = (place(&bytes, b"archive/data/0"), place(&bytes, b"archive/data/1"));
     bytes.copy_within(first..first + 4, second);
     let message = refusal(bytes);
-    assert!(message.contains("data/1' lies on another file"), "{message}");
+    assert!(message.contains("data/1' overlaps another file"), "{message}");
 }
 
 #[test]
@@ -254,7 +255,7 @@ fn a_large_checkpoint_and_its_wrapper() {
     let read = Weights::read(&path).expect("read");
     assert_eq!(read.get("a").expect("there"), (vec![100, 1000], values.clone()));
     assert_eq!(read.get("b").expect("there"), (vec![], vec![2.0]));
-    // Where one name lacks the prefix, it belongs to the names.
+    // Where one name lacks the prefix, the prefix is part of the names.
     write(&path, &[("module.a", &[100, 1000], &values), ("b", &[], &[2.0])]);
     assert_eq!(Weights::read(&path).expect("read").names().collect::<Vec<_>>(), ["b", "module.a"]);
 }
@@ -266,7 +267,7 @@ fn what_else_lies_in_the_archive_counts() {
         let own = [("data.pkl", pickle.as_slice()), ("data/0", storage)];
         archive_of(own.iter().chain(more).map(|(name, bytes)| ((*name).to_owned(), *bytes)))
     };
-    // Big-endian machines say so.
+    // Big-endian machines store their byte order.
     let big = [1.5f32, -2.0].map(f32::to_be_bytes).concat();
     for (order, storage) in [("little", &storages[0]), ("big", &big)] {
         let read = Weights::from_bytes("w.pth", pack(&[("byteorder", order.as_bytes())], storage)).expect("read");
@@ -285,7 +286,7 @@ fn what_else_lies_in_the_archive_counts() {
         bytes[at + field] = 8;
     }
     assert!(refusal(bytes).contains("compressed or encrypted"));
-    // The reader can be asked for nothing but what is there.
+    // A member that the archive does not have is an error.
     let empty = Weights::from_bytes("w.pth", pack(&[], &storages[0])).expect("read").get("v").expect_err("missing");
     assert!(empty.to_string().contains("'w'"), "{empty}");
 }

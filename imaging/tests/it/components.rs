@@ -1,11 +1,11 @@
-//! Connected components and diameters against the plainest code that can be right.
+//! Connected components and diameters against the simplest possible code.
 
 use nephron_imaging::volume::{Affine, Component, components};
 use rand::Rng;
 
 use crate::support::rng;
 
-/// Labels by flood fill, one after the other; 0 is background.
+/// The components by flood fill, numbered from 1; 0 is background.
 fn flood(labels: &[u8], [d, h, w]: [usize; 3]) -> Vec<usize> {
     let mut found = vec![0; labels.len()];
     let mut next = 0;
@@ -119,7 +119,7 @@ fn diameters_are_those_of_all_corners() {
             "{got:?} {axial} {any}"
         );
     }
-    // One voxel is as long as its diagonals.
+    // The diameters of one voxel are its diagonals.
     let one = &components(&[2], [1, 1, 1], 2)[0];
     let d = one.diameter(&Affine([[3.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0], [0.0, 0.0, 12.0, 0.0]]));
     assert_eq!((d.maximum_2d_diameter_mm, d.maximum_3d_diameter_mm), (5.0, 13.0));

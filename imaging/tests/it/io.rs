@@ -1,4 +1,4 @@
-//! NIfTI files: what is read, and that what is written reads back, here and by another reader. Writing in one piece.
+//! NIfTI files: reading, reading back what was written (here and by another reader), and atomic writing.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ fn values(path: &Path) -> Vec<f32> {
     nifti::read(path).expect("a sound file").volume.voxels().to_f32()
 }
 
-/// Every stored type in both byte orders and both versions, with values at the ends of its range.
+/// Every stored type in both byte orders and both versions of the format, with values at the ends of its range.
 #[test]
 fn every_element_type_is_read() {
     let folder = tempdir().expect("a folder");
@@ -92,7 +92,7 @@ fn axes_are_z_y_x_and_trailing_ones_go() {
 fn geometry_comes_from_sform_then_qform_then_pixdim() {
     let folder = tempdir().expect("a folder");
     let h = 0.5f64.sqrt();
-    // A quarter turn about z, qfac -1.
+    // A rotation by 90 degrees about z, with qfac -1.
     let both = NiftiFile {
         codes: [1, 2],
         quatern: [0.0, 0.0, h],
@@ -120,7 +120,7 @@ fn geometry_comes_from_sform_then_qform_then_pixdim() {
     assert!(image.warnings.iter().any(|w| w.contains("guess")), "{:?}", image.warnings);
 }
 
-/// b^2 + c^2 of these f32 numbers is 1 - 5e-8: a half turn, not one that is off by the root of that.
+/// b^2 + c^2 of these f32 numbers is 1 - 5e-8, which is a half turn and not one that is off by the root of that.
 #[test]
 fn a_half_turn_survives_rounding() {
     let folder = tempdir().expect("a folder");
@@ -147,7 +147,7 @@ fn pairs_and_zipped_names_are_found() {
     for name in ["a.hdr", "a.img", "b.hdr.gz", "b.img.gz"] {
         assert_eq!(values(&at(name)), (0..12).map(|v| v as f32).collect::<Vec<_>>(), "{name}");
     }
-    // The content, not the name, says whether a file is zipped.
+    // The content and not the name determines whether a file is decompressed.
     std::fs::write(at("plain-name.nii"), gzip(&NiftiFile::new(&[2, 2, 1]).bytes())).expect("a file");
     assert_eq!(values(&at("plain-name.nii")), [0.0, 1.0, 2.0, 3.0]);
 }
@@ -160,7 +160,7 @@ fn extensions_before_the_voxels_are_skipped() {
 }
 
 fn oblique() -> Affine {
-    // Columns at right angles, 0.8 x 0.8 x 2.5 mm, turned about two axes, left-handed.
+    // Orthogonal columns of 0.8 x 0.8 x 2.5 mm, rotated about two axes, left-handed.
     let (s, c, t, u) = (0.3f64.sin(), 0.3f64.cos(), 0.2f64.sin(), 0.2f64.cos());
     Affine([
         [-0.8 * c, 0.8 * s * u, 2.5 * s * t, 101.25],
@@ -195,7 +195,7 @@ fn what_is_written_reads_back() {
     assert_eq!(left.len(), 2, "no temporary file stays: {left:?}");
 }
 
-/// The nifti crate knows NIfTI-1 headers by its own reading of the format.
+/// The nifti crate parses NIfTI-1 headers independently.
 #[test]
 fn an_independent_reader_agrees() {
     let folder = tempdir().expect("a folder");
@@ -235,7 +235,7 @@ fn codes_and_both_forms_survive_and_move_along() {
     assert_eq!(same.header.geometry, image.header.geometry);
     assert_eq!(same.header.units, 10);
 
-    // On a coarser grid each form still puts the middle of the image where it was.
+    // On a coarser grid sform and qform still give the middle of the image the same position.
     let grid = Grid::with_spacing(&image.volume, [2.0, 4.0, 6.0]).expect("a grid");
     assert_eq!(grid.shape, [2, 3, 4]);
     let coarse = Volume::new(grid.shape, Voxels::U8(vec![0; 24].into()), grid.affine).expect("a volume");

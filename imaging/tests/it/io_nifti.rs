@@ -1,4 +1,4 @@
-//! NIfTI beside a second reader, the nifti crate, wherever that is right; and header extensions.
+//! NIfTI compared with a second reader, the nifti crate, where that is correct; and header extensions.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn ordered(mut bytes: Vec<u8>, big: bool) -> Vec<u8> {
     bytes
 }
 
-/// Drawn elements that f64 holds exactly.
+/// Random elements that f64 represents exactly.
 fn voxels(code: i16, size: usize, big: bool, count: usize) -> Vec<u8> {
     let mut rng = rng();
     let element = |_| {
@@ -68,7 +68,7 @@ fn a_second_reader_sees_the_same() {
                     assert_eq!(affine, [header.srow_x, header.srow_y, header.srow_z]);
                     for (n, ours) in values.iter().enumerate() {
                         let (i, j, k) = (n as u16 % 4, n as u16 / 4 % 3, n as u16 / 12);
-                        // It scales what it has rounded to f64, in f64: so does this.
+                        // Like nephron, it converts to f64 first and scales in f64.
                         let want = its.volume().get_f64(&[i, j, k]).expect("a voxel");
                         assert_eq!(*ours, want as f32, "code {code}, big {big}, {scale:?}, {}", path.display());
                     }
@@ -78,7 +78,7 @@ fn a_second_reader_sees_the_same() {
     }
 }
 
-/// What is written, in every type that is written.
+/// Files that nephron writes, in every type that it writes.
 #[test]
 fn a_second_reader_sees_what_was_written() {
     let folder = tempdir().expect("a folder");
@@ -105,7 +105,7 @@ fn a_second_reader_sees_what_was_written() {
     }
 }
 
-/// `file` with extensions behind its header, their sizes as given, and its voxels behind them.
+/// `file` with extensions of the given sizes between its header and its voxels.
 fn extended(mut file: NiftiFile, extensions: &[(i32, i32, &[u8])], room: usize) -> (NiftiFile, Vec<u8>) {
     let mut bytes = vec![1, 0, 0, 0];
     for (size, code, data) in extensions {
@@ -144,7 +144,7 @@ fn extensions_are_kept_from_input_to_output() {
                 let image = nifti::read(written(folder.path(), name, &bytes)).expect("a sound file");
                 assert_eq!((&image.header.extensions[..], image.warnings.len()), (&want[..], 0), "{name}");
                 assert_eq!(image.volume.voxels().to_f32()[23], 23.0);
-                // Onto another grid, and as a mask.
+                // An image on another grid, and a mask, keep the extensions.
                 let grid = Grid::with_spacing(&image.volume, [2.0, 2.0, 3.0]).expect("a grid");
                 let coarse = Volume::new(grid.shape, Voxels::U8(vec![1; 12].into()), grid.affine).expect("a volume");
                 for (volume, out) in [(image.volume.clone(), "out.nii"), (coarse, "out.nii.gz")] {
@@ -163,7 +163,7 @@ fn extensions_are_kept_from_input_to_output() {
             }
         }
     }
-    // An image that is moved onto another's grid takes along its own, not the other's.
+    // An image that is resampled onto another's grid keeps its own extensions.
     let (_, bytes) = extended(NiftiFile::new(&[4, 3, 2]), &[(32, 6, note)], 0);
     let moving = nifti::read(written(folder.path(), "moving.nii", &bytes)).expect("a sound file");
     let fixed = nifti::read(NiftiFile::new(&[4, 3, 2]).write(folder.path(), "fixed.nii")).expect("a sound file");
@@ -171,7 +171,7 @@ fn extensions_are_kept_from_input_to_output() {
     assert_eq!((&moved.header.extensions[..], &moved.header.geometry), (&want[1..], &fixed.header.geometry));
 }
 
-/// In a pair they stand behind the header, up to the end of that file.
+/// In a pair the extensions follow the header, up to the end of that file.
 #[test]
 fn extensions_of_a_pair_are_in_its_header() {
     let folder = tempdir().expect("a folder");
@@ -186,7 +186,7 @@ fn extensions_of_a_pair_are_in_its_header() {
     assert_eq!(image.volume.voxels().to_f32()[11], 11.0);
 }
 
-/// The image is read all the same; what is sound before the damage is kept.
+/// With damaged extensions the image is still read, and the extensions before the damage are kept.
 #[test]
 fn damaged_extensions_are_left_out_and_said() {
     let folder = tempdir().expect("a folder");
@@ -202,12 +202,12 @@ fn damaged_extensions_are_left_out_and_said() {
             assert!(image.warnings.iter().any(|w| w.contains(&said)), "{size}: {:?}", image.warnings);
         }
     }
-    // More than anyone needs: skipped without a copy.
+    // Extensions above the limit are skipped without a copy.
     let (_, bytes) = extended(NiftiFile::new(&[3, 2, 2]), &[(16, 4, good)], (16 << 20) + 16);
     let image = nifti::read(written(folder.path(), "a.nii.gz", &bytes)).expect("an image");
     assert!(image.header.extensions.is_empty() && image.warnings.iter().any(|w| w.contains("16777216 bytes")));
     assert_eq!(image.volume.voxels().to_f32()[11], 11.0);
-    // Cut inside: the voxels are missing, which is said as ever.
+    // A file that ends inside the extensions has no voxels, with the usual error.
     let (_, bytes) = extended(NiftiFile::new(&[3, 2, 2]), &[(16, 4, good)], 0);
     for keep in [349, 352, 355, 365] {
         let message = nifti::read(written(folder.path(), "a.nii", &bytes[..keep])).expect_err("cut").to_string();
@@ -236,7 +236,7 @@ fn extensions_with_random_damage() {
             let path = folder.path().join("out.nii");
             nifti::write(&path, &image).expect("written");
             let again = nifti::read(&path).expect("read back");
-            // Each is filled up to a multiple of 16 bytes.
+            // Each is padded to a multiple of 16 bytes.
             let sizes = |image: &Image| {
                 image.header.extensions.iter().map(|e| (e.data.len() + 8).div_ceil(16)).collect::<Vec<_>>()
             };

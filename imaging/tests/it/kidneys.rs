@@ -1,5 +1,4 @@
-//! A patient with two kidneys and a tumour who moved between two scans: masks on any grid, and how far a map is from the
-//! truth. Shared with the tests of the command.
+//! A patient with two kidneys and a tumour who moved between two scans: masks on any grid. Shared with the tests of the command.
 
 use nephron_imaging::volume::{Affine, Grid, Volume, Voxels};
 
@@ -17,7 +16,7 @@ pub fn kidneys([x, y, z]: [f64; 3]) -> u8 {
     u8::from(inside([-55.0, 0.0, 5.0], [25.0, 22.0, 48.0]) || inside([58.0, -6.0, -9.0], [24.0, 25.0, 45.0]))
 }
 
-/// The labels at every voxel of a grid, of a patient who has moved: a point p of the scan shows what was at `back` p.
+/// The labels of a patient who has moved, at every voxel of a grid: a point p of the scan shows the point `back` p of the patient.
 pub fn scan(grid: &Grid, back: &Affine, labels: impl Fn([f64; 3]) -> u8) -> Volume {
     let [d, h, w] = grid.shape;
     let map = back.after(&grid.affine);
@@ -25,7 +24,7 @@ pub fn scan(grid: &Grid, back: &Affine, labels: impl Fn([f64; 3]) -> u8) -> Volu
     Volume::new(grid.shape, Voxels::U8(voxels.collect::<Vec<_>>().into()), grid.affine).expect("a volume")
 }
 
-/// A grid about the origin: spacing (i, j, k) in mm, negative to run towards left, back or feet.
+/// A grid around the origin with a spacing (i, j, k) in mm; a negative spacing runs towards left, back or feet.
 pub fn grid(shape: [usize; 3], spacing: [f64; 3]) -> Grid {
     let [d, h, w] = shape;
     let mut affine = Affine::IDENTITY;
@@ -36,7 +35,7 @@ pub fn grid(shape: [usize; 3], spacing: [f64; 3]) -> Grid {
     Grid { shape, affine }
 }
 
-/// Turned about z then x by `degrees`, scaled, shifted.
+/// The map that rotates about z and then x by `degrees`, scales and translates.
 pub fn motion(degrees: f64, scale: f64, shift: [f64; 3]) -> Affine {
     let (s, c) = degrees.to_radians().sin_cos();
     let turn = Affine([[c, -s, 0.0, 0.0], [s, c, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);

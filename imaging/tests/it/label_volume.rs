@@ -1,4 +1,4 @@
-//! Label maps: what is counted and measured of them, against plain loops.
+//! Label maps: counts and measurements against plain loops.
 
 use nephron_imaging::volume::{
     Affine, Grid, LabelVolume, Orientation, TUMOUR, Volume, Voxels, WHOLE_KIDNEY, hard_dice,
@@ -7,7 +7,7 @@ use rand::Rng;
 
 use crate::support::rng;
 
-/// Axes that are neither at right angles nor of one length.
+/// An affine with axes that are neither orthogonal nor of equal length.
 const SHEARED: Affine = Affine([[1.5, 0.75, 0.0, -20.0], [0.0, -2.0, 0.25, 4.0], [0.0, 0.0, 3.0, 7.0]]);
 
 fn drawn(shape: [usize; 3]) -> LabelVolume {
@@ -35,7 +35,7 @@ fn counts_volumes_and_boxes_are_those_of_a_plain_loop() {
         for set in [&[TUMOUR][..], &WHOLE_KIDNEY, &[7, 7], &[9]] {
             let inside: Vec<usize> = (0..d * h * w).filter(|&n| set.contains(&mask.labels()[n])).collect();
             assert_eq!(mask.count(set), inside.len());
-            // |1.5 x -2 x 3| mm3 a voxel, whatever the shear.
+            // A voxel has |1.5 x -2 x 3| mm3, whatever the shear.
             assert_eq!(mask.volume_ml(set), inside.len() as f64 * 0.009);
             let places: [fn(usize, usize, usize) -> usize; 3] =
                 [|n, h, w| n / (h * w), |n, h, w| n / w % h, |n, _, w| n % w];
@@ -68,7 +68,7 @@ fn dice_has_one_convention() {
         assert_eq!(a.dice(&b, set).expect("one grid"), 2.0 * both / sizes);
         assert_eq!(a.dice(&a, set).expect("one grid"), 1.0);
     }
-    // Two empty masks agree, one empty mask agrees with nothing.
+    // Two empty masks have Dice 1, an empty and a non-empty mask Dice 0.
     assert_eq!((a.dice(&b, &[9]).expect("one grid"), hard_dice(0, 0, 0), hard_dice(0, 0, 5)), (1.0, 1.0, 0.0));
     let moved = LabelVolume::new(a.shape(), b.labels().to_vec(), Affine::IDENTITY).expect("a mask");
     let message = a.dice(&moved, &[TUMOUR]).expect_err("another grid").to_string();
@@ -98,9 +98,9 @@ fn not_finite_voxels_are_counted_once_for_all_clones() {
     let moved = volume.clone().with_affine(Affine::IDENTITY).expect("a volume");
     for v in [&volume, &moved, &volume] {
         assert_eq!(v.not_finite(), 2);
-        let message = v.check_finite().expect_err("NaN").to_string();
+        let message = v.ensure_finite().expect_err("NaN").to_string();
         assert!(message.contains("2 of 4") && message.contains("[1, 0, 0]"), "{message}");
     }
     let mended = volume.with_voxels(Voxels::F32(vec![1.0; 4].into())).expect("a volume");
-    assert!(mended.not_finite() == 0 && mended.check_finite().is_ok());
+    assert!(mended.not_finite() == 0 && mended.ensure_finite().is_ok());
 }

@@ -28,7 +28,7 @@ fn npy_is_read_in_every_type_and_order() {
     assert_eq!(read(file(">i4", "False", "()", &(-7i32).to_be_bytes())), (vec![], vec![-7.0]));
     assert_eq!(read(file("<i8", "False", "(1,)", &9i64.to_le_bytes())), (vec![1], vec![9.0]));
     assert_eq!(read(file("<u2", "False", "(0, 3)", &[])), (vec![0, 3], vec![]));
-    // Fortran order: element (a, b, c) of shape (2, 3, 2) lies at a + 2 b + 6 c.
+    // In Fortran order, element (a, b, c) of shape (2, 3, 2) has the offset a + 2 b + 6 c.
     let want: Vec<f32> =
         (0..2).flat_map(|a| (0..3).flat_map(move |b| (0..2).map(move |c| (a + 2 * b + 6 * c) as f32))).collect();
     let data: Vec<u8> = (0..12).collect();

@@ -1,4 +1,4 @@
-//! Affine registration of masks: recovered maps, PyTorch's loop, refusals, transform files, the command.
+//! Affine registration of masks: recovered transforms, comparison with a loop in PyTorch, errors, transform files.
 
 use nephron_compute::Device;
 use nephron_compute::ops::Interpolation;
@@ -6,7 +6,7 @@ use nephron_imaging::registration::{Registration, RegistrationOptions, register,
 use nephron_imaging::volume::{Affine, Volume, Voxels};
 
 use crate::kidneys::{grid, kidneys, motion, scan};
-use crate::registering::{on_devices, refused, worst_error};
+use crate::registration_support::{on_devices, refused, worst_error};
 use crate::support::{compiles_only, devices};
 /// Fixed and moving scan of different shape, spacing and orientation.
 #[test]
@@ -23,12 +23,12 @@ fn a_known_motion_is_found() {
         let (before, centred, after) = (&found.identity, &found.centre_of_mass, &found.aligned);
         assert!(before.kidney.soft < centred.kidney.soft, "{before:?} {centred:?}");
         assert!(centred.kidney.soft + 0.1 < after.kidney.soft, "{centred:?} {after:?}");
-        // Voxels of 4 and 5 mm: the rest is their stairs.
+        // The remaining difference is due to the voxels of 4 and 5 mm.
         assert!(after.kidney.hard > 0.93 && after.tumour.is_some_and(|t| t.hard > 0.92), "{after:?}");
     }
 }
 
-/// What is reported must be what the files say: theta, the map in millimetres and the warped mask are one thing.
+/// The results are consistent: theta, the transform in millimetres and the warped mask describe the same map.
 #[test]
 fn theta_and_the_warped_mask_agree_with_the_report() {
     let fixed = scan(&grid([30, 36, 48], [4.0, 4.0, 5.0]), &Affine::IDENTITY, kidneys);
@@ -42,7 +42,7 @@ fn theta_and_the_warped_mask_agree_with_the_report() {
         let (Voxels::U8(a), Voxels::U8(b)) = (fixed.voxels(), warped.voxels()) else { panic!("masks stay masks") };
         let count = |f: &dyn Fn(u8, u8) -> bool| a.iter().zip(b.iter()).filter(|(a, b)| f(**a, **b)).count() as f64;
         let dice = 2.0 * count(&|a, b| a > 0 && b > 0) / (count(&|a, _| a > 0) + count(&|_, b| b > 0));
-        // Rounding may move a voxel at a boundary of the nearest label.
+        // Rounding may change the nearest label of a voxel at a boundary.
         assert!((dice - found.aligned.kidney.hard).abs() < 1e-3, "{dice} {:?}", found.aligned);
 
         let params = nephron_compute::ops::AffineDiceParams { align_corners, smooth: 0.0, ..Default::default() };
@@ -87,7 +87,7 @@ fn iterations_agree_with_pytorch() {
         on_devices(
             |device| register(&fixed, &moving, device, &options),
             |device, found| {
-                // In f64 the paths part by rounding alone; f32 parts them at faces of cells, where gradients jump.
+                // In f64 the paths differ by rounding only; in f32 also at faces of cells, where gradients jump.
                 let (loss, theta) = if device == "cpu" { (1e-9, 1e-6) } else { (2e-3, 2e-2) };
                 assert!((found.loss - v[1]).abs() < loss, "{device}: {} {}", found.loss, v[1]);
                 for (got, want) in found.theta.as_flattened().iter().zip(&v[2..]) {
@@ -125,7 +125,7 @@ fn the_same_bits_every_time() {
     }
 }
 
-/// One mask without tumour: the other channel alone, and a word about it.
+/// Where one mask has no tumour, the other channel is aligned, with a warning.
 #[test]
 fn a_missing_tumour_is_left_out() {
     let fixed = scan(&grid([40, 44, 64], [3.0, 3.0, 4.0]), &Affine::IDENTITY, kidneys);
@@ -151,8 +151,8 @@ fn what_cannot_be_registered_is_refused() {
     let of = |f: &dyn Fn([f64; 3]) -> u8| scan(&plan, &Affine::IDENTITY, f);
     refused(&whole, &of(&|_| 0), &options, &["moving mask", "1 (kidney)", "highest label is 0"]);
     refused(&of(&|_| 3), &whole, &options, &["fixed mask", "highest label is 3"]);
-    // Two lumps with nothing between them where the other mask has its only one.
-    refused(&whole, &of(&|p| u8::from(p[0].abs() > 30.0)), &options, &["do not meet", "same organs"]);
+    // Two separate parts with no voxels between them, where the other mask has its only part.
+    refused(&whole, &of(&|p| u8::from(p[0].abs() > 30.0)), &options, &["do not overlap", "same organs"]);
 
     let odd = Volume::new([1, 1, 2], Voxels::F32(vec![0.5, 1.0].into()), Affine::IDENTITY).expect("a volume");
     refused(&odd, &whole, &options, &["fixed mask", "whole numbers", "0.5"]);

@@ -1,4 +1,4 @@
-//! Registration by any sets of labels.
+//! Registration with other channels than the default ones.
 
 use nephron_compute::Device;
 use nephron_compute::ops::Channels;
@@ -6,13 +6,13 @@ use nephron_imaging::registration::{RegistrationOptions, register};
 use nephron_imaging::volume::{Affine, Volume, Voxels};
 
 use crate::kidneys::{grid, motion, scan};
-use crate::registering::{on_devices, worst_error};
+use crate::registration_support::{on_devices, worst_error};
 
 pub(crate) fn channels(text: &str) -> Channels {
     text.parse().expect("sets of labels")
 }
 
-/// Labels of another kind than kidney and tumour: three organs, each a channel.
+/// Other labels than kidney and tumour: three organs, each a channel.
 #[test]
 fn other_labels_register() {
     let organ = |p: [f64; 3]| {
@@ -38,12 +38,12 @@ fn other_labels_register() {
             assert!(found.aligned.tumour.is_none() && aligned.hard > centred.hard, "{device}: {found:?}");
             assert_eq!(found.channels.iter().map(|c| &c.labels[..]).collect::<Vec<_>>(), [&[5][..], &[7], &[40]]);
             let mean: f64 = found.channels.iter().map(|c| c.weight * c.dice).sum();
-            // In f32 on a GPU.
+            // A GPU computes it in f32.
             assert!((mean + found.loss).abs() < 1e-6 && found.warnings.is_empty(), "{device}: {found:?}");
         },
     );
 
-    // One organ is gone: it is left out, and said.
+    // A missing organ is left out, with a warning.
     let Voxels::U8(voxels) = moving.voxels() else { panic!("a mask") };
     let without: Vec<u8> = voxels.iter().map(|&l| if l == 7 { 0 } else { l }).collect();
     let without = Volume::new(moving.shape(), Voxels::U8(without.into()), moving.affine()).expect("a volume");

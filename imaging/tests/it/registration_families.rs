@@ -1,4 +1,4 @@
-//! Families of maps, where the search begins and in which space, and transforms from files.
+//! Families of transforms, the start and the space of the search, and transforms from files.
 
 use nephron_compute::Device;
 use nephron_compute::ops::PaddingMode;
@@ -7,9 +7,9 @@ use nephron_imaging::volume::{Affine, Volume, Voxels};
 use rand::Rng;
 
 use crate::kidneys::{grid, kidneys, motion, scan};
-use crate::registering::{on_devices, refused, worst_error};
+use crate::registration_support::{on_devices, refused, worst_error};
 use crate::support;
-/// Every family finds what it can express, and stays within it.
+/// Every family recovers a transform that it contains, and returns a transform of its own.
 #[test]
 fn every_family_of_maps_finds_its_own() {
     let fixed = scan(&grid([40, 44, 64], [3.0, 3.0, 4.0]), &Affine::IDENTITY, kidneys);
@@ -42,8 +42,8 @@ fn every_family_of_maps_finds_its_own() {
     }
 }
 
-/// d loss / d parameters of every family, both edge rules, both conventions for corners, against central differences of
-/// the loss: relative error below 1e-4 on random masks.
+/// The derivative of the loss by the parameters of every family, for both edge rules and both values of align_corners, against central
+/// differences of the loss: the relative error is below 1e-4 on random masks.
 #[test]
 fn gradients_of_every_family_are_central_differences() {
     let mut rng = support::rng();
@@ -67,8 +67,8 @@ fn gradients_of_every_family_are_central_differences() {
                         at[i] += step;
                         value(&at)
                     };
-                    // The loss has kinks where a voxel crosses a face between cells: the smaller step of two that
-                    // agree.
+                    // The loss has kinks where a voxel crosses a face between cells, so two steps are compared and the smaller
+                    // one is used where they agree.
                     let want = [1e-6, 1e-7, 1e-8].map(|h| (along(h) - along(-h)) / (2.0 * h));
                     let apart = want.iter().map(|w| (gradient[i] - w).abs()).fold(f64::INFINITY, f64::min);
                     assert!(apart <= 1e-4 * largest, "{transformation} {padding:?} {i}: {} {want:?}", gradient[i]);
@@ -94,10 +94,10 @@ fn a_start_can_be_given_and_is_checked() {
     let flat = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]);
     refused(&fixed, &moving, &start(flat), &["given transform", "invertible", "determinant"]);
     let away = motion(0.0, 1.0, [4000.0, 0.0, 0.0]);
-    refused(&fixed, &moving, &start(away), &["do not meet under the given transform"]);
+    refused(&fixed, &moving, &start(away), &["do not overlap under the given transform"]);
 }
 
-/// On grids of one spacing and size both spaces find the same map; with another spacing the authors' way still aligns.
+/// On grids of one spacing and size both spaces find the same transform; with different spacings the authors' space still aligns.
 #[test]
 fn grid_space_is_the_authors() {
     let fixed = scan(&grid([40, 44, 64], [3.0, 3.0, 4.0]), &Affine::IDENTITY, kidneys);
@@ -151,7 +151,7 @@ fn transforms_are_read_back() {
     }
 }
 
-/// Half as large is found, and said to be odd.
+/// A scale of one half is found, with a warning.
 #[test]
 fn a_change_of_volume_is_said() {
     let fixed = scan(&grid([40, 44, 64], [3.0, 3.0, 4.0]), &Affine::IDENTITY, kidneys);
@@ -162,12 +162,11 @@ fn a_change_of_volume_is_said() {
     assert!(found.warnings.iter().any(|w| w.contains("changes volumes by a factor of 0.3")), "{:?}", found.warnings);
 }
 
-/// Each label for itself: shares add up, no label appears between two others, and on its own grid a mask stays as it
-/// is.
+/// Labels are resampled separately: shares add up, no label appears between two others, and on its own grid a mask does not change.
 #[test]
 fn soft_masks_keep_their_labels() {
     let plan = grid([12, 14, 16], [8.0, 8.0, 8.0]);
-    // Label 2 right beside background, and 7 beside both.
+    // Label 2 is next to background, and 7 next to both.
     let mask = scan(&plan, &Affine::IDENTITY, |p| match () {
         () if p[0].abs() < 30.0 && p[1].abs() < 30.0 => 2,
         () if p[2] > 20.0 => 7,
@@ -177,7 +176,7 @@ fn soft_masks_keep_their_labels() {
     assert_eq!(soft.labels, [2, 7]);
     assert!(soft.largest().expect("a mask").voxels() == mask.voxels());
 
-    // A quarter of a voxel along x: where x fell from 2 to 0, it has a share of 3/4 on one side and 1/4 on the other.
+    // A translation by a quarter of a voxel along x: at the boundary from 2 to 0 the shares are 3/4 on one side and 1/4 on the other.
     let shift = Affine([[1.0, 0.0, 0.0, 2.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
     for device in support::devices().iter().filter(|d| !support::compiles_only(d)) {
         let soft = transform::warp_soft(&mask, &shift, &plan, device).expect("warp");

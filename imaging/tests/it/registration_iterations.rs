@@ -1,5 +1,5 @@
-//! How registrations iterate and end: many at once, on the device as on the host, on thinned masks and full grids, and
-//! where they cannot go on.
+//! The iterations of registrations and how they end: many pairs at once, on device and host, on coarse masks and full grids, and
+//! with errors.
 
 use nephron_compute::ops::Channels;
 use nephron_compute::ops::affine_dice_optimizer::CHECK_EVERY;
@@ -10,14 +10,15 @@ use nephron_imaging::registration::{
 use nephron_imaging::volume::{Affine, Volume, Voxels};
 
 use crate::kidneys::{grid, kidneys, motion, scan};
-use crate::registering::{refused, worst_error};
+use crate::registration_support::{refused, worst_error};
 use crate::support::{compiles_only, devices};
 
 fn bare(found: Registration) -> Registration {
     Registration { seconds: 0.0, ..found }
 }
 
-/// As together, so alone: the same bits. Iterations of each pair, 0 where it is refused or the device only compiles.
+/// Checks that pairs that are registered together have the same bits as alone. Returns the iterations of each pair, 0 where it is an
+/// error or the device only compiles.
 fn as_alone(pairs: &[[&Volume; 2]], device: &Device, options: &RegistrationOptions) -> Vec<usize> {
     let all = register_all(pairs, device, options).expect("options");
     assert_eq!(all.len(), pairs.len());
@@ -44,8 +45,8 @@ fn as_alone(pairs: &[[&Volume; 2]], device: &Device, options: &RegistrationOptio
     all.into_iter().zip(pairs).enumerate().map(same).collect()
 }
 
-/// Pairs of different sizes that end after different numbers of iterations: each as it does alone, bit for bit, the odd
-/// one out refused in its place.
+/// Pairs of different sizes that end after different numbers of iterations have the same bits as alone, and an invalid pair among them
+/// is an error in its place.
 #[test]
 fn many_pairs_end_as_each_does_alone() {
     let small = grid([12, 14, 20], [9.0, 9.0, 12.0]);
@@ -61,7 +62,7 @@ fn many_pairs_end_as_each_does_alone() {
         moved(&other, 2.0, [3.0, 3.0, 3.0]),
     ];
     let mut pairs: Vec<[&Volume; 2]> = moving.iter().map(|moving| [&fixed, moving]).collect();
-    // A fixed mask of another size, so that neither members nor records begin where they do in every other pair.
+    // A fixed mask of another size, so that channel memberships and records have other offsets than in the other pairs.
     pairs.insert(1, [&moving[3], &fixed]);
     let ways = [
         (Transformation::Affine, Some(14.0), "2/1,2"),
@@ -91,7 +92,7 @@ fn many_pairs_end_as_each_does_alone() {
     assert!(register_all(&[], &Device::Cpu, &RegistrationOptions::default()).expect("nothing").is_empty());
 }
 
-/// 9 x 9 x 9 bricks of the fixed grid, beyond the 528 cubes that sweep a pair at most, beside a pair of fewer.
+/// A fixed grid of 9 x 9 x 9 bricks, more than the 528 cubes (thread blocks) that at most work on a pair, and a pair of fewer bricks.
 #[test]
 fn masks_of_many_bricks_register_beside_small_ones() {
     let (large, small) = (grid([36, 72, 66], [3.0, 3.0, 4.0]), grid([12, 14, 20], [9.0, 9.0, 12.0]));
@@ -112,7 +113,7 @@ fn masks_of_many_bricks_register_beside_small_ones() {
             if !compiles_only(device) {
                 assert_eq!(iterations, [2, 2, 2]);
                 let found = register(&fixed, &moving, device, &options).expect("registration");
-                // As below; a cube's bricks that nobody swept would be a tenth of the masks and more.
+                // The bound is as below; bricks that no cube worked on would be a tenth of the masks or more.
                 let off = (found.loss - host.loss).abs();
                 assert!(off < 2e-3, "{} {sets}: {} {}", device.name(), found.loss, host.loss);
             }
@@ -120,7 +121,7 @@ fn masks_of_many_bricks_register_beside_small_ones() {
     }
 }
 
-/// The device's own loop against the host's: the same path but for rounding, to the same end.
+/// The loop on the device against the loop on the host: the same path except for rounding, to the same end.
 #[test]
 fn devices_iterate_as_the_host_does() {
     let plan = grid([12, 14, 20], [9.0, 9.0, 12.0]);
@@ -139,10 +140,10 @@ fn devices_iterate_as_the_host_does() {
         for device in devices().iter().filter(|d| !compiles_only(d)) {
             let found = register(&fixed, &moving, device, &options).expect("registration");
             assert_eq!((found.iterations, found.outcome), (20, Outcome::Stopped), "{}", device.name());
-            // f32 parts the paths where a slope is below its rounding, or a voxel crosses a face between cells: a step
-            // of Adam then goes the other way. A step is 0.01 of half the grid, 0.9 mm along its longest edge. Far from
-            // the end it changes the Dice of the tumour (17 mm; of two balls it falls by 0.75 a radius) by 0.04: 2e-3
-            // is a twentieth.
+            // In f32 the paths diverge where a derivative is below its rounding, or a voxel crosses a face between cells: a step of
+            // Adam then has the opposite sign. A step is 0.01 of half the grid, 0.9 mm along its longest edge. Far from the end it
+            // changes the Dice of the tumour (of 17 mm; that of two spheres falls by 0.75 for a distance of one radius) by 0.04, and
+            // 2e-3 is a twentieth of that.
             assert!(
                 (found.loss - host.loss).abs() < 2e-3,
                 "{} {transformation}: {} {}",
@@ -155,7 +156,7 @@ fn devices_iterate_as_the_host_does() {
         }
     }
 
-    // And to the same end, by the same rule, at this question or the next.
+    // Both end by the same rule, at the same check for convergence or the next one.
     let options = RegistrationOptions {
         transformation: Transformation::Rigid,
         resolution: None,
@@ -173,8 +174,8 @@ fn devices_iterate_as_the_host_does() {
     }
 }
 
-/// Converged on the thinned masks with the last iteration there was: nothing has looked at the full grids, and it is
-/// said. And a label that thinning loses altogether is aligned on them from the start.
+/// Where the iterations on the coarse masks converge with the last one that is allowed, none is left for the full grids, with a
+/// warning. And where the coarse masks lose a label completely, all iterations run on the full grids.
 #[test]
 fn thinning_does_not_hide_the_full_grids() {
     let plan = grid([20, 24, 32], [6.0, 6.0, 8.0]);
@@ -193,8 +194,8 @@ fn thinning_does_not_hide_the_full_grids() {
     let found = register(&fixed, &fixed, &Device::Cpu, &options(Channels::default(), 12.0, 40)).expect("registration");
     assert_eq!((found.iterations, found.outcome), (40, Outcome::Converged));
 
-    // Of each label one mask has a kidney and the other a single voxel in it, which no thinned voxel of 30 mm is
-    // nearest to.
+    // For each label one mask has a kidney and the other a single voxel in it, which is not the nearest voxel of any coarse voxel of
+    // 30 mm.
     let of = |most: u8, dot: [f64; 3]| {
         scan(&plan, &Affine::IDENTITY, move |p| match kidneys(p) {
             0 => 0,
@@ -210,7 +211,7 @@ fn thinning_does_not_hide_the_full_grids() {
     assert_eq!(found.channels.iter().map(|c| c.weight).collect::<Vec<_>>(), [0.5, 0.5]);
 }
 
-/// Steps of half a grid lose the masks: said, and the map of the lowest loss kept.
+/// With steps of half a grid the masks lose their overlap: there is a warning, and the transform of the lowest loss is kept.
 #[test]
 fn what_diverges_is_said() {
     let plan = grid([20, 24, 32], [6.0, 6.0, 8.0]);
@@ -221,12 +222,16 @@ fn what_diverges_is_said() {
     for device in devices().iter().filter(|d| !compiles_only(d)) {
         let found = register(&fixed, &moving, device, &options).expect("registration");
         assert!(found.outcome == Outcome::Diverged && !found.converged, "{}: {found:?}", device.name());
-        assert!(found.warnings.iter().any(|w| w.contains("diverged") && w.contains("below 1")), "{:?}", found.warnings);
+        assert!(
+            found.warnings.iter().any(|w| w.contains("diverged") && w.contains("lower learning rate than 1")),
+            "{:?}",
+            found.warnings
+        );
         assert!(found.aligned.kidney.soft >= found.centre_of_mass.kidney.soft - 1e-6, "{found:?}");
     }
 }
 
-/// The moving mask is the fixed one's mirror image, and the map given is flat: the better one turns space inside out.
+/// The moving mask is the mirror image of the fixed one and the given transform is almost singular: a better one mirrors space.
 #[test]
 fn a_map_that_folds_is_refused() {
     let plan = grid([20, 24, 32], [6.0, 6.0, 8.0]);
@@ -234,14 +239,14 @@ fn a_map_that_folds_is_refused() {
     let scaled = |z: f64| Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, z, 0.0]]);
     let moving = scan(&plan, &scaled(-1.0), kidneys);
     let options = RegistrationOptions { start: Start::Given(scaled(0.02)), resolution: None, ..Default::default() };
-    refused(&fixed, &moving, &options, &["inside out", "determinant -", "expected one above 0"]);
+    refused(&fixed, &moving, &options, &["mirrors space", "determinant -", "expected one above 0"]);
 }
 
-/// Masks whose codes no buffer of the device holds: registered on the CPU, to the same bits, and it is said.
+/// Masks whose codes do not fit into a buffer of the device are registered on the CPU, with the same bits as there and a warning.
 #[test]
 fn masks_too_large_for_a_device_go_to_the_cpu() {
     for device in devices().iter().filter(|d| **d != Device::Cpu) {
-        // Codes take two bytes a voxel, and half a buffer is for them.
+        // Codes take two bytes for each voxel, and may take half of a buffer.
         let voxels = device.max_buffer_bytes() / 4;
         if voxels > 1 << 26 {
             eprintln!("SKIPPED on {}: a mask of {voxels} voxels would be needed", device.name());
@@ -262,8 +267,8 @@ fn masks_too_large_for_a_device_go_to_the_cpu() {
     }
 }
 
-/// How often the host waits for a device does not grow with the number of pairs: once per level for the counts of all
-/// masks, once for the overlap of all pairs at the start, and once per 40 iterations of all pairs.
+/// The number of times that the host waits for a device does not grow with the number of pairs: once on each level for the counts of
+/// all masks, once for the overlap of all pairs at the start, and once every 40 iterations of all pairs.
 #[test]
 fn waits_do_not_grow_with_the_number_of_pairs() {
     let plan = grid([10, 12, 16], [10.0, 10.0, 14.0]);
@@ -286,7 +291,7 @@ fn waits_do_not_grow_with_the_number_of_pairs() {
             }
             device.waits() - before
         };
-        // The least of three: where tests share a process, others may wait for the device meanwhile.
+        // The smallest number of three runs: where tests share a process, others may wait for the device at the same time.
         let least = |pairs: usize| (0..3).map(|_| waits(pairs)).min().expect("three");
         assert_eq!((least(1), least(2), least(33)), (5, 5, 5), "{}", device.name());
     }

@@ -20,7 +20,7 @@ fn masks() -> [Volume; 2] {
     [fixed, moving]
 }
 
-/// Sets of labels, and the weights that are left of them: label 3 is in the fixed mask alone.
+/// Sets of labels with their weights; label 3 is in the fixed mask only.
 const SETS: [(&str, &[f64]); 3] = [("2/1,2", &[0.5, 0.5]), ("3/1/2", &[0.0, 0.5, 0.5]), ("1,2,3/3", &[1.0, 0.0])];
 
 fn every_options(check: impl Fn(&str, &RegistrationOptions, &[f64])) {
@@ -68,10 +68,10 @@ fn the_loss_begins_where_registration_does() {
             // On a GPU registration computes the loss in f32 from the sums that `Loss` adds up in f64.
             let bound = if *device == Device::Cpu { 0.0 } else { 2e-6 };
             assert!((value - found.loss).abs() <= bound, "{what} on {}: {value} {}", device.name(), found.loss);
-            // In millimetres; theta is f32 on a GPU.
+            // The bound is in millimetres; theta is f32 on a GPU.
             let bound = if *device == Device::Cpu { 1e-9 } else { 1e-4 };
             close(what, &loss.transform(&start).expect("a map"), &found.transform, bound);
-            // What registration says of a missing channel, and nothing else.
+            // There is a warning about the missing channel, and no other.
             let missing = weights.iter().filter(|w| **w == 0.0).count();
             assert_eq!(loss.warnings().len(), missing, "{what}: {:?}", loss.warnings());
             assert!(loss.warnings().iter().all(|w| found.warnings.contains(w)), "{what}: {:?}", found.warnings);
@@ -79,8 +79,8 @@ fn the_loss_begins_where_registration_does() {
     });
 }
 
-/// Adam over `Loss` is `register`: after some iterations the lowest loss is the same bits, and so is the map but for the
-/// way into millimetres and back, which gradients of another loss would not give.
+/// Adam over `Loss` is `register`: after some iterations the lowest loss has the same bits, and the transform differs only by the
+/// conversion to millimetres and back, which gradients of another loss would not achieve.
 #[test]
 fn gradients_are_those_registration_follows() {
     const ITERATIONS: usize = 6;
@@ -104,7 +104,7 @@ fn gradients_are_those_registration_follows() {
     });
 }
 
-/// Grids of different spacing: the two spaces begin at different maps, so that a loss that ignored the space would show.
+/// On grids of different spacing the two spaces start at different maps, so that a loss that ignored the space would fail.
 #[test]
 fn spaces_differ_at_the_start() {
     let [fixed, moving] = masks();

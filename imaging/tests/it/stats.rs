@@ -71,7 +71,7 @@ fn confusion_is_scikit_learns() {
     }
 }
 
-/// Against p of all swaps: 40,000 rounds estimate it with a standard deviation of 0.0025 at most.
+/// The p value against that of all possible swaps, which 40,000 rounds estimate with a standard deviation of at most 0.0025.
 #[test]
 fn permutation_tests_estimate_the_exact_p() {
     for case in golden()["permutation"].as_array().expect("cases") {
@@ -81,7 +81,7 @@ fn permutation_tests_estimate_the_exact_p() {
         assert_eq!(got, stats::permutation_test(&other, &one, 40_000, 3), "two-sided");
     }
     assert_eq!(stats::permutation_test(&[true, false], &[true, false], 100, 1), 1.0);
-    // 70 cases that all tell: more than a word of random bits, and p can be no less than 1 / (rounds + 1).
+    // 70 cases on which the two differ need more than one word of random bits, and p is at least 1 / (rounds + 1).
     assert_eq!(stats::permutation_test(&[true; 70], &[false; 70], 999, 1), 1e-3);
 }
 

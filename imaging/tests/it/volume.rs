@@ -7,7 +7,7 @@ use rand::Rng;
 
 use crate::support::{compiles_only, devices, rng};
 
-/// Every axis order and direction, with a voxel size each and a slight turn.
+/// Every order and direction of the axes, with different voxel sizes and a slight rotation.
 const TILTED: Affine = Affine([[0.1, 0.05, -2.9, 40.0], [-0.02, -0.9, 0.1, 55.0], [-0.7, 0.03, 0.2, -20.0]]);
 
 fn counted(shape: [usize; 3], affine: Affine) -> Volume {
@@ -54,7 +54,7 @@ fn orientation_codes_are_nibabels() {
     assert_eq!(Orientation::of(&diagonal(1.0, 2.0, 3.0)), Orientation::RAS);
     assert_eq!(Orientation::of(&diagonal(-1.0, -2.0, 3.0)), Orientation::LPS);
     assert_eq!(Orientation::of(&TILTED).to_string(), "IPL");
-    // Two columns whose largest component is the same axis still get an axis each.
+    // Two columns whose largest component is along the same axis still get different axes.
     let steep = Affine([[0.8, 0.7, 0.0, 0.0], [-0.6, 0.7, 0.0, 0.0], [0.0, 0.1, 1.0, 0.0]]);
     assert_eq!(Orientation::of(&steep).to_string(), "RAS");
     for code in ["RAS", "LPS", "IPL", "SAR", "AIL"] {
@@ -75,7 +75,7 @@ fn reorienting_moves_voxels_and_keeps_them_in_place() {
         assert_eq!(turned.orientation(), target);
         let mut seen = vec![false; turned.voxels().len()];
         for index in indices(&turned) {
-            // The value tells which voxel of the original it was.
+            // The value is the index of the voxel in the original.
             let n = value(&turned, index) as usize;
             let origin = [n % 5, n / 5 % 4, n / 20];
             assert_near("place", apply(&turned.affine(), index), apply(&volume.affine(), origin), 1e-12);
@@ -137,7 +137,7 @@ fn resampling_onto_its_own_grid_changes_nothing() {
     }
 }
 
-/// A value that is a linear function of the place in the patient stays that function on every grid.
+/// Values that are a linear function of the position in the patient are the same function on every grid.
 #[test]
 fn a_ramp_in_millimetres_stays_one() {
     let ramp = |p: [f64; 3]| 0.5 * p[0] - 0.25 * p[1] + 2.0 * p[2] + 3.0;
@@ -153,7 +153,7 @@ fn a_ramp_in_millimetres_stays_one() {
             for index in indices(&result) {
                 let place = apply(&grid.affine, index);
                 let at = inverse.apply(place);
-                // Beyond the outermost centres the edge goes on: the ramp at the nearest point of their box.
+                // Beyond the outermost centres their values continue: the value is that of the nearest point of their box.
                 let inside = std::array::from_fn(|a| at[a].clamp(0.0, [8.0, 6.0, 5.0][a]));
                 let (want, got) = (ramp(TILTED.apply(inside)), f64::from(value(&result, index)));
                 assert!((got - want).abs() < 1e-3, "{} at {index:?}: {got}, expected {want}", device.name());
@@ -176,7 +176,7 @@ fn a_point_in_the_patient_keeps_its_label() {
         for index in indices(&result) {
             let at = inverse.apply(apply(&fine.affine, index));
             if at.iter().any(|v| ((v - v.floor()) - 0.5).abs() < 1e-4) {
-                continue; // on the face between two voxels either is right
+                continue; // On the face between two voxels both values are right.
             }
             let nearest: [usize; 3] = std::array::from_fn(|a| at[a].round().clamp(0.0, [8.0, 7.0, 6.0][a]) as usize);
             assert_eq!(value(&result, index), value(&volume, nearest), "{} at {index:?}", device.name());

@@ -1,8 +1,9 @@
-//! torchvision's ResNets (18 and 34 of basic blocks; 50, 101 and 152 of bottlenecks) with the authors' 1x1 fusion convolution in front.
+//! torchvision's ResNets (18 and 34 with basic blocks; 50, 101 and 152 with bottlenecks), optionally after the authors' 1x1 fusion
+//! convolution.
 //!
-//! Images are [n, 3, 1, h, w], one phase a channel. Inference only: every batch norm is folded into the convolution
-//! before it, w' = w * g / sqrt(var + eps) and b' = beta - mean * g / sqrt(var + eps) with eps 1e-5, in f64.
-//! Deep residual learning: He et al., CVPR 2016; parameter names and the stride on the 3x3 convolution: torchvision.
+//! Images are [n, 3, 1, h, w] with one phase in each channel. The networks are for inference only: every batch norm is folded into
+//! the convolution before it, w' = w g / sqrt(var + eps) and b' = beta - mean g / sqrt(var + eps) with eps = 1e-5, in f64. Sources: He
+//! et al., CVPR 2016, for residual networks; torchvision for the names of parameters and the stride on the 3x3 convolution.
 
 mod weights;
 
@@ -18,27 +19,30 @@ use weights::Reader;
 
 pub use weights::seeded_weights;
 
-/// Which network: `depth` fixes the number of blocks.
+/// The configuration of a ResNet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResNetConfig {
-    /// 18, 34, 50, 101 or 152.
+    /// The depth: 18, 34, 50, 101 or 152.
     pub depth: usize,
-    /// Outputs of the last layer.
+    /// Number of outputs of the last layer.
     pub classes: usize,
-    /// A 1x1 convolution 3 -> 3 without bias before the first layer, [`FUSION`].
+    /// Whether there is a 1x1 convolution from 3 to 3 channels without bias before the first layer, [`FUSION`].
     pub fusion: bool,
 }
 
-/// The name of the fusion convolution's weight. The authors put `resnet.` before every other name, torchvision nothing; a file
-/// may do either.
+/// The name of the fusion convolution's weight. In the authors' files every other name has the prefix `resnet.`, in torchvision's
+/// none has; both are read.
 pub const FUSION: &str = "fusion.weight";
 
-/// Channels of a block's 3x3 convolution, by stage.
+/// Number of channels of the 3x3 convolutions of each stage.
 const WIDTHS: [usize; 4] = [64, 128, 256, 512];
 const BATCH_NORM_EPS: f64 = 1e-5;
 
 impl ResNetConfig {
-    /// Blocks a stage.
+    /// Number of blocks of each stage.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another depth.
     pub fn blocks(&self) -> Result<[usize; 4]> {
         match self.depth {
             18 => Ok([2, 2, 2, 2]),
@@ -49,17 +53,18 @@ impl ResNetConfig {
         }
     }
 
-    /// Is a block 1x1, 3x3 (with the stride), 1x1 to four times as many channels, or two 3x3, the first with the stride?
+    /// Whether blocks are bottlenecks: 1x1, 3x3 with the stride, and 1x1 to four times as many channels. Basic blocks are two 3x3
+    /// convolutions, the first with the stride.
     fn bottlenecks(&self) -> bool {
         self.depth >= 50
     }
 
-    /// Channels that a block of `width` gives out.
+    /// Number of output channels of a block of `width`.
     fn outputs(&self, width: usize) -> usize {
         if self.bottlenecks() { 4 * width } else { width }
     }
 
-    /// Shape and stride of a block's convolutions.
+    /// The weight shape [co, ci, kh, kw] and the stride of each convolution of a block.
     fn block(&self, channels: usize, width: usize, stride: usize) -> Vec<([usize; 4], usize)> {
         let out = self.outputs(width);
         if self.bottlenecks() {
@@ -83,7 +88,7 @@ impl Conv {
     }
 }
 
-/// Convolutions with ReLUs between them, added to the input or to its strided 1x1 projection.
+/// A residual block: convolutions with ReLUs between them, whose result is added to the input or to its strided 1x1 projection.
 struct Block {
     convs: Vec<Conv>,
     projection: Option<Conv>,
@@ -113,11 +118,11 @@ pub struct ResNet {
 }
 
 impl ResNet {
-    /// Puts the weights on the device, batch norms folded, stored as `dtype`.
+    /// A network from weights, which are stored on `device` as `dtype` with batch norms folded in.
     ///
     /// # Errors
-    /// A missing parameter or one of another shape (both named); one that this network would not use, so that a file of a deeper
-    /// one is not taken for it; a depth that is not in the family.
+    /// [`Error::File`] for a parameter that is missing or has another shape, and for one that this network does not use, so that the
+    /// file of a deeper network is not accepted; [`Error::Argument`] for a depth that is not in the family.
     pub fn new(config: &ResNetConfig, weights: &Weights, device: &Device, dtype: DType) -> Result<Self> {
         let reader = Reader::new(weights, device, dtype);
         let fusion = config.fusion.then(|| reader.plain_conv(FUSION, [3, 3, 1, 1])).transpose()?;
@@ -137,7 +142,10 @@ impl ResNet {
         Ok(Self { device: device.clone(), dtype, fusion, stem, blocks, head })
     }
 
-    /// Logits [n, classes, 1, 1, 1] of images [n, 3, 1, h, w].
+    /// The logits [n, classes, 1, 1, 1] of images [n, 3, 1, h, w].
+    ///
+    /// # Errors
+    /// Images of another shape; a device that fails.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let [_, channels, depth, _, _] = images.shape();
         if (channels, depth) != (3, 1) {
@@ -162,7 +170,10 @@ impl ResNet {
         ops::linear(&x, &self.head.0, Some(&self.head.1))
     }
 
-    /// Softmax of the logits, a row of class probabilities an image. `images` are f32 in PyTorch's order [n, 3, h, w].
+    /// The softmax of the logits: one row of class probabilities for each image. `images` are f32 in PyTorch's order [n, 3, h, w].
+    ///
+    /// # Errors
+    /// As [`ResNet::forward`].
     pub fn probabilities(&self, images: &[f32], [n, h, w]: [usize; 3]) -> Result<Vec<Vec<f32>>> {
         let x = Tensor::from_ncdhw(&self.device, [n, 3, 1, h, w], self.dtype, images)?;
         let rows = ops::softmax(&self.forward(&x)?)?;

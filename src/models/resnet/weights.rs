@@ -1,4 +1,4 @@
-//! torchvision's parameter names to folded convolutions, and seeded weights under the same names.
+//! Folded convolutions from parameters with torchvision's names, and seeded weights with the same names.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,11 +10,11 @@ use rand_distr::{Distribution, StandardNormal};
 use super::{BATCH_NORM_EPS, Block, Conv, FUSION, ResNetConfig, WIDTHS};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::weights::{Weights, shown};
+use crate::io::weights::{Weights, printable};
 use crate::ops::Conv3dParams;
 use crate::tensor::{DType, Tensor};
 
-/// Reads parameters under a prefix and puts them on a device.
+/// Reads parameters whose names have a prefix, and stores them on a device.
 pub(super) struct Reader<'a> {
     weights: &'a Weights,
     device: &'a Device,
@@ -23,9 +23,9 @@ pub(super) struct Reader<'a> {
     used: RefCell<BTreeSet<String>>,
 }
 
-/// The authors' prefix.
+/// The prefix of names in the authors' files.
 const PREFIX: &str = "resnet.";
-/// What PyTorch counts batches in; inference has no use for it.
+/// The ending of PyTorch's counters of batches, which inference does not use.
 const COUNT: &str = ".num_batches_tracked";
 
 impl<'a> Reader<'a> {
@@ -34,13 +34,16 @@ impl<'a> Reader<'a> {
         Self { weights, device, dtype, prefix, used: RefCell::default() }
     }
 
-    /// Refuses weights that were not asked for.
+    /// Checks that every weight was used.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a weight that the network does not have.
     pub(super) fn nothing_left(&self, depth: usize) -> Result<()> {
         let used = self.used.borrow();
         match self.weights.names().find(|name| !used.contains(*name) && !name.ends_with(COUNT)) {
             None => Ok(()),
             Some(name) => {
-                let reason = format!("expected the weights of a ResNet-{depth} alone, found '{}' too", shown(name));
+                let reason = format!("expected only the weights of a ResNet-{depth}, found '{}' too", printable(name));
                 Err(Error::file(self.weights.path(), reason))
             }
         }
@@ -56,7 +59,7 @@ impl<'a> Reader<'a> {
         Ok(data)
     }
 
-    /// [co, ci, kh, kw] with padding (k - 1) / 2.
+    /// A convolution with the weight [co, ci, kh, kw] and padding (k - 1) / 2.
     fn conv(&self, [co, ci, kh, kw]: [usize; 4], weight: &[f32], bias: Option<&[f32]>, stride: usize) -> Result<Conv> {
         Ok(Conv {
             weight: Tensor::from_ncdhw(self.device, [co, ci, 1, kh, kw], self.dtype, weight)?,
@@ -69,12 +72,12 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A convolution without batch norm or prefix.
+    /// A convolution without a batch norm, whose name has no prefix.
     pub(super) fn plain_conv(&self, name: &str, shape: [usize; 4]) -> Result<Conv> {
         self.conv(shape, &self.read(name, &shape)?, None, 1)
     }
 
-    /// A convolution with the batch norm behind it folded in.
+    /// A convolution with the batch norm after it folded in.
     pub(super) fn conv_bn(&self, conv: &str, norm: &str, shape: [usize; 4], stride: usize) -> Result<Conv> {
         let prefix = self.prefix;
         let mut weight = self.read(&format!("{prefix}{conv}.weight"), &shape)?;
@@ -95,7 +98,7 @@ impl<'a> Reader<'a> {
         self.conv(shape, &weight, Some(&bias), stride)
     }
 
-    /// A block of `width` from `channels`.
+    /// A block of `width` with `channels` inputs.
     pub(super) fn block(
         &self,
         name: &str,
@@ -128,16 +131,16 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Weights drawn from a seed under torchvision's names: He-normal convolutions (fan out), batch norms that pass through
-/// except the last of each block, whose gain of 0.2 keeps 33 residual additions from overflowing f16.
+/// Random weights from a seed, with torchvision's names: convolutions are normal after He (fan out); batch norms are the identity,
+/// except that the last one of each block has a gain of 0.2, which keeps 33 residual additions from overflowing f16.
 ///
 /// # Errors
-/// A depth that is not in the family.
+/// [`Error::Argument`] for a depth that is not in the family.
 pub fn seeded_weights(config: &ResNetConfig, seed: u64) -> Result<Weights> {
     let mut draw = Draw { rng: ChaCha8Rng::seed_from_u64(seed), weights: Weights::default() };
     let prefix = if config.fusion { PREFIX } else { "" };
     if config.fusion {
-        // Close to the identity, as the authors initialise nothing special and training starts near it.
+        // The fusion convolution is close to the identity, where training starts.
         let identity: [f32; 9] = std::array::from_fn(|i| if i % 4 == 0 { 1.0 } else { 0.0 });
         draw.weights.insert(FUSION, vec![3, 3, 1, 1], &identity)?;
     }

@@ -1,14 +1,14 @@
-//! Convolutions, checked at drawn places against dot products in f64.
+//! Convolutions, of which some outputs are checked against dot products in f64.
 
-use super::{Case, expect_within, tensor, values};
+use super::{Case, ensure_within, tensor, values};
+use nephron::bench_shapes::{Conv, Transposed};
 use nephron::device::Device;
 use nephron::error::Result;
 use nephron::ops::{self, Conv3dParams, ConvTranspose3dParams};
-use nephron::shapes::{Conv, Transposed};
 use nephron::tensor::{DType, Shape, Tensor};
 
-/// Places that are checked.
-const PLACES: usize = 64;
+/// Number of outputs that are checked.
+const CHECKED: usize = 64;
 
 pub(super) fn conv3d(shape: Conv, device: &Device, dtype: DType) -> Result<Case> {
     let (xs, ws) = (shape.input(usize::MAX), shape.weight());
@@ -22,7 +22,7 @@ pub(super) fn conv3d(shape: Conv, device: &Device, dtype: DType) -> Result<Case>
     let bytes = ((xs.iter().product::<usize>() + ws.iter().product::<usize>() + y.len()) * dtype.size()) as f64;
     let check = move || {
         let (x, w) = (stored(xs, dtype), stored(ws, dtype));
-        check_places(shape.name, &y, terms, |[n, co, d, h, u]| {
+        ensure_outputs(shape.name, &y, terms, |[n, co, d, h, u]| {
             let mut sum = [0.0; 2];
             for k in 0..ws[2] * ws[3] * ws[4] {
                 let tap = [k / (ws[3] * ws[4]), k / ws[4] % ws[3], k % ws[4]];
@@ -54,7 +54,7 @@ pub(super) fn conv_transpose3d(shape: Transposed, device: &Device, dtype: DType)
     let bytes = ((xs.iter().product::<usize>() + ws.iter().product::<usize>() + y.len()) * dtype.size()) as f64;
     let check = move || {
         let (x, w) = (stored(xs, dtype), stored(ws, dtype));
-        check_places(shape.name, &y, xs[1], |[n, co, d, h, u]| {
+        ensure_outputs(shape.name, &y, xs[1], |[n, co, d, h, u]| {
             let mut sum = [0.0; 2];
             let from = (((n * xs[2] + d / k) * xs[3] + h / k) * xs[4] + u / k) * xs[1];
             let tap = (d % k * k + h % k) * k + u % k;
@@ -68,7 +68,7 @@ pub(super) fn conv_transpose3d(shape: Transposed, device: &Device, dtype: DType)
     Ok(Case { op: "conv_transpose3d", name, flops, bytes, run, check: Box::new(check) })
 }
 
-/// What a tensor of [`values`] holds once it is stored, in storage order.
+/// The values of a tensor of [`values`] after rounding to its storage type, in storage order.
 fn stored(shape: Shape, dtype: DType) -> Vec<f32> {
     let mut data = values(shape.iter().product());
     match dtype {
@@ -79,7 +79,7 @@ fn stored(shape: Shape, dtype: DType) -> Vec<f32> {
     data
 }
 
-/// Adds up products and their absolute values.
+/// Adds products to sum[0], and their absolute values to sum[1].
 fn add_products<'a>(sum: &mut [f64; 2], x: &[f32], w: impl Iterator<Item = &'a f32>) {
     for (x, w) in x.iter().zip(w) {
         let term = f64::from(*x) * f64::from(*w);
@@ -87,8 +87,9 @@ fn add_products<'a>(sum: &mut [f64; 2], x: &[f32], w: impl Iterator<Item = &'a f
     }
 }
 
-/// Compares `y` with the sum and the absolute sum that `want` gives at a place, within the rounding of f32 sums.
-fn check_places(name: &str, y: &Tensor, terms: usize, want: impl Fn([usize; 5]) -> [f64; 2]) -> Result<()> {
+/// Compares outputs of `y` with the sums that `want` returns for their index; the absolute sum that it returns too bounds the
+/// rounding of f32 sums.
+fn ensure_outputs(name: &str, y: &Tensor, terms: usize, want: impl Fn([usize; 5]) -> [f64; 2]) -> Result<()> {
     let ([_, c, d, h, w], data) = (y.shape(), y.to_ndhwc()?);
     let half_ulp = match y.dtype() {
         DType::F16 => 2f64.powi(-11),
@@ -96,14 +97,14 @@ fn check_places(name: &str, y: &Tensor, terms: usize, want: impl Fn([usize; 5]) 
         _ => 2f64.powi(-24),
     };
     let ku = terms as f64 * 2f64.powi(-24);
-    for place in 0..PLACES {
-        // The first, the last, and a walk between that meets every residue.
-        let i = place * (data.len() - 1) / (PLACES - 1);
+    for k in 0..CHECKED {
+        // The first output, the last one, and evenly spaced ones between them.
+        let i = k * (data.len() - 1) / (CHECKED - 1);
         let (voxel, co) = (i / c, i % c);
         let at = [voxel / (d * h * w), co, voxel / (h * w) % d, voxel / w % h, voxel % w];
         let [value, magnitude] = want(at);
         let bound = ku / (1.0 - ku) * magnitude + half_ulp * (value.abs() + ku * magnitude);
-        expect_within(&format!("{name} at {at:?}"), data[i].into(), value, bound)?;
+        ensure_within(&format!("{name} at {at:?}"), data[i].into(), value, bound)?;
     }
     Ok(())
 }

@@ -1,29 +1,29 @@
-//! What is timed: the sizes of the tests' and the pipeline's shapes, with the arithmetic and the bytes of each.
+//! The cases that are timed: shapes of the tests and the pipeline, with the arithmetic and the bytes of each.
 
 mod convolutions;
 mod networks;
 mod volumes;
 
+use nephron::bench_shapes;
 use nephron::device::Device;
 use nephron::error::{Error, Result};
 use nephron::ops;
-use nephron::shapes;
 use nephron::tensor::{DType, Shape, Tensor};
 
-/// One thing to time.
+/// A case to time.
 pub(super) struct Case {
     pub op: &'static str,
     pub name: String,
-    /// Multiplications and additions of a run.
+    /// Number of multiplications and additions of a run.
     pub flops: f64,
-    /// Bytes that a run must read and write at the least.
+    /// Number of bytes that a run must at least read and write.
     pub bytes: f64,
     pub run: Box<dyn Fn() -> Result<()>>,
-    /// Refuses to go on with a wrong result.
+    /// Returns an error for a wrong result.
     pub check: Box<dyn Fn() -> Result<()>>,
 }
 
-/// Puts a case's arrays on the device.
+/// Creates a case, with its arrays on the device.
 pub(super) type Make = Box<dyn Fn(&Device, DType) -> Result<Case>>;
 
 const OPS: [&str; 6] = ["conv3d", "conv_transpose3d", "unet", "resnet", "affine_dice", "resample"];
@@ -34,7 +34,7 @@ pub(super) fn named(op: Option<&str>, filter: &str) -> crate::error::Result<Vec<
         && !OPS.contains(&op)
     {
         return Err(crate::error::Error::Usage(format!(
-            "nothing to time for '{op}': expected one of {}",
+            "unknown operation '{op}': expected one of {}",
             OPS.join(", ")
         )));
     }
@@ -51,27 +51,27 @@ pub(super) fn named(op: Option<&str>, filter: &str) -> crate::error::Result<Vec<
 
 fn all() -> Vec<(&'static str, String, Make)> {
     let mut all: Vec<(&'static str, String, Make)> = Vec::new();
-    for shape in shapes::CONVS {
+    for shape in bench_shapes::CONVS {
         all.push(("conv3d", shape.name.into(), Box::new(move |d, t| convolutions::conv3d(shape, d, t))));
     }
-    for shape in shapes::TRANSPOSED {
+    for shape in bench_shapes::TRANSPOSED {
         let make: Make = Box::new(move |d, t| convolutions::conv_transpose3d(shape, d, t));
         all.push(("conv_transpose3d", shape.name.into(), make));
     }
-    for patch in shapes::PATCHES {
+    for patch in bench_shapes::PATCHES {
         all.push(("unet", networks::patch_name(patch), Box::new(move |d, t| networks::unet(patch, d, t))));
     }
-    for batch in shapes::BATCHES {
+    for batch in bench_shapes::BATCHES {
         all.push(("resnet", networks::batch_name(batch), Box::new(move |d, t| networks::resnet(batch, d, t))));
     }
-    for side in shapes::LABEL_MAPS {
+    for side in bench_shapes::LABEL_MAPS {
         all.push(("affine_dice", volumes::labels_name(side), Box::new(move |d, _| volumes::affine_dice(side, d))));
     }
     all.push(("resample", volumes::CT.into(), Box::new(|d, _| volumes::resample(d))));
     all
 }
 
-/// Numbers in [-1, 1) without pattern that need no generator.
+/// Irregular numbers in [-1, 1), by a hash of the index.
 fn values(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
@@ -80,7 +80,7 @@ fn tensor(device: &Device, shape: Shape, dtype: DType) -> Result<Tensor> {
     Tensor::from_ndhwc(device, shape, dtype, values(shape.iter().product()))
 }
 
-/// The device's copy ceiling: 64 MB in, 64 MB out, one comparison each.
+/// The device's rate of copying: 64 MB are read and written, with one comparison for each element.
 pub(super) fn copy(device: &Device) -> Result<Case> {
     let x = tensor(device, [1, 1, 1, 4096, 4096], DType::F32)?;
     let bytes = 2.0 * x.bytes() as f64;
@@ -88,15 +88,24 @@ pub(super) fn copy(device: &Device) -> Result<Case> {
     Ok(Case { op: "copy", name: "f32".into(), flops: 0.0, bytes, run, check: Box::new(|| Ok(())) })
 }
 
-/// The device's arithmetic ceiling as far as this library reaches it: 4096 voxels, 1024 channels to 1024.
+/// The device's rate of multiplying, as far as this library achieves it: 4096 voxels, 1024 channels to 1024.
 pub(super) fn matrix_product(device: &Device, dtype: DType) -> Result<Case> {
-    let shape =
-        shapes::Conv { name: "matrix product", channels: [1024, 1024], size: 64, kernel: 1, stride: 1, flat: true };
+    let shape = bench_shapes::Conv {
+        name: "matrix product",
+        channels: [1024, 1024],
+        size: 64,
+        kernel: 1,
+        stride: 1,
+        flat: true,
+    };
     convolutions::conv3d(shape, device, dtype)
 }
 
-/// An error where a checked value is not within its bound.
-fn expect_within(what: &str, got: f64, want: f64, bound: f64) -> Result<()> {
+/// Checks that a value is within a bound of the expected one; NaN is not.
+///
+/// # Errors
+/// [`Error::Data`] for another value.
+fn ensure_within(what: &str, got: f64, want: f64, bound: f64) -> Result<()> {
     if (got - want).abs() <= bound {
         Ok(())
     } else {

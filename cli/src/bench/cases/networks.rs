@@ -1,5 +1,5 @@
-//! The two networks with seeded weights. On a GPU they are checked against the CPU's answer; there, where the tests hold
-//! them to PyTorch's logits, for finite values and the same bits twice.
+//! The two networks with seeded weights. On a GPU they are checked against the result of the CPU. On the CPU, where the tests compare
+//! them with PyTorch's logits, only that their outputs are finite.
 
 use super::{Case, tensor};
 use nephron::device::Device;
@@ -8,7 +8,7 @@ use nephron::models::resnet::{ResNet, ResNetConfig, seeded_weights};
 use nephron::models::{UNet, UNetArchitecture};
 use nephron::tensor::{DType, Tensor};
 
-/// Largest difference from the CPU's answer, relative to its range: rounding of each stored activation, through the layers.
+/// Largest difference from the result of the CPU, relative to its range. It allows for the rounding of every stored activation.
 fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => 2e-2,
@@ -69,7 +69,7 @@ pub(super) fn resnet(batch: usize, device: &Device, dtype: DType) -> Result<Case
         }
         finite("resnet", &first)
     };
-    // Of torchvision's ResNet-101: 7.80 G multiplications a 224 x 224 image, 42.5 M weights (5 classes).
+    // torchvision's ResNet-101 has 7.80 G multiplications for a 224 x 224 image and 42.5 M weights (5 classes).
     let (flops, bytes) = (2.0 * 7.80e9 * batch as f64, 42.5e6 * dtype.size() as f64);
     let run = Box::new(move || forward().map(drop));
     Ok(Case { op: "resnet", name: batch_name(batch), flops, bytes, run, check: Box::new(check) })
@@ -86,7 +86,7 @@ fn close(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) -> Result<()> 
     let (got, want) = (got.to_ndhwc()?, want.to_ndhwc()?);
     let range = want.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
     for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-        super::expect_within(&format!("{what}: output {i}"), (*got).into(), (*want).into(), tolerance * range)?;
+        super::ensure_within(&format!("{what}: output {i}"), (*got).into(), (*want).into(), tolerance * range)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Registration's step and the resampling of a scan, each checked on a smaller case against its f64 reference.
+//! The loss of registration and the resampling of a scan, each checked on a smaller case against its f64 reference.
 
-use super::{Case, expect_within, values};
+use super::{Case, ensure_within, values};
 use nephron::device::Device;
 use nephron::error::Result;
 use nephron::ops::affine_dice::{AffineDice, Frame, reference as dice_reference};
@@ -16,7 +16,7 @@ pub(super) fn labels_name([d, h, w]: [usize; 3]) -> String {
 
 const THETA: [[f64; 4]; 3] = [[1.02, 0.01, 0.0, 0.03], [-0.01, 0.98, 0.02, 0.0], [0.0, 0.01, 1.01, -0.05]];
 
-/// Every voxel one of three labels without pattern: nothing can be skipped.
+/// Irregular labels 0 to 2, so that no region can be skipped.
 fn labels(len: usize, offset: usize) -> Vec<u8> {
     values(len + offset)[offset..].iter().map(|v| (v.abs() * 3.0) as u8).collect()
 }
@@ -29,7 +29,7 @@ pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
     };
     let [fixed, moving] = maps(device, size)?;
     let voxels = fixed.len() as f64;
-    // What an iteration takes: the masks are prepared once for all of them.
+    // One iteration is timed; the masks are prepared once for all iterations.
     let masks = AffineDice::new(&fixed, &moving, params.padding, &params.channels)?;
     let [d, h, w] = size;
     let frame = Frame::normalised([w, h, d], [w, h, d], params.align_corners);
@@ -47,11 +47,11 @@ pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
         let (fixed, moving) = (labels(len, 0), labels(len, 7));
         let want = dice_reference::affine_dice((&fixed, small), (&moving, small), &THETA, &params);
         let unit = 16.0 * f64::from(f32::EPSILON);
-        expect_within("affine_dice: loss", got.loss, want.loss, unit * want.loss_magnitude)?;
+        ensure_within("affine_dice: loss", got.loss, want.loss, unit * want.loss_magnitude)?;
         for r in 0..3 {
             for c in 0..4 {
                 let bound = unit * want.dtheta_magnitude[r][c];
-                expect_within("affine_dice: dtheta", got.dtheta[r][c], want.dtheta[r][c], bound)?;
+                ensure_within("affine_dice: dtheta", got.dtheta[r][c], want.dtheta[r][c], bound)?;
             }
         }
         Ok(())
@@ -59,7 +59,7 @@ pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
     Ok(Case {
         op: "affine_dice",
         name: labels_name(size),
-        // Coordinates and weights, about 30 a voxel; a channel's value and gradient, and their sums: about 60.
+        // About 30 operations for the coordinates and weights of a voxel, about 60 for each channel's value, gradient and sums.
         flops: (30.0 + 60.0 * params.channels.count() as f64) * voxels,
         bytes: 2.0 * voxels,
         run: Box::new(step),
@@ -68,7 +68,7 @@ pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
 }
 
 pub(super) fn resample(device: &Device) -> Result<Case> {
-    // 0.75 x 0.75 x 1.5 mm to 1.5 x 1.5 x 3 mm, the first voxels' outer faces together.
+    // From 0.75 x 0.75 x 1.5 mm to 1.5 x 1.5 x 3 mm; the outer faces of the first voxels coincide.
     let params = |size: [usize; 3]| ResampleParams {
         size,
         matrix: [[2.0, 0.0, 0.0, 0.5], [0.0, 2.0, 0.0, 0.5], [0.0, 0.0, 2.0, 0.5]],
@@ -88,8 +88,8 @@ pub(super) fn resample(device: &Device) -> Result<Case> {
         let data: Vec<f64> = data.iter().map(|&v| v.into()).collect();
         let want = resample_reference::resample(&data, [10, 12, 14], &small);
         for (got, want) in got.iter().zip(&want.value) {
-            // Eight terms of at most 1000 HU.
-            expect_within("resample", (*got).into(), *want, 16.0 * f64::from(f32::EPSILON) * 1000.0)?;
+            // The value is a sum of eight terms of at most 1000 HU.
+            ensure_within("resample", (*got).into(), *want, 16.0 * f64::from(f32::EPSILON) * 1000.0)?;
         }
         Ok(())
     };

@@ -1,4 +1,4 @@
-//! Every figure of the evaluation, as metrics.json holds it.
+//! The statistics of the evaluation, as metrics.json contains them.
 
 use serde::Serialize;
 
@@ -8,10 +8,10 @@ use nephron::stats::{self, Confusion, Interval, RankedScores};
 
 /// The version of metrics.json.
 const SCHEMA_VERSION: u32 = 1;
-/// Of the intervals.
+/// The level of the confidence intervals.
 const LEVEL: f64 = 0.95;
 
-/// What the figures are made with.
+/// The settings of the evaluation.
 pub(super) struct Settings<'a> {
     pub thresholds: Option<&'a [f64]>,
     pub rounds: usize,
@@ -19,21 +19,21 @@ pub(super) struct Settings<'a> {
     pub seed: u64,
 }
 
-/// metrics.json.
+/// The content of metrics.json.
 #[derive(Serialize)]
 pub(super) struct Metrics {
     schema_version: u32,
     pub cases: usize,
     pub classes: Vec<Class>,
-    /// Mean over the classes that have cases.
+    /// The mean area under the ROC curve over the classes that have cases.
     pub macro_auc: Interval,
     pub accuracy: Interval,
-    /// Is the truth among the two highest scores?
+    /// The fraction of cases whose true class is among the two highest scores.
     pub top_2_accuracy: f64,
     pub class_names: Vec<String>,
     pub confusion: Confusion,
     pub readers: Vec<ReaderMetrics>,
-    /// Means over the readers.
+    /// The mean over the readers of their top-1 accuracy.
     pub readers_top_1: Option<f64>,
     pub readers_top_2: Option<f64>,
     bootstrap_rounds: usize,
@@ -42,20 +42,20 @@ pub(super) struct Metrics {
     pub warnings: Vec<String>,
 }
 
-/// One class against the rest. Without figures where the truth has no such case.
+/// One class against the rest. The statistics are None where no case has this true class.
 #[derive(Serialize)]
 pub(super) struct Class {
     pub name: String,
     pub cases: usize,
     pub auc: Option<Interval>,
     pub average_precision: Option<f64>,
-    /// Of the decisions.
+    /// The sensitivity of the decisions.
     pub sensitivity: Option<f64>,
     pub specificity: Option<f64>,
     pub optimal: Option<Optimal>,
 }
 
-/// Where TPR - FPR is largest.
+/// The threshold with the largest TPR - FPR.
 #[derive(Serialize)]
 pub(super) struct Optimal {
     pub threshold: f64,
@@ -63,7 +63,7 @@ pub(super) struct Optimal {
     pub specificity: f64,
 }
 
-/// A reader, and the model on the reader's cases.
+/// A reader, and the model on the cases of that reader.
 #[derive(Serialize)]
 pub(super) struct ReaderMetrics {
     pub name: String,
@@ -71,12 +71,12 @@ pub(super) struct ReaderMetrics {
     pub top_1_accuracy: f64,
     pub top_2_accuracy: f64,
     pub model_accuracy: f64,
-    /// Two-sided, that both are equally often right.
+    /// The two-sided p value of the hypothesis that both are correct equally often.
     pub p_accuracy: f64,
     pub classes: Vec<ReaderClass>,
 }
 
-/// A reader's first answers on one class. NaN (null) where the cases read have none.
+/// A reader's first diagnoses for one class. NaN (null) where no case of the reader has this class.
 #[derive(Serialize)]
 pub(super) struct ReaderClass {
     pub sensitivity: f64,
@@ -125,7 +125,7 @@ pub(super) fn metrics(cohort: &Cohort, readers: &[Reader], settings: &Settings<'
             }),
         });
     }
-    // Every class must have been drawn for a mean over them.
+    // The mean exists only where every class was drawn.
     let mean = |counts: &[u32]| {
         let areas = ranked.iter().map(|r| r.auc(|i| counts[i])).collect::<Option<Vec<f64>>>()?;
         Some(areas.iter().sum::<f64>() / areas.len() as f64)
@@ -135,7 +135,7 @@ pub(super) fn metrics(cohort: &Cohort, readers: &[Reader], settings: &Settings<'
         let hits: u32 = counts.iter().zip(&right).filter(|(_, r)| **r).map(|(c, _)| c).sum();
         Some(f64::from(hits) / cases as f64)
     };
-    // Of equal scores the first counts as the higher, as in the decisions.
+    // Of equal scores the first counts as the highest, as in the decisions.
     let within_two = |(row, truth): (&Vec<f64>, &usize)| {
         let above = |(class, score): &(usize, &f64)| **score > row[*truth] || (**score == row[*truth] && class < truth);
         row.iter().enumerate().filter(above).count() < 2

@@ -1,4 +1,4 @@
-//! `nephron evaluate classification`: scores, truth and readers in; areas, intervals, tests and curves out.
+//! `nephron evaluate classification`: from scores, true classes and readers to areas, confidence intervals, tests and curves.
 
 mod metrics;
 mod tables;
@@ -16,36 +16,36 @@ use nephron::report::plot::{Chart, Series};
 use nephron::stats;
 use tables::{Cohort, Reader};
 
-/// ROC and precision-recall curves, areas with intervals, confusion, and readers beside the model.
+/// ROC and precision-recall curves, areas with confidence intervals, confusion matrix, and readers compared with the model.
 ///
 /// Writes metrics.json, roc.csv, precision_recall.csv, confusion.csv and both curves as SVG and PNG.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// CSV: case, a column of probabilities for each class and, unless --truth is given, truth
+    /// CSV with the columns case, one of probabilities for each class and, unless --truth is given, truth
     #[arg(long, value_name = "FILE", required_unless_present = "results", conflicts_with = "results")]
     scores: Option<PathBuf>,
-    /// Instead of --scores: folders of `diagnose` results; a case is called as the folder that its result.json is in
+    /// Folders of `diagnose` results, instead of --scores; the name of a case is the folder of its result.json
     #[arg(long, value_name = "DIR", num_args = 1.., requires = "truth")]
     results: Vec<PathBuf>,
-    /// CSV: case, truth (a class's name, or its number from 0)
+    /// CSV with the columns case and truth (a class's name, or its number from 0)
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
-    /// CSV: case, reader, first and, if they gave one, second diagnosis
+    /// CSV with the columns case, reader, first and second (the diagnoses; the second may be empty)
     #[arg(long, value_name = "FILE")]
     readers: Option<PathBuf>,
-    /// Decide by the highest score above its class's threshold, else the highest: one for each class, in their order
+    /// Decide by the highest score among those above their class's threshold, else by the highest score; one threshold for each class
     #[arg(long, value_name = "T,T,..", value_delimiter = ',')]
     thresholds: Option<Vec<f64>>,
-    /// Resamples of the cases for the 95 % intervals
+    /// Number of bootstrap rounds for the 95 % intervals
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     bootstrap: u32,
-    /// Rounds of the permutation tests
+    /// Number of rounds of the permutation tests
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     permutations: u32,
-    /// Of both
+    /// Seed of bootstrap and permutation tests
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Folder for the results, made where it is missing
+    /// Folder for the results; created if needed
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }
@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| LibraryError::io(folder, "cannot be made", e))?;
+    std::fs::create_dir_all(folder).map_err(|e| LibraryError::io(folder, "the folder cannot be created", e))?;
     let save = |name: &str, bytes: &[u8]| write_atomic(folder.join(name), |file| file.write_all(bytes));
     let mut roc = Chart {
         title: "Receiver operating characteristic".into(),

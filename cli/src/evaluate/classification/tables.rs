@@ -1,4 +1,4 @@
-//! The CSV files: scores, truth, readers. What does not fit is refused with the file, the line and both values.
+//! Reading the CSV files of scores, true classes and readers. Errors name the file, the line, and what was expected and found.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,27 +10,27 @@ use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::phase::Subtype;
 use nephron::pipeline::diagnose::read_result;
-use nephron::pipeline::findings::Findings;
+use nephron::pipeline::lesion_results::Findings;
 
-/// A row of scores must add up to 1 this closely: files round.
+/// Largest deviation from 1 of the sum of a case's scores, which allows for rounding in files.
 const SUM: f64 = 1e-3;
 
-/// Cases with their scores and truth.
+/// Cases with their scores and true classes.
 #[derive(Debug)]
 pub(super) struct Cohort {
     pub classes: Vec<String>,
     pub cases: Vec<String>,
-    /// Index of the class.
+    /// The index of each case's true class.
     pub truth: Vec<usize>,
-    /// A row a case, a column a class.
+    /// The scores: one row for each case, one column for each class.
     pub scores: Vec<Vec<f64>>,
 }
 
-/// One reader's answers.
+/// The diagnoses of one reader.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub name: String,
-    /// Case, first and second diagnosis.
+    /// The index of the case, the first diagnosis and the second, where there is one.
     pub answers: Vec<(usize, usize, Option<usize>)>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Table {
 
 impl Table {
     fn read(path: &Path) -> Result<Self> {
-        let failed = |e: csv::Error| LibraryError::io(path, "is no CSV table", e);
+        let failed = |e: csv::Error| LibraryError::io(path, "is not a CSV table", e);
         let file = File::open(path).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
         let head = reader.headers().map_err(failed)?.iter().map(str::to_owned).collect();
@@ -60,13 +60,13 @@ impl Table {
         Ok(self.column(name).ok_or_else(found)?)
     }
 
-    /// Row `row`, counted from 0, is wrong.
+    /// An error in row `row`, counted from 0.
     fn wrong(&self, row: usize, reason: String) -> Error {
         LibraryError::file(&self.path, format!("row {}: {reason}", row + 1)).into()
     }
 }
 
-/// What matters here of a result of `diagnose` or `classify`.
+/// The part of a result of `diagnose` or `classify` that is needed here.
 #[derive(Deserialize)]
 struct Scores {
     classes: Vec<Subtype>,
@@ -74,7 +74,7 @@ struct Scores {
     findings: Findings,
 }
 
-/// The scores in the results of `diagnose`, and the cases without any, with the reason.
+/// The scores in results of `diagnose`, and the cases without scores, with the reason.
 pub(super) fn from_results(files: &[PathBuf]) -> Result<(Table, Vec<(String, String)>)> {
     let (mut head, mut rows, mut without) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
@@ -100,7 +100,7 @@ pub(super) fn from_results(files: &[PathBuf]) -> Result<(Table, Vec<(String, Str
     Ok((Table { path, head, rows }, without))
 }
 
-/// A class by its name, in any case of letters, or its number from 0.
+/// The index of a class from its name, in upper or lower case, or its number from 0.
 fn class(text: &str, classes: &[String]) -> Result<usize, String> {
     let by_name = classes.iter().position(|c| c.eq_ignore_ascii_case(text));
     let by_number = || text.parse::<usize>().ok().filter(|i| *i < classes.len());
@@ -108,12 +108,12 @@ fn class(text: &str, classes: &[String]) -> Result<usize, String> {
 }
 
 impl Cohort {
-    /// Scores, with the truth in a column of theirs or in a file of its own.
+    /// Reads scores, with the true classes in a column of the same file or in a file of their own.
     pub(super) fn read(scores: &Path, truth: Option<&Path>) -> Result<Self> {
         Self::from_table(&Table::read(scores)?, truth)
     }
 
-    /// As [`Self::read`], from a table that is there already.
+    /// As [`Self::read`], from a table of scores that was read before.
     pub(super) fn from_table(table: &Table, truth: Option<&Path>) -> Result<Self> {
         let scores = &table.path;
         let (case, own) = (table.need("case")?, table.column("truth"));
@@ -184,7 +184,7 @@ impl Cohort {
         }
     }
 
-    /// Readers in the order in which they first appear.
+    /// Reads the readers, in the order in which they first occur.
     pub(super) fn readers(&self, path: &Path) -> Result<Vec<Reader>> {
         let table = Table::read(path)?;
         let (case, reader, first) = (table.need("case")?, table.need("reader")?, table.need("first")?);
@@ -214,12 +214,12 @@ impl Cohort {
         Ok(readers)
     }
 
-    /// Is each case of class `class`?
+    /// Whether each case has the true class `class`.
     pub(super) fn positive(&self, class: usize) -> Vec<bool> {
         self.truth.iter().map(|t| *t == class).collect()
     }
 
-    /// Each case's score of class `class`.
+    /// The score of each case for class `class`.
     pub(super) fn column(&self, class: usize) -> Vec<f64> {
         self.scores.iter().map(|row| row[class]).collect()
     }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::memory::Buffer;
 
-/// Elements a task: large enough to hide the task, small enough to stay in L2.
+/// Number of elements of a task: large enough to hide the overhead of a task, small enough for L2.
 const CHUNK: usize = 1 << 15;
 
 pub(super) fn add(a: &[f32], b: &[f32]) -> Buffer {
@@ -17,7 +17,7 @@ pub(super) fn add(a: &[f32], b: &[f32]) -> Buffer {
     y
 }
 
-/// Joins `parts`, each [positions, channels] with its channels, to [positions, total].
+/// Concatenates `parts`, each [positions, channels] with its number of channels, to [positions, total].
 pub(super) fn concat(parts: &[(&[f32], usize)], positions: usize, total: usize) -> Buffer {
     let mut y = Buffer::unwritten(positions * total);
     if y.is_empty() {

@@ -5,7 +5,7 @@ use cubecl::server::Handle;
 use nephron_kernels::interpolate;
 
 use super::taps::Taps;
-use super::{Interpolate, Interpolate3dProblem};
+use super::{Interpolate3dProblem, InterpolateMode};
 use crate::error::Result;
 use crate::ops::grid_sample::gpu::extent;
 use crate::ops::launch::{array, elements, fits, grid, launches, with_float};
@@ -35,11 +35,11 @@ pub fn launch_interpolate<R: Runtime>(
     let (len, out, size) = (elements(&input), elements(&problem.output_shape()), dtype.size());
     fits("interpolate3d", &[("x", x, len, size), ("y", y, out, size)])?;
     match problem.mode {
-        Interpolate::Nearest => {
+        InterpolateMode::Nearest => {
             let taps = problem.nearest();
             with_float!(dtype, F => launch_separable::<F, F, R, 1>(client, x, y, input, &taps, None)?);
         }
-        Interpolate::Trilinear => {
+        InterpolateMode::Trilinear => {
             let taps = problem.linear();
             with_float!(dtype, F => launch_separable::<F, F, R, 2>(client, x, y, input, &taps, None)?);
         }
@@ -67,7 +67,7 @@ pub(crate) fn launch_separable<I: Float, O: Float, R: Runtime, const COUNT: usiz
     let weights: Vec<f32> = taps.iter().flat_map(|t| t.weights.iter().flatten().copied()).collect();
     let entries = client.create_from_slice(bytemuck::cast_slice(&first));
     let weighted = client.create_from_slice(bytemuck::cast_slice(&weights));
-    // Without a range the kernel has no code that reads one; some buffer has to stand in.
+    // Without a range the kernel does not read this buffer, but an argument is needed.
     let (range, ranges) = range.map_or((&weighted, 1), |range| (range, 2 * n * c));
     let (count, dim) = grid(out)?;
     // SAFETY: each unit writes the element of its own position, below the result's length, and reads the entries of its

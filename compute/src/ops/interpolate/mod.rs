@@ -13,9 +13,9 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{Shape, Tensor};
 
-/// How a voxel of the result is made.
+/// The interpolation of [`interpolate3d`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Interpolate {
+pub enum InterpolateMode {
     /// The voxel floor(i * input / output) of each axis, computed in f32 as PyTorch does; `align_corners` does not matter.
     Nearest,
     /// Linear along each axis.
@@ -27,13 +27,16 @@ pub enum Interpolate {
 pub struct Interpolate3dProblem {
     input: Shape,
     size: [usize; 3],
-    mode: Interpolate,
+    mode: InterpolateMode,
     align_corners: bool,
 }
 
 impl Interpolate3dProblem {
-    /// A problem for an image [n, c, d, h, w], refused when it has no voxels to fill `size` from.
-    pub fn new(input: Shape, size: [usize; 3], mode: Interpolate, align_corners: bool) -> Result<Self> {
+    /// The problem of resizing an image [n, c, d, h, w] to `size`.
+    ///
+    /// # Errors
+    /// An image without voxels for a result that has voxels.
+    pub fn new(input: Shape, size: [usize; 3], mode: InterpolateMode, align_corners: bool) -> Result<Self> {
         let problem = Self { input, size, mode, align_corners };
         expect_sampleable("interpolate3d", input, problem.output_shape())?;
         Ok(problem)
@@ -58,25 +61,25 @@ impl Interpolate3dProblem {
 
 /// `x` [n, c, d, h, w] resized to [n, c, size], any float type: PyTorch's `interpolate` of a 5D tensor.
 ///
-/// Trilinear reads (i + .5) * input / output - .5, not below 0 and the edge voxel past the end, or, with
-/// `align_corners`, i * (input - 1) / (output - 1). Positions and weights are made in f64.
+/// Trilinear interpolation reads the position (i + .5) * input / output - .5, at least 0 and with the edge voxel beyond the end, or, with
+/// `align_corners`, i * (input - 1) / (output - 1). Positions and weights are computed in f64.
 ///
 /// # Errors
 /// A dtype that is not a float type, an image without voxels, an axis over 2^24 voxels, a device that fails.
-pub fn interpolate3d(x: &Tensor, size: [usize; 3], mode: Interpolate, align_corners: bool) -> Result<Tensor> {
+pub fn interpolate3d(x: &Tensor, size: [usize; 3], mode: InterpolateMode, align_corners: bool) -> Result<Tensor> {
     let _span = op_span!("interpolate3d", &[x]);
     expect_float("interpolate3d", x)?;
     let problem = Interpolate3dProblem::new(x.shape(), size, mode, align_corners)?;
     let shape = problem.output_shape();
     if shape == x.shape() {
-        return Ok(x.clone()); // every mode reads each voxel itself
+        return Ok(x.clone()); // Every mode gives each voxel itself.
     }
     match x.device() {
         Device::Cpu => {
             let x = x.host_floats()?;
             let y = match mode {
-                Interpolate::Nearest => cpu::separable(x, problem.input, &problem.nearest(), |_, _, v| v),
-                Interpolate::Trilinear => cpu::separable(x, problem.input, &problem.linear(), |_, _, v| v),
+                InterpolateMode::Nearest => cpu::separable(x, problem.input, &problem.nearest(), |_, _, v| v),
+                InterpolateMode::Trilinear => cpu::separable(x, problem.input, &problem.linear(), |_, _, v| v),
             };
             Ok(Tensor::host_f32(shape, y))
         }

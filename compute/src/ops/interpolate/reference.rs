@@ -1,10 +1,16 @@
 //! Resizing in f64, voxel by voxel, on PyTorch-ordered data.
 
-use super::Interpolate;
+use super::InterpolateMode;
 use crate::ops::grid_sample::reference::Sampled;
 
 /// `x` [n, c, d, h, w] resized to [n, c, size]. The magnitude is the sum of absolute terms.
-pub fn interpolate(x: &[f64], input: [usize; 5], size: [usize; 3], mode: Interpolate, align_corners: bool) -> Sampled {
+pub fn interpolate(
+    x: &[f64],
+    input: [usize; 5],
+    size: [usize; 3],
+    mode: InterpolateMode,
+    align_corners: bool,
+) -> Sampled {
     let [n, c, d, h, w] = input;
     let mut out = Sampled::default();
     for image in 0..n * c {
@@ -14,11 +20,11 @@ pub fn interpolate(x: &[f64], input: [usize; 5], size: [usize; 3], mode: Interpo
                 for x_ in 0..size[2] {
                     let at = [(z, d, size[0]), (y, h, size[1]), (x_, w, size[2])];
                     let (value, magnitude) = match mode {
-                        Interpolate::Nearest => {
+                        InterpolateMode::Nearest => {
                             let [z, y, x_] = at.map(|(i, from, to)| nearest(i, from, to));
                             (voxel(z, y, x_), 0.0)
                         }
-                        Interpolate::Trilinear => {
+                        InterpolateMode::Trilinear => {
                             let [z, y, x_] = at.map(|(i, from, to)| linear(i, from, to, align_corners));
                             let mut sum = (0.0, 0.0);
                             for (z, wz) in z {

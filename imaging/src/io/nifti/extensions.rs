@@ -1,7 +1,7 @@
-//! Header extensions: what a program has to say beside the voxels (label tables, DICOM headers, histories), kept as bytes.
+//! Header extensions: data that programs store before the voxels (label tables, DICOM headers, histories), kept as bytes.
 //!
-//! Source: nifti1_io.h of the NIfTI data format working group. Behind the header stand four bytes, the first of which says whether
-//! there are extensions; each is its size (with these eight bytes, a multiple of 16), its code, and its data.
+//! Source: nifti1_io.h of the NIfTI data format working group. The header is followed by four bytes; the first is not 0 where
+//! extensions follow. Each extension is its size (a multiple of 16 that includes these eight bytes), its code, and its data.
 
 use std::sync::Arc;
 
@@ -9,26 +9,26 @@ use super::source::Source;
 use crate::io::numbers::ByteOrder;
 use nephron_compute::error::Result;
 
-/// The four bytes behind the header.
+/// Number of bytes between header and extensions.
 pub(super) const EXTENDER: usize = 4;
-/// Size and code before an extension's data.
+/// Number of bytes of size and code before an extension's data.
 const HEAD: usize = 8;
-/// Sizes are multiples of this.
+/// The size of an extension is a multiple of this.
 const ALIGNMENT: usize = 16;
-/// More bytes than this, of all extensions of a file together, are not kept.
+/// Extensions of a file that together have more bytes than this are not kept.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// A header extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extension {
-    /// Who wrote it: NIFTI_ECODE_*, such as 2 for DICOM, 4 for AFNI, 6 for a comment.
+    /// The kind of the data, NIFTI_ECODE_*, such as 2 for DICOM, 4 for AFNI, 6 for a comment.
     pub code: i32,
-    /// As it stands in the file, zeros at the end included.
+    /// The data as in the file, with zeros at its end.
     pub data: Arc<[u8]>,
 }
 
-/// Reads the extensions behind the header, and everything else up to `bytes` behind it; to the end of the file where None. What
-/// is damaged or too large is left out, and a warning says so.
+/// Reads the `bytes` bytes after the header (up to the end of the file where None) and returns the extensions in them. Damaged or
+/// too large extensions are left out, with a warning.
 pub(super) fn read(
     source: &mut Source,
     order: ByteOrder,
@@ -54,11 +54,11 @@ pub(super) fn read(
         return Err(cut_short(source, &std::io::ErrorKind::UnexpectedEof.into()));
     }
     let (found, damage) = parse(order, &data);
-    warnings.extend(damage.map(|reason| format!("{reason}: it and what is behind it are not kept")));
+    warnings.extend(damage.map(|reason| format!("{reason}: it and everything after it are not kept")));
     Ok(found)
 }
 
-/// The extensions in `data`, up to the first that is damaged, and what is wrong with that. Zeros may fill up the end.
+/// The extensions in `data` up to the first that is damaged, and what is wrong with that one. Zeros at the end are padding.
 fn parse(order: ByteOrder, mut data: &[u8]) -> (Vec<Extension>, Option<String>) {
     let mut found = Vec::new();
     while data.iter().any(|byte| *byte != 0) {
@@ -69,10 +69,10 @@ fn parse(order: ByteOrder, mut data: &[u8]) -> (Vec<Extension>, Option<String>) 
         let (size, code) = (number(0), number(4));
         let end = usize::try_from(size).ok().filter(|end| *end >= HEAD);
         let Some((own, rest)) = end.and_then(|end| data.split_at_checked(end)) else {
-            let place = found.len() + 1;
+            let number = found.len() + 1;
             return (
                 found,
-                Some(format!("header extension {place} claims {size} bytes of {} that are left", data.len())),
+                Some(format!("header extension {number} claims {size} bytes, but {} are left", data.len())),
             );
         };
         found.push(Extension { code, data: own[HEAD..].into() });
@@ -81,13 +81,13 @@ fn parse(order: ByteOrder, mut data: &[u8]) -> (Vec<Extension>, Option<String>) 
     (found, None)
 }
 
-/// As they are written, little-endian, each filled up with zeros to a multiple of 16 bytes; the four bytes before them are the
-/// header's.
+/// The bytes of extensions in a file, little-endian, each padded with zeros to a multiple of 16 bytes. The four bytes before
+/// them are written with the header.
 pub(super) fn to_bytes(extensions: &[Extension]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for Extension { code, data } in extensions {
         let size = (HEAD + data.len()).next_multiple_of(ALIGNMENT);
-        // Of a file that was read it is at most 16 MiB; of more than i32 holds a reader could make nothing.
+        // Extensions that were read have at most 16 MiB; a size above i32 cannot be represented in the file.
         let Ok(claimed) = i32::try_from(size) else { continue };
         let end = bytes.len() + size;
         bytes.extend(claimed.to_le_bytes());

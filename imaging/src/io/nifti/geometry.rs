@@ -1,45 +1,45 @@
-//! Where the voxels lie: from the header's fields to an affine, as nibabel reads them, and back.
+//! From the header's fields to an affine, as nibabel reads them, and back.
 
 use super::header::{Fields, Version};
 use crate::volume::Affine;
 
-/// Which of the header's three ways gave the affine.
+/// Which of the three methods of NIfTI gave the affine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GeometrySource {
-    /// The affine's rows, when sform_code is not 0.
+    /// The sform: the rows of the affine, used when sform_code is not 0.
     Sform,
-    /// A quaternion, an offset and the voxel size, when qform_code is not 0.
+    /// The qform: a quaternion, an offset and the voxel size, used when only qform_code is not 0.
     Qform,
-    /// The voxel size alone: the origin in the middle of the image and, by nibabel's convention, x running to the left.
+    /// The voxel size alone: the origin is the middle of the image and, by nibabel's convention, x runs to the left.
     Pixdim,
 }
 
-/// The qform: a rotation, the voxel size, an offset.
+/// The qform: a rotation, a voxel size and an offset.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Qform {
-    /// NIFTI_XFORM_*, not 0.
+    /// The coordinate system, NIFTI_XFORM_*, never 0.
     pub code: i64,
-    /// b, c, d as stored; a = sqrt(1 - b^2 - c^2 - d^2).
+    /// The quaternion's b, c, d as stored; a = sqrt(1 - b^2 - c^2 - d^2).
     pub quaternion: [f64; 3],
-    /// Index to RAS+ millimetres.
+    /// The map from an index to RAS+ millimetres.
     pub affine: Affine,
 }
 
 /// The geometry of a header.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Geometry {
-    /// Which of the three ways gave `affine`.
+    /// The method that gave `affine`.
     pub source: GeometrySource,
-    /// NIFTI_XFORM_*: 0 for none, 1 scanner, 2 aligned, 3 Talairach, 4 MNI.
+    /// The coordinate system of the sform, NIFTI_XFORM_*: 0 for none, 1 scanner, 2 aligned, 3 Talairach, 4 MNI.
     pub sform_code: i64,
-    /// The qform, when it is there and sound.
+    /// The qform, where the header has a valid one.
     pub qform: Option<Qform>,
-    /// Index to RAS+ millimetres.
+    /// The map from an index to RAS+ millimetres.
     pub affine: Affine,
 }
 
 impl Geometry {
-    /// Scanner coordinates (code 1) for an image that comes from no file: sform, and qform where the axes allow it.
+    /// Scanner coordinates (code 1) for an image that was not read from a file: a sform, and a qform where the axes are orthogonal.
     pub(super) fn scanner(affine: Affine) -> Self {
         let mut fields = Fields::default();
         let qform = write_qform(&mut fields, 1, &affine, None, Version::Two).map(|affine| Qform {
@@ -51,8 +51,8 @@ impl Geometry {
     }
 }
 
-/// Reads the geometry; `axes` is the number of axes the header has, `shape` their first three lengths (i, j, k).
-/// Remarks on what is odd but usable go to `warnings`.
+/// Reads the geometry; `axes` is the number of axes in the header, `shape` the first three lengths (i, j, k). Conditions that the
+/// user should know of and that do not prevent reading are added to `warnings`.
 pub(super) fn read(
     fields: &Fields,
     version: Version,
@@ -63,7 +63,7 @@ pub(super) fn read(
     let mut spacing = [fields.pixdim[1], fields.pixdim[2], fields.pixdim[3]];
     for (axis, step) in spacing.iter_mut().enumerate() {
         if axis >= axes && *step == 0.0 {
-            *step = 1.0; // an image of fewer axes says nothing about the others
+            *step = 1.0; // The header of an image of fewer axes has no size for the others.
         }
         if !step.is_finite() || *step <= 0.0 {
             return Err(format!("the voxel size along axis {} is {step} mm (pixdim), expected more than 0", axis + 1));
@@ -99,18 +99,24 @@ pub(super) fn read(
     if affine.inverse().is_err() {
         return Err(format!("its affine is singular (determinant {:e}), no geometry", affine.determinant()));
     }
-    remark(&affine, spacing, shape, qform.as_ref(), warnings);
+    check_consistency(&affine, spacing, shape, qform.as_ref(), warnings);
     Ok(Geometry { source, sform_code: fields.sform_code, qform, affine })
 }
 
-fn remark(affine: &Affine, spacing: [f64; 3], shape: [usize; 3], qform: Option<&Qform>, warnings: &mut Vec<String>) {
+fn check_consistency(
+    affine: &Affine,
+    spacing: [f64; 3],
+    shape: [usize; 3],
+    qform: Option<&Qform>,
+    warnings: &mut Vec<String>,
+) {
     let found = affine.spacing();
     if (0..3).any(|a| (found[a] - spacing[a]).abs() > 0.01 * spacing[a]) {
         warnings.push(format!("the affine's voxel size {found:.4?} differs from pixdim's {spacing:.4?}; it is used"));
     }
-    let worst = worst_cosine(affine);
-    if worst > 1e-3 {
-        warnings.push(format!("the axes are not at right angles (cosine {worst:.4}); the affine is used as it is"));
+    let cosine = largest_cosine(affine);
+    if cosine > 1e-3 {
+        warnings.push(format!("the axes are not at right angles (cosine {cosine:.4}); the affine is used as it is"));
     }
     if let Some(qform) = qform {
         let apart = farthest(affine, &qform.affine, shape);
@@ -120,8 +126,8 @@ fn remark(affine: &Affine, spacing: [f64; 3], shape: [usize; 3], qform: Option<&
     }
 }
 
-/// The largest |cosine| between two columns.
-fn worst_cosine(affine: &Affine) -> f64 {
+/// The largest |cosine| of the angle between two axes.
+fn largest_cosine(affine: &Affine) -> f64 {
     let (m, length) = (&affine.0, affine.spacing());
     [(0, 1), (0, 2), (1, 2)]
         .iter()
@@ -129,7 +135,7 @@ fn worst_cosine(affine: &Affine) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// The largest distance in mm between where two affines put a corner of the image.
+/// The largest distance in mm between the positions that two affines give to a corner of the image.
 pub(super) fn farthest(a: &Affine, b: &Affine, shape: [usize; 3]) -> f64 {
     (0..8usize)
         .map(|corner| std::array::from_fn(|axis| if corner >> axis & 1 == 1 { shape[axis] as f64 - 1.0 } else { 0.0 }))
@@ -140,7 +146,7 @@ pub(super) fn farthest(a: &Affine, b: &Affine, shape: [usize; 3]) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// nibabel's fallback: diagonal, the middle of the image at 0, x flipped.
+/// nibabel's fallback: a diagonal affine with the middle of the image at 0 and x flipped.
 pub(super) fn centred(shape: [usize; 3], spacing: [f64; 3]) -> Affine {
     let signed = [-spacing[0], spacing[1], spacing[2]];
     Affine(std::array::from_fn(|r| {
@@ -151,7 +157,7 @@ pub(super) fn centred(shape: [usize; 3], spacing: [f64; 3]) -> Affine {
     }))
 }
 
-/// R(quaternion) diag(spacing x, y, qfac z) and the offset.
+/// The affine of the qform: R(quaternion) diag(spacing x, spacing y, qfac spacing z) and the offset.
 fn qform_affine(
     fields: &Fields,
     rounding: f64,
@@ -160,9 +166,10 @@ fn qform_affine(
 ) -> Result<Affine, String> {
     let [b, c, d] = fields.quatern;
     let a2 = 1.0 - (b * b + c * c + d * d);
-    // nibabel refuses what is below 0 by more than rounding; a little more is still a rotation once it is normalised.
+    // nibabel refuses an a^2 that is below 0 by more than rounding. A slightly longer quaternion is still a rotation once it is
+    // normalised, so it is accepted with a warning.
     if a2.is_nan() || a2 < -0.01 {
-        return Err(format!("its qform is no rotation: the quaternion's b, c, d {b}, {c}, {d} are longer than 1"));
+        return Err(format!("its qform is not a rotation: the quaternion's b, c, d {b}, {c}, {d} are longer than 1"));
     }
     if a2 < -rounding {
         warnings.push(format!("the qform's quaternion is longer than 1 (by {:.1e}); it is normalised", -a2));
@@ -176,8 +183,8 @@ fn qform_affine(
     Ok(from_quaternion(fields.quatern, rounding, spacing, fields.qoffset))
 }
 
-/// The affine of b, c, d, signed steps and an offset. a^2 below `rounding` is 0, as nibabel has it: b, c and d as stored
-/// cannot tell a half turn from one that is off by its root.
+/// The affine of a quaternion's b, c, d, signed voxel sizes and an offset. An a^2 below `rounding` counts as 0, as in nibabel: the
+/// stored b, c and d cannot distinguish a half turn from one that is off by the root of their rounding.
 fn from_quaternion([b, c, d]: [f64; 3], rounding: f64, steps: [f64; 3], offset: [f64; 3]) -> Affine {
     let a2 = 1.0 - (b * b + c * c + d * d);
     let a = if a2 < rounding { 0.0 } else { a2.sqrt() };
@@ -193,9 +200,9 @@ fn from_quaternion([b, c, d]: [f64; 3], rounding: f64, steps: [f64; 3], offset: 
     }))
 }
 
-/// Fills in the fields of a qform with `code` that stands for `affine`; `known` is a quaternion that is taken over when it
-/// has the same rotation, since one whose a is nearly 0 loses digits each time it is worked out anew. None when the axes
-/// are not at right angles. Returns the affine that a reader of this version will get.
+/// Fills in the fields of a qform with `code` that represents `affine`, and returns the affine that a reader of this version gets
+/// from them; None where the axes are not at right angles. The quaternion of `known` is reused where it is the same rotation,
+/// because one whose a is nearly 0 loses digits each time it is computed anew.
 pub(super) fn write_qform(
     fields: &mut Fields,
     code: i64,
@@ -203,7 +210,7 @@ pub(super) fn write_qform(
     known: Option<&Qform>,
     version: Version,
 ) -> Option<Affine> {
-    if worst_cosine(affine) > 1e-4 {
+    if largest_cosine(affine) > 1e-4 {
         return None;
     }
     let spacing = affine.spacing();
@@ -232,13 +239,13 @@ pub(super) fn write_qform(
     Some(from_quaternion(fields.quatern, version.rounding(), [x, y, z * qfac], fields.qoffset))
 }
 
-/// b, c, d of a rotation, a >= 0. Starts from the largest of the four components, so that nothing is divided by a small
-/// number (Shepperd 1978).
+/// The b, c, d of a rotation's quaternion with a >= 0, computed from the largest of the four components so that no divisor is
+/// small (Shepperd 1978).
 fn to_quaternion(m: [[f64; 3]; 3]) -> [f64; 3] {
     let trace = m[0][0] + m[1][1] + m[2][2];
     let squares = [1.0 + trace, 1.0 + 2.0 * m[0][0] - trace, 1.0 + 2.0 * m[1][1] - trace, 1.0 + 2.0 * m[2][2] - trace];
     let largest = (1..4).fold(0, |best, i| if squares[i] > squares[best] { i } else { best });
-    let twice = squares[largest].max(0.0).sqrt(); // twice the largest component
+    let twice = squares[largest].max(0.0).sqrt(); // Twice the largest component.
     let (bc, bd, cd) = (m[1][0] + m[0][1], m[0][2] + m[2][0], m[2][1] + m[1][2]);
     let (ab, ac, ad) = (m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1]);
     let products = match largest {

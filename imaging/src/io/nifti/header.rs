@@ -1,20 +1,20 @@
-//! The header's bytes: one table of offsets per version serves reading and writing.
+//! The bytes of the header. One table of offsets for each version serves reading and writing.
 //!
 //! Source: nifti1.h and nifti2.h of the NIfTI data format working group.
 
 use super::extensions::EXTENDER;
 use crate::io::numbers::{ByteOrder, Number};
 
-/// NIfTI-1 or NIfTI-2.
+/// The version of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// 348 bytes, axes of at most 32767, f32 geometry.
+    /// NIfTI-1: a header of 348 bytes, axes of at most 32767, f32 geometry.
     One,
-    /// 540 bytes, 64-bit axes, f64 geometry.
+    /// NIfTI-2: a header of 540 bytes, 64-bit axes, f64 geometry.
     Two,
 }
 
-/// Where each field lies and how it is stored.
+/// The offset of each field in bytes, and the types of the fields.
 struct Layout {
     magic: usize,
     datatype: usize,
@@ -27,14 +27,15 @@ struct Layout {
     qform_code: usize,
     quatern: usize,
     srow: usize,
-    /// dim
+    /// The type of dim.
     axis: Number,
-    /// vox_offset
+    /// The type of vox_offset.
     offset: Number,
-    /// qform_code and the sform_code behind it, xyzt_units
+    /// The type of qform_code and of sform_code, which follows it.
     code: Number,
+    /// The type of xyzt_units.
     units_type: Number,
-    /// pixdim, scl_slope and the scl_inter behind it, the quaternion and its offset behind it, the sform's rows
+    /// The type of pixdim, scl_slope and scl_inter, the quaternion and its offset, and the rows of the sform.
     real: Number,
 }
 
@@ -77,7 +78,7 @@ const TWO: Layout = Layout {
 };
 
 impl Version {
-    /// Bytes of the header, also the value of its first field.
+    /// Number of bytes of the header, which is also the value of its first field.
     pub(crate) fn header_bytes(self) -> usize {
         match self {
             Self::One => 348,
@@ -85,12 +86,12 @@ impl Version {
         }
     }
 
-    /// Bytes before the voxels of a single file without extensions: the header and four bytes that say so.
+    /// Number of bytes before the voxels of a single file without extensions: the header and the four bytes after it.
     pub(super) fn single_offset(self) -> usize {
         self.header_bytes() + EXTENDER
     }
 
-    /// A number after it went through this version's header.
+    /// The number that is read back after `value` was written to this version's header.
     pub(super) fn round(self, value: f64) -> f64 {
         match self {
             Self::One => f64::from(value as f32),
@@ -98,7 +99,7 @@ impl Version {
         }
     }
 
-    /// How far from 1 rounding may leave the length of a quaternion (nibabel's thresholds).
+    /// The deviation from 1 that rounding may cause in the length of a quaternion (nibabel's thresholds).
     pub(super) fn rounding(self) -> f64 {
         match self {
             Self::One => 3.0 * f64::from(f32::EPSILON),
@@ -113,7 +114,7 @@ impl Version {
         }
     }
 
-    /// Which version the first four bytes announce, in which byte order.
+    /// The version and the byte order that the first four bytes announce. None for another format.
     pub(super) fn detect(start: [u8; 4]) -> Option<(Self, ByteOrder)> {
         [Self::One, Self::Two].into_iter().find_map(|version| {
             let size = version.header_bytes() as i32;
@@ -128,10 +129,10 @@ impl Version {
     }
 }
 
-/// The fields that matter, as they stand in the file.
+/// The fields that are used, with the values of the file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Fields {
-    /// The voxels follow in the same file (magic n+1 or n+2), not in an .img (ni1 or ni2).
+    /// Whether the voxels follow in the same file (magic n+1 or n+2) and not in an .img (ni1 or ni2).
     pub single: bool,
     pub datatype: i64,
     pub dim: [f64; 8],
@@ -142,14 +143,14 @@ pub(super) struct Fields {
     pub units: i64,
     pub qform_code: i64,
     pub sform_code: i64,
-    /// b, c, d
+    /// The quaternion's b, c, d.
     pub quatern: [f64; 3],
     pub qoffset: [f64; 3],
     pub srow: [[f64; 4]; 3],
 }
 
 impl Fields {
-    /// Reads `bytes` (the whole header). None without NIfTI's magic.
+    /// Reads the fields of a whole header. None without the magic of NIfTI.
     pub(super) fn parse(version: Version, order: ByteOrder, bytes: &[u8]) -> Option<Self> {
         let at = version.layout();
         let digit = if version == Version::One { b'1' } else { b'2' };
@@ -186,7 +187,7 @@ impl Fields {
         Some(fields)
     }
 
-    /// A single-file header, little-endian, ready for so many bytes of extensions and then the voxels to follow.
+    /// A little-endian header of a single file, to be followed by `extensions` bytes of extensions and then the voxels.
     pub(super) fn to_bytes(&self, version: Version, bits: usize, extensions: usize) -> Vec<u8> {
         let at = version.layout();
         let mut bytes = vec![0u8; version.single_offset()];
@@ -217,13 +218,16 @@ impl Fields {
         run(at.real, at.srow, self.srow.as_flattened());
         match version {
             Version::One => bytes[at.magic..at.magic + 4].copy_from_slice(b"n+1\0"),
-            // The four bytes behind it tell a file that was transferred as text.
+            // The four bytes after the magic reveal a file that was transferred as text.
             Version::Two => bytes[at.magic..at.magic + 8].copy_from_slice(b"n+2\0\r\n\x1a\n"),
         }
         bytes
     }
 
-    /// The element type of `datatype`, or the name of one that is refused.
+    /// The element type of `datatype`.
+    ///
+    /// # Errors
+    /// The name of a type that is not supported.
     pub(super) fn number(&self) -> Result<Number, &'static str> {
         Ok(match self.datatype {
             2 => Number::U8,

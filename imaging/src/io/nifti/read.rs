@@ -1,5 +1,5 @@
-//! Reading: the header is checked before anything is allocated, and memory is claimed only for voxels that the file can
-//! really hold.
+//! Reading. The header is checked before anything is allocated, and memory is allocated only for voxels that the file can really
+//! contain.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,14 @@ use nephron_compute::error::{Error, Result};
 
 /// Reads an image. `path` may be the .nii, .nii.gz, or either file of a .hdr/.img pair.
 ///
-/// Unscaled uint8 loads as [`Voxels::U8`](crate::volume::Voxels::U8); other integers whose values (scaled) are all whole numbers in i16's range as
-/// [`Voxels::I16`](crate::volume::Voxels::I16); everything else as f32. Non-finite voxels are kept: see [`read_ct`].
+/// Unscaled uint8 becomes [`Voxels::U8`](crate::volume::Voxels::U8). Other integers whose scaled values are all whole numbers in
+/// the range of i16 become [`Voxels::I16`](crate::volume::Voxels::I16). Everything else becomes f32. NaN and infinite voxels are
+/// kept; [`read_ct`] refuses them.
 ///
 /// # Errors
-/// [`Error::File`], naming the file and what is wrong: missing, a folder, not NIfTI, cut short, damaged, axes of length 0 or
-/// less, true 4D, an element type other than integer or float, voxel size 0 or less, an affine that is singular or not
-/// finite, a finite slope with an inter that is not.
+/// [`Error::File`], which names the file, where it does not exist, is a folder, is not NIfTI, is truncated or damaged, has an axis
+/// of length 0 or less, is a true 4D image, has elements other than integers or floats, a voxel size of 0 or less, an affine that
+/// is singular or not finite, or a finite slope with an inter that is not finite.
 pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
     let header_path = header_path(path);
@@ -62,8 +63,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
         source = Source::open(&voxel_path(&header_path, path)?)?;
         source.skip(offset).map_err(|e| source.error(&e, "before its voxels"))?;
     }
-    if source.most < offset.saturating_add(length) {
-        let held = source.most.saturating_sub(offset);
+    if source.max_bytes < offset.saturating_add(length) {
+        let held = source.max_bytes.saturating_sub(offset);
         let reason = format!("{} ({length} bytes), the file holds at most {held} bytes of them", claimed());
         return Err(Error::file(&source.path, reason));
     }
@@ -76,21 +77,21 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     Ok(Image { volume, header, warnings })
 }
 
-/// The files that [`read`] takes an image from: itself, or header and voxels of a pair.
+/// The files that [`read`] reads for an image: the file itself, or header and voxels of a pair.
 pub fn files(path: impl AsRef<Path>) -> Vec<PathBuf> {
     let header = header_path(path.as_ref());
     let voxels = voxel_path(&header, path.as_ref()).ok().filter(|voxels| *voxels != header);
     std::iter::once(header).chain(voxels).collect()
 }
 
-/// Reads an image and refuses voxels that are NaN or infinite.
+/// Reads an image without NaN or infinite voxels.
 ///
 /// # Errors
-/// As [`read`], and for such voxels with their count and the first one's place.
+/// As [`read`], and for such voxels, with their number and the index of the first one.
 pub fn read_ct(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
     let image = read(path)?;
-    image.volume.check_finite().map_err(|e| Error::in_file(path, e))?;
+    image.volume.ensure_finite().map_err(|e| Error::in_file(path, e))?;
     Ok(image)
 }
 
@@ -123,7 +124,7 @@ fn shape(fields: &Fields) -> Result<(usize, [usize; 3]), String> {
     Ok((dim.len(), [length(0), length(1), length(2)]))
 }
 
-/// Slope and inter, as nibabel decides.
+/// Slope and inter, by the rules of nibabel. None where no scale is applied.
 fn scale(fields: &Fields) -> Result<Option<(f64, f64)>, String> {
     let (slope, inter) = (fields.scl_slope, fields.scl_inter);
     if slope == 0.0 || !slope.is_finite() {
@@ -135,7 +136,7 @@ fn scale(fields: &Fields) -> Result<Option<(f64, f64)>, String> {
     Ok((slope != 1.0 || inter != 0.0).then_some((slope, inter)))
 }
 
-/// Bytes before the voxels; a single file that says 0 means right behind the header.
+/// Number of bytes before the voxels. In a single file, 0 means directly after the header.
 fn offset(fields: &Fields, version: Version) -> Result<u64, String> {
     let offset = fields.vox_offset;
     if offset == 0.0 {
@@ -148,12 +149,12 @@ fn offset(fields: &Fields, version: Version) -> Result<u64, String> {
     Ok(offset as u64)
 }
 
-/// The header of an .img is the .hdr beside it.
+/// The file with the header: for an .img the .hdr next to it, otherwise the file itself.
 fn header_path(path: &Path) -> PathBuf {
     partner(path, "img", "hdr").into_iter().find(|p| p.exists()).unwrap_or_else(|| path.to_path_buf())
 }
 
-/// The voxels of an .hdr are in the .img beside it.
+/// The file with the voxels of a pair: the .img next to the .hdr, or the .img that was asked for.
 fn voxel_path(header: &Path, asked: &Path) -> Result<PathBuf> {
     if header != asked {
         return Ok(asked.to_path_buf());
@@ -166,7 +167,8 @@ fn voxel_path(header: &Path, asked: &Path) -> Result<PathBuf> {
     candidates.iter().find(|p| p.exists()).cloned().ok_or_else(missing)
 }
 
-/// The names that `path` (ending in `from` or `from`.gz) may have with `to` instead: as it is, then with .gz on or off.
+/// The names of the other file of a pair: `path`, which ends in `from` or `from`.gz, with `to` instead of `from`; first with the
+/// same compression, then with the other.
 fn partner(path: &Path, from: &str, to: &str) -> Vec<PathBuf> {
     let name = path.as_os_str().to_string_lossy().into_owned();
     let (stem, gz) = match name.strip_suffix(".gz") {

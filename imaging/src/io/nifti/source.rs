@@ -1,4 +1,4 @@
-//! A file as a stream of voxels: unzipped on the fly, decoded a step at a time, failures put into words.
+//! A file as a stream of voxels, decompressed and decoded in steps.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek};
@@ -10,9 +10,9 @@ use crate::io::numbers::{ByteOrder, Number};
 use crate::volume::Voxels;
 use nephron_compute::error::{Error, Result};
 
-/// Bytes decoded at a time.
+/// Number of bytes that are decoded at a time.
 const STEP: usize = 1 << 20;
-/// DEFLATE's best: 258 bytes for 2 bits. More than this times the file's size cannot come out of it.
+/// The largest compression ratio of DEFLATE (258 bytes from 2 bits): an upper bound of decompressed over compressed size.
 const GZIP_RATIO: u64 = 1032;
 
 enum Stream {
@@ -20,12 +20,12 @@ enum Stream {
     Gzip(Box<MultiGzDecoder<BufReader<File>>>),
 }
 
-/// A file, unzipped on the fly when its content (not its name) says gzip.
+/// A file, decompressed on the fly where its content (not its name) is gzip.
 pub(super) struct Source {
     pub path: PathBuf,
     stream: Stream,
-    /// The most bytes that can come out of it.
-    pub most: u64,
+    /// An upper bound of the number of bytes that can be read from it.
+    pub max_bytes: u64,
 }
 
 impl Source {
@@ -41,12 +41,12 @@ impl Source {
         file.rewind().map_err(failed)?;
         let reader = BufReader::with_capacity(STEP, file);
         let length = metadata.len();
-        let (stream, most) = if gzip {
+        let (stream, max_bytes) = if gzip {
             (Stream::Gzip(Box::new(MultiGzDecoder::new(reader))), length.saturating_mul(GZIP_RATIO))
         } else {
             (Stream::Plain(reader), length)
         };
-        Ok(Self { path: path.to_path_buf(), stream, most })
+        Ok(Self { path: path.to_path_buf(), stream, max_bytes })
     }
 
     fn reader(&mut self) -> &mut dyn Read {
@@ -60,7 +60,7 @@ impl Source {
         self.reader().read_exact(buffer)
     }
 
-    /// Appends up to `bytes` bytes, fewer where the file ends before.
+    /// Appends up to `bytes` bytes, fewer where the file ends earlier.
     pub(super) fn append(&mut self, bytes: u64, to: &mut Vec<u8>) -> std::io::Result<()> {
         self.reader().take(bytes).read_to_end(to).map(|_| ())
     }
@@ -70,7 +70,10 @@ impl Source {
         if skipped == bytes { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
-    /// `count` voxels, decoded a step at a time.
+    /// Reads `count` voxels.
+    ///
+    /// # Errors
+    /// A file that ends before the last voxel or is damaged; more voxels than memory can hold.
     pub(super) fn voxels(
         &mut self,
         number: Number,
@@ -104,36 +107,36 @@ impl Source {
         Ok(values.into_voxels())
     }
 
-    /// Reads what is left of a gzip stream, so that its checksum is compared. A file with much more behind the voxels is
-    /// left alone.
+    /// Reads the rest of a gzip stream, so that its checksum is compared. Where more than a few bytes follow the voxels, the
+    /// checksum is not reached and not compared.
     pub(super) fn finish(&mut self) -> Result<()> {
         if let Stream::Gzip(reader) = &mut self.stream {
             let tail = std::io::copy(&mut reader.take(STEP as u64), &mut std::io::sink());
-            tail.map_err(|e| self.error(&e, "behind its voxels"))?;
+            tail.map_err(|e| self.error(&e, "after its voxels"))?;
         }
         Ok(())
     }
 
-    /// What a failed read means, `place` being where it happened.
-    pub(super) fn error(&self, error: &std::io::Error, place: &str) -> Error {
+    /// The error for a read that failed; `position` is where it happened.
+    pub(super) fn error(&self, error: &std::io::Error, position: &str) -> Error {
         let gzip = matches!(self.stream, Stream::Gzip(_));
         let reason = match error.kind() {
             ErrorKind::UnexpectedEof => {
-                format!("is cut short: the {} ends {place}", if gzip { "gzip stream" } else { "file" })
+                format!("is cut short: the {} ends {position}", if gzip { "gzip stream" } else { "file" })
             }
             ErrorKind::InvalidInput | ErrorKind::InvalidData if gzip => {
-                format!("is damaged: the gzip stream is not valid {place} ({error})")
+                format!("is damaged: the gzip stream is not valid {position} ({error})")
             }
-            _ => format!("cannot be read {place}: {error}"),
+            _ => format!("cannot be read {position}: {error}"),
         };
         Error::file(&self.path, reason)
     }
 }
 
-/// The machine has no memory for so many voxels.
+/// The error that memory for the voxels cannot be allocated.
 struct NoMemory;
 
-/// Voxels as they come in: as narrow as the stored type allows, widened to f32 at the first value that does not fit.
+/// The voxels read so far, in the narrowest type that the stored type allows; widened to f32 at the first value that does not fit.
 enum Values {
     U8(Vec<u8>),
     I16(Vec<i16>),
@@ -149,6 +152,8 @@ impl Values {
         })
     }
 
+    /// Appends a voxel.
+    ///
     /// # Errors
     /// No memory for the wider type.
     fn push(&mut self, value: f64) -> Result<(), NoMemory> {

@@ -1,4 +1,4 @@
-//! Writing.
+//! Writing .nii and .nii.gz.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,20 +11,21 @@ use super::{GeometrySource, Image, extensions, geometry};
 use crate::volume::{Affine, Voxels};
 use nephron_compute::error::{Error, Result};
 
-/// NIFTI_XFORM_ALIGNED_ANAT: what nibabel gives an affine of unknown meaning.
+/// NIFTI_XFORM_ALIGNED_ANAT, the code that nibabel gives to an affine of unknown meaning.
 const ALIGNED: i64 = 2;
 
-/// Writes an image as .nii or .nii.gz, little-endian, unscaled, as uint8, int16 or float32 after its voxels.
+/// Writes an image as .nii or .nii.gz: little-endian, without a scale, as uint8, int16 or float32, the type of its voxels.
 ///
-/// The codes of the file it comes from are kept. On another grid than the one that was read (cut, resampled, flipped) the
-/// qform moves along with the sform. Extensions are kept. A sform is added where the qform alone cannot say the geometry: axes not at right
-/// angles, or a quaternion that f32 rounds too coarsely. NIfTI-2 where the input was, or where an axis is over 32767.
+/// Codes and extensions of its header are kept. Where the grid is another one than was read (cropped, resampled, flipped), the
+/// qform is moved with the sform. A sform is added where a qform alone cannot represent the geometry: for axes that are not at
+/// right angles, or a quaternion that f32 rounds too coarsely. The format is NIfTI-2 where the header's version is, or where an
+/// axis is longer than 32767.
 ///
 /// # Errors
-/// [`Error::File`] for another extension or when writing fails.
+/// [`Error::File`] for a name with another ending, or where the file cannot be written.
 pub fn write(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     let path = path.as_ref();
-    let gzip = expect_name(path)?;
+    let gzip = ensure_name(path)?;
     let (fields, version) = fields(image)?;
     let extensions = extensions::to_bytes(&image.header.extensions);
     let header = fields.to_bytes(version, 8 * voxel_bytes(image.volume.voxels()), extensions.len());
@@ -42,8 +43,11 @@ pub fn write(path: impl AsRef<Path>, image: &Image) -> Result<()> {
     })
 }
 
-/// Refuses a name that [`write`] would refuse, before the work is done; true when the file will be zipped.
-pub fn expect_name(path: impl AsRef<Path>) -> Result<bool> {
+/// Checks a name before the work is done. Returns whether [`write`] will compress the file.
+///
+/// # Errors
+/// [`Error::File`] for a name that ends neither in .nii nor in .nii.gz.
+pub fn ensure_name(path: impl AsRef<Path>) -> Result<bool> {
     let path = path.as_ref();
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     if name.ends_with(".nii.gz") {
@@ -77,8 +81,8 @@ fn fields(image: &Image) -> Result<(Fields, Version)> {
     };
     let read = &header.geometry;
     let near = 1e-3 * spacing.iter().copied().fold(f64::INFINITY, f64::min);
-    let says_it = |found: &Affine| geometry::farthest(found, &affine, shape) <= near;
-    if read.source == GeometrySource::Pixdim && says_it(&geometry::centred(shape, spacing)) {
+    let represents = |candidate: &Affine| geometry::farthest(candidate, &affine, shape) <= near;
+    if read.source == GeometrySource::Pixdim && represents(&geometry::centred(shape, spacing)) {
         return Ok((fields, version));
     }
     let mut by_qform = None;
@@ -91,7 +95,7 @@ fn fields(image: &Image) -> Result<(Fields, Version)> {
         by_qform = geometry::write_qform(&mut fields, qform.code, &moved, Some(qform), version);
     }
     fields.sform_code = match (read.source, &read.qform) {
-        (GeometrySource::Qform, _) if by_qform.is_some_and(|found| says_it(&found)) => 0,
+        (GeometrySource::Qform, _) if by_qform.is_some_and(|affine| represents(&affine)) => 0,
         (GeometrySource::Qform, Some(qform)) => qform.code,
         (GeometrySource::Sform, _) => read.sform_code,
         _ => ALIGNED,

@@ -1,7 +1,7 @@
 //! PyTorch's checkpoints: a zip archive of one pickle (`data.pkl`) and a file for each storage (`data/0`, ...).
 //!
-//! Everything is stored, not compressed, so tensors are read where they lie in the file. The state dict is the root of the
-//! pickle or one of its members, under a name that training programs use or as the only member that holds tensors.
+//! Everything is stored without compression, so that tensors are read directly from the file. The state dict is the root of the
+//! pickle, or a member of it that has one of the names that training programs use, or the only member that holds tensors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -10,49 +10,50 @@ use std::ops::Range;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Id, Pickle, TensorView, Value};
-use super::{Entry, shown};
+use super::{Entry, printable};
 use crate::io::numbers::ByteOrder;
 
-/// What a zip archive begins with.
+/// The first bytes of a zip archive.
 pub(super) const ZIP: &[u8] = b"PK\x03\x04";
 
-/// Where training programs put the state dict, nnU-Net's name first.
+/// The names under which training programs store the state dict, nnU-Net's name first.
 const MEMBERS: [&str; 8] =
     ["network_weights", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights"];
-/// What nnU-Net says of the axes that a network may be mirrored along.
+/// The name under which nnU-Net stores the axes that a network may be mirrored along.
 const MIRROR_AXES: &str = "inference_allowed_mirroring_axes";
-/// A checkpoint's pickle takes some hundred kilobytes. The dearest value is a tensor of 16 axes: five bytes (two recalls and a
-/// call) make some 550, the arena's own growth included some 650, so that a pickle of this size takes 1.1 GB at the worst.
-const MOST_PICKLE_BYTES: usize = 8 << 20;
-/// Views that repeat their storage (stride 0) may have this many values more than it.
-const MOST_REPEATED: usize = 1 << 24;
+/// Largest pickle in bytes; that of a checkpoint takes some hundred kilobytes. The most expensive value is a tensor of 16 axes:
+/// five bytes of the pickle (two recalls and a call) become about 550 bytes in memory, with the growth of the arena about 650, so
+/// that a pickle of this size needs 1.1 GB in the worst case.
+const MAX_PICKLE_BYTES: usize = 8 << 20;
+/// Largest number of values of a view that repeats its storage (stride 0).
+const MAX_REPEATED: usize = 1 << 24;
 
-/// As [`MOST_REPEATED`], for the bytes of a name.
-const MOST_NAME_BYTES: usize = 4096;
+/// Largest name of a tensor in bytes; longer keys are ignored.
+const MAX_NAME_BYTES: usize = 4096;
 
-/// Names that a message lists.
-const MOST_LISTED: usize = 4;
+/// Largest number of names in a message.
+const MAX_LISTED: usize = 4;
 
 type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-/// A bare pickle: PyTorch's files before 1.6 are a row of them. A safetensors file may begin with the same two bytes, but the
-/// upper half of its header's length is zero.
+/// Whether the bytes are a pickle without an archive: PyTorch's files before 1.6 are a sequence of pickles. A safetensors file may
+/// begin with the same two bytes, but the upper half of its header's length is zero.
 pub(super) fn is_bare_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80, 2..=5, _, _, rest @ ..] if rest.iter().take(4).any(|b| *b != 0))
 }
 
-/// What a checkpoint says.
+/// The content of a checkpoint.
 pub(super) struct Checkpoint {
     /// The tensors by name.
     pub(super) entries: BTreeMap<String, Entry>,
-    /// The axes (z, y, x) that its network may be mirrored along; None where it does not say.
+    /// The axes (z, y, x) that its network may be mirrored along; None where the checkpoint does not contain them.
     pub(super) mirror_axes: Option<[bool; 3]>,
 }
 
-/// Reads a checkpoint's tensors and what it says of mirroring.
+/// Reads a checkpoint's tensors and its axes of mirroring.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// A message that says what is wrong with the file.
 pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint, String> {
     let damaged = |e| format!("is not a whole zip archive, as torch.save writes: {e}");
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
@@ -63,11 +64,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint, String> {
     if names.iter().any(|name| name.strip_prefix(root) == Some("constants.pkl")) {
         return Err("is a TorchScript program, expected a checkpoint: save the network's state_dict() instead".into());
     }
-    let mut places = BTreeMap::new();
-    let mut content = |name: &str| content(&mut archive, &mut places, bytes.len(), name);
+    let mut ranges = BTreeMap::new();
+    let mut content = |name: &str| content(&mut archive, &mut ranges, bytes.len(), name);
     let pickle = content(&format!("{root}data.pkl"))?;
-    if pickle.len() > MOST_PICKLE_BYTES {
-        return Err(format!("has a data.pkl of {} bytes, expected at most {MOST_PICKLE_BYTES}", pickle.len()));
+    if pickle.len() > MAX_PICKLE_BYTES {
+        return Err(format!("has a data.pkl of {} bytes, expected at most {MAX_PICKLE_BYTES}", pickle.len()));
     }
     let pickle = Pickle::read(&bytes[pickle])?;
     let order = match names.iter().find(|name| name.strip_prefix(root) == Some("byteorder")) {
@@ -76,7 +77,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint, String> {
             b"little" => ByteOrder::Little,
             b"big" => ByteOrder::Big,
             other => {
-                let found = shown(&String::from_utf8_lossy(&other[..other.len().min(16)]));
+                let found = printable(&String::from_utf8_lossy(&other[..other.len().min(16)]));
                 return Err(format!("has the byte order '{found}', expected little or big"));
             }
         },
@@ -92,22 +93,23 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint, String> {
                 range
             }
         };
-        let entry = entry(view, storage, order).map_err(|reason| format!("tensor '{}' {reason}", shown(name)))?;
+        let entry = entry(view, storage, order).map_err(|reason| format!("tensor '{}' {reason}", printable(name)))?;
         entries.insert(name.to_owned(), entry);
     }
     Ok(Checkpoint { entries, mirror_axes: mirror_axes(&pickle)? })
 }
 
-/// Where a file of the archive, which is `length` bytes long, lies; its checksum is compared. `places` are those of the files
-/// before it, by their starts: none may lie on another, so that all checksums together cost one reading of the archive.
+/// The range of bytes of a file in the archive, which is `length` bytes long, after its checksum was compared. `ranges` maps the
+/// start to the end of each file that was read before: no two may overlap, so that all checksums together cost one pass over the
+/// archive.
 fn content(
     archive: &mut Archive<'_>,
-    places: &mut BTreeMap<usize, usize>,
+    ranges: &mut BTreeMap<usize, usize>,
     length: usize,
     name: &str,
 ) -> Result<Range<usize>, String> {
     let index = archive.index_for_name(name);
-    let name = shown(name);
+    let name = printable(name);
     let index = index.ok_or_else(|| format!("has no '{name}'"))?;
     let raw = archive.by_index_raw(index).map_err(|e| format!("'{name}': {e}"))?;
     if raw.compression() != CompressionMethod::Stored || raw.encrypted() || raw.size() != raw.compressed_size() {
@@ -121,10 +123,10 @@ fn content(
     drop(raw);
     let range = range.ok_or_else(|| format!("is cut short inside '{name}'"))?;
     if !range.is_empty() {
-        if places.range(..range.end).next_back().is_some_and(|(_, end)| *end > range.start) {
-            return Err(format!("'{name}' lies on another file of the archive, expected a place of its own"));
+        if ranges.range(..range.end).next_back().is_some_and(|(_, end)| *end > range.start) {
+            return Err(format!("'{name}' overlaps another file of the archive, expected bytes of its own"));
         }
-        places.insert(range.start, range.end);
+        ranges.insert(range.start, range.end);
     }
     let mut file = archive.by_index(index).map_err(|e| format!("'{name}': {e}"))?;
     std::io::copy(&mut file, &mut std::io::sink())
@@ -132,7 +134,7 @@ fn content(
     Ok(range)
 }
 
-/// A view's place in the file, after every number in it was checked against its storage.
+/// The entry of a view: its bytes in the file, after offset, shape and strides were checked against its storage.
 fn entry(view: &TensorView, storage: Range<usize>, order: ByteOrder) -> Result<Entry, String> {
     let size = view.number.size();
     let bytes = view.elements.checked_mul(size);
@@ -144,7 +146,7 @@ fn entry(view: &TensorView, storage: Range<usize>, order: ByteOrder) -> Result<E
         ));
     }
     let count = view.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    let count = count.filter(|n| *n <= view.elements.max(MOST_REPEATED));
+    let count = count.filter(|n| *n <= view.elements.max(MAX_REPEATED));
     let count =
         count.ok_or_else(|| format!("has the shape {:?} on a storage of {} values", view.shape, view.elements))?;
     let reach = |at: usize, (&d, &s): (&usize, &usize)| at.checked_add(s.checked_mul(d.saturating_sub(1))?);
@@ -172,7 +174,7 @@ fn state_dict(pickle: &Pickle) -> Result<BTreeMap<&str, &TensorView>, String> {
     let Value::Dict(root) = pickle.root() else {
         return Err("holds no dict, expected a state dict or a checkpoint with one".into());
     };
-    // One dict may be named many times: each is looked into once, and only the chosen one's tensors are gathered.
+    // One dict may be a member under many names: each is examined once, and only the tensors of the chosen one are collected.
     let mut seen = BTreeSet::new();
     let (mut named, mut dicts) = (BTreeMap::new(), Vec::new());
     for (name, id) in members(pickle, root) {
@@ -196,8 +198,8 @@ fn state_dict(pickle: &Pickle) -> Result<BTreeMap<&str, &TensorView>, String> {
         [] => Err("holds no tensors by name, expected a state dict".into()),
         several => {
             let names: Vec<_> =
-                several.iter().take(MOST_LISTED).map(|(name, _)| format!("'{}'", shown(name))).collect();
-            let more = if several.len() > MOST_LISTED { ", ..." } else { "" };
+                several.iter().take(MAX_LISTED).map(|(name, _)| format!("'{}'", printable(name))).collect();
+            let more = if several.len() > MAX_LISTED { ", ..." } else { "" };
             Err(format!(
                 "holds {} dicts of tensors ({}{more}), expected one, or one named 'state_dict'",
                 several.len(),
@@ -207,14 +209,14 @@ fn state_dict(pickle: &Pickle) -> Result<BTreeMap<&str, &TensorView>, String> {
     }
 }
 
-/// The values of a dict by their names: of one key the last, as Python has it.
+/// The values of a dict by their names; the last value of a repeated key wins, as in Python.
 fn members<'a>(pickle: &'a Pickle, dict: &[(Id, Id)]) -> BTreeMap<&'a str, Id> {
-    // A key may be recalled any number of times, and its text compared only once.
+    // A key may be recalled any number of times; its text is compared only once.
     let mut keys = BTreeSet::new();
     let mut members = BTreeMap::new();
     for (key, value) in dict.iter().rev() {
         if let Value::Text(text) = pickle.get(*key)
-            && text.len() <= MOST_NAME_BYTES
+            && text.len() <= MAX_NAME_BYTES
             && keys.insert(*key)
         {
             members.entry(text.as_str()).or_insert(*value);
@@ -225,7 +227,7 @@ fn members<'a>(pickle: &'a Pickle, dict: &[(Id, Id)]) -> BTreeMap<&'a str, Id> {
 
 fn tensor(pickle: &Pickle, (key, value): (Id, Id)) -> Option<&TensorView> {
     match (pickle.get(key), pickle.get(value)) {
-        (Value::Text(key), Value::Tensor(view)) if key.len() <= MOST_NAME_BYTES => Some(view),
+        (Value::Text(key), Value::Tensor(view)) if key.len() <= MAX_NAME_BYTES => Some(view),
         _ => None,
     }
 }
@@ -238,7 +240,7 @@ fn tensors<'a>(pickle: &'a Pickle, dict: &[(Id, Id)]) -> BTreeMap<&'a str, &'a T
     members(pickle, dict).into_iter().filter_map(view).collect()
 }
 
-/// nnU-Net's list of axes, or None for no mirroring at all.
+/// The axes that the network may be mirrored along, from nnU-Net's list; its value None means no axis.
 fn mirror_axes(pickle: &Pickle) -> Result<Option<[bool; 3]>, String> {
     let Value::Dict(root) = pickle.root() else { return Ok(None) };
     let Some(id) = members(pickle, root).remove(MIRROR_AXES) else { return Ok(None) };
@@ -247,15 +249,15 @@ fn mirror_axes(pickle: &Pickle) -> Result<Option<[bool; 3]>, String> {
         Value::Inert => {}
         Value::Sequence(axes) => {
             for axis in axes {
-                let place = match pickle.get(*axis) {
+                let slot = match pickle.get(*axis) {
                     Value::Integer(axis) => usize::try_from(*axis).ok().and_then(|axis| allowed.get_mut(axis)),
                     _ => None,
                 };
-                *place.ok_or_else(|| format!("has {MIRROR_AXES} with something else, expected axes from 0 to 2"))? =
+                *slot.ok_or_else(|| format!("has {MIRROR_AXES} with something else, expected axes from 0 to 2"))? =
                     true;
             }
         }
-        _ => return Err(format!("has {MIRROR_AXES} that is no list, expected axes from 0 to 2")),
+        _ => return Err(format!("has {MIRROR_AXES} that is not a list, expected axes from 0 to 2")),
     }
     Ok(Some(allowed))
 }

@@ -1,10 +1,9 @@
-//! Network weights in safetensors files and PyTorch's checkpoints (.pth, .pt), told apart by their first bytes.
+//! Network weights in safetensors files and PyTorch's checkpoints (.pth, .pt), distinguished by their first bytes.
 //!
-//! Source of the first: <https://github.com/huggingface/safetensors>. Of a checkpoint nothing is executed, see `pickle`.
+//! The format of safetensors: <https://github.com/huggingface/safetensors>. Nothing in a checkpoint is executed: its pickle is read
+//! as data, and a pickle that names any other callable than those of tensors and containers is refused.
 
-mod bytes;
 mod checkpoint;
-mod names;
 mod pickle;
 
 use std::collections::BTreeMap;
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-pub use bytes::shown;
+pub use pickle::printable;
 
 use super::SourceFile;
 use super::numbers::{ByteOrder, Number};
@@ -25,16 +24,16 @@ struct Entry {
     number: Number,
     order: ByteOrder,
     shape: Vec<usize>,
-    /// In values; None: C order.
+    /// The strides in values; None for C order.
     strides: Option<Vec<usize>>,
-    /// From the first value on.
+    /// The bytes of the file from the first value on.
     bytes: Range<usize>,
 }
 
-/// Prefixes that wrappers put before every name: data-parallel training, and compiled modules.
+/// Prefixes that PyTorch's wrappers add to every name: data-parallel training and compiled modules.
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 
-/// A file of weights in memory, or tensors put together by name. Values become f32 when they are asked for.
+/// Tensors by name: a file of weights in memory, or tensors that were inserted. [`Weights::get`] converts values to f32.
 #[derive(Default)]
 pub struct Weights {
     path: PathBuf,
@@ -44,13 +43,14 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads a file of bool, integer, F16, BF16, F32 and F64 tensors. Of a checkpoint the state dict is read: the dict itself, or
-    /// its member `network_weights` (nnU-Net), `state_dict`, `model_state_dict`, `model` and the like, or the only member that
-    /// holds tensors. Where every name begins with `module.` or `_orig_mod.`, that is taken off.
+    /// Reads a file of bool, integer, F16, BF16, F32 and F64 tensors. The tensors of a checkpoint are those of its state dict: the
+    /// root of the file, or its member `network_weights` (nnU-Net), `state_dict`, `model_state_dict`, `model` and the like, or
+    /// the only member that holds tensors. A prefix `module.` or `_orig_mod.` that every name has is removed.
     ///
     /// # Errors
-    /// [`Error::File`]: neither a safetensors file nor a zip archive of `torch.save`, cut short, damaged, a tensor of another
-    /// type or beyond its storage, a pickle that names anything but tensors, containers and plain values.
+    /// [`Error::File`] for a file that is neither safetensors nor a zip archive of `torch.save`, is truncated or damaged, has a
+    /// tensor of another type or one that exceeds its storage, or whose pickle names anything but tensors, containers and plain
+    /// values.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (mut file, metadata) = super::open(path)?;
@@ -64,7 +64,7 @@ impl Weights {
         Self::from_bytes(path, bytes)
     }
 
-    /// As [`Weights::read`] for the bytes of a file, `path` being what errors call it.
+    /// As [`Weights::read`] for the bytes of a file; errors name it `path`.
     ///
     /// # Errors
     /// As [`Weights::read`].
@@ -85,13 +85,13 @@ impl Weights {
         Ok(Self { path: path.to_path_buf(), bytes, entries, mirror_axes })
     }
 
-    /// Adds an f32 tensor, values in C order; one of the same name is replaced.
+    /// Adds an f32 tensor with values in C order, and replaces one of the same name.
     ///
     /// # Errors
-    /// [`Error::Shape`] for values that do not have their shape's length.
+    /// [`Error::Shape`] where the number of values is not that of the shape.
     pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, values: &[f32]) -> Result<()> {
         let name = name.into();
-        check_length(&name, &shape, values.len())?;
+        ensure_length(&name, &shape, values.len())?;
         let start = self.bytes.len();
         self.bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         let bytes = start..self.bytes.len();
@@ -99,16 +99,16 @@ impl Weights {
         Ok(())
     }
 
-    /// Shape and values (C order) of a tensor.
+    /// Shape and values (f32, C order) of a tensor.
     ///
     /// # Errors
-    /// [`Error::File`] when there is none of that name; the message gives the nearest one.
+    /// [`Error::File`] where no tensor has that name; the message contains the nearest name.
     pub fn get(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         let entry = self.entries.get(name).ok_or_else(|| Error::file(&self.path, self.missing(name)))?;
         Ok((entry.shape.clone(), entry.values(&self.bytes)))
     }
 
-    /// The shape of a tensor, if there is one of that name.
+    /// The shape of a tensor; None where no tensor has that name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries.get(name).map(|entry| entry.shape.as_slice())
     }
@@ -128,16 +128,16 @@ impl Weights {
         SourceFile::of(&self.path, &self.bytes)
     }
 
-    /// The axes (z, y, x of the network's images) that the network may be mirrored along, as nnU-Net's checkpoints say under
-    /// `inference_allowed_mirroring_axes`. None where the file does not say.
+    /// The axes (z, y, x) along which the network's images may be mirrored, from `inference_allowed_mirroring_axes` of nnU-Net's
+    /// checkpoints. None where the file has no such entry.
     pub fn mirror_axes(&self) -> Option<[bool; 3]> {
         self.mirror_axes
     }
 
     fn missing(&self, name: &str) -> String {
-        let name = shown(name);
+        let name = printable(name);
         match self.names().min_by_key(|other| edit_distance(&name, other)) {
-            Some(nearest) => format!("has no tensor '{name}'; the nearest name is '{}'", shown(nearest)),
+            Some(nearest) => format!("has no tensor '{name}'; the nearest name is '{}'", printable(nearest)),
             None => format!("has no tensor '{name}'; it holds none at all"),
         }
     }
@@ -152,16 +152,16 @@ impl Entry {
             self.number.decode(self.order, bytes, |v| values.push(v as f32));
             return values;
         };
-        let mut place = vec![0; self.shape.len()];
+        let mut index = vec![0; self.shape.len()];
         for _ in 0..count {
-            let at: usize = place.iter().zip(strides).map(|(i, s)| i * s).sum();
+            let at: usize = index.iter().zip(strides).map(|(i, s)| i * s).sum();
             self.number.decode(self.order, &bytes[at * size..(at + 1) * size], |v| values.push(v as f32));
-            for axis in (0..place.len()).rev() {
-                place[axis] += 1;
-                if place[axis] < self.shape[axis] {
+            for axis in (0..index.len()).rev() {
+                index[axis] += 1;
+                if index[axis] < self.shape[axis] {
                     break;
                 }
-                place[axis] = 0;
+                index[axis] = 0;
             }
         }
         values
@@ -174,7 +174,7 @@ fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> 
     let mut entries = BTreeMap::new();
     for (name, view) in file.iter() {
         let number = number(view.dtype()).ok_or_else(|| {
-            let (name, found) = (shown(name), view.dtype());
+            let (name, found) = (printable(name), view.dtype());
             format!("tensor '{name}' has type {found}, expected bool, an integer, F16, BF16, F32 or F64")
         })?;
         let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
@@ -184,12 +184,12 @@ fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> 
     Ok(entries)
 }
 
-/// What the safetensors library says; it may quote the file.
+/// The message of the safetensors library on one line; it may contain text of the file.
 fn one_line(error: &safetensors::SafeTensorError) -> String {
     error.to_string().chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// The tensors without the prefixes that all of them share with a wrapper.
+/// The tensors without those prefixes of wrappers that all names have.
 fn unwrapped(mut entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
     while let Some(prefix) = WRAPPERS.iter().find(|p| !entries.is_empty() && entries.keys().all(|k| k.starts_with(**p)))
     {
@@ -198,14 +198,14 @@ fn unwrapped(mut entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
     entries
 }
 
-/// Writes f32 tensors: name, shape and values in C order of each.
+/// Writes f32 tensors as safetensors; each is its name, its shape and its values in C order.
 ///
 /// # Errors
-/// [`Error::Shape`] for values that do not have their shape's length, [`Error::File`] when writing fails.
+/// [`Error::Shape`] where the number of values is not that of the shape, [`Error::File`] where the file cannot be written.
 pub fn write(path: impl AsRef<Path>, tensors: &[(&str, &[usize], &[f32])]) -> Result<()> {
     let path = path.as_ref();
     for (name, shape, values) in tensors {
-        check_length(name, shape, values.len())?;
+        ensure_length(name, shape, values.len())?;
     }
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
@@ -220,7 +220,7 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, &[usize], &[f32])]) -> Re
     super::write_atomic(path, |out| out.write_all(&file))
 }
 
-fn check_length(name: &str, shape: &[usize], found: usize) -> Result<()> {
+fn ensure_length(name: &str, shape: &[usize], found: usize) -> Result<()> {
     if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) == Some(found) {
         return Ok(());
     }

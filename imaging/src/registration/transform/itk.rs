@@ -8,12 +8,12 @@ use crate::volume::Affine;
 use nephron_compute::error::Result;
 use nephron_compute::ops::affine_dice::Matrix;
 
-/// The transform as ITK text (`.tfm`): an `AffineTransform_double_3_3` from points of the fixed scan to points of the
-/// moving scan in LPS millimetres, which is what ITK resamples with.
+/// The transform as ITK text (`.tfm`): an `AffineTransform_double_3_3` that maps points of the fixed scan to points of the moving
+/// scan in LPS millimetres, as ITK's resampling filters expect.
 pub fn itk_text(transform: &Affine) -> String {
-    let lps = turned(&transform.0);
+    let lps = flip_lps_ras(&transform.0);
     let numbers = lps.iter().flat_map(|row| &row[..3]).chain(lps.iter().map(|row| &row[3]));
-    // -0 and 0 are the same; the former only looks odd.
+    // Adding 0 turns -0 into 0, which reads better.
     let numbers: Vec<String> = numbers.map(|v| format!("{}", v + 0.0)).collect();
     format!(
         "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\nParameters: {}\n\
@@ -22,7 +22,7 @@ pub fn itk_text(transform: &Affine) -> String {
     )
 }
 
-/// Writes [`itk_text`].
+/// Writes the text of [`itk_text`] to a file.
 ///
 /// # Errors
 /// As [`write_atomic`].
@@ -46,7 +46,7 @@ pub(super) fn parse_itk(text: &str) -> Result<Affine, String> {
         let numbers: Result<Vec<f64>, _> = line.split_whitespace().map(str::parse).collect();
         match numbers {
             Ok(numbers) if numbers.len() == count => Ok(numbers),
-            _ => Err(format!("expected {count} numbers behind '{key}', found '{line}'")),
+            _ => Err(format!("expected {count} numbers after '{key}', found '{line}'")),
         }
     };
     let (p, centre) = (numbers("Parameters:", 12)?, numbers("FixedParameters:", 3)?);
@@ -54,11 +54,11 @@ pub(super) fn parse_itk(text: &str) -> Result<Affine, String> {
     for row in &mut lps {
         row[3] -= (0..3).map(|k| row[k] * centre[k]).sum::<f64>();
     }
-    Ok(Affine(turned(&lps)))
+    Ok(Affine(flip_lps_ras(&lps)))
 }
 
-/// From LPS to RAS or back: their first two axes point the other way.
-fn turned(matrix: &Matrix) -> Matrix {
+/// Converts a matrix from LPS to RAS or back: the first two axes point in opposite directions.
+fn flip_lps_ras(matrix: &Matrix) -> Matrix {
     let sign = [-1.0, -1.0, 1.0];
     std::array::from_fn(|r| std::array::from_fn(|c| sign[r] * matrix[r][c] * if c < 3 { sign[c] } else { 1.0 }))
 }

@@ -11,7 +11,7 @@ use crate::volume::{Affine, Grid};
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::Matrix;
 
-/// What [`parse_json`] needs of the file.
+/// The part of the file that [`parse_json`] reads.
 #[derive(Deserialize)]
 struct Ras {
     fixed_to_moving_ras: Matrix,
@@ -22,14 +22,14 @@ pub(super) fn parse_json(text: &str) -> Result<Affine, String> {
     serde_json::from_str::<Ras>(text).map(|file| Affine(file.fixed_to_moving_ras)).map_err(|e| e.to_string())
 }
 
-/// The JSON of a transform. All matrices are rows of [A | t] in (x, y, z) order.
+/// The file of a transform. All matrices are rows of [A | t] in (x, y, z) order.
 #[derive(Serialize)]
 struct TransformFile<'a> {
-    /// Points of the fixed scan to points of the moving scan, RAS millimetres.
+    /// The map from points of the fixed scan to points of the moving scan, RAS millimetres.
     fixed_to_moving_ras: &'a Matrix,
-    /// Normalised coordinates of the fixed grid to those of the moving grid.
+    /// The map from normalised coordinates of the fixed grid to those of the moving grid.
     theta: &'a Matrix,
-    /// Whether -1 and 1 of theta's coordinates mean the centres of the outer voxels.
+    /// Whether the coordinates -1 and 1 of theta are the centres of the outer voxels.
     align_corners: bool,
     /// The fixed grid that theta belongs to.
     fixed: GridFile,
@@ -39,9 +39,9 @@ struct TransformFile<'a> {
 
 #[derive(Serialize)]
 struct GridFile {
-    /// Voxels along i, j and k.
+    /// Number of voxels along i, j and k.
     shape: [usize; 3],
-    /// Index [i, j, k] to RAS millimetres.
+    /// The map from an index [i, j, k] to RAS millimetres.
     affine: Matrix,
 }
 

@@ -1,4 +1,4 @@
-//! What a found map is good for: moving volumes, and files that other programs read.
+//! Transforms: applying them to volumes, and reading and writing them in files of ITK and of nephron.
 
 mod itk;
 mod json;
@@ -13,14 +13,15 @@ use std::path::Path;
 use crate::volume::Affine;
 use nephron_compute::error::{Error, Result};
 
-/// Reads a transform that [`write_json`] (`.json`) or [`write_itk`], ITK, ITK-SNAP, 3D Slicer or ANTs as text (any
-/// other name) has written: point of the fixed scan to point of the moving scan, RAS millimetres.
+/// Reads a transform: a map from a point of the fixed scan to a point of the moving scan, RAS millimetres.
 ///
-/// Of ITK's transforms the affine ones are read, `AffineTransform` and `MatrixOffsetTransformBase` of 3 dimensions in
-/// float or double, with their centre of rotation (FixedParameters): x' = A (x - c) + c + t.
+/// A name that ends in `.json` is read as [`write_json`] writes it, any other name as the text of [`write_itk`], ITK, ITK-SNAP,
+/// 3D Slicer or ANTs. Of ITK's transforms `AffineTransform` and `MatrixOffsetTransformBase` of 3 dimensions, in float or double,
+/// are supported, with their centre of rotation c (FixedParameters): x' = A (x - c) + c + t.
 ///
 /// # Errors
-/// A file that cannot be read or is something else; numbers that are missing or not finite; a singular matrix.
+/// [`Error::File`] for a file that cannot be read or holds no such transform, for numbers that are missing or not finite, and for
+/// a singular matrix.
 pub fn read(path: impl AsRef<Path>) -> Result<Affine> {
     let path = path.as_ref();
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot be read", e))?;

@@ -1,4 +1,4 @@
-//! Moving images and masks by a transform.
+//! Resampling images and masks through a transform.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,9 @@ use nephron_compute::device::Device;
 use nephron_compute::error::Result;
 use nephron_compute::ops::Interpolation;
 
-/// `moving` on the fixed grid: out(p) = moving(transform(p)), p in RAS millimetres, whatever its own grid is.
-/// Outside its field of view labels are 0 and images their own minimum, see [`Volume::resample_to`].
+/// Resamples `moving` through a transform onto the fixed grid: out(p) = moving(transform(p)) for the points p of `fixed`, in RAS
+/// millimetres. The result has the shape of `fixed`; outside the field of view of `moving`, labels are 0 and images their own
+/// minimum, as in [`Volume::resample_to`].
 ///
 /// # Errors
 /// A transform that is singular or not finite, and as [`Volume::resample_to`].
@@ -21,23 +22,23 @@ pub fn warp(
     interpolation: Interpolation,
     device: &Device,
 ) -> Result<Volume> {
-    // The moving scan where the transform lays it in the fixed scan's space.
+    // The affine that places the moving voxels in the fixed scan's space.
     let affine = transform.inverse()?.after(&moving.affine());
     moving.with_affine(affine)?.resample_to(fixed, interpolation, device)
 }
 
-/// A mask between grids, each label for itself.
+/// A mask that was resampled label by label: each label's share of every voxel.
 #[derive(Debug, Clone)]
 pub struct SoftMask {
-    /// The labels there are besides 0, ascending.
+    /// The labels that occur in the mask besides 0, ascending.
     pub labels: Vec<u8>,
-    /// The share of each label in every voxel of the fixed grid, 0 to 1, f32; what all labels leave is background.
+    /// For each of these labels its share of every voxel of the fixed grid, 0 to 1, f32; the rest of a voxel is background.
     pub shares: Vec<Volume>,
     grid: Grid,
 }
 
 impl SoftMask {
-    /// The label with the largest share at each voxel; of equal ones the lowest, background first.
+    /// The label with the largest share at each voxel; of several equal shares that of the lowest label, background first.
     ///
     /// # Errors
     /// As [`Volume::new`].
@@ -50,7 +51,7 @@ impl SoftMask {
     }
 }
 
-/// What is known of each voxel after some labels.
+/// The running maximum over the labels added so far, for every voxel.
 struct Largest {
     grid: Grid,
     voxels: Vec<Leader>,
@@ -69,7 +70,7 @@ impl Largest {
         Self { grid: *grid, voxels: vec![Leader::default(); grid.shape.iter().product()] }
     }
 
-    /// Labels come in ascending order, so that of equal ones the lowest stays.
+    /// Adds a label. Labels are added in ascending order, so that the lowest of several equal shares wins.
     fn add(&mut self, label: u8, share: &Volume) {
         let shares = match share.voxels() {
             Voxels::F32(values) => Cow::Borrowed(&values[..]),
@@ -90,8 +91,8 @@ impl Largest {
     }
 }
 
-/// As [`warp`] of a mask, but each label's own mask of 0 and 1 trilinearly: the surface keeps what lies between voxels,
-/// and no label appears between two others.
+/// As [`warp`] for a mask, but each label is resampled trilinearly as a mask of 0 and 1 of its own. The surfaces keep their
+/// position between voxels, and no label appears between two others.
 ///
 /// # Errors
 /// A volume that holds something other than labels, and as [`warp`].
@@ -104,8 +105,8 @@ pub fn warp_soft(moving: &Volume, transform: &Affine, fixed: &Grid, device: &Dev
     Ok(soft)
 }
 
-/// The labels of [`warp_soft`] with the largest shares, as [`SoftMask::largest`] has them. One share is held at a time,
-/// whatever the number of labels.
+/// The labels with the largest shares in the result of [`warp_soft`], as [`SoftMask::largest`] returns them. Only one label's
+/// shares are in memory at a time.
 ///
 /// # Errors
 /// As [`warp_soft`].
@@ -115,7 +116,7 @@ pub fn warp_largest(moving: &Volume, transform: &Affine, fixed: &Grid, device: &
     largest.volume()
 }
 
-/// The share of each label there is besides 0, ascending.
+/// Calls `take` with the shares of each label that occurs besides 0, ascending.
 fn each_share(
     moving: &Volume,
     transform: &Affine,
@@ -126,7 +127,7 @@ fn each_share(
     let moving = moving.to_labels()?;
     let counts = moving.counts();
     for label in (1..=255).filter(|&label| counts[usize::from(label)] > 0) {
-        // As labels, so that there is nothing outside.
+        // As labels (u8), so that the value outside the field of view is 0.
         let own: Vec<u8> = moving.labels().par_iter().map(|&l| u8::from(l == label)).collect();
         let own = moving.with_labels(own)?.to_volume();
         take(label, warp(&own, transform, fixed, Interpolation::Linear, device)?);

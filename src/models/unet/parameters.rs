@@ -1,4 +1,4 @@
-//! A U-Net's weights by name: read from a file, or drawn.
+//! The weights of a U-Net by name: read from a file, or random.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -11,7 +11,7 @@ use crate::nn::{ConvLayer, InstanceNorm, UpLayer};
 use crate::ops::Conv3dParams;
 use crate::tensor::{DType, Tensor};
 
-use super::unet_architecture::UNetArchitecture;
+use super::architecture::UNetArchitecture;
 
 /// A weight with its name and PyTorch's shape.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub(super) struct Parameter {
     pub(super) tensor: Tensor,
 }
 
-/// Where values come from.
+/// The source of the values.
 pub(super) enum Source<'a> {
     File(&'a Weights),
     Drawn(Box<ChaCha8Rng>),
@@ -33,16 +33,16 @@ impl Source<'_> {
     }
 }
 
-/// What to draw where there is no file.
+/// The initial value of a random parameter.
 enum Initial {
-    /// Normal with mean 0 and variance 2 / ((1 + slope^2) * fan-in) (He et al. 2015).
+    /// Normal with mean 0 and variance 2 / ((1 + slope^2) fan_in) (He et al. 2015).
     He {
         fan_in: usize,
     },
     Constant(f32),
 }
 
-/// Hands out layers in the network's order and remembers their weights.
+/// Creates layers in the order of the network and collects their weights.
 pub(super) struct Loader<'a> {
     pub(super) device: &'a Device,
     pub(super) dtype: DType,
@@ -99,7 +99,7 @@ impl Loader<'_> {
         Ok(tensor)
     }
 
-    /// The convolution `name`, padded by (k - 1) / 2, with a bias if `bias`.
+    /// The convolution `name`, padded by (k - 1) / 2, with a bias where `bias` is true.
     pub(super) fn conv(
         &mut self,
         name: &str,
@@ -116,7 +116,7 @@ impl Loader<'_> {
         Ok(ConvLayer { weight, bias, params })
     }
 
-    /// The transposed convolution `name`, its kernel being its stride.
+    /// The transposed convolution `name`, whose kernel equals its stride.
     pub(super) fn up(&mut self, name: &str, channels: [usize; 2], stride: [usize; 3]) -> Result<UpLayer> {
         let [input, output] = channels;
         let [kd, kh, kw] = stride;

@@ -1,35 +1,35 @@
-//! Which backends and adapters this machine has, and why one is missing.
+//! The backends and adapters of this machine, and why one is not available.
 
 use serde::Serialize;
 
 /// One adapter of a backend.
 #[derive(Debug, Clone, Serialize)]
 pub struct AdapterReport {
-    /// What `--device` takes: `cuda:0`.
+    /// The name of the device as [`DeviceSpec`](super::DeviceSpec) parses it, such as `cuda:0`.
     pub device: String,
-    /// The adapter's own name.
+    /// The adapter's product name.
     pub name: String,
     /// `discrete`, `integrated`, `virtual`, `software` or `other`.
     pub kind: &'static str,
-    /// Driver name and version.
+    /// Name and version of the driver.
     pub driver: String,
-    /// Limits and features as `name: value`.
+    /// Limits and features, each as `name: value`.
     pub details: Vec<String>,
 }
 
-/// One backend: its adapters, or why it cannot be used.
+/// One backend: its adapters, or why it is not available.
 #[derive(Debug, Clone, Serialize)]
 pub struct BackendReport {
     /// `cpu`, `cuda` or `vulkan`.
     pub backend: &'static str,
-    /// What can be opened.
+    /// The adapters that can be opened.
     pub adapters: Vec<AdapterReport>,
-    /// Why there is none.
+    /// Why the backend has no adapter, where it has none.
     pub missing: Option<String>,
 }
 
-/// Looks at every backend. Never fails: what is missing says so in its entry.
-pub fn report() -> Vec<BackendReport> {
+/// Lists every backend. A backend that is not available is in the list too, with the reason.
+pub fn backends() -> Vec<BackendReport> {
     vec![cpu(), cuda(), vulkan()]
 }
 
@@ -83,9 +83,9 @@ mod cuda_backend {
     use super::{AdapterReport, BackendReport};
     use cudarc::driver::{result, sys};
 
-    /// Why the `index`-th NVIDIA GPU cannot be used, or None if it can.
+    /// Why the `index`-th NVIDIA GPU cannot be used; None where it can.
     pub(in crate::device) fn problem(index: usize) -> Option<String> {
-        // SAFETY: only asks the loader whether the shared libraries can be opened.
+        // SAFETY: the calls only test whether the loader can open the shared libraries.
         let (driver, nvrtc) = unsafe { (sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
         if !driver {
             return Some("no NVIDIA driver (libcuda) on this machine".into());
@@ -120,10 +120,10 @@ mod cuda_backend {
         BackendReport { backend: "cuda", adapters, missing }
     }
 
-    /// With the newest CUDA that the driver knows.
+    /// The driver, with the newest version of CUDA that it supports.
     fn driver() -> String {
         let mut version = 0;
-        // SAFETY: the call writes one integer; the library was found before any adapter is described.
+        // SAFETY: the call writes one integer; `problem` has found the library before any adapter is described.
         let result = unsafe { sys::cuDriverGetVersion(&mut version) };
         if result != sys::CUresult::CUDA_SUCCESS {
             return "NVIDIA CUDA".into();
@@ -181,7 +181,7 @@ mod vulkan_backend {
         }
     }
 
-    /// Hardware first: discrete, integrated, virtual, then software. The position is the n of `vulkan:n`.
+    /// All adapters: discrete, integrated, virtual, then software. The position in the list is the n of `vulkan:n`.
     fn adapters() -> Vec<(wgpu::Adapter, WgpuDevice)> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
             backends: wgpu::Backends::VULKAN,
@@ -189,7 +189,7 @@ mod vulkan_backend {
         });
         let all = cubecl::future::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
         let mut listed = Vec::new();
-        // CubeCL names adapters by their kind and their place within it; it opens one software adapter at most.
+        // CubeCL identifies an adapter by its kind and its position among those; it opens at most one software adapter.
         type Name = fn(usize) -> WgpuDevice;
         let order: [(DeviceType, Name, usize); 4] = [
             (DeviceType::DiscreteGpu, WgpuDevice::DiscreteGpu, usize::MAX),
@@ -197,19 +197,19 @@ mod vulkan_backend {
             (DeviceType::VirtualGpu, WgpuDevice::VirtualGpu, usize::MAX),
             (DeviceType::Cpu, |_| WgpuDevice::Cpu, 1),
         ];
-        for (wanted, name, most) in order {
-            let same = all.iter().filter(|a| a.get_info().device_type == wanted).take(most);
+        for (wanted, name, max) in order {
+            let same = all.iter().filter(|a| a.get_info().device_type == wanted).take(max);
             listed.extend(same.enumerate().map(|(i, adapter)| (adapter.clone(), name(i))));
         }
         listed
     }
 
-    /// The first adapter that is hardware.
+    /// The position of the first hardware adapter.
     pub(in crate::device) fn first_hardware() -> Option<usize> {
         adapters().iter().position(|(_, device)| *device != WgpuDevice::Cpu)
     }
 
-    /// The adapter that `vulkan[:n]` names, with its place in the list.
+    /// The adapter that `vulkan[:n]` names, with its position in the list.
     pub(in crate::device) fn device(index: Option<usize>) -> Result<(usize, WgpuDevice), String> {
         let mut found = adapters();
         let index = index.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! A patient's lesions, and the answer for the one that was asked for.
+//! A patient's lesions with their classifications.
 
 use std::path::Path;
 
@@ -6,58 +6,59 @@ use serde::{Deserialize, Serialize};
 
 use super::Study;
 use super::classify::{Classification, Classifier};
-use super::lesions::{self, Lesion, LesionChoice, Specks};
-use super::pictures;
+use super::lesions::{self, Lesion, LesionChoice, SmallComponents};
+use super::report;
 use crate::error::{Error, Result};
 use crate::phase::Phase;
 
-/// A lesion and what was found out about it.
+/// A lesion and its classification.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LesionResult {
     /// The lesion.
     #[serde(flatten)]
     pub lesion: Lesion,
-    /// None where it was not classified,
+    /// The classification; None where the lesion was not classified.
     pub classification: Option<Classification>,
-    /// and then why not.
+    /// The reason why the lesion was not classified; None where it was.
     pub not_classified: Option<String>,
 }
 
-/// Every lesion of a patient, and the answer for the one that was asked for.
+/// Every lesion of a patient, and the classification of the one that was chosen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Findings {
-    /// The largest first.
+    /// The lesions, the largest first.
     pub lesions: Vec<LesionResult>,
-    /// What is too small to be one.
-    pub specks: Specks,
-    /// Are all tumour voxels taken as one lesion ([`LesionChoice::Together`])?
+    /// The tumour components that are too small to be lesions.
+    #[serde(rename = "specks")]
+    pub small_components: SmallComponents,
+    /// Whether all tumour voxels are taken as one lesion ([`LesionChoice::Together`]).
     pub together: bool,
-    /// Which of them the patient's answer is; None when there is no such lesion.
+    /// The number of the lesion whose classification is the patient's; None where there is no such lesion.
     pub lesion: Option<usize>,
-    /// Its answer; None when there is none,
+    /// The classification of that lesion; None where there is none.
     pub classification: Option<Classification>,
-    /// and then why not.
+    /// The reason why there is no classification; None where there is one.
     pub not_classified: Option<String>,
-    /// What a reader must know: phases that show next to nothing of a lesion, larger lesions that were passed over.
+    /// Warnings for the reader: phases that show almost nothing of a lesion, and larger lesions that were not classified.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
 
 impl Findings {
-    /// What a lesion is called.
+    /// The name of a lesion in reports.
     pub fn name(&self, number: usize) -> String {
         if self.together { "All tumour voxels together".into() } else { format!("Lesion {number}") }
     }
 
-    /// Writes what the networks saw, and where it was cropped, into `pictures` of the result folder, and notes the paths. The
-    /// scans are those that were classified.
+    /// Writes pictures of the networks' inputs and of the crops to `pictures` in the result folder, and stores their paths.
+    /// `study` holds the scans that were classified.
     ///
     /// # Errors
-    /// A folder that cannot be written.
+    /// A file that cannot be written.
     pub fn write_pictures(&mut self, study: &Study, folder: &Path) -> Result<()> {
         for found in &mut self.lesions {
             if let Some(classification) = &mut found.classification {
-                pictures::of_lesion(classification, found.lesion.number, study, folder)?;
+                report::write_lesion_pictures(classification, found.lesion.number, study, folder)?;
             }
         }
         let asked = self.lesion.and_then(|number| self.lesions.iter().find(|l| l.lesion.number == number));
@@ -66,16 +67,17 @@ impl Findings {
     }
 }
 
-/// Finds the lesions of a patient and classifies those that were chosen. What cannot be classified is a finding too: no tumour,
-/// fewer than three phases, a lesion that was not found in some phase, a number that no lesion has. The largest is the largest
-/// of those that are in every phase, if there is one.
+/// Finds the lesions of a patient and classifies those that `choice` selects. A lesion that cannot be classified is a result and
+/// not an error, with the reason: no tumour, fewer than three phases, a lesion that is missing in a phase, a number that no lesion
+/// has. [`LesionChoice::Largest`] is the largest of the lesions that are present in every phase, or the largest of all where there
+/// is no such lesion.
 ///
 /// # Errors
 /// As [`lesions::find`] and [`Classifier::classify`]; three phases or more without a classifier.
 pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionChoice) -> Result<Findings> {
     let together = choice == LesionChoice::Together;
-    let (found, specks) = if together {
-        (lesions::together(study)?.into_iter().collect(), Specks::default())
+    let (found, small_components) = if together {
+        (lesions::together(study)?.into_iter().collect(), SmallComponents::default())
     } else {
         lesions::find(study)?
     };
@@ -102,7 +104,7 @@ pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionCh
         } else if let Some(missing) = not_found(&lesion) {
             Some(missing)
         } else if !chosen {
-            Some("it was not asked for".into())
+            Some("it was not chosen".into())
         } else {
             None
         };
@@ -121,10 +123,10 @@ pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionCh
         None => Some(format!("there is no lesion {asked}: {} found", lesions.len())),
     };
     let lesion = answer.map(|l| l.lesion.number);
-    Ok(Findings { lesion, lesions, specks, together, classification, not_classified, warnings })
+    Ok(Findings { lesion, lesions, small_components, together, classification, not_classified, warnings })
 }
 
-/// In which phases a lesion was not found, in words.
+/// A message that names the phases in which a lesion was not found; None where it was found in all.
 fn not_found(lesion: &Lesion) -> Option<String> {
     let names: Vec<_> = lesion.missing().iter().map(Phase::to_string).collect();
     let plural = if names.len() == 1 { "phase" } else { "phases" };

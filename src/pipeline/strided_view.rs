@@ -1,30 +1,30 @@
-//! A cropped and permuted view of a 3D array: the way into a network's axes and the same way back, so that a mask lands
-//! on exactly the voxels its image came from.
+//! A strided view of a 3D array: cropped and permuted, read and written through the same strides, so that a mask is written to
+//! exactly those voxels that the network's input was read from.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Positions (three axes, the last fastest) mapped to places in an array.
+/// A view: a position (three axes, the last fastest) is mapped to an offset in an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct View {
+pub(super) struct StridedView {
     pub(super) shape: [usize; 3],
     strides: [usize; 3],
     offset: usize,
 }
 
-impl View {
-    /// All of an array [d, h, w].
+impl StridedView {
+    /// The view of a whole array [d, h, w].
     pub(super) fn whole(shape: [usize; 3]) -> Self {
         Self { shape, strides: [shape[1] * shape[2], shape[2], 1], offset: 0 }
     }
 
-    /// New axis a is the present axis `order[a]`, as NumPy's transpose.
+    /// The view whose axis a is the present axis `order[a]`, as NumPy's `transpose`.
     pub(super) fn permuted(self, order: [usize; 3]) -> Self {
         Self { shape: order.map(|a| self.shape[a]), strides: order.map(|a| self.strides[a]), ..self }
     }
 
-    /// The part inside `ranges`, which lie inside the view.
+    /// The view of the box `ranges`, which must lie inside the view.
     pub(super) fn cropped(self, ranges: &[Range<usize>; 3]) -> Self {
         Self {
             shape: std::array::from_fn(|a| ranges[a].len()),
@@ -37,7 +37,7 @@ impl View {
         self.offset + row / self.shape[1] * self.strides[0] + row % self.shape[1] * self.strides[1]
     }
 
-    /// f of each element, in the view's order.
+    /// `f` of each element, in the order of the view.
     pub(super) fn read<T: Copy + Sync, U: Copy + Default + Send>(
         &self,
         array: &[T],
@@ -53,7 +53,7 @@ impl View {
         out
     }
 
-    /// Puts values in the view's order back into their places.
+    /// Writes values, given in the order of the view, to the elements that it shows.
     pub(super) fn write<T: Copy>(&self, values: &[T], array: &mut [T]) {
         for (row, values) in values.chunks_exact(self.shape[2].max(1)).enumerate() {
             let start = self.row(row);
@@ -64,7 +64,7 @@ impl View {
     }
 }
 
-/// The smallest box that holds every element which is not zero; None if all are.
+/// The smallest box that contains every non-zero element; None where all elements are zero.
 pub(super) fn nonzero_box<T: Copy + Default + PartialEq>(array: &[T], shape: [usize; 3]) -> Option<[Range<usize>; 3]> {
     let [_, h, w] = shape;
     let zero = T::default();
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn writing_undoes_reading() {
         let array: Vec<u8> = (0..60).collect();
-        let view = View::whole([3, 4, 5]).permuted([2, 0, 1]).cropped(&[1..4, 0..2, 1..4]);
+        let view = StridedView::whole([3, 4, 5]).permuted([2, 0, 1]).cropped(&[1..4, 0..2, 1..4]);
         assert_eq!(view.shape, [3, 2, 3]);
         let values = view.read(&array, |v| v);
         assert_eq!(values[..6], [6, 11, 16, 26, 31, 36]);

@@ -1,19 +1,20 @@
-//! Shapes that the tests check (small) and the benches time (whole): one list, so that nothing is timed unchecked.
+//! Shapes that the tests check (reduced) and the benchmarks time (in full): one list for both, so that everything that is timed is
+//! also checked.
 
-/// A convolution with kernel k, padding (k - 1) / 2 and equal strides, of a cube of side `size` (d = 1 where `flat`).
+/// A convolution with kernel k, padding (k - 1) / 2 and equal strides, of a cubic input of side `size` (d = 1 where `flat`).
 #[derive(Debug, Clone, Copy)]
 pub struct Conv {
-    /// For reports.
+    /// The name in reports.
     pub name: &'static str,
-    /// Channels in and out.
+    /// Number of channels of input and output.
     pub channels: [usize; 2],
-    /// Side of the input.
+    /// Length of the input along each axis.
     pub size: usize,
-    /// Side of the kernel.
+    /// Length of the kernel along each axis.
     pub kernel: usize,
-    /// Along every axis.
+    /// Stride along each axis.
     pub stride: usize,
-    /// 2D?
+    /// Whether it is a 2D convolution.
     pub flat: bool,
 }
 
@@ -21,7 +22,7 @@ const fn conv(name: &'static str, channels: [usize; 2], size: usize, kernel: usi
     Conv { name, channels, size, kernel, stride, flat }
 }
 
-/// The U-Net's layers and the ResNet's.
+/// Layers of the U-Net and of the ResNet.
 pub const CONVS: [Conv; 11] = [
     conv("1->32 at 64^3", [1, 32], 64, 3, 1, false),
     conv("32->32 at 64^3", [32, 32], 64, 3, 1, false),
@@ -37,13 +38,13 @@ pub const CONVS: [Conv; 11] = [
 ];
 
 impl Conv {
-    /// [1, ci, d, h, w] with at most `most` voxels along an axis.
-    pub fn input(&self, most: usize) -> [usize; 5] {
-        let side = self.size.min(most);
+    /// The shape of the input, [1, ci, d, h, w], with at most `max_side` voxels along an axis.
+    pub fn input(&self, max_side: usize) -> [usize; 5] {
+        let side = self.size.min(max_side);
         [1, self.channels[0], if self.flat { 1 } else { side }, side, side]
     }
 
-    /// [co, ci, kd, kh, kw].
+    /// The shape of the weight, [co, ci, kd, kh, kw].
     pub fn weight(&self) -> [usize; 5] {
         let k = self.kernel;
         [self.channels[1], self.channels[0], if self.flat { 1 } else { k }, k, k]
@@ -56,41 +57,41 @@ impl Conv {
     }
 }
 
-/// A transposed convolution whose kernel is its stride, of a cube.
+/// A transposed convolution whose kernel equals its stride, of a cubic input.
 #[derive(Debug, Clone, Copy)]
 pub struct Transposed {
-    /// For reports.
+    /// The name in reports.
     pub name: &'static str,
-    /// Channels in and out.
+    /// Number of channels of input and output.
     pub channels: [usize; 2],
-    /// Side of the input.
+    /// Length of the input along each axis.
     pub size: usize,
-    /// Side of the kernel, and the stride.
+    /// Length of the kernel along each axis, which is also the stride.
     pub kernel: usize,
 }
 
-/// The U-Net's upsampling.
+/// Upsampling layers of the U-Net.
 pub const TRANSPOSED: [Transposed; 2] = [
     Transposed { name: "64->32 k2 s2 at 32^3", channels: [64, 32], size: 32, kernel: 2 },
     Transposed { name: "320->256 k2 s2 at 8^3", channels: [320, 256], size: 8, kernel: 2 },
 ];
 
 impl Transposed {
-    /// [1, ci, d, h, w].
+    /// The shape of the input, [1, ci, d, h, w].
     pub fn input(&self) -> [usize; 5] {
         [1, self.channels[0], self.size, self.size, self.size]
     }
 
-    /// [ci, co, kd, kh, kw].
+    /// The shape of the weight, [ci, co, kd, kh, kw].
     pub fn weight(&self) -> [usize; 5] {
         [self.channels[0], self.channels[1], self.kernel, self.kernel, self.kernel]
     }
 }
 
-/// Patches (z, y, x) of the kidney plan's U-Net. (Half its own patch, 40 x 80 x 80, is none: its strides multiply to
-/// 16 x 32 x 32, and PyTorch's decoder cannot join the odd sizes either.)
+/// Patches (z, y, x) for the U-Net of the kidney plan. (Half of its own patch, 40 x 80 x 80, is not valid: the strides multiply to
+/// 16 x 32 x 32, and PyTorch's decoder cannot concatenate the odd sizes either.)
 pub const PATCHES: [[usize; 3]; 2] = [[48, 96, 96], [128, 128, 128]];
-/// Batches of the ResNet.
+/// Batch sizes for the ResNet.
 pub const BATCHES: [usize; 2] = [1, 3];
-/// Sizes (z, y, x) of the label maps that registration sweeps.
+/// Sizes (z, y, x) of label maps for the loss of registration.
 pub const LABEL_MAPS: [[usize; 3]; 2] = [[64, 128, 128], [256, 256, 256]];

@@ -1,23 +1,23 @@
-//! Options of `classify` and `diagnose` that say what is classified and how it is decided.
+//! Options of `classify` and `diagnose`: which lesions are classified, and how the subtype is decided.
 
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::pipeline::classify::{Classifier, check_thresholds};
+use nephron::pipeline::classify::{Classifier, ensure_thresholds};
 use nephron::pipeline::crop::Margin;
 use nephron::pipeline::lesions::LesionChoice;
 
-/// Shared by both verbs.
+/// The options that both subcommands share.
 #[derive(Debug, clap::Args)]
-pub struct LesionArgs {
-    /// Which tumours are classified: largest (of those in every phase, the default), all, the number of one (1 is the largest),
-    /// or together: all tumour voxels as one, for models that were trained so
+pub struct ClassifyArgs {
+    /// Which tumours to classify: largest (of those in every phase; the default), all, the number of one (1 is the largest), or
+    /// together: all tumour voxels as one lesion, for models that were trained in that way
     #[arg(long, value_name = "largest|all|N|together", value_parser = parse::<LesionChoice>)]
     lesion: Option<LesionChoice>,
-    /// What the tumour's rectangle grows by on each side: voxels, or millimetres such as 5mm (the model's own margin)
+    /// Margin on each side of the tumour's rectangle, in voxels or in millimetres such as 5mm (default: the model's own)
     #[arg(long, value_parser = parse::<Margin>)]
     margin: Option<Margin>,
-    /// Decide by the highest score above its class's threshold, else the highest; five numbers in class order: oncocytoma,
-    /// AML, chRCC, pRCC, ccRCC (the model's own rule)
+    /// Decide by the highest score among those above their class's threshold, else by the highest score; five numbers in class
+    /// order: oncocytoma, AML, chRCC, pRCC, ccRCC (default: the model's own rule)
     #[arg(long, value_name = "T,T,T,T,T", value_delimiter = ',')]
     thresholds: Option<Vec<f64>>,
 }
@@ -26,10 +26,13 @@ fn parse<T: std::str::FromStr<Err = LibraryError>>(text: &str) -> Result<T, Stri
     text.parse().map_err(|e: LibraryError| e.to_string())
 }
 
-impl LesionArgs {
-    /// Refuses thresholds that are none, before anything is read.
-    pub(super) fn check(&self) -> Result<()> {
-        let checked = self.thresholds.as_deref().map_or(Ok(()), check_thresholds);
+impl ClassifyArgs {
+    /// Checks the thresholds, before any file is read.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for thresholds that are not one number from 0 to 1 for each class.
+    pub(super) fn ensure_valid(&self) -> Result<()> {
+        let checked = self.thresholds.as_deref().map_or(Ok(()), ensure_thresholds);
         checked.map_err(|e| Error::Usage(format!("--{e}")))
     }
 
@@ -37,7 +40,7 @@ impl LesionArgs {
         self.lesion.unwrap_or_default()
     }
 
-    /// The options that were given.
+    /// The names of the options that were given.
     pub(super) fn given(&self) -> Vec<&'static str> {
         let options = [
             ("--lesion", self.lesion.is_some()),

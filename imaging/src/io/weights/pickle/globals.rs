@@ -1,31 +1,32 @@
-//! The names a checkpoint's pickle may use, and what calling them means here.
+//! The globals that a checkpoint's pickle may name, and the effect of calling each.
 
-use super::bytes::shown;
-use super::pickle::{Id, Machine, Step, TensorView, Value};
+use super::reader::printable;
+use super::{Id, Machine, Parsed, TensorView, Value};
 use crate::io::numbers::Number;
 
-/// A name that is understood.
+/// A global that is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Callable {
-    /// OrderedDict and defaultdict.
+pub(in crate::io::weights) enum Callable {
+    /// `OrderedDict` and `defaultdict`: a dict.
     Dict,
-    /// `torch._utils._rebuild_tensor_v2`.
+    /// `torch._utils._rebuild_tensor_v2`: a tensor.
     Tensor,
-    /// `torch._utils._rebuild_parameter`, with a state or without: the tensor that it is given.
+    /// `torch._utils._rebuild_parameter`, with or without a state: the tensor that is its first argument.
     Parameter,
     /// The type of a storage: `torch.FloatStorage` and its like.
     Storage(Number),
-    /// What lies beside the weights and holds none: it is passed over.
+    /// A global that stands beside the weights and holds none: calls of it are ignored.
     Inert,
 }
 
-/// More than any of the calls understood here takes, or any tensor has axes. Nothing longer is copied: a value may be named
-/// again at two bytes a time, and a file must not make work or memory that its own size does not bound.
-const MOST: usize = 16;
-/// As [`MOST`], for the characters of a storage's name.
-const MOST_CHARACTERS: usize = 64;
+/// Largest number of arguments of a call and of axes of a tensor; no call that is understood has more. Nothing longer is copied,
+/// because a pickle can refer to a value again with two bytes, and the work and memory of reading must stay proportional to the
+/// size of the file.
+const MAX_ITEMS: usize = 16;
+/// Largest key of a storage in bytes, for the same reason.
+const MAX_KEY_BYTES: usize = 64;
 
-/// What `module.name` means; None for what has no place in a checkpoint.
+/// The global `module.name`; None for one that does not belong in a checkpoint.
 pub(super) fn callable(module: &str, name: &str) -> Option<Callable> {
     Some(match (module, name) {
         ("collections", "OrderedDict" | "defaultdict") => Callable::Dict,
@@ -72,14 +73,14 @@ fn is_dtype(name: &str) -> bool {
 }
 
 impl Machine<'_> {
-    /// What `callee(*arguments)` would give, by its description above.
-    pub(super) fn call(&mut self, callee: Id, arguments: Id) -> Step<()> {
+    /// Pushes the result of `callee(*arguments)`, as described at [`Callable`].
+    pub(super) fn call(&mut self, callee: Id, arguments: Id) -> Parsed<()> {
         let Value::Sequence(arguments) = &self.values[arguments] else {
-            return Err("calls something with arguments that are no tuple".into());
+            return Err("calls something with arguments that are not a tuple".into());
         };
-        let arguments: Vec<Id> = arguments.iter().take(MOST).copied().collect();
+        let arguments: Vec<Id> = arguments.iter().take(MAX_ITEMS).copied().collect();
         let made = match &self.values[callee] {
-            // Python gives it nothing (a defaultdict: its factory) and sets the items afterwards.
+            // Python passes no arguments (to a defaultdict its factory) and sets the items afterwards.
             Value::Callable(Callable::Dict) => match arguments.first().map(|id| &self.values[*id]) {
                 None | Some(Value::Callable(_) | Value::Inert) => Value::Dict(vec![]),
                 Some(other) => {
@@ -89,7 +90,7 @@ impl Machine<'_> {
             Value::Callable(Callable::Tensor) => self.tensor(&arguments)?,
             Value::Callable(Callable::Parameter) => match arguments.first().map(|id| &self.values[*id]) {
                 Some(Value::Tensor(view)) => Value::Tensor(view.clone()),
-                _ => return Err("has a parameter that is made of no tensor".into()),
+                _ => return Err("has a parameter that is not made of a tensor".into()),
             },
             Value::Callable(Callable::Inert) => Value::Inert,
             other => return Err(format!("calls {}, expected a name", describe(other))),
@@ -98,8 +99,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// (storage, offset, size, stride, ...).
-    fn tensor(&self, arguments: &[Id]) -> Step<Value> {
+    /// The tensor of the arguments (storage, offset, size, stride, ...).
+    fn tensor(&self, arguments: &[Id]) -> Parsed<Value> {
         let [storage, offset, shape, strides, ..] = arguments else {
             return Err(format!("makes a tensor of {} values, expected 4 or more", arguments.len()));
         };
@@ -115,42 +116,42 @@ impl Machine<'_> {
         Ok(Value::Tensor(Box::new(view)))
     }
 
-    /// ('storage', type, key, device, elements): the storage's bytes are a file of the archive.
-    pub(super) fn persistent(&mut self) -> Step<()> {
+    /// Pushes the storage of a persistent id ('storage', type, key, device, elements); its bytes are a file of the archive.
+    pub(super) fn persistent(&mut self) -> Parsed<()> {
         let id = self.pop()?;
         let named = match &self.values[id] {
-            Value::Sequence(parts) => parts.iter().take(MOST).map(|part| &self.values[*part]).collect::<Vec<_>>(),
+            Value::Sequence(parts) => parts.iter().take(MAX_ITEMS).map(|part| &self.values[*part]).collect::<Vec<_>>(),
             _ => vec![],
         };
         let [Value::Text(kind), Value::Callable(Callable::Storage(number)), Value::Text(key), _, elements, ..] =
             named.as_slice()
         else {
-            return Err("has a persistent id that is no storage of a known type".into());
+            return Err("has a persistent id that is not a storage of a known type".into());
         };
         let Value::Integer(elements) = elements else { return Err("has a storage without a length".into()) };
         let elements = usize::try_from(*elements).map_err(|_| format!("has a storage of {elements} values"))?;
         if kind != "storage" {
-            return Err(format!("has a persistent '{}', expected a storage", shown(kind)));
+            return Err(format!("has a persistent '{}', expected a storage", printable(kind)));
         }
-        if key.len() > MOST_CHARACTERS {
-            return Err(format!("names a storage by {} bytes, expected at most {MOST_CHARACTERS}", key.len()));
+        if key.len() > MAX_KEY_BYTES {
+            return Err(format!("names a storage by {} bytes, expected at most {MAX_KEY_BYTES}", key.len()));
         }
         let storage = Value::Storage { number: *number, key: key.clone(), elements };
         self.push(storage);
         Ok(())
     }
 
-    fn sizes(&self, id: Id) -> Step<Vec<usize>> {
+    fn sizes(&self, id: Id) -> Parsed<Vec<usize>> {
         match &self.values[id] {
-            Value::Sequence(items) if items.len() > MOST => {
-                Err(format!("has a tensor of {} axes, expected at most {MOST}", items.len()))
+            Value::Sequence(items) if items.len() > MAX_ITEMS => {
+                Err(format!("has a tensor of {} axes, expected at most {MAX_ITEMS}", items.len()))
             }
             Value::Sequence(items) => items.iter().map(|item| self.size(*item)).collect(),
             other => Err(format!("has sizes that are {}, expected a tuple of integers", describe(other))),
         }
     }
 
-    fn size(&self, id: Id) -> Step<usize> {
+    fn size(&self, id: Id) -> Parsed<usize> {
         match &self.values[id] {
             Value::Integer(size) => usize::try_from(*size).map_err(|_| format!("has a size or stride of {size}")),
             other => Err(format!("has a size that is {}, expected an integer", describe(other))),

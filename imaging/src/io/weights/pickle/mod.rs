@@ -1,43 +1,46 @@
-//! A pickle read without running anything: a stack machine over plain data.
+//! Reads a pickle without executing anything: a stack machine over plain data.
 //!
-//! Pickle is a program, and its opcodes may name any callable of Python. Here a name is data: those that state dicts are
-//! made of are understood, those that checkpoints carry beside them (NumPy scalars, devices, argument lists) become
-//! [`Value::Inert`], and every other one is refused by its name. Nothing recurses: nesting costs bytes of the file, never
-//! the stack, and values lie in one arena, so that a container that holds itself is no trouble either.
+//! A pickle is a program whose opcodes may name any callable of Python. Here a global is data: those that state dicts consist of
+//! are understood, those that checkpoints contain besides (NumPy scalars, devices, argument lists) become [`Value::Inert`], and
+//! every other one is an error that names it. Nothing recurses, so that deep nesting cannot overflow the stack, and values are kept
+//! in one arena, so that a container may contain itself.
 //!
-//! Source of the opcodes: Python's `pickletools`; of the tensors: what `torch.save` writes (`torch._utils`).
+//! Sources: Python's `pickletools` for the opcodes, and the output of `torch.save` (`torch._utils`) for the tensors.
+
+mod globals;
+mod reader;
 
 use std::collections::HashMap;
 
-pub(super) use super::bytes::Step;
-use super::bytes::{Bytes, shown};
-use super::names::{Callable, callable};
 use crate::io::numbers::Number;
+use globals::{Callable, callable};
+pub use reader::printable;
+use reader::{Parsed, Reader};
 
-/// A place in the arena.
+/// The index of a value in the arena.
 pub(super) type Id = usize;
 
-/// A view of a storage, as `torch._utils._rebuild_tensor_v2` gets it; offset and strides in elements.
+/// A view of a storage, from the arguments of `torch._utils._rebuild_tensor_v2`; offset and strides are in elements.
 #[derive(Debug, Clone)]
 pub(super) struct TensorView {
     pub(super) number: Number,
-    /// Name of the storage in the archive.
+    /// The name of the storage in the archive.
     pub(super) storage: String,
-    /// Elements of the whole storage.
+    /// Number of elements of the whole storage.
     pub(super) elements: usize,
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
     pub(super) strides: Vec<usize>,
 }
 
-/// What a pickle holds, as far as weights are concerned.
+/// A value of a pickle, as far as weights need it.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Integer(i64),
     Text(String),
     /// A tuple, list or set.
     Sequence(Vec<Id>),
-    /// Keys and values in the order they were set.
+    /// Keys and values in the order in which they were set.
     Dict(Vec<(Id, Id)>),
     Callable(Callable),
     Storage {
@@ -46,11 +49,11 @@ pub(super) enum Value {
         elements: usize,
     },
     Tensor(Box<TensorView>),
-    /// None, floats, bytes, and objects that are none of our business.
+    /// None, floats, bytes, and objects that hold no weights.
     Inert,
 }
 
-/// The values of a pickle.
+/// The values of a pickle that was read.
 #[derive(Debug)]
 pub(super) struct Pickle {
     values: Vec<Value>,
@@ -58,13 +61,13 @@ pub(super) struct Pickle {
 }
 
 impl Pickle {
-    /// Runs the machine to its STOP.
+    /// Runs the machine up to the opcode STOP.
     ///
     /// # Errors
-    /// What is wrong, in words, with the byte it happened at.
+    /// A message that says what is wrong, and at which byte.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut machine = Machine {
-            bytes: Bytes { bytes, at: 0 },
+            bytes: Reader { bytes, at: 0 },
             values: vec![],
             stack: vec![],
             marks: vec![],
@@ -90,17 +93,17 @@ impl Pickle {
 }
 
 pub(super) struct Machine<'a> {
-    bytes: Bytes<'a>,
+    bytes: Reader<'a>,
     pub(super) values: Vec<Value>,
     stack: Vec<Id>,
-    /// Heights of the stack.
+    /// The heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
 }
 
 impl Machine<'_> {
-    /// One opcode; the root at STOP.
-    fn step(&mut self) -> Step<Option<Id>> {
+    /// Executes one opcode; returns the root at STOP.
+    fn step(&mut self) -> Parsed<Option<Id>> {
         match self.bytes.byte()? {
             b'.' => return self.pop().map(Some),
             0x80 => self.bytes.skip(1)?,
@@ -220,9 +223,9 @@ impl Machine<'_> {
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (Value::Text(module), Value::Text(name)) = (&self.values[module], &self.values[name]) else {
-                    return Err("names something by a value that is no text".into());
+                    return Err("names something by a value that is not a text".into());
                 };
-                let (module, name) = (shown(module), shown(name));
+                let (module, name) = (printable(module), printable(name));
                 self.global(&module, &name)?;
             }
             b'R' | 0x81 => {
@@ -233,7 +236,7 @@ impl Machine<'_> {
                 let (_, arguments, callee) = (self.pop()?, self.pop()?, self.pop()?);
                 self.call(callee, arguments)?;
             }
-            // The state of an object: of an OrderedDict its `_metadata`, of the others nothing that is read here.
+            // The state of an object: the `_metadata` of an OrderedDict, and nothing that is needed here of other objects.
             b'b' => self.pop().map(drop)?,
             b'Q' => self.persistent()?,
             other => return Err(format!("has the opcode 0x{other:02x}, which no state dict needs")),
@@ -246,25 +249,25 @@ impl Machine<'_> {
         self.values.push(value);
     }
 
-    /// The top of the stack, which a mark bars.
-    pub(super) fn pop(&mut self) -> Step<Id> {
+    /// Pops the top of the stack, but nothing below the last mark.
+    pub(super) fn pop(&mut self) -> Parsed<Id> {
         if self.stack.len() <= self.marks.last().copied().unwrap_or(0) {
             return Err("takes a value from an empty stack".into());
         }
         self.stack.pop().ok_or_else(|| "takes a value from an empty stack".into())
     }
 
-    fn top(&self) -> Step<Id> {
+    fn top(&self) -> Parsed<Id> {
         self.stack.last().copied().ok_or_else(|| "looks at an empty stack".into())
     }
 
-    fn pop_to_mark(&mut self) -> Step<Vec<Id>> {
+    fn pop_to_mark(&mut self) -> Parsed<Vec<Id>> {
         let height = self.marks.pop().ok_or("lacks a mark")?;
         Ok(self.stack.split_off(height.min(self.stack.len())))
     }
 
-    /// A little-endian two's complement integer. One that does not fit 64 bits is no size or offset of anything.
-    fn long(&mut self, length: usize) -> Step<()> {
+    /// Pushes a little-endian two's complement integer. One that does not fit into 64 bits cannot be a size or an offset.
+    fn long(&mut self, length: usize) -> Parsed<()> {
         let bytes = self.bytes.take(length)?;
         let value = if length > 8 {
             Value::Inert
@@ -278,19 +281,19 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn text(&mut self, length: usize) -> Step<()> {
+    fn text(&mut self, length: usize) -> Parsed<()> {
         let text = String::from_utf8_lossy(self.bytes.take(length)?).into_owned();
         self.push(Value::Text(text));
         Ok(())
     }
 
-    fn raw(&mut self, length: usize) -> Step<()> {
+    fn raw(&mut self, length: usize) -> Parsed<()> {
         self.bytes.skip(length)?;
         self.push(Value::Inert);
         Ok(())
     }
 
-    fn tuple(&mut self, length: usize) -> Step<()> {
+    fn tuple(&mut self, length: usize) -> Parsed<()> {
         let mut items = Vec::with_capacity(length);
         for _ in 0..length {
             items.push(self.pop()?);
@@ -300,40 +303,40 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn append(&mut self, items: &[Id]) -> Step<()> {
+    fn append(&mut self, items: &[Id]) -> Parsed<()> {
         let list = self.top()?;
         match &mut self.values[list] {
             Value::Sequence(list) => list.extend(items),
             Value::Inert => {}
-            _ => return Err("appends to what is no list".into()),
+            _ => return Err("appends to a value that is not a list".into()),
         }
         Ok(())
     }
 
-    fn set(&mut self, items: &[Id]) -> Step<()> {
+    fn set(&mut self, items: &[Id]) -> Parsed<()> {
         let pairs = pairs(items)?;
         let dict = self.top()?;
         match &mut self.values[dict] {
             Value::Dict(dict) => dict.extend(pairs),
             Value::Inert => {}
-            _ => return Err("sets a key of what is no dict".into()),
+            _ => return Err("sets a key of a value that is not a dict".into()),
         }
         Ok(())
     }
 
-    fn recall(&mut self, key: u32) -> Step<()> {
+    fn recall(&mut self, key: u32) -> Parsed<()> {
         let id = self.memo.get(&key).ok_or_else(|| format!("recalls value {key}, which it never remembered"))?;
         self.stack.push(*id);
         Ok(())
     }
 
-    fn remember(&mut self, key: u32) -> Step<()> {
+    fn remember(&mut self, key: u32) -> Parsed<()> {
         let top = self.top()?;
         self.memo.insert(key, top);
         Ok(())
     }
 
-    fn global(&mut self, module: &str, name: &str) -> Step<()> {
+    fn global(&mut self, module: &str, name: &str) -> Parsed<()> {
         let known = callable(module, name).ok_or_else(|| {
             format!("names {module}.{name}, which weights do not need: refused, and nothing was run; save state_dict() alone")
         })?;
@@ -342,7 +345,7 @@ impl Machine<'_> {
     }
 }
 
-fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
+fn pairs(items: &[Id]) -> Parsed<Vec<(Id, Id)>> {
     let (pairs, rest) = items.as_chunks::<2>();
     if rest.is_empty() {
         Ok(pairs.iter().map(|[k, v]| (*k, *v)).collect())

@@ -1,4 +1,4 @@
-//! What a diagnosis shows: overlays of every aligned phase, and the report page.
+//! The pictures of a diagnosis and its report page.
 
 use std::path::{Path, PathBuf};
 
@@ -14,11 +14,12 @@ use crate::io::write_atomic;
 use crate::report::{Page, Section, overlay};
 use crate::volume::{KIDNEY, TUMOUR};
 
-/// Pixels between the parts of a picture.
+/// Number of pixels between the parts of a picture.
 const GAP: u32 = 4;
 
-/// Overlays of one phase on the slices where the reference has most tumour and most kidney. Paths relative to `folder`.
-pub(super) fn write(scan: &PhaseScan, alignment: &Alignment, folder: &Path) -> Result<Vec<PathBuf>> {
+/// Writes overlays of one phase on the slices with the reference's largest tumour area and largest kidney area. Returns their
+/// paths, relative to `folder`.
+pub(super) fn write_overlays(scan: &PhaseScan, alignment: &Alignment, folder: &Path) -> Result<Vec<PathBuf>> {
     let reference = alignment.scans.scan(alignment.reference).unwrap_or(scan);
     let mut written = Vec::new();
     for (label, path) in [TUMOUR, KIDNEY].into_iter().zip(PhaseFiles::of(scan.phase()).pictures) {
@@ -29,10 +30,11 @@ pub(super) fn write(scan: &PhaseScan, alignment: &Alignment, folder: &Path) -> R
     Ok(written)
 }
 
-/// What the networks saw of a lesion, and where each phase was cropped. Notes the paths, relative to `folder`.
-pub(super) fn of_lesion(c: &mut Classification, number: usize, study: &Study, folder: &Path) -> Result<()> {
+/// Writes pictures of the networks' inputs for a lesion and of the crop of each phase, and stores their paths, relative to
+/// `folder`.
+pub(super) fn write_lesion_pictures(c: &mut Classification, number: usize, study: &Study, folder: &Path) -> Result<()> {
     let pictures = folder.join("pictures");
-    std::fs::create_dir_all(&pictures).map_err(|e| Error::io(&pictures, "the folder cannot be made", e))?;
+    std::fs::create_dir_all(&pictures).map_err(|e| Error::io(&pictures, "the folder cannot be created", e))?;
     for image in &mut c.images {
         let seen = |phase| c.seen.iter().find(|(p, _)| *p == phase).map(|(_, picture)| picture);
         let [Some(a), Some(b), Some(d)] = image.phases.map(seen) else { continue };
@@ -51,7 +53,7 @@ pub(super) fn of_lesion(c: &mut Classification, number: usize, study: &Study, fo
     Ok(())
 }
 
-/// Three channels, and the image that they are together.
+/// Three channels side by side, followed by the colour image that they are together.
 fn side_by_side(channels: [&GrayImage; 3]) -> RgbImage {
     let (w, h) = channels[0].dimensions();
     RgbImage::from_fn(4 * w + 3 * GAP, h, |c, r| {
@@ -70,7 +72,7 @@ fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
     write_atomic(path, |file| std::io::Write::write_all(file, png.get_ref()))
 }
 
-/// The report of a diagnosis.
+/// The report page of a diagnosis.
 pub(super) fn page(d: &Diagnosis) -> Page {
     let mut sections = Vec::new();
     for found in &d.findings.lesions {

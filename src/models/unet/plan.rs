@@ -1,79 +1,80 @@
-//! What nnU-Net v2 decided for a data set: plans.json and dataset.json.
+//! nnU-Net v2's plan for a data set: plans.json and dataset.json.
 
 use std::path::Path;
 
-use super::json::{JsonFile, Node};
-use super::unet_architecture::UNetArchitecture;
+use super::architecture::UNetArchitecture;
 use crate::error::{Error, Result};
+use crate::models::json::{JsonFile, Node};
 use crate::volume::Orientation;
 
-/// How a channel's values are normalised.
+/// The normalisation of a channel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Normalization {
-    /// Clip, subtract the mean, divide by the standard deviation: Hounsfield units of the training set's foreground.
+    /// Values are clipped, the mean is subtracted and the difference divided by the standard deviation; all in Hounsfield units of
+    /// the training set's foreground.
     Ct {
-        /// The 0.5 and 99.5 percentile.
+        /// The range of clipping: the 0.5 and 99.5 percentile.
         clip: [f32; 2],
-        /// Mean.
+        /// The mean.
         mean: f32,
-        /// Standard deviation.
+        /// The standard deviation.
         sd: f32,
     },
-    /// Values as they are.
+    /// Values are not changed.
     None,
 }
 
-/// Which way an image's axes run when the network sees it.
+/// The orientation of an image as the network's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrientationRule {
-    /// As they are stored in the file: what nnU-Net's SimpleITK reader does, so a model trained through it expects it.
+    /// The orientation of the file, which nnU-Net's SimpleITK reader keeps and models that were trained with it expect.
     Stored,
-    /// Turned to one orientation first, so that the result does not depend on how the file is stored.
+    /// One orientation for all images, so that the result does not depend on the orientation of the file.
     Fixed(Orientation),
 }
 
-/// When slices are resampled in their plane first and then, to the nearest, across.
+/// When slices are resampled in their plane first, and then the nearest slice is taken across them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeparateAxis {
-    /// When the largest voxel size is over three times the smallest.
+    /// Where the largest voxel size is more than three times the smallest.
     WhenAnisotropic,
-    /// Along the axis of the largest voxel size, whatever it is.
+    /// Always, along the axis of the largest voxel size.
     Always,
     /// Never.
     Never,
 }
 
-/// A trained network's plan. Axes are the network's (z, y, x) unless said otherwise.
+/// The plan of a trained network. Axes are the network's (z, y, x) unless documented otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UNetPlan {
-    /// The network.
+    /// The architecture of the network.
     pub architecture: UNetArchitecture,
-    /// Millimetres a voxel.
+    /// The voxel size in millimetres.
     pub spacing: [f64; 3],
-    /// Voxels of a tile.
+    /// The size of a tile in voxels.
     pub patch: [usize; 3],
-    /// For each channel.
+    /// The normalisation of each channel.
     pub normalization: Vec<Normalization>,
-    /// Resampling of images.
+    /// The rule for resampling images.
     pub separate_data: SeparateAxis,
-    /// Resampling of logits.
+    /// The rule for resampling logits.
     pub separate_logits: SeparateAxis,
     /// The image axis (k, j, i after orientation) that each network axis is.
     pub transpose: [usize; 3],
-    /// Which way the image's axes run.
+    /// The orientation of the image.
     pub orientation: OrientationRule,
-    /// Names by label value; the first is the background.
+    /// The names of the labels by their values; the first is the background.
     pub labels: Vec<String>,
 }
 
 impl UNetPlan {
-    /// Reads plans.json and dataset.json of a folder. `configuration` names one of the plans' configurations; without it,
-    /// 3d_fullres, or the only one there is.
+    /// Reads plans.json and dataset.json in `folder`. `configuration` names one of the configurations; by default 3d_fullres, or the
+    /// only one.
     ///
     /// # Errors
-    /// A file that cannot be read, a key that is missing or has another type or value than expected, settings that do not
-    /// fit each other, and what nnU-Net offers but this crate does not: other networks, normalisations and resampling
-    /// functions, several channels, cascades, region-based training.
+    /// A file that cannot be read; a key that is missing or has another type or value than expected; settings that contradict each
+    /// other; features of nnU-Net that this crate does not support: other networks, normalisations and resampling functions, several
+    /// channels, cascades, region-based training.
     pub fn read(folder: &Path, configuration: Option<&str>) -> Result<Self> {
         let plans = JsonFile::read(&folder.join("plans.json"))?;
         let dataset = JsonFile::read(&folder.join("dataset.json"))?;
@@ -82,24 +83,24 @@ impl UNetPlan {
         let channels = dataset.key("channel_names")?;
         let channel_count = channels.members()?.len();
         if channel_count != 1 {
-            return Err(channels.refuse("one channel (images of several are not supported)"));
+            return Err(channels.mismatch("one channel (images of several are not supported)"));
         }
 
         let configuration = choose(&plans.key("configurations")?, configuration)?;
         if let Some(parent) = configuration.optional("inherits_from") {
-            return Err(parent.refuse("a configuration that inherits from no other"));
+            return Err(parent.mismatch("a configuration that inherits from no other"));
         }
         let spacing = configuration.key("spacing")?;
         let spacing_mm = spacing.triple(Node::number)?;
         if spacing_mm.iter().any(|s| *s <= 0.0) {
-            return Err(spacing.refuse("millimetres above 0"));
+            return Err(spacing.mismatch("millimetres above 0"));
         }
         let architecture = UNetArchitecture::read(&configuration.key("architecture")?, channel_count, labels.len())?;
         let patch_node = configuration.key("patch_size")?;
         let patch = patch_node.triple(Node::count)?;
-        architecture.check_size("patch_size", patch).map_err(|e| patch_node.refuse(e))?;
+        architecture.ensure_size("patch_size", patch).map_err(|e| patch_node.mismatch(e))?;
         if patch.iter().any(|&p| p > MAX_PATCH) {
-            return Err(patch_node.refuse(format!("at most {MAX_PATCH} voxels along an axis")));
+            return Err(patch_node.mismatch(format!("at most {MAX_PATCH} voxels along an axis")));
         }
         Ok(Self {
             architecture,
@@ -115,9 +116,10 @@ impl UNetPlan {
     }
 }
 
+/// Largest number of voxels of a tile along an axis.
 const MAX_PATCH: usize = 4096;
 
-/// The configuration asked for.
+/// The configuration of that name.
 fn choose<'a>(configurations: &Node<'a>, wanted: Option<&str>) -> Result<Node<'a>> {
     let members = configurations.members()?;
     let names = || members.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
@@ -134,7 +136,7 @@ fn choose<'a>(configurations: &Node<'a>, wanted: Option<&str>) -> Result<Node<'a
     })
 }
 
-/// Names by value: background 0, then 1, 2, ... An `ignore` label is in no network's output.
+/// The names of the labels by their values 0 (background), 1, 2, ... The label `ignore` is not part of the network's output.
 fn labels(node: &Node<'_>) -> Result<Vec<String>> {
     let mut labels = Vec::new();
     for (name, value) in node.members()? {
@@ -142,14 +144,14 @@ fn labels(node: &Node<'_>) -> Result<Vec<String>> {
             continue;
         }
         if value.is_list() {
-            return Err(value.refuse("one number (region-based training is not supported)"));
+            return Err(value.mismatch("one number (region-based training is not supported)"));
         }
         labels.push((value.count()?, name.to_owned()));
     }
     labels.sort();
     let consecutive = labels.iter().enumerate().all(|(i, (value, _))| i == *value);
     if !consecutive || !(2..=255).contains(&labels.len()) {
-        return Err(node.refuse("labels 0, 1, 2, ... without gaps, 2 to 255 of them"));
+        return Err(node.mismatch("labels 0, 1, 2, ... without gaps, 2 to 255 of them"));
     }
     Ok(labels.into_iter().map(|(_, name)| name).collect())
 }
@@ -157,7 +159,7 @@ fn labels(node: &Node<'_>) -> Result<Vec<String>> {
 fn normalization(plans: &Node<'_>, schemes: &Node<'_>, channels: usize) -> Result<Vec<Normalization>> {
     let list = schemes.list()?;
     if list.len() != channels {
-        return Err(schemes.refuse(format!("one scheme for each of {channels} channels")));
+        return Err(schemes.mismatch(format!("one scheme for each of {channels} channels")));
     }
     let read = |(channel, scheme): (usize, &Node<'_>)| match scheme.text()? {
         "NoNormalization" => Ok(Normalization::None),
@@ -168,22 +170,22 @@ fn normalization(plans: &Node<'_>, schemes: &Node<'_>, channels: usize) -> Resul
             let clip = [number("percentile_00_5")?, number("percentile_99_5")?];
             let (mean, sd) = (number("mean")?, number("std")?);
             if clip[0] > clip[1] || sd < 0.0 {
-                return Err(intensity.refuse("percentile_00_5 up to percentile_99_5, and std of at least 0"));
+                return Err(intensity.mismatch("percentile_00_5 up to percentile_99_5, and std of at least 0"));
             }
             Ok(Normalization::Ct { clip, mean, sd })
         }
-        _ => Err(scheme.refuse("CTNormalization or NoNormalization")),
+        _ => Err(scheme.mismatch("CTNormalization or NoNormalization")),
     };
     list.iter().enumerate().map(read).collect()
 }
 
-/// Only nnU-Net's default function, with its default orders: another one would give another result.
+/// The rule for resampling. Only nnU-Net's default function with its default orders is supported.
 fn resampling(configuration: &Node<'_>, key: &str, order: usize) -> Result<SeparateAxis> {
     const DEFAULT: &str = "resample_data_or_seg_to_shape";
     if let Some(function) = configuration.optional(key)
         && function.text()? != DEFAULT
     {
-        return Err(function.refuse(DEFAULT));
+        return Err(function.mismatch(DEFAULT));
     }
     let Some(kwargs) = configuration.optional(&format!("{key}_kwargs")) else {
         return Ok(SeparateAxis::WhenAnisotropic);
@@ -192,7 +194,7 @@ fn resampling(configuration: &Node<'_>, key: &str, order: usize) -> Result<Separ
         if let Some(found) = kwargs.optional(name)
             && found.count()? != wanted
         {
-            return Err(found.refuse(wanted));
+            return Err(found.mismatch(wanted));
         }
     }
     Ok(match kwargs.optional("force_separate_z").map(|n| n.boolean()).transpose()? {
@@ -207,10 +209,10 @@ fn transpose(plans: &Node<'_>) -> Result<[usize; 3]> {
     let axes = node.triple(Node::count)?;
     let mut sorted = axes;
     sorted.sort_unstable();
-    if sorted == [0, 1, 2] { Ok(axes) } else { Err(node.refuse("0, 1 and 2 in some order")) }
+    if sorted == [0, 1, 2] { Ok(axes) } else { Err(node.mismatch("0, 1 and 2 in some order")) }
 }
 
-/// By the reader the model was trained through. A plan without one is nephron's own: turned to RAS.
+/// The orientation that the reader of the model's training data produces. A plan without a reader is nephron's own and expects RAS.
 fn orientation(plans: &Node<'_>) -> Result<OrientationRule> {
     let Some(reader) = plans.optional("image_reader_writer") else {
         return Ok(OrientationRule::Fixed(Orientation::RAS));
@@ -218,6 +220,6 @@ fn orientation(plans: &Node<'_>) -> Result<OrientationRule> {
     match reader.text()? {
         "NibabelIOWithReorient" => Ok(OrientationRule::Fixed(Orientation::RAS)),
         "SimpleITKIO" | "NibabelIO" => Ok(OrientationRule::Stored),
-        _ => Err(reader.refuse("SimpleITKIO, NibabelIO or NibabelIOWithReorient")),
+        _ => Err(reader.mismatch("SimpleITKIO, NibabelIO or NibabelIOWithReorient")),
     }
 }

@@ -1,4 +1,4 @@
-//! Patients and their scans: a cohort's folders, phases guessed from file names, reading.
+//! Finding the scans of patients: the folders of a cohort, and phases guessed from file names.
 
 use std::path::{Path, PathBuf};
 
@@ -7,27 +7,28 @@ use nephron::error::Error as LibraryError;
 use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::diagnose::PhaseInput;
 
-/// A patient's scans and where the results go.
+/// The scans of a patient and the folder of the results.
 pub(super) struct Patient {
     pub(super) files: Vec<(Phase, PathBuf)>,
     pub(super) output: PathBuf,
-    /// Were the phases guessed?
+    /// Whether the phases were guessed from file names.
     pub(super) guessed: bool,
 }
 
 impl Patient {
-    /// The phases there are scans of.
+    /// The phases of the scans.
     pub(super) fn phases(&self) -> Result<PhaseSet> {
         Ok(PhaseSet::new(self.files.iter().map(|(phase, _)| *phase))?)
     }
 }
 
-/// What was given for each phase, in the order of [`Phase::ALL`].
+/// The values that were given, each with its phase; `all` is in the order of [`Phase::ALL`].
 pub(super) fn given<T: Clone>(all: [&Option<T>; 4]) -> Vec<(Phase, T)> {
     Phase::ALL.into_iter().zip(all).filter_map(|(phase, one)| one.clone().map(|one| (phase, one))).collect()
 }
 
-/// A folder a patient, with files named after their phases; results go into folders of the same names in `output`.
+/// The patients of a cohort: one folder for each, with files named after their phases. Results are written to folders of the same
+/// names in `output`.
 pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
     let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
     let patients: Vec<Patient> = folders
@@ -43,10 +44,10 @@ pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
     Ok(patients)
 }
 
-/// The scans of one patient by [`Phase::guess`]. Masks (NAME_mask) and files without any phase in their names are passed over.
+/// The scans of one patient, with phases by [`Phase::guess`]. Masks (NAME_mask) and files whose names indicate no phase are skipped.
 ///
 /// # Errors
-/// A name that speaks of two phases; two files of one phase.
+/// [`Error::Usage`] for a name that indicates two phases, and for two files of one phase.
 pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
     let mut files: Vec<(Phase, PathBuf)> = Vec::new();
     for path in entries(folder)? {
@@ -56,7 +57,7 @@ pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
             continue;
         }
         let Some(phase) = Phase::guess(stem).map_err(|e| Error::Usage(format!("{}: {e}", path.display())))? else {
-            note!("warning: {}: its name tells no phase, left out", path.display());
+            note!("warning: {}: its name indicates no phase; the file is skipped", path.display());
             continue;
         };
         if let Some((_, other)) = files.iter().find(|(p, _)| *p == phase) {
@@ -82,7 +83,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Reads a patient's scans and, if wanted, the masks beside them.
+/// Reads a patient's scans and, with `masks`, the masks next to them.
 pub(super) fn read(patient: &Patient, masks: bool) -> Result<Vec<PhaseInput>> {
     patient
         .files
@@ -97,7 +98,7 @@ pub(super) fn read(patient: &Patient, masks: bool) -> Result<Vec<PhaseInput>> {
         .collect()
 }
 
-/// NAME.nii.gz to NAME_mask.nii.gz.
+/// The path of a scan's mask: NAME_mask.nii.gz for NAME.nii.gz.
 fn mask_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.strip_suffix(".gz").unwrap_or(&name);

@@ -1,9 +1,9 @@
-//! The shape of a plain convolutional U-Net, as nnU-Net v2 writes it down.
+//! The architecture of a plain convolutional U-Net, as nnU-Net v2 describes it.
 
-use super::json::Node;
 use crate::error::{Error, Result};
+use crate::models::json::Node;
 
-/// Limits no planner comes near; past them sizes would overflow before memory runs out.
+/// Limits far above any plan; beyond them sizes would overflow before memory is exhausted.
 const MAX_STAGES: usize = 16;
 const MAX_CHANNELS: usize = 1 << 16;
 const MAX_KERNEL: usize = 31;
@@ -14,32 +14,32 @@ const MAX_KERNEL: usize = 31;
 /// Axes are the network's (z, y, x). Source: dynamic-network-architectures, PlainConvUNet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UNetArchitecture {
-    /// Channels of the image.
+    /// Number of channels of the image.
     pub input_channels: usize,
-    /// Channels of the logits.
+    /// Number of channels of the logits.
     pub classes: usize,
-    /// Channels of each stage.
+    /// Number of channels of each stage.
     pub features: Vec<usize>,
-    /// Kernel of each stage, odd along every axis; padding is (k - 1) / 2.
+    /// The kernel of each stage, odd along every axis; the padding is (k - 1) / 2.
     pub kernels: Vec<[usize; 3]>,
-    /// Stride into each stage; the first is 1.
+    /// The stride into each stage; that of the first stage is 1.
     pub strides: Vec<[usize; 3]>,
-    /// Convolutions of each encoder stage.
+    /// Number of convolutions of each encoder stage.
     pub encoder_convs: Vec<usize>,
-    /// Convolutions of each decoder stage, the lowest first: one fewer than stages.
+    /// Number of convolutions of each decoder stage, the lowest first; there is one decoder stage less than encoder stages.
     pub decoder_convs: Vec<usize>,
-    /// Do convolutions have a bias? The head always has one.
+    /// Whether convolutions have a bias. The head always has one.
     pub conv_bias: bool,
-    /// Do norms have weights?
+    /// Whether norms have a weight and a bias.
     pub norm_affine: bool,
-    /// Added to the norms' variance.
+    /// The value that norms add to the variance.
     pub norm_eps: f32,
-    /// Slope of the leaky ReLU.
+    /// The slope of the leaky ReLU below 0.
     pub slope: f32,
 }
 
 impl UNetArchitecture {
-    /// The network of nnU-Net's plan for kidneys at 1.5 x 1.5 x 3 mm (pipeline, 1): six stages, 32 to 320 features.
+    /// The network of nnU-Net's plan for kidneys at 1.5 x 1.5 x 3 mm: six stages, 32 to 320 features.
     pub fn kidney(input_channels: usize, classes: usize) -> Self {
         let mut strides = vec![[1; 3], [1, 2, 2]];
         strides.extend([[2; 3]; 4]);
@@ -60,21 +60,23 @@ impl UNetArchitecture {
         }
     }
 
-    /// From a configuration's `architecture` object.
+    /// Reads the `architecture` object of a configuration.
     pub(super) fn read(architecture: &Node<'_>, input_channels: usize, classes: usize) -> Result<Self> {
         let class = architecture.key("network_class_name")?;
         let name = class.text()?;
         if !name.ends_with(".PlainConvUNet") && name != "PlainConvUNet" {
             return Err(match name.rsplit('.').next() {
-                Some("ResidualEncoderUNet") => class.refuse("PlainConvUNet (ResidualEncoderUNet is not supported yet)"),
-                _ => class.refuse("PlainConvUNet"),
+                Some("ResidualEncoderUNet") => {
+                    class.mismatch("PlainConvUNet (ResidualEncoderUNet is not supported yet)")
+                }
+                _ => class.mismatch("PlainConvUNet"),
             });
         }
         let kwargs = architecture.key("arch_kwargs")?;
         for (key, wanted) in [("conv_op", "Conv3d"), ("norm_op", "InstanceNorm3d"), ("nonlin", "LeakyReLU")] {
             let node = kwargs.key(key)?;
             if node.text().ok().and_then(|name| name.rsplit('.').next()) != Some(wanted) {
-                return Err(node.refuse(format!("a module named {wanted}")));
+                return Err(node.mismatch(format!("a module named {wanted}")));
             }
         }
         let stages = kwargs.key("n_stages")?.count()?;
@@ -89,20 +91,20 @@ impl UNetArchitecture {
             encoder_convs: per_stage(&kwargs.key("n_conv_per_stage")?, stages, Node::count)?,
             decoder_convs: per_stage(&kwargs.key("n_conv_per_stage_decoder")?, stages.saturating_sub(1), Node::count)?,
             conv_bias: kwargs.key("conv_bias")?.boolean()?,
-            // PyTorch's own defaults, where the plans leave a setting out.
+            // Where the plans omit a setting, PyTorch's default applies.
             norm_affine: setting(&kwargs, "norm_op_kwargs", "affine").map_or(Ok(false), |n| n.boolean())?,
             norm_eps: number(setting(&kwargs, "norm_op_kwargs", "eps"), 1e-5)?,
             slope: number(setting(&kwargs, "nonlin_kwargs", "negative_slope"), 0.01)?,
         };
-        architecture.validate().map_err(|e| kwargs.refuse(e))?;
+        architecture.ensure_valid().map_err(|e| kwargs.mismatch(e))?;
         Ok(architecture)
     }
 
-    /// Refuses what is no U-Net: lists of unequal length, even kernels, a strided first stage, zeros, absurd sizes.
+    /// Checks that the fields describe a U-Net.
     ///
     /// # Errors
-    /// [`Error::Argument`] with both values.
-    pub fn validate(&self) -> Result<()> {
+    /// [`Error::Argument`] for lists of unequal length, even kernels, a strided first stage, zeros and sizes above the limits.
+    pub fn ensure_valid(&self) -> Result<()> {
         let refused =
             |what: &str, expected: &str, found: String| Err(Error::argument(format!("U-Net: {what}"), expected, found));
         let stages = self.features.len();
@@ -130,7 +132,7 @@ impl UNetArchitecture {
         }
         if self.encoder_convs.iter().chain(&self.decoder_convs).any(|n| !(1..=MAX_STAGES).contains(n)) {
             let found = format!("{:?} and {:?}", self.encoder_convs, self.decoder_convs);
-            return refused("convolutions a stage", &format!("1 to {MAX_STAGES}"), found);
+            return refused("convolutions of a stage", &format!("1 to {MAX_STAGES}"), found);
         }
         if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0 && self.slope.is_finite()) {
             let found = format!("{} and {}", self.norm_eps, self.slope);
@@ -139,16 +141,16 @@ impl UNetArchitecture {
         Ok(())
     }
 
-    /// Sizes that an input must be a multiple of, (z, y, x): the products of the strides.
+    /// The sizes (z, y, x) of which an input's size must be a multiple: the products of the strides.
     pub fn multiple(&self) -> [usize; 3] {
         std::array::from_fn(|a| self.strides.iter().fold(1usize, |product, s| product.saturating_mul(s[a])))
     }
 
-    /// Refuses an input size that the strides do not divide: the skips would not fit.
+    /// Checks that an input size (z, y, x) is a multiple of [`Self::multiple`]; otherwise the skip connections would not fit.
     ///
     /// # Errors
-    /// [`Error::Shape`] with both values.
-    pub fn check_size(&self, what: &str, size: [usize; 3]) -> Result<()> {
+    /// [`Error::Shape`] for another size.
+    pub fn ensure_size(&self, what: &str, size: [usize; 3]) -> Result<()> {
         let multiple = self.multiple();
         if (0..3).any(|a| size[a] == 0 || !size[a].is_multiple_of(multiple[a])) {
             return Err(Error::shape(what, format!("multiples of {multiple:?} (z, y, x)"), format!("{size:?}")));
@@ -156,7 +158,8 @@ impl UNetArchitecture {
         Ok(())
     }
 
-    /// Multiplications and additions of the convolutions of a forward pass over one image of `size`.
+    /// Number of floating-point operations (multiplications and additions) of all convolutions in a forward pass over one image of
+    /// `size` voxels (z, y, x).
     pub fn flops(&self, size: [usize; 3]) -> f64 {
         let mut scale = [1usize; 3];
         let mut voxels = Vec::new();
@@ -174,7 +177,7 @@ impl UNetArchitecture {
         for (level, &convs) in self.decoder_convs.iter().enumerate() {
             let stage = self.features.len() - 2 - level;
             let features = self.features[stage];
-            // An output of the transposed convolution has one tap.
+            // Each output of the transposed convolution has one tap.
             let inputs = (2 + convs - 1) * features;
             products += voxels[stage] * (channels * features) as f64;
             products += voxels[stage] * taps(self.kernels[stage]) * (inputs * features) as f64;
@@ -184,27 +187,27 @@ impl UNetArchitecture {
     }
 }
 
-/// A member of an object that need not be there.
+/// An optional setting in an optional object.
 fn setting<'a>(kwargs: &Node<'a>, object: &str, key: &str) -> Option<Node<'a>> {
     kwargs.optional(object)?.optional(key)
 }
 
-/// A list with an entry for each of `stages`, or one value for all.
+/// Reads a list with one entry for each of `stages`, or one value for all of them.
 fn per_stage<'a, T: Clone>(node: &Node<'a>, stages: usize, read: impl Fn(&Node<'a>) -> Result<T>) -> Result<Vec<T>> {
     if stages > MAX_STAGES {
-        return Err(node.refuse(format!("at most {MAX_STAGES} stages, not the {stages} of n_stages")));
+        return Err(node.mismatch(format!("at most {MAX_STAGES} stages, not the {stages} of n_stages")));
     }
     if !node.is_list() {
         return Ok(vec![read(node)?; stages]);
     }
     let values = node.list()?.iter().map(read).collect::<Result<Vec<T>>>()?;
     if values.len() != stages {
-        return Err(node.refuse(format!("{stages} entries (n_stages, one fewer in the decoder)")));
+        return Err(node.mismatch(format!("{stages} entries (n_stages, one fewer in the decoder)")));
     }
     Ok(values)
 }
 
-/// One size for all three axes, or a list of three.
+/// Reads one size for all three axes, or a list of three.
 fn axes(node: &Node<'_>) -> Result<[usize; 3]> {
     if node.is_list() { node.triple(Node::count) } else { Ok([node.count()?; 3]) }
 }

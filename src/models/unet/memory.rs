@@ -1,10 +1,10 @@
-//! What a forward pass of the U-Net holds at once, counted before it runs.
+//! The memory of a forward pass of the U-Net, counted before it runs.
 
-use super::unet_architecture::UNetArchitecture;
+use super::architecture::UNetArchitecture;
 use crate::device::Device;
 use crate::tensor::DType;
 
-/// Elements alive, as the ops of a forward pass allocate and free them.
+/// Number of elements of all live tensors, as the ops of a forward pass allocate and free them.
 #[derive(Default)]
 struct Live {
     now: u64,
@@ -21,8 +21,8 @@ impl Live {
         self.now -= elements;
     }
 
-    /// A convolution block that writes `output` elements from `inputs` tensors of as many elements each. On the CPU they
-    /// are read where they are; elsewhere they may be copied together first, and the copy is then what is read.
+    /// A convolution block that reads `inputs` tensors of `output` elements each and writes one of that size. On the CPU the inputs
+    /// are read in place; elsewhere they may be concatenated into a copy first, which is then read.
     fn block(&mut self, inputs: u64, output: u64, may_join: bool) {
         if may_join && inputs > 1 {
             self.allocate(inputs * output);
@@ -33,9 +33,9 @@ impl Live {
 }
 
 impl UNetArchitecture {
-    /// The most bytes of activations alive at once in a forward pass over one image of `size` (z, y, x) stored as `dtype`
-    /// on `device`: the image, what each op reads and writes, and the skips that wait for the decoder. Weights not counted.
-    /// Exact on the CPU; on a GPU the decoder's inputs are counted as copied together, which most convolutions there need.
+    /// The largest number of bytes of activations that are live at once in a forward pass over one image of `size` (z, y, x), stored
+    /// as `dtype` on `device`: the image, the inputs and outputs of each op, and the skip connections. Weights are not counted.
+    /// Exact on the CPU; on a GPU the decoder's inputs are assumed to be concatenated, as most convolutions there need it.
     pub fn activation_bytes(&self, size: [usize; 3], dtype: DType, device: &Device) -> u64 {
         let may_join = *device != Device::Cpu;
         let mut scale = [1usize; 3];
@@ -51,7 +51,7 @@ impl UNetArchitecture {
         let mut live = Live::default();
         live.allocate(self.input_channels as u64 * voxels[0]);
         for (stage, &convs) in self.encoder_convs.iter().enumerate() {
-            // The first block reads the image or a skip: neither is freed.
+            // The first block reads the image or a skip connection, and neither is freed.
             live.block(1, own(stage), may_join);
             for _ in 1..convs {
                 live.block(1, own(stage), may_join);
@@ -63,7 +63,7 @@ impl UNetArchitecture {
             live.allocate(own(stage));
             live.free(own(stage + 1));
             for i in 0..convs {
-                // The first reads the upsampled tensor and the skip and frees both.
+                // The first block reads the upsampled tensor and the skip connection, and frees both.
                 let inputs = if i == 0 { 2 } else { 1 };
                 live.block(inputs, own(stage), may_join);
                 live.free(inputs * own(stage));

@@ -1,25 +1,25 @@
-//! The bytes of a pickle, taken from the front.
+//! A cursor over the bytes of a pickle.
 
-/// What is wrong, in words.
-pub(super) type Step<T> = Result<T, String>;
+/// A parsed value, or a message that says what is wrong with the file.
+pub(super) type Parsed<T> = Result<T, String>;
 
-/// Bytes and how many of them are read.
-pub(super) struct Bytes<'a> {
+/// The bytes of a pickle and the position of the next one.
+pub(super) struct Reader<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) at: usize,
 }
 
-impl Bytes<'_> {
-    pub(super) fn byte(&mut self) -> Step<u8> {
+impl Reader<'_> {
+    pub(super) fn byte(&mut self) -> Parsed<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Parsed<[u8; N]> {
         let bytes = self.take(N)?;
         bytes.try_into().map_err(|_| "is cut short".into())
     }
 
-    pub(super) fn take(&mut self, length: usize) -> Step<&[u8]> {
+    pub(super) fn take(&mut self, length: usize) -> Parsed<&[u8]> {
         let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len());
         let left = self.bytes.len() - self.at;
         let end = end.ok_or_else(|| format!("is cut short: {length} bytes expected, {left} found"))?;
@@ -28,30 +28,31 @@ impl Bytes<'_> {
         Ok(taken)
     }
 
-    pub(super) fn skip(&mut self, length: usize) -> Step<()> {
+    pub(super) fn skip(&mut self, length: usize) -> Parsed<()> {
         self.take(length).map(drop)
     }
 
-    pub(super) fn length32(&mut self) -> Step<usize> {
+    pub(super) fn length32(&mut self) -> Parsed<usize> {
         let length = self.array().map(u32::from_le_bytes)?;
         usize::try_from(length).map_err(|_| format!("has a length of {length}"))
     }
 
-    pub(super) fn length64(&mut self) -> Step<usize> {
+    pub(super) fn length64(&mut self) -> Parsed<usize> {
         let length = self.array().map(u64::from_le_bytes)?;
         usize::try_from(length).map_err(|_| format!("has a length of {length}"))
     }
 
-    pub(super) fn line(&mut self) -> Step<String> {
+    pub(super) fn line(&mut self) -> Parsed<String> {
         let rest = &self.bytes[self.at..];
         let length = rest.iter().position(|b| *b == b'\n').ok_or("is cut short inside a name")?;
-        let text = shown(&String::from_utf8_lossy(&rest[..length]));
+        let text = printable(&String::from_utf8_lossy(&rest[..length]));
         self.at += length + 1;
         Ok(text)
     }
 }
 
-/// The beginning of a text from a file, fit for one line of a message. No known name is longer than 60 characters.
-pub fn shown(text: &str) -> String {
+/// A text from a file in a form that fits on one line of a message: at most 60 characters (no known name is longer), without
+/// control characters.
+pub fn printable(text: &str) -> String {
     text.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

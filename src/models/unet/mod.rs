@@ -1,9 +1,16 @@
 //! The plain convolutional U-Net of nnU-Net v2.
 
+mod architecture;
+mod memory;
+mod parameters;
+mod plan;
+
+pub use architecture::UNetArchitecture;
+pub use plan::{Normalization, OrientationRule, SeparateAxis, UNetPlan};
+
 use std::path::Path;
 
-use super::unet_architecture::UNetArchitecture;
-use super::unet_parameters::{Loader, Parameter, Source};
+use parameters::{Loader, Parameter, Source};
 use tracing::debug_span;
 
 use crate::device::Device;
@@ -16,32 +23,32 @@ use crate::tensor::{DType, Tensor};
 
 /// A U-Net with its weights on a device.
 ///
-/// Weights carry nnU-Net's own names (`encoder.stages.0.0.convs.0.conv.weight`, `decoder.transpconvs.0.weight`, ...). Of
-/// the deep-supervision heads only the last, at full resolution, is read. Source: Isensee et al., Nature Methods 18, 2021.
+/// Weights have nnU-Net's names (`encoder.stages.0.0.convs.0.conv.weight`, `decoder.transpconvs.0.weight`, ...). Of the heads for
+/// deep supervision only the last one, at full resolution, is read. Source: Isensee et al., Nature Methods 18, 2021.
 #[derive(Debug, Clone)]
 pub struct UNet {
     architecture: UNetArchitecture,
     dtype: DType,
     encoder: Vec<Vec<ConvBlock>>,
-    /// The lowest level first.
+    /// The levels of the decoder, the lowest first.
     decoder: Vec<DecoderBlock>,
     head: ConvLayer,
-    /// All weights, in the order of the network; they share their data with the layers.
+    /// All weights in the order of the network. They share their data with the layers.
     parameters: Vec<Parameter>,
 }
 
 impl UNet {
-    /// Weights from a safetensors file or a checkpoint of PyTorch (nnU-Net's own), held on `device` as `dtype` (norm weights and
-    /// biases always f32). Tensors that the network does not use are left alone.
+    /// Reads weights from a safetensors file or a checkpoint of PyTorch (such as nnU-Net's) and stores them on `device` as `dtype`;
+    /// weights of norms and biases are always f32. Tensors that the network does not use are ignored.
     ///
     /// # Errors
-    /// An impossible architecture; a file that cannot be read; a tensor that is missing or has another shape or a value
-    /// that is not finite (the message names file, tensor, expected and found); a dtype the device lacks.
+    /// An invalid architecture; a file that cannot be read; a tensor that is missing, has another shape or a value that is not
+    /// finite; a dtype that the device does not support.
     pub fn load(architecture: &UNetArchitecture, path: &Path, device: &Device, dtype: DType) -> Result<Self> {
         Self::from_weights(architecture, &Weights::read(path)?, device, dtype)
     }
 
-    /// As [`UNet::load`] from weights that were read.
+    /// As [`UNet::load`], from weights that were read before.
     ///
     /// # Errors
     /// As [`UNet::load`].
@@ -49,17 +56,17 @@ impl UNet {
         Self::build(a, Source::File(weights), device, dtype)
     }
 
-    /// Weights drawn from `seed` (ChaCha8): convolutions normal after He et al. 2015, biases 0, norm weights 1. The same
-    /// everywhere.
+    /// A network with random weights from `seed` (ChaCha8): convolutions are normal after He et al. 2015, biases 0, weights of norms
+    /// 1. A seed gives the same weights on every machine.
     ///
     /// # Errors
-    /// An impossible architecture; a dtype the device lacks.
+    /// An invalid architecture; a dtype that the device does not support.
     pub fn seeded(architecture: &UNetArchitecture, seed: u64, device: &Device, dtype: DType) -> Result<Self> {
         Self::build(architecture, Source::seeded(seed), device, dtype)
     }
 
     fn build(architecture: &UNetArchitecture, source: Source<'_>, device: &Device, dtype: DType) -> Result<Self> {
-        architecture.validate()?;
+        architecture.ensure_valid()?;
         if !dtype.is_float() || !device.supports(dtype) {
             return Err(Error::argument("U-Net: dtype", format!("a float type of {}", device.name()), dtype));
         }
@@ -96,10 +103,11 @@ impl UNet {
         Ok(Self { architecture: architecture.clone(), dtype, encoder, decoder, head, parameters })
     }
 
-    /// Logits of images: x [n, channels, d, h, w] of the network's dtype to [n, classes, d, h, w].
+    /// The logits [n, classes, d, h, w] of images x [n, channels, d, h, w] in the network's dtype.
     ///
     /// # Errors
-    /// Another device, dtype or count of channels; a size that the strides do not divide; a device that fails.
+    /// Another device, dtype or number of channels than the network's; a size that is no multiple of the strides
+    /// ([`UNetArchitecture::multiple`]); a device that fails.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let [_, channels, d, h, w] = x.shape();
         expect_same_device("U-Net", &self.head.weight, x)?;
@@ -109,7 +117,7 @@ impl UNet {
         if channels != self.architecture.input_channels {
             return Err(Error::shape("U-Net: channels", self.architecture.input_channels, channels));
         }
-        self.architecture.check_size("U-Net: input size", [d, h, w])?;
+        self.architecture.ensure_size("U-Net: input size", [d, h, w])?;
         self.device().on_device_thread(|| self.layers(x.clone()))
     }
 
@@ -132,17 +140,17 @@ impl UNet {
         self.head.forward(&x)
     }
 
-    /// The network's shape.
+    /// The architecture of the network.
     pub fn architecture(&self) -> &UNetArchitecture {
         &self.architecture
     }
 
-    /// What weights and activations are stored as.
+    /// The storage type of weights and activations.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Where the weights are.
+    /// The device of the weights.
     pub fn device(&self) -> Device {
         self.head.weight.device()
     }
@@ -152,7 +160,7 @@ impl UNet {
         self.parameters.iter().map(|p| p.tensor.len()).sum()
     }
 
-    /// Writes the weights as f32 to a safetensors file, under nnU-Net's names.
+    /// Writes the weights as f32 to a safetensors file, with nnU-Net's names.
     ///
     /// # Errors
     /// A file that cannot be written; a device that fails.
@@ -169,7 +177,8 @@ impl UNet {
 }
 
 impl Loader<'_> {
-    /// `count` blocks under `name`: the first from channels[0] to channels[1] with the stride, the others as wide.
+    /// The `count` blocks of `name`. The first has channels[0] inputs, channels[1] outputs and the stride; the others have channels[1]
+    /// inputs and outputs and stride 1.
     fn blocks(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! What the tests of registration share: the same call on every device, and calls that must be refused.
+//! Functions that the tests of registration share: a call on every device, and calls that must be refused.
 
 use nephron_compute::{Device, Error};
 use nephron_imaging::registration::{Registration, RegistrationOptions, register};
@@ -9,7 +9,7 @@ use crate::support::{compiles_only, devices};
 pub fn on_devices(f: impl Fn(&Device) -> nephron_compute::Result<Registration>, check: impl Fn(&str, &Registration)) {
     for device in devices() {
         match f(device) {
-            // Nothing ran there, so any result is as good as another; a kernel that does not compile is a failure.
+            // Kernels are only compiled there, so the result has no meaning; a kernel that does not compile is a failure.
             Err(Error::Kernel { message, .. }) => panic!("{}: {message}", device.name()),
             _ if compiles_only(device) => {}
             result => check(&device.name(), &result.expect("registration")),
@@ -22,7 +22,7 @@ pub fn refused(fixed: &Volume, moving: &Volume, options: &RegistrationOptions, p
     assert!(parts.iter().all(|part| message.contains(part)), "{message}: expected {parts:?}");
 }
 
-/// The largest distance, over labelled voxels, between where two maps take them.
+/// The largest distance between the images of a labelled voxel under two maps.
 pub fn worst_error(mask: &Volume, found: &Affine, truth: &Affine) -> f64 {
     let Voxels::U8(labels) = mask.voxels() else { panic!("a mask") };
     let [_, h, w] = mask.shape();
