@@ -5,10 +5,10 @@ use nephron::{DType, Device, DeviceOptions, DeviceSpec, Result, Tensor};
 
 fn main() -> Result<()> {
     let spec: DeviceSpec = std::env::args().nth(1).as_deref().unwrap_or("auto").parse()?;
-    // Options belong to the opened device: another one may be open with others.
+    // Options belong to the opened device; another device may be open with other options.
     let device = Device::open_with(spec, DeviceOptions::default().with_tf32(true))?;
 
-    // Shapes are PyTorch's: [n, c, d, h, w] and [c out, c in, kernel d, h, w]. Half floats where the device computes in them.
+    // Shapes are PyTorch's: [n, c, d, h, w] and [co, ci, kd, kh, kw]. The example uses f16 where the device supports it.
     let dtype = if device.supports(DType::F16) { DType::F16 } else { DType::F32 };
     let (input, weight) = ([1, 32, 16, 64, 64], [64, 32, 3, 3, 3]);
     let values = |shape: [usize; 5]| -> Vec<f32> {
@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     let y = ops::conv3d(&x, &w, Some(&bias), &Conv3dParams { padding: [1; 3], ..Conv3dParams::default() })?;
     let y = ops::leaky_relu(&y, 0.01)?;
 
-    // Reading waits for the device and tells of any launch that failed.
+    // Reading waits for the device and returns an error for any launch that failed.
     let first = y.to_ncdhw()?[0];
     println!("{dtype} on {}: {:?}, first value {first}", device.name(), y.shape());
     Ok(())

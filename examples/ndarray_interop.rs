@@ -1,11 +1,11 @@
-//! `ndarray` in and out, for tensors and for volumes: `cargo run --release --example ndarray_interop`.
+//! Converts arrays of `ndarray` to tensors and volumes and back: `cargo run --release --example ndarray_interop`.
 
 use ndarray::{Array3, ArrayD, Ix5, IxDyn};
 use nephron::ops::{self, Pool3dParams};
 use nephron::volume::{Affine, Volume, Voxels};
 use nephron::{DType, Device, Error, Result, Tensor};
 
-/// PyTorch's axis order [n, c, d, h, w] on both sides; an array that is not in C order is copied into it.
+/// A tensor of an array in PyTorch's axis order [n, c, d, h, w]; an array that is not in C order is copied.
 fn to_tensor(device: &Device, array: &ArrayD<f32>) -> Result<Tensor> {
     let shape: [usize; 5] = array.shape().try_into().map_err(|_| Error::shape("array", "5 axes", array.ndim()))?;
     Tensor::from_ncdhw(device, shape, DType::F32, array.as_standard_layout().as_slice().unwrap_or_default())
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         back[[0, 0, 0, 0, 0]]
     );
 
-    // A volume is axes (z, y, x) with a map from voxel (x, y, z) to RAS millimetres.
+    // A volume has axes (z, y, x) and a map from a voxel index (x, y, z) to RAS millimetres.
     let ct = Array3::from_shape_fn((4, 6, 8), |(z, y, x)| (z * 100 + y * 10 + x) as i16);
     let affine = Affine([[0.8, 0.0, 0.0, -10.0], [0.0, 0.8, 0.0, -20.0], [0.0, 0.0, 3.0, 30.0]]);
     let volume = Volume::new([4, 6, 8], Voxels::I16(ct.into_raw_vec_and_offset().0.into()), affine)?;

@@ -1,4 +1,4 @@
-//! Progress of a segmentation, and how to end it early: `cargo run --release --example progress_and_cancel [SECONDS]`.
+//! The progress of a segmentation, and ending it early: `cargo run --release --example progress_and_cancel [SECONDS]`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn main() -> Result<()> {
             Stage::Preparing => println!("preparing"),
             Stage::Tiles(done, all) => println!("tile {done} of {all}, {:.1} s", started.elapsed().as_secs_f64()),
         }
-        // Called after each tile: a flag that a signal handler or another thread sets works as well.
+        // The callback runs after each tile. It could also test a flag that a signal handler or another thread sets.
         if started.elapsed() > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     match found {

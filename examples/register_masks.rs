@@ -1,5 +1,5 @@
-//! The affine map that aligns two masks: `cargo run --release --example register_masks [FIXED.nii.gz MOVING.nii.gz]`.
-//! Without arguments the kidneys of a synthetic patient in two phases.
+//! The affine transform between two masks: `cargo run --release --example register_masks [FIXED.nii.gz MOVING.nii.gz]`.
+//! Without arguments it uses the kidneys of a synthetic patient in two phases.
 
 use nephron::io::nifti;
 use nephron::phantom::{PhantomOptions, generate};
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
         }
     };
 
-    // Each mask on its own grid; the map is between points of the patient, RAS millimetres.
+    // Each mask has its own grid; the transform maps points of the fixed to points of the moving scan, RAS millimetres.
     let found = register(&fixed, &moving, &Device::auto(), &RegistrationOptions::default())?;
     let dice = [found.identity, found.centre_of_mass, found.aligned].map(|overlap| overlap.kidney.hard);
     println!("kidney Dice {:.3} as scanned, {:.3} by centres of mass, {:.3} aligned", dice[0], dice[1], dice[2]);

@@ -1,13 +1,13 @@
-//! Registers real masks onto themselves moved by known maps, and says how well that went.
+//! Measures the error of registration: registers masks to copies of themselves that were moved by known maps.
 //!
 //! ```text
 //! cargo run --release --example registration_truth -- MASK.nii.gz... [--cases 20] [--deform MM] [--csv FILE] [--write DIR]
 //! ```
 //!
-//! Each case turns a mask by up to 10 degrees about each axis, scales it by 0.9 to 1.1 along each and shifts it by up to 30 mm
-//! (what breathing does to kidneys, and a patient lying down anew), all uniform and from fixed seeds. `--deform` bends it
-//! besides: a sum of six waves of 80 to 160 mm, of that root mean square in millimetres. The moved mask is sampled with the
-//! mask's own spacing on a grid that holds all of it. `--write` keeps the pairs, for other programs to try.
+//! Each case rotates a mask by up to 10 degrees about each axis, scales it by 0.9 to 1.1 along each and translates it by up to 30 mm (as
+//! breathing moves kidneys, and another position of the patient), all uniform and from fixed seeds. `--deform` adds a deformation: a
+//! sum of six waves of 80 to 160 mm with the given root mean square in millimetres. The moved mask is sampled with the spacing of the
+//! mask, on a grid that contains all of it. `--write` writes the pairs, for use with other programs.
 
 use std::path::PathBuf;
 
@@ -46,10 +46,10 @@ fn arguments() -> Result<Arguments> {
     Ok(found)
 }
 
-/// Point of the moved patient to point of the patient: an affine, and waves on top.
+/// The map from a point of the moved patient to a point of the patient: an affine map plus waves.
 struct Motion {
     back: Affine,
-    /// Direction and size in mm, wave vector a millimetre, phase.
+    /// The waves: displacement in mm, wave vector in radians per mm, and phase.
     waves: Vec<([f64; 3], [f64; 3], f64)>,
 }
 
@@ -100,14 +100,14 @@ impl Motion {
     }
 }
 
-/// Points of the labelled voxels, RAS millimetres.
+/// The positions of the labelled voxels, RAS millimetres.
 fn labelled(mask: &LabelVolume) -> Vec<[f64; 3]> {
     let [_, h, w] = mask.shape();
     let points = mask.labels().iter().enumerate().filter(|(_, l)| WHOLE_KIDNEY.contains(*l));
     points.map(|(i, _)| mask.affine().apply([(i % w) as f64, (i / w % h) as f64, (i / w / h) as f64])).collect()
 }
 
-/// The moved patient's mask: the spacing and the axes of the first, as large as it needs to be.
+/// The mask of the moved patient, with the spacing and the axes of the original and as large as needed.
 fn moved(mask: &LabelVolume, motion: &Motion) -> Result<Volume> {
     let forward = motion.back.inverse()?;
     let to_index = mask.affine().inverse()?;
@@ -117,7 +117,7 @@ fn moved(mask: &LabelVolume, motion: &Motion) -> Result<Volume> {
         (0..3).for_each(|k| (low[k], high[k]) = (low[k].min(at[k]), high[k].max(at[k])));
     }
     let spacing = mask.affine().spacing();
-    // Waves move points by a few times their root mean square.
+    // Waves displace points by a few times their root mean square.
     let size: [usize; 3] = std::array::from_fn(|k| (high[k] - low[k] + 50.0 / spacing[k]) as usize + 1);
     let mut shift = Affine::IDENTITY;
     (0..3).for_each(|k| shift.0[k][3] = (low[k] - 25.0 / spacing[k]).floor());
@@ -137,7 +137,7 @@ fn moved(mask: &LabelVolume, motion: &Motion) -> Result<Volume> {
     Volume::new(grid.shape, Voxels::U8(voxels.into()), grid.affine)
 }
 
-/// Mean and standard deviation.
+/// The mean and the standard deviation.
 fn spread(values: &[f64]) -> String {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     let square = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len().max(2) - 1) as f64;
@@ -151,7 +151,7 @@ fn main() -> Result<()> {
         "mask,case,kidney_before,kidney_centre_of_mass,kidney_aligned,tumour_before,tumour_centre_of_mass,tumour_aligned,\
          worst_mm,iterations,seconds\n",
     );
-    // Hard Dice of kidney (0-2) and tumour (3-5), worst distance, seconds.
+    // Hard Dice of kidney (0-2) and tumour (3-5), largest distance, seconds.
     let mut columns: [Vec<f64>; 8] = Default::default();
     for path in &arguments.masks {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -171,7 +171,7 @@ fn main() -> Result<()> {
                 nifti::write(folder.join(format!("{case:02}_{name}")), &image.with_volume(moving.clone()))?;
             }
             let found = register(&volume, &moving, &device, &RegistrationOptions::default())?;
-            // Where the found map takes a point, brought back by the truth, should be the point.
+            // The true map should bring the image of a point under the found map back to that point.
             let worst = points.iter().step_by(7).map(|p| {
                 let back = motion.back.apply(found.transform.apply(*p));
                 (0..3).map(|k| (back[k] - p[k]).powi(2)).sum::<f64>().sqrt()

@@ -1,5 +1,5 @@
 //! Kidneys and tumours in a CT, from file to file: `cargo run --release --example segment_nifti [SCAN.nii.gz MODEL_FOLDER]`.
-//! Without arguments a synthetic scan and the demo model, which knows such scans only.
+//! Without arguments it uses a synthetic scan and the demo model, which was trained on such scans only.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
         println!("{name}: {millilitres:.1} ml");
     }
 
-    // On the scan's own grid, with its geometry and codes.
+    // The mask has the grid of the scan, and its file the scan's geometry and codes.
     let out = std::env::temp_dir().join("segment_nifti_mask.nii.gz");
     nifti::write(&out, &scan.with_volume(found.mask))?;
     println!("{} tiles on {}, written to {}", found.tiles, device.name(), out.display());

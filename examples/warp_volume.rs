@@ -1,4 +1,4 @@
-//! An image and its mask through a transform, onto another grid: `cargo run --release --example warp_volume`.
+//! Resamples an image and its mask through a transform onto another grid: `cargo run --release --example warp_volume`.
 
 use nephron::ops::Interpolation;
 use nephron::phantom::{PhantomOptions, generate};
@@ -16,11 +16,11 @@ fn main() -> Result<()> {
     // out(p) = scan(map(p)) for points p of the patient in RAS millimetres: 10 mm towards the head and a turn about z.
     let (sin, cos) = 5f64.to_radians().sin_cos();
     let map = Affine([[cos, -sin, 0.0, 0.0], [sin, cos, 0.0, 0.0], [0.0, 0.0, 1.0, 10.0]]);
-    // A grid of its own: the same field of view in 2 mm.
+    // The new grid has the same field of view and voxels of 2 mm.
     let grid = Grid::with_spacing(scan, [2.0; 3])?;
 
     let image = transform::warp(scan, &map, &grid, Interpolation::Linear, &device)?;
-    // Each label for itself, so that no label appears between two others.
+    // Labels are resampled separately, so that no label appears between two others.
     let labels = transform::warp_largest(&mask, &map, &grid, &device)?.to_labels()?;
     println!("image {:?} of {:?} mm to {:?} of {:?} mm", scan.shape(), scan.spacing(), image.shape(), image.spacing());
     let before = mask.to_labels()?.volume_ml(&[KIDNEY]);

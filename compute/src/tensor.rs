@@ -6,6 +6,9 @@
 
 #[cfg(feature = "gpu")]
 mod buffers;
+mod dtype;
+
+pub use dtype::DType;
 
 use std::any::Any;
 #[cfg(feature = "gpu")]

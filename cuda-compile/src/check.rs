@@ -1,4 +1,4 @@
-//! One source for one GPU: compile it (or remember), and read what ptxas and nvdisasm say of the result.
+//! Compiles one source for one GPU, or reads the outcome of an earlier compilation, and parses the reports of ptxas and nvdisasm.
 
 use std::fs;
 use std::hash::Hash;
@@ -13,10 +13,10 @@ use crate::properties::Architecture;
 use crate::record::{self, Resources};
 use crate::toolkit::Toolkit;
 
-/// Changes when remembered outcomes of older versions of this file must not be used.
+/// Must be changed when cached outcomes of older versions of this file may no longer be used.
 const FORMAT: u32 = 2;
 
-/// What NVRTC made of a source: the same every time, so it is remembered.
+/// The outcome of a compilation. It is the same every time and therefore cached.
 #[derive(Debug, Serialize, Deserialize)]
 enum Outcome {
     Compiled(Resources),
@@ -24,7 +24,7 @@ enum Outcome {
 }
 
 /// Compiles `source` for `arch`. Fails when it does not compile, spills, or lost its tensor-core instructions.
-/// `shared_bytes` is what the launch asks for: ptxas does not see it.
+/// `shared_bytes` is the shared memory of the launch, which ptxas does not know.
 pub(crate) fn check(
     toolkit: &Toolkit,
     source: &str,
@@ -60,7 +60,7 @@ fn outcome(toolkit: &Toolkit, source: &str, arch: Architecture) -> Result<Outcom
     if let Some(outcome) = record::read(&file) {
         return Ok(outcome);
     }
-    // As cubecl-cuda compiles, and ptxas's report on top.
+    // The options of cubecl-cuda, and the report of ptxas.
     let options = [
         format!("--gpu-architecture={}", arch.name),
         format!("--include-path={}", toolkit.include.display()),
@@ -82,8 +82,8 @@ fn outcome(toolkit: &Toolkit, source: &str, arch: Architecture) -> Result<Outcom
     Ok(outcome)
 }
 
-/// CubeCL writes type definitions, in front of the kernel, and declarations of variables and shared memory, in it, in an order
-/// that differs between processes; what has the same size in shared memory changes places.
+/// A source in a canonical order. CubeCL writes type definitions before the kernel, and declarations of variables and shared memory in
+/// it, in an order that differs between processes; arrays of equal size in shared memory swap their positions.
 fn hash(source: &str, arch: Architecture, version: &str) -> u128 {
     let (definitions, body) = source.split_at(source.find("extern \"C\" __global__").unwrap_or(0));
     let (declarations, body): (Vec<_>, Vec<_>) = body.lines().partition(|line| is_declaration(line));
@@ -108,13 +108,13 @@ fn asks_for_tensor_cores(source: &str) -> bool {
     ["wmma::", "mma.sync"].iter().any(|word| source.contains(word))
 }
 
-/// NVRTC's log with its errors in front of its warnings.
+/// NVRTC's log with errors before warnings.
 fn errors_first(log: &str) -> String {
     let (errors, rest): (Vec<_>, Vec<_>) = log.lines().partition(|line| line.contains("error"));
     errors.into_iter().chain(rest).collect::<Vec<_>>().join("\n")
 }
 
-/// ptxas's report: `0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads` and `Used 62 registers, ...,
+/// Parses the report of ptxas: `0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads` and `Used 62 registers, ...,
 /// 4096 bytes smem`. Functions that were not inlined have lines of their own; the largest number counts.
 fn parse_log(log: &str) -> Option<Resources> {
     let before = |what: &str| {

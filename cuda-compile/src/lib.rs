@@ -1,13 +1,13 @@
-//! A CubeCL runtime for tests: it has CUDA's compiler and no GPU. Every kernel that is launched on it becomes CUDA C++,
-//! and NVRTC compiles that for `sm_80` and `sm_90a`; nothing runs, and every read returns 0xff bytes (NaN).
+//! A CubeCL runtime for tests that has CUDA's compiler and no GPU. Every kernel that is launched on it is translated to CUDA C++ and
+//! compiled by NVRTC for `sm_80` and `sm_90a`. Nothing runs, and every read returns bytes of 0xff (NaN).
 //!
-//! A launch fails when the kernel's expansion panics, when its grid or shared memory does not fit the GPU, when NVRTC
-//! refuses the source, when registers spill, or when a kernel that asks for tensor cores got none. The failure names the
-//! kernel and is what the next `flush`, `sync` or read returns.
+//! A launch fails when the expansion of the kernel panics, when its grid or shared memory exceeds the GPU, when NVRTC does not compile
+//! the source, when registers spill, or when a kernel that requests tensor cores has no matrix instructions. The next `flush`, `sync`
+//! or read returns the failure, which names the kernel.
 //!
 //! The toolkit (NVRTC, headers, nvdisasm; no driver) comes from `scripts/toolchain`, or from `NEPHRON_CUDA_TOOLKIT` or
-//! `CUDA_PATH`, a folder with `lib` and `include`. Verdicts are kept in `target/cuda-compile`, so a kernel is compiled
-//! once and not once a process; `scripts/kernel-table` prints those of the last test run.
+//! `CUDA_PATH`, a folder with `lib` and `include`. Outcomes are kept in `target/cuda-compile`, so that a kernel is compiled once and not
+//! once in every process; `scripts/kernel-table` prints those of the last test run.
 
 mod check;
 mod listing;
@@ -23,7 +23,7 @@ pub use listing::Counts;
 pub use record::{Verdict, verdicts};
 pub use runtime::{CudaCompileDevice, CudaCompileRuntime};
 
-/// Why kernels cannot be compiled here: what is missing, and where it was looked for.
+/// Why kernels cannot be compiled on this machine: what is missing, and where it was searched. None where they can.
 pub fn problem() -> Option<String> {
     toolkit::get().as_ref().err().cloned()
 }

@@ -1,18 +1,18 @@
-//! Machine code as nvdisasm prints it: instructions, labels, and the loop that the matrix instructions are in.
+//! Parses machine code as nvdisasm prints it: instructions, labels, and the loop with the matrix instructions.
 
 use serde::{Deserialize, Serialize};
 
-/// What is counted in a listing.
+/// The counts of a listing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Tensor-core instructions.
+    /// Number of matrix (tensor-core) instructions.
     pub matrix: u32,
-    /// Loads of 16 bytes from global memory, to registers (LDG) or to shared memory (LDGSTS).
+    /// Number of loads of 16 bytes from global memory, to registers (LDG) or to shared memory (LDGSTS).
     pub wide_loads: u32,
-    /// Instructions of the innermost loop that holds most of the multiplications (matrix instructions, or FFMA where
-    /// there are none).
+    /// Number of instructions of the innermost loop that contains most multiplications (matrix instructions, or FFMA where there are
+    /// none).
     pub loop_instructions: u32,
-    /// Those multiplications in it.
+    /// Number of those multiplications in the loop.
     pub loop_multiplications: u32,
 }
 
@@ -22,7 +22,7 @@ enum Line<'a> {
     Instruction(&'a str, Option<&'a str>),
 }
 
-/// HMMA (f16, bf16, tf32), IMMA (integers) and their kin: `HMMA.16816.F32`.
+/// Whether a mnemonic is a matrix instruction: HMMA (f16, bf16, tf32), IMMA (integers) and the like, such as `HMMA.16816.F32`.
 fn is_matrix(mnemonic: &str) -> bool {
     let name = mnemonic.split('.').next().unwrap_or(mnemonic);
     ["HMMA", "IMMA", "DMMA", "BMMA", "QMMA", "HGMMA", "IGMMA"].contains(&name)
@@ -46,7 +46,7 @@ fn parse(line: &str) -> Option<Line<'_>> {
     Some(Line::Instruction(mnemonic, target))
 }
 
-/// Counts what is in the listing of one kernel.
+/// The counts of the listing of one kernel.
 pub(crate) fn count(listing: &str) -> Counts {
     let lines: Vec<_> = listing.lines().filter_map(parse).collect();
     let mnemonics = |range: std::ops::RangeInclusive<usize>| {
@@ -60,7 +60,7 @@ pub(crate) fn count(listing: &str) -> Counts {
     let (matrix, wide_loads) = (many(is_matrix), many(is_wide_load));
     let multiplies = |m: &str| if matrix > 0 { is_matrix(m) } else { m.starts_with("FFMA") };
 
-    // A loop is a label and a jump back to it. Of the loops with the most multiplications, the shortest.
+    // A loop is a label and a jump back to it. Among the loops with the most multiplications the shortest is used.
     let loops = lines.iter().enumerate().filter_map(|(end, line)| {
         let Line::Instruction(_, Some(target)) = line else { return None };
         let start = lines[..end].iter().position(|line| matches!(line, Line::Label(label) if label == target))?;

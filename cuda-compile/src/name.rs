@@ -1,4 +1,4 @@
-//! What a kernel is called: CubeCL's entry points are only `conv_f_f16`, the same for every choice of tiles.
+//! The name of a kernel. CubeCL's entry points such as `conv_f_f16` are the same for every choice of tiles.
 
 use std::fmt;
 use std::hash::Hash;
@@ -9,22 +9,22 @@ use cubecl_runtime::id::KernelId;
 
 use crate::runtime::CudaCompiler;
 
-/// A kernel and the choices that make it one of many.
+/// A kernel with the choices that distinguish it from others of the same function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KernelName {
-    /// `nephron_kernels::norm::moments::partial_moments`
+    /// The path of the function, such as `nephron_kernels::norm::moments::partial_moments`.
     pub(crate) function: String,
-    /// Generic arguments: `f16`
+    /// The generic arguments, such as `f16`.
     pub(crate) types: String,
-    /// Compile-time arguments: `lanes: 8, rows: 32`
+    /// The compile-time arguments, such as `lanes: 8, rows: 32`.
     pub(crate) options: String,
-    /// Of all of these and the cube's size.
+    /// A hash of all of these and the size of the cube.
     hash: u32,
 }
 
 impl KernelName {
     pub(crate) fn new(kernel: &dyn CubeTask<CudaCompiler>, id: &KernelId) -> Self {
-        // CubeCL's `stable_hash` takes in a `TypeId`, which every build chooses anew.
+        // CubeCL's `stable_hash` includes a `TypeId`, which differs between builds.
         let format = id.stable_format();
         let mut hasher = StableHasher::new();
         format.hash(&mut hasher);
@@ -33,14 +33,14 @@ impl KernelName {
 
     fn parse(type_name: &str, id: &str, hash: u32) -> Self {
         let (path, arguments) = type_name.split_once('<').unwrap_or((type_name, ""));
-        // The function is a module to CubeCL, with a type for the kernel in it.
+        // CubeCL makes a module of the function, with a type for the kernel in it.
         let function = path.rsplit_once("::").map_or(path, |(module, _)| module).to_owned();
         let types = arguments.trim_end_matches('>').split(", ").map(|path| path.rsplit("::").next().unwrap_or(path));
         let types = types.filter(|name| *name != "CudaCompileRuntime").collect::<Vec<_>>().join(" ");
         Self { function, types, options: options(id), hash }
     }
 
-    /// The function and the hash: no other kernel's.
+    /// A unique name: the function and the hash.
     pub(crate) fn unique(&self) -> String {
         format!("{}#{:08x}", self.function, self.hash)
     }
@@ -67,7 +67,7 @@ fn options(id: &str) -> String {
     fields.strip_prefix("{ ").and_then(|f| f.strip_suffix(" }")).unwrap_or(&fields).to_owned()
 }
 
-/// A value as Rust's `Debug` writes it, without what is no choice and without the names of its structs.
+/// A value as Rust's `Debug` writes it, without the names of structs and without values that are not choices.
 fn chosen(value: &str) -> Option<String> {
     let (name, fields) = match value.split_once(" { ") {
         Some((name, rest)) if name.chars().all(char::is_alphanumeric) => (name, rest.strip_suffix(" }")?),

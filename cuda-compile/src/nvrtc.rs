@@ -1,4 +1,4 @@
-//! NVRTC, loaded from one given file: the C functions that a compilation needs.
+//! NVRTC, loaded from a given file: the C functions that a compilation needs.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
@@ -12,7 +12,7 @@ type Status = c_int;
 type Program = *mut std::ffi::c_void;
 
 const SUCCESS: Status = 0;
-/// The source is wrong: the only failure that would come again, and so the only one worth remembering.
+/// The status of an invalid source: the only failure that always repeats, and therefore the only one that is cached.
 const ERROR_COMPILATION: Status = 6;
 
 type Create = unsafe extern "C" fn(
@@ -40,24 +40,24 @@ pub(crate) struct Nvrtc {
     cubin_size: Size,
     cubin: Bytes,
     error_string: ErrorString,
-    /// 13.2
+    /// The version, such as 13.2.
     pub(crate) version: String,
     /// Keeps the functions above valid.
     _library: Library,
 }
 
-/// What a compilation gave.
+/// The result of a compilation.
 pub(crate) struct Compiled {
     pub(crate) cubin: Vec<u8>,
-    /// ptxas's report of registers, stack, spills and shared memory, and warnings.
+    /// The report of ptxas on registers, stack, spills and shared memory, and warnings.
     pub(crate) log: String,
 }
 
-/// Why a compilation gave nothing.
+/// Why a compilation failed.
 pub(crate) enum Failure {
-    /// The source does not compile; NVRTC's log.
+    /// The source does not compile; the value is NVRTC's log.
     Source(String),
-    /// Anything else, such as a lack of memory.
+    /// Any other failure, such as a lack of memory.
     Compiler(String),
 }
 

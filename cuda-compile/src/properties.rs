@@ -1,5 +1,5 @@
-//! What the device says of itself: an A100 as `cubecl-cuda` 0.10 would describe it. Kernels branch on these, so they
-//! must be the ones of the weakest GPU that the compiled code has to run on.
+//! The properties of the device: those of an A100 as `cubecl-cuda` 0.10 would describe it. Kernels branch on them, so they must be those
+//! of the weakest GPU on which the compiled code has to run.
 
 use cubecl_common::profile::TimingMethod;
 use cubecl_cpp::DialectWmmaCompiler;
@@ -16,27 +16,27 @@ use cubecl_ir::{
     SemanticType, StorageType, Type, VectorSize,
 };
 
-/// What `cuMallocPitch` aligns rows to.
+/// The alignment of rows by `cuMallocPitch`.
 pub(crate) const ALIGNMENT: u64 = 512;
-/// CubeCL gives CUDA a quarter of the memory as its largest buffer; an A100 has 40 GiB.
+/// The largest buffer, which CubeCL sets to a quarter of the memory on CUDA; an A100 has 40 GiB.
 const MAX_PAGE_BYTES: u64 = 10 << 30;
-/// Shared memory a block may ask for on sm_80.
+/// The largest shared memory of a thread block on sm_80.
 const SHARED_BYTES: usize = 163 << 10;
 
 /// A GPU that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Architecture {
-    /// As NVRTC names it.
+    /// The name of the architecture in NVRTC.
     pub(crate) name: &'static str,
     version: u32,
 }
 
-/// Each kernel must compile for all of them.
+/// The GPUs for which every kernel must compile.
 pub(crate) const ARCHITECTURES: [Architecture; 2] =
     [Architecture { name: "sm_80", version: 80 }, Architecture { name: "sm_90a", version: 90 }];
 
 impl Architecture {
-    /// What the CUDA backend turns on for this GPU when it writes CUDA C++.
+    /// The options with which the CUDA backend writes CUDA C++ for this GPU.
     pub(crate) fn codegen(self) -> CompilationOptions {
         CompilationOptions {
             warp_size: 32,

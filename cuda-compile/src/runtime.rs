@@ -1,4 +1,4 @@
-//! The runtime: CUDA's in everything that kernels can see.
+//! The runtime. For kernels it is indistinguishable from the CUDA runtime.
 
 use cubecl_common::device::{Device, DeviceId};
 use cubecl_core::Runtime;
@@ -13,18 +13,18 @@ use cubecl_runtime::client::ComputeClient;
 
 use crate::server::CudaCompileServer;
 
-/// CUDA's compiler as `cubecl-cuda` has it.
+/// The compiler of `cubecl-cuda`.
 pub(crate) type CudaCompiler = CppCompiler<CudaDialect<CudaWmmaCompiler>>;
 
-/// Compiles every launched kernel, runs none.
+/// A runtime that compiles every launched kernel and runs none.
 #[derive(Debug, Clone)]
 pub struct CudaCompileRuntime;
 
-/// The one device there is.
+/// The only device of the runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct CudaCompileDevice;
 
-/// Apart from those of real devices: CubeCL shares a thread between devices of one id.
+/// An id that no real device has, because CubeCL shares a thread between devices with the same id.
 const TYPE_ID: u16 = 0x6e63;
 
 impl Device for CudaCompileDevice {

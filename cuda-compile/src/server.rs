@@ -1,4 +1,4 @@
-//! The server: what happens on the device's thread.
+//! The server: the part of the runtime that runs on the device's thread.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -32,17 +32,17 @@ use crate::record::{self, Resources, Verdict};
 use crate::runtime::CudaCompiler;
 use crate::toolkit;
 
-/// NaN in every float type, 255 in u8: nothing was computed, and nothing read may look as if it had been.
+/// The byte that reads return: NaN in every float type and 255 in u8, so that nothing looks as if it had been computed.
 const POISON: u8 = 0xff;
 
-/// Compiles launches and remembers which failed. It holds no memory.
+/// Compiles launches and records which failed. It has no memory for buffers.
 #[derive(Debug)]
 pub struct CudaCompileServer {
     utilities: Arc<ServerUtilities<Self>>,
     timestamps: TimestampProfiler,
-    /// What became of each kernel in this process; a kernel that failed fails on every launch.
+    /// The outcome of each kernel in this process; a kernel that failed fails on every launch.
     seen: HashMap<KernelId, Result<(), String>>,
-    /// Launches that failed since the last flush, sync or read.
+    /// The launches that failed since the last flush, sync or read.
     failures: Vec<String>,
 }
 
@@ -112,8 +112,8 @@ impl CudaCompileServer {
     }
 }
 
-/// The CUDA C++ of a kernel and the bytes of shared memory its launch asks for. A kernel whose expansion panics is an
-/// error here: CubeCL would log a warning and carry on.
+/// The CUDA C++ of a kernel and the number of bytes of shared memory of its launch. A kernel whose expansion panics is an error here;
+/// CubeCL would log a warning and continue.
 fn expand(
     kernel: &dyn CubeTask<CudaCompiler>,
     arch: Architecture,
@@ -137,7 +137,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
 
-/// CUDA refuses a launch of no cubes as it does one of too many; CubeCL checks neither.
+/// Checks the number of cubes. CUDA refuses a launch of no cubes and one of too many; CubeCL checks neither.
 fn check_count(count: &CubeCount, max: (u32, u32, u32)) -> Result<(), String> {
     match *count {
         CubeCount::Static(x, y, z) if count.is_empty() || x > max.0 || y > max.1 || z > max.2 => {
@@ -147,7 +147,7 @@ fn check_count(count: &CubeCount, max: (u32, u32, u32)) -> Result<(), String> {
     }
 }
 
-/// There is none of it, and so no buffer on this device.
+/// The storage of the device, which has no buffers.
 pub enum NoStorage {}
 
 impl ComputeStorage for NoStorage {

@@ -1,18 +1,18 @@
-//! Where NVRTC, its headers and nvdisasm are, and where verdicts are kept.
+//! The paths of NVRTC, its headers and nvdisasm, and of the files of outcomes.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::nvrtc::Nvrtc;
 
-/// Everything the compiler needs, opened once a process.
+/// The compiler and its files, opened once for each process.
 pub(crate) struct Toolkit {
     pub(crate) nvrtc: Nvrtc,
     pub(crate) include: PathBuf,
     pub(crate) nvdisasm: PathBuf,
 }
 
-/// The toolkit of this machine, or why there is none.
+/// The toolkit of this machine, or why it is not available.
 pub(crate) fn get() -> &'static Result<Toolkit, String> {
     static TOOLKIT: OnceLock<Result<Toolkit, String>> = OnceLock::new();
     TOOLKIT.get_or_init(open)
@@ -64,18 +64,18 @@ fn library(folder: &Path) -> Option<PathBuf> {
     found.into_iter().next()
 }
 
-/// Verdicts, by the hash of what was compiled.
+/// The folder of outcomes, by the hash of the code that was compiled.
 pub(crate) fn verdict_folder() -> PathBuf {
     target().join("cuda-compile")
 }
 
-/// A record for each kernel launched since `scripts/test` emptied it.
+/// The folder with a record for each kernel that was launched since `scripts/test` emptied it.
 pub(crate) fn used_folder() -> PathBuf {
     verdict_folder().join("used")
 }
 
-/// Cargo's target folder: what CARGO_TARGET_DIR says, else the one above this executable that Cargo has marked. (Its
-/// CACHEDIR.TAG is no mark: it is missing where the folder was there before Cargo.)
+/// Cargo's target folder: CARGO_TARGET_DIR, else the folder above this executable that Cargo has marked. (CACHEDIR.TAG is not a
+/// reliable mark: it is missing where the folder existed before Cargo used it.)
 fn target() -> PathBuf {
     let given = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let executable = std::env::current_exe().unwrap_or_default();

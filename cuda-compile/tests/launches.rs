@@ -1,4 +1,4 @@
-//! What becomes of launches: good ones, and each kind that must not pass.
+//! Launches that are accepted, and every kind of launch that must fail.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -6,7 +6,7 @@ use nephron_cuda_compile::{CudaCompileDevice, CudaCompileRuntime, Verdict, probl
 
 type R = CudaCompileRuntime;
 
-/// The device, or nothing where there is no CUDA compiler (which is a failure if the run requires it).
+/// The device; None where there is no CUDA compiler, which is a failure if NEPHRON_REQUIRE names it.
 fn client() -> Option<ComputeClient<R>> {
     match problem() {
         None => Some(R::client(&CudaCompileDevice)),
@@ -19,7 +19,7 @@ fn client() -> Option<ComputeClient<R>> {
     }
 }
 
-/// The verdicts on the kernel function of that name in this file.
+/// The records of the kernel function of that name in this file.
 fn verdicts_on(function: &str) -> Vec<Verdict> {
     let prefix = format!("launches::{function}#");
     verdicts().into_iter().filter(|v| v.kernel.starts_with(&prefix)).collect()
@@ -30,7 +30,7 @@ fn array(handle: &Handle, len: usize) -> ArrayArg<R> {
     unsafe { ArrayArg::from_raw_parts(handle.clone(), len) }
 }
 
-/// What the next flush says; it must name the kernel.
+/// The error of the next flush, which must name the kernel.
 fn failure(client: &ComputeClient<R>, kernel: &str) -> String {
     let message = client.flush().expect_err("the launch fails").to_string();
     assert!(message.contains(&format!("kernel launches::{kernel}")), "{message}");
@@ -67,7 +67,7 @@ fn a_good_kernel_compiles_for_both_gpus() {
     }
 }
 
-/// Keeps `COUNT` values of each unit alive over a barrier, with the registers of 1024 units to a cube.
+/// Keeps `COUNT` values of each unit live over a barrier, with the registers that 1024 units in a cube have.
 #[cube(launch_unchecked)]
 fn hoards(x: &Array<f32>, y: &mut Array<f32>, #[comptime] count: usize) {
     let mut kept = Array::<f32>::new(count);
@@ -186,7 +186,7 @@ fn grids_that_cuda_refuses_are_refused() {
     assert!(failure(&client, "stages").contains("2048"));
 }
 
-/// One 16 x 16 tile by one warp.
+/// One 16 x 16 tile computed by one warp.
 #[cube(launch_unchecked)]
 fn multiplies(a: &Array<half::f16>, b: &Array<half::f16>, c: &mut Array<f32>) {
     let (rows, accumulator) = (cmma::MatrixLayout::RowMajor, cmma::MatrixIdent::Accumulator);
@@ -216,7 +216,7 @@ fn tensor_cores_are_found_in_the_machine_code() {
         );
     }
     client.flush().expect("it compiles");
-    // Not counted: other builds of this test may have left theirs in the same target folder.
+    // The number is not checked, because other builds of this test may have records in the same target folder.
     let verdicts = verdicts_on("multiplies");
     for arch in ["sm_80", "sm_90a"] {
         assert!(verdicts.iter().any(|v| v.arch == arch), "no verdict for {arch}: {verdicts:?}");

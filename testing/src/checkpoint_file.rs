@@ -1,4 +1,4 @@
-//! Files as torch.save writes them, opcode by opcode, for tests that need large or crooked ones.
+//! Checkpoints as torch.save writes them, built opcode by opcode, for tests that need large or invalid ones.
 
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
@@ -23,7 +23,7 @@ pub fn archive_of<'a>(files: impl IntoIterator<Item = (String, &'a [u8])>) -> Ve
     zip.finish().expect("an archive").into_inner()
 }
 
-/// The files of an archive by their names without its folder, and where their bytes begin.
+/// The files of an archive, each as its name without the folder, the offset of its bytes, and its bytes.
 pub fn files(bytes: &[u8]) -> Vec<(String, usize, Vec<u8>)> {
     let mut zip = ZipArchive::new(Cursor::new(bytes)).expect("an archive");
     let count = zip.len();
@@ -37,7 +37,7 @@ pub fn files(bytes: &[u8]) -> Vec<(String, usize, Vec<u8>)> {
     (0..count).map(read).collect()
 }
 
-/// A text as a pickle holds it.
+/// The opcode of a text.
 pub fn text(text: &str) -> Vec<u8> {
     [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
 }

@@ -1,4 +1,4 @@
-//! Shared by every op's tests: the devices at hand, seeded inputs, and comparisons that NaN fails.
+//! Functions that the tests of all crates share: the available devices, seeded inputs, and comparisons that NaN fails.
 
 pub mod checkpoint_file;
 pub mod nifti_file;
@@ -12,14 +12,14 @@ use nephron_cuda_compile::{CudaCompileDevice, CudaCompileRuntime};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The project's folder. On a machine that has no copy where the tests were built, NEPHRON_TEST_ROOT says where it is.
+/// The folder of the repository; NEPHRON_TEST_ROOT is its path where it was moved after the build.
 pub fn root() -> PathBuf {
     std::env::var_os("NEPHRON_TEST_ROOT")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), PathBuf::from)
 }
 
-/// Every device the tests run on. CPU always; the others where they are. A backend named in NEPHRON_REQUIRE
-/// (`vulkan,cuda-compile`) must be there; one that is missing otherwise is named on standard error.
+/// Every device that the tests run on: the CPU, and the other backends where they are available. A missing backend that NEPHRON_REQUIRE
+/// names (`vulkan,cuda-compile`) is a failure; any other is printed to standard error.
 pub fn devices() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
@@ -42,7 +42,7 @@ pub fn devices() -> &'static [Device] {
     })
 }
 
-/// The device with tf32 allowed.
+/// The same device with tf32 allowed.
 pub fn with_tf32(device: &Device) -> Device {
     device.with_options(device.options().into_owned().with_tf32(true)).expect("options that an open device takes")
 }
@@ -55,17 +55,17 @@ fn compiler() -> Result<Device, Error> {
     }
 }
 
-/// Does this device only compile, so that its results mean nothing?
+/// Whether kernels are only compiled on this device, so that results have no meaning.
 pub fn compiles_only(device: &Device) -> bool {
     device.name() == "cuda-compile"
 }
 
-/// The float types a device computes with.
+/// The float types that a device supports.
 pub fn float_types(device: &Device) -> Vec<DType> {
     [DType::F32, DType::F16, DType::BF16].into_iter().filter(|d| device.supports(*d)).collect()
 }
 
-/// A fresh seed each run, printed so that a failure can be repeated with NEPHRON_SEED.
+/// A generator with a new seed in each run; the seed is printed, so that a failure can be repeated with NEPHRON_SEED.
 pub fn rng() -> ChaCha8Rng {
     let seed = match std::env::var("NEPHRON_SEED") {
         Ok(seed) => seed.parse().expect("NEPHRON_SEED is a whole number"),
@@ -85,12 +85,12 @@ pub fn integers(rng: &mut impl Rng, len: usize, k: i32) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-k..=k) as f32).collect()
 }
 
-/// f32 to the oracle's f64.
+/// The values as f64, for the references.
 pub fn f64s(data: &[f32]) -> Vec<f64> {
     data.iter().map(|&v| v.into()).collect()
 }
 
-/// A float tensor from PyTorch-ordered data.
+/// A float tensor of data in PyTorch's order.
 pub fn tensor(device: &Device, shape: Shape, dtype: DType, data: &[f32]) -> Tensor {
     Tensor::from_ncdhw(device, shape, dtype, data).expect("a tensor of the given shape")
 }
@@ -111,8 +111,7 @@ pub fn storage_rounding(dtype: DType, value: f64) -> f64 {
 }
 
 /// Compares a result with the oracle's, both in PyTorch's order: |got - want| <= gamma_k * magnitude + storage rounding,
-/// where `magnitude` is the oracle's sum of absolute terms, element by element. On `cuda-compile` it only waits for the
-/// compiler's verdict.
+/// where `magnitude` is the oracle's sum of absolute terms, element by element. On `cuda-compile` it only waits for the compiler.
 pub fn assert_close(what: &str, got: &Tensor, want: &[f64], magnitude: &[f64], k: usize) {
     let device = got.device();
     let data = got.to_ncdhw().unwrap_or_else(|e| panic!("{what} on {}: {e}", device.name()));

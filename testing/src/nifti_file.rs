@@ -1,4 +1,4 @@
-//! NIfTI files byte by byte, written from the format's own field list and sharing no code with src/io.
+//! NIfTI files built byte by byte from the field list of the format, without code of imaging/src/io.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// A header and its voxels' bytes; every field may be set to nonsense.
+/// A header and the bytes of the voxels; every field may be set to an invalid value.
 #[derive(Clone)]
 pub struct NiftiFile {
     /// 1 or 2.
@@ -21,7 +21,7 @@ pub struct NiftiFile {
     pub datatype: i16,
     /// `pixdim[0..4]`: qfac and spacing.
     pub pixdim: [f64; 4],
-    /// Where the voxels begin.
+    /// The offset of the voxels in bytes.
     pub vox_offset: f64,
     /// `scl_slope` and `scl_inter`.
     pub scale: [f64; 2],
@@ -69,7 +69,7 @@ impl NiftiFile {
         self
     }
 
-    /// The header alone.
+    /// The bytes of the header.
     pub fn header(&self) -> Vec<u8> {
         let mut out = Out { bytes: vec![0; if self.version == 1 { 348 } else { 540 }], big: self.big_endian };
         let mut dim = [1i64; 8];
@@ -110,7 +110,7 @@ impl NiftiFile {
         out.bytes
     }
 
-    /// The whole single file.
+    /// The bytes of a whole single file.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.header();
         let offset = self.vox_offset as usize;
@@ -121,7 +121,7 @@ impl NiftiFile {
         bytes
     }
 
-    /// Writes it, zipped if the name says so.
+    /// Writes the file, compressed where the name ends in .gz.
     pub fn write(&self, folder: &Path, name: &str) -> PathBuf {
         let path = folder.join(name);
         let bytes = self.bytes();

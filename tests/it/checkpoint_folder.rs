@@ -74,7 +74,7 @@ fn mirroring_is_along_the_axes_that_the_weights_allow() {
     assert_eq!(axes(with_mirror_axes(&nnunet, b"N")), Some(vec![]));
     assert_eq!(axes(std::fs::read(golden("plain.pth")).expect("a file")), None);
     assert!(refusal(with_mirror_axes(&nnunet, b"K\x03\x85")).contains("expected axes from 0 to 2"));
-    assert!(refusal(with_mirror_axes(&nnunet, b"K\x01")).contains("no list"));
+    assert!(refusal(with_mirror_axes(&nnunet, b"K\x01")).contains("not a list"));
 
     let unet = support::root().join("tests/golden/unet");
     let whole = std::fs::read(unet.join("checkpoint_final.pth")).expect("a file");

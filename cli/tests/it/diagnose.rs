@@ -267,7 +267,7 @@ fn two_phases_are_aligned_and_not_classified_and_phases_are_guessed_when_asked()
     let (code, said, errors) = run(&two);
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(said.matches("classification needs three or four phases, 2 given").count(), 1, "{said}");
-    assert!(errors.contains("warning: not used: --margin: nothing is classified"), "{errors}");
+    assert!(errors.contains("warning: --margin not used: nothing is classified"), "{errors}");
     let (code, _, errors) = run(&["diagnose", "-o", &o, "--guess-phases", &named_text]);
     assert!(code == Some(2) && errors.contains("--model: expected a model folder"), "{errors}");
     let (code, said, errors) = run(&[&base[..], &["--guess-phases", &named_text]].concat());

@@ -187,7 +187,7 @@ fn elements_that_a_kernel_skips_are_nan() {
 fn a_buffer_too_short_is_refused_with_both_sizes() {
     for gpu in all_gpus() {
         let [short, long] = [4 * 32, 4 * 500].map(|bytes| gpu.alloc(bytes).expect("a buffer"));
-        // A guarded buffer is longer than was asked for, so the launch asks for more than that too.
+        // A guarded buffer is longer than requested, so the launch needs a length that exceeds that too.
         let refused = gpu.run(|client| client.relu(DType::F32, &long, &short, 400)).expect_err("y is too short");
         let found = short.size_in_used();
         let message = refused.to_string();

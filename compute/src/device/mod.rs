@@ -139,7 +139,7 @@ impl Device {
     /// resumed in the caller.
     ///
     /// # Errors
-    /// What `f` returns; a device whose thread has ended.
+    /// An error that `f` returns; a device whose thread has ended.
     pub fn on_device_thread<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         match self {
             Self::Cpu => f(),

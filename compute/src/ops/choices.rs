@@ -1,4 +1,4 @@
-//! What an opened device remembers of the kernels it chose.
+//! The kernel choices of an opened device.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -6,11 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use super::conv3d::facts::Facts;
 use super::conv3d::{Conv3dProblem, Plan};
 
-/// The `tracing` target of what is said about the choice of kernels: DEBUG for a choice, WARN for an override that could
-/// not be followed.
+/// The `tracing` target of messages about the choice of kernels: DEBUG for a choice, WARN for an override that is not supported.
 pub const TARGET: &str = "nephron::kernels";
 
-/// The plans made so far: a network's layers come again, and the candidates of one are some dozens.
+/// The plans made so far. They are kept because the layers of a network repeat and each has some dozens of candidates.
 #[derive(Default)]
 pub(crate) struct Choices {
     conv3d: Mutex<HashMap<(Conv3dProblem, Facts), Plan>>,
@@ -18,7 +17,7 @@ pub(crate) struct Choices {
 }
 
 impl Choices {
-    /// The plan made for this problem before, or the one that `make` makes now. No lock is held while it does.
+    /// The plan that was made for this problem before, or a new one from `make`, which is called without holding a lock.
     pub(super) fn conv3d<E>(
         &self,
         problem: &Conv3dProblem,
@@ -34,7 +33,7 @@ impl Choices {
         Ok(*plans().entry(key).or_insert(plan))
     }
 
-    /// Logs which kernel was chosen, once for each text: a network has many layers of one shape.
+    /// Logs a choice, once for each text, because a network has many layers of one shape.
     pub(super) fn log_choice(&self, text: impl FnOnce() -> String) {
         if tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
             let text = text();

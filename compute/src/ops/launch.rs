@@ -1,5 +1,5 @@
-//! What every launcher shares: the check of its buffers, the grid of an element-wise kernel, the float type behind a
-//! [`DType`], and the trait that makes launchers callable without knowing the runtime.
+//! Functions that all launch functions share: the check of buffers, the grid of an element-wise kernel, the dispatch on the float type
+//! of a [`DType`], and the trait that makes launch functions callable without a type parameter for the runtime.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -7,25 +7,28 @@ use cubecl::server::Handle;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape};
 
-/// Units per cube of kernels without shared memory; every adapter allows it.
+/// Number of units in a cube of kernels without shared memory; every adapter supports it.
 pub(crate) const BLOCK: u32 = 256;
 
-/// Bytes of an f32, and of the 32-bit words that labels and tables are read in.
+/// Number of bytes of an f32, and of the 32-bit words in which labels and tables are read.
 pub(crate) const WORD: usize = 4;
 
-/// Cubes along an axis of a grid: the least that any backend allows.
+/// Largest number of cubes along an axis of a grid on every backend.
 pub(crate) const MAX_CUBES_PER_AXIS: usize = 65_535;
 
-/// Elements that a buffer of a kernel may have. Kernels index in 32 bits, and a folded grid has up to a row of 65,535
-/// cubes of 256 units more than there are elements: their positions must not wrap around to the first elements again.
+/// Largest number of elements in a buffer of a kernel. Kernels index with 32 bits, and a folded grid may have a row of 65,535 cubes of 256
+/// units more than there are elements; their positions must not wrap around to the first elements.
 pub const MAX_ELEMENTS: usize = (1 << 32) - (1 << 25);
 
-/// The number of elements along all of `axes` together; too many to count are `usize::MAX`, which [`fits`] refuses.
+/// The number of elements along all of `axes` together; an overflow gives `usize::MAX`, which [`fits`] refuses.
 pub(crate) fn elements(axes: &[usize]) -> usize {
     if axes.contains(&0) { 0 } else { axes.iter().fold(1, |all: usize, &n| all.saturating_mul(n)) }
 }
 
-/// Refuses tensors with more elements than kernels can index. Ops ask before they allocate.
+/// Checks that kernels can index all elements of tensors. Ops call it before they allocate.
+///
+/// # Errors
+/// [`Error::Shape`] for more than [`MAX_ELEMENTS`] elements.
 pub(crate) fn ensure_addressable(what: &str, shapes: &[Shape]) -> Result<()> {
     match shapes.iter().find(|shape| elements(&shape[..]) > MAX_ELEMENTS) {
         None => Ok(()),
@@ -37,8 +40,11 @@ pub(crate) fn ensure_addressable(what: &str, shapes: &[Shape]) -> Result<()> {
     }
 }
 
-/// Refuses buffers that are shorter than a launch needs, or that have more elements than kernels can index: with it the
-/// launchers are sound whatever their caller passes. A buffer is its name, the handle, the elements needed and the bytes of one.
+/// Checks that buffers are as long as a launch needs and have no more elements than kernels can index, which makes the launch functions
+/// sound for every argument. A buffer is given by its name, the handle, the number of elements and the bytes of an element.
+///
+/// # Errors
+/// [`Error::Shape`] for a buffer that is too short or too long.
 pub(crate) fn fits(op: &str, buffers: &[(&str, &Handle, usize, usize)]) -> Result<()> {
     for &(name, handle, len, size) in buffers {
         if len > MAX_ELEMENTS {
@@ -55,7 +61,7 @@ pub(crate) fn fits(op: &str, buffers: &[(&str, &Handle, usize, usize)]) -> Resul
     Ok(())
 }
 
-/// A grid of at least `units` units, one each. Kernels compare `ABSOLUTE_POS` with their length.
+/// A grid of at least `units` units, for kernels with one unit per element. Kernels compare `ABSOLUTE_POS` with their length.
 ///
 /// # Errors
 /// As [`cube_grid`].
@@ -63,7 +69,7 @@ pub(crate) fn grid(units: usize) -> Result<(CubeCount, CubeDim)> {
     Ok((cube_grid(units.div_ceil(BLOCK as usize))?, CubeDim::new_1d(BLOCK)))
 }
 
-/// A grid of at least `cubes` cubes, folded so that no axis is over the limit. `CUBE_POS` counts them.
+/// A grid of at least `cubes` cubes, folded so that no axis exceeds the limit. `CUBE_POS` counts them.
 ///
 /// # Errors
 /// More cubes than a folded grid has.
@@ -82,7 +88,7 @@ pub(crate) fn cube_grid(cubes: usize) -> Result<CubeCount> {
 /// # Safety
 /// The buffer holds at least `len` elements of the kernel's type.
 pub(crate) unsafe fn array<R: Runtime>(handle: &Handle, len: usize) -> ArrayArg<R> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees the length.
     unsafe { ArrayArg::from_raw_parts(handle.clone(), len) }
 }
 
@@ -113,21 +119,21 @@ pub(crate) fn not_a_float(found: DType) -> Error {
     Error::argument("launch: dtype", "f32, f16 or bf16", found)
 }
 
-/// Elements of `dtype` a unit loads at once: the widest power of two that the device loads in one go and that divides
-/// `multiple`, the length of a contiguous run.
+/// Number of elements of `dtype` in a vector load: the largest power of two that the device can load at once and that divides `multiple`,
+/// the length of a contiguous run.
 pub(crate) fn vector_width<R: Runtime>(client: &ComputeClient<R>, dtype: DType, multiple: usize) -> usize {
     client.io_optimized_vector_sizes(dtype.size()).find(|width| multiple.is_multiple_of(*width)).unwrap_or(1)
 }
 
-/// The launchers of an op as a trait without type parameters, so that a device can hold the client of any runtime:
-/// `launches! { trait AddLaunches { fn add = launch_add(dtype: DType, len: usize) -> Result<()>; } }` makes the trait and
-/// implements it for every `ComputeClient<R>`, each method calling the function named behind it with the client first.
-/// [`Launches`](super::Launches) unites them.
+/// The launch functions of an op as a trait without type parameters, so that a device can hold the client of any runtime:
+/// `launches! { trait AddLaunches { fn add = launch_add(dtype: DType, len: usize) -> Result<()>; } }` defines the trait and
+/// implements it for every `ComputeClient<R>`; each method calls the function after the `=` with the client as the first argument.
+/// [`Launches`](super::Launches) combines the traits of all ops.
 macro_rules! launches {
     ($visibility:vis trait $name:ident {
         $(fn $method:ident = $function:ident($($argument:ident: $kind:ty),* $(,)?) -> $result:ty;)*
     }) => {
-        /// What this op launches, for a client of any runtime.
+        /// The launch functions of this op, for a client of any runtime.
         $visibility trait $name {
             $(
                 #[doc = concat!("[`", stringify!($function), "`] on this client.")]
@@ -160,7 +166,7 @@ mod tests {
         }
     }
 
-    /// Positions beyond the last element stay below 2^32, and no grid is cut down without a word.
+    /// Positions beyond the last element stay below 2^32, and a grid that is too large is an error.
     #[test]
     fn a_folded_grid_covers_what_it_is_for_and_does_not_wrap() {
         for units in [0, 1, 256, 257, 65_535 * 256, 65_535 * 256 + 1, MAX_ELEMENTS - 1, MAX_ELEMENTS] {

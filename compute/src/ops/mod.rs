@@ -1,5 +1,6 @@
-//! The operations, a room each: `mod.rs` the public function, its problem struct, validation and choice of algorithm;
-//! `gpu.rs` launching; `cpu.rs` the production CPU code; `reference.rs` a plain f64 oracle that shares no code with them.
+//! The operations, each in a module of its own with the same files: `mod.rs` has the public function, its problem struct, validation
+//! and choice of algorithm; `gpu.rs` the launch functions; `cpu.rs` the production CPU code; `reference.rs` a plain f64 reference that
+//! shares no code with them.
 
 pub mod activation;
 pub mod affine_dice;
@@ -55,7 +56,7 @@ pub use warp::{affine_warp3d, warp3d};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
-/// All that the ops launch, for the client of any runtime: what a [`Gpu`](crate::device::Gpu) holds.
+/// The launch functions of all ops, for the client of any runtime, as a [`Gpu`](crate::device::Gpu) holds it.
 #[cfg(feature = "gpu")]
 pub(crate) trait Launches:
     crate::device::client::Client
@@ -83,7 +84,10 @@ pub(crate) trait Launches:
 #[cfg(feature = "gpu")]
 impl<R: cubecl::Runtime> Launches for cubecl::client::ComputeClient<R> {}
 
-/// Float data is what every arithmetic op takes.
+/// Checks that a tensor has a float type, as every arithmetic op requires.
+///
+/// # Errors
+/// [`Error::Argument`] for another type.
 pub fn expect_float(what: &str, x: &Tensor) -> Result<()> {
     if x.dtype().is_float() {
         Ok(())
@@ -92,7 +96,10 @@ pub fn expect_float(what: &str, x: &Tensor) -> Result<()> {
     }
 }
 
-/// All operands of an op live on one device.
+/// Checks that two operands are on one device.
+///
+/// # Errors
+/// [`Error::Argument`] for operands on different devices.
 pub fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
     let (expected, found) = (x.device(), y.device());
     if expected == found {
@@ -102,12 +109,18 @@ pub fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
     }
 }
 
-/// Operands share their float type.
+/// Checks that two operands have the same type.
+///
+/// # Errors
+/// [`Error::Argument`] for operands of different types.
 pub fn expect_same_dtype(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
     if x.dtype() == y.dtype() { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), x.dtype(), y.dtype())) }
 }
 
-/// A parameter per channel: f32 [1, c, 1, 1, 1] on the device of `x`.
+/// Checks that a parameter has one value for each channel: f32 [1, c, 1, 1, 1] on the device of `x`.
+///
+/// # Errors
+/// Another shape, type or device.
 pub fn expect_vector(what: &str, x: &Tensor, parameter: &Tensor, channels: usize) -> Result<()> {
     expect_same_device(what, x, parameter)?;
     let expected = [1, channels, 1, 1, 1];

@@ -1,7 +1,7 @@
 //! Spans of `tracing` around ops and the stages of networks, for timelines and profilers.
 //!
-//! A span has the op's name, with the operands' type and shapes as its field `operands`. Without a subscriber it costs
-//! next to nothing. With [`DeviceOptions::synchronous_spans`](crate::DeviceOptions) it ends after its device has finished.
+//! A span has the name of the op, and a field `operands` with type and shapes of the operands. Without a subscriber it costs almost
+//! nothing. With [`DeviceOptions::synchronous_spans`](crate::DeviceOptions) it ends only after the device has finished.
 
 use tracing::span::EnteredSpan;
 
@@ -14,20 +14,20 @@ pub const TARGET: &str = "nephron::ops";
 /// An entered span; it ends when this value goes out of scope.
 #[must_use]
 pub struct OpSpan {
-    /// The device to wait for before the span ends, where its options ask for that.
+    /// The device to wait for before the span ends; None where its options do not require it.
     device: Option<Device>,
     span: Option<EnteredSpan>,
 }
 
 impl OpSpan {
-    /// Enters `span`, which is about work on `device`.
+    /// Enters `span`, which covers work on `device`.
     pub fn enter(span: tracing::Span, device: &Device) -> Self {
         if span.is_disabled() {
             return Self { device: None, span: None };
         }
         let device = device.options().synchronous_spans.then(|| device.clone());
         if let Some(device) = &device {
-            // What was launched before belongs to others. A device that has failed tells its user at the next read.
+            // Work that was launched before is not part of this span. A failure of the device is reported by the next read.
             let _ = device.synchronize();
         }
         Self { device, span: Some(span.entered()) }
@@ -50,8 +50,8 @@ impl Drop for OpSpan {
     }
 }
 
-/// `op_span!("conv3d", &[x, w])`: the span of an op over its operands. A macro, since `tracing` wants the name of a span
-/// at compile time.
+/// `op_span!("conv3d", &[x, w])`: the span of an op with its operands. It is a macro because `tracing` needs the name of a span at compile
+/// time.
 macro_rules! op_span {
     ($name:literal, $operands:expr) => {
         if tracing::enabled!(target: $crate::ops::span::TARGET, tracing::Level::DEBUG) {

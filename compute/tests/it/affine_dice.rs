@@ -7,7 +7,7 @@ use rand::Rng;
 
 use crate::support::{compiles_only, devices, gamma, rng};
 
-/// Roundings behind a sum: 6 for a position, 10 for a sample and its slopes, 4 for a term, a unit's chain (one brick of
+/// Number of roundings in a sum: 6 for a position, 10 for a sample and its slopes, 4 for a term, a unit's chain (one brick of
 /// a cube here), 8 + 32 in the cube, doubled because bounds hold to first order. The rest is f64.
 pub(crate) const K: usize = 2 * (6 + 10 + 4 + 1 + 8 + 32);
 

@@ -1,4 +1,4 @@
-//! Naming and opening devices, and what they refuse. Launches that fail are tested beside `src/device/gpu.rs`.
+//! Naming and opening devices, and their errors. Launches that fail are tested in `src/device/gpu_tests.rs`.
 
 use std::sync::{Arc, Mutex};
 
@@ -116,7 +116,7 @@ fn empty_tensors_live_everywhere() {
     }
 }
 
-/// What the library logs, by message.
+/// The messages that the library logs.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 

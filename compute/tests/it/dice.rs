@@ -11,7 +11,7 @@ use crate::support::{
 const SHAPES: [Shape; 6] =
     [[1, 1, 1, 1, 1], [2, 3, 5, 7, 11], [1, 1, 1, 1, 257], [3, 17, 1, 1, 2], [1, 2, 24, 25, 31], [2, 8, 3, 4, 5]];
 
-/// Roundings behind a value: a unit's chain of at most 32 products, 8 + 32 additions in the cube, the coefficients and
+/// Number of roundings in a value: a unit's chain of at most 32 products, 8 + 32 additions in the cube, the coefficients and
 /// the last few operations, doubled because bounds hold to first order. Sums on the CPU and between cubes are f64.
 const K: usize = 2 * (2 * 32 + 8 + 32 + 8);
 

@@ -324,7 +324,7 @@ fn a_slab_is_the_same_as_the_whole() {
 fn sums_over_the_devices_limit_are_refused() {
     for device in devices() {
         let limit = device.max_buffer_bytes();
-        // A device that could hold it would have to be asked for more than this machine should spend.
+        // A device with enough memory would need more of it than the test may use.
         if limit < 1 << 31 {
             let slices = limit as usize / (3 * 4 * 64 * 64) + 1;
             let error = Accumulator::new(device, 3, [slices, 64, 64]).expect_err("too large");

@@ -108,7 +108,7 @@ fn a_source_that_does_not_compile_is_refused_with_its_error() {
     };
     let source = "extern \"C\" __global__ void k(float* y) { y[0] = no_such_thing; }";
     for arch in crate::properties::ARCHITECTURES {
-        // The second answer is the remembered one.
+        // The second outcome comes from the cache.
         for _ in 0..2 {
             let (resources, judged) = check(toolkit, source, arch, 0);
             assert_eq!(resources, Resources::default());

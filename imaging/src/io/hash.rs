@@ -11,7 +11,7 @@ use nephron_compute::error::{Error, Result};
 /// Serialises a path as text. JSON must be UTF-8 and a path need not be: other bytes become U+FFFD.
 ///
 /// # Errors
-/// Those of the serialiser.
+/// An error of the serialiser.
 pub fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }

@@ -78,7 +78,7 @@ impl Loss {
         &self.pair.weights
     }
 
-    /// One line for each thing that is odd but usable, as [`Registration::warnings`](super::Registration::warnings).
+    /// The warnings, as [`Registration::warnings`](super::Registration::warnings).
     pub fn warnings(&self) -> &[String] {
         &self.pair.warnings
     }

@@ -1,4 +1,4 @@
-//! torchvision's parameter names to folded convolutions, and seeded weights under the same names.
+//! Folded convolutions from parameters with torchvision's names, and seeded weights with the same names.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::io::weights::{Weights, printable};
 use crate::ops::Conv3dParams;
 use crate::tensor::{DType, Tensor};
 
-/// Reads parameters under a prefix and puts them on a device.
+/// Reads parameters whose names have a prefix, and stores them on a device.
 pub(super) struct Reader<'a> {
     weights: &'a Weights,
     device: &'a Device,
@@ -23,9 +23,9 @@ pub(super) struct Reader<'a> {
     used: RefCell<BTreeSet<String>>,
 }
 
-/// The authors' prefix.
+/// The prefix of names in the authors' files.
 const PREFIX: &str = "resnet.";
-/// What PyTorch counts batches in; inference has no use for it.
+/// The ending of PyTorch's counters of batches, which inference does not use.
 const COUNT: &str = ".num_batches_tracked";
 
 impl<'a> Reader<'a> {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::memory::Buffer;
 use crate::ops::simd::{F32Vector, Isa, Kernel, LeakyRelu, Simd};
 
-/// Elements of a task: large enough to hide the task, small enough to stay in L2.
+/// Number of elements of a task: large enough to hide the overhead of a task, small enough for L2.
 const CHUNK: usize = 1 << 15;
 
 /// The ReLU for a slope of 0.
@@ -19,10 +19,10 @@ fn leaky_relu_with(isa: Isa, x: &[f32], slope: f32) -> Buffer {
     y
 }
 
-/// The activation of some values.
+/// The activation of a slice.
 struct Activate<'a> {
     x: &'a [f32],
-    /// As long as `x`.
+    /// The output, of the same length as `x`.
     y: &'a mut [f32],
     slope: f32,
 }
@@ -43,7 +43,7 @@ impl Kernel for Activate<'_> {
 mod tests {
     use super::*;
 
-    /// Every operation with a leaky ReLU on the CPU calls the function that this one calls.
+    /// Every operation with a leaky ReLU on the CPU uses the function that is tested here.
     #[test]
     fn every_instruction_set_gives_the_documented_values() {
         let values =

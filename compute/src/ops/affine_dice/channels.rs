@@ -1,28 +1,28 @@
-//! Which labels make up the channels whose Dice the loss averages.
+//! The channels whose Dice the loss averages: sets of labels.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// The largest number of channels: with four, a unit of a GPU still has a register for every sum.
+/// Largest number of channels: with four, a unit of a GPU still has a register for every sum.
 pub const MAX_CHANNELS: usize = 4;
 
-/// One to [`MAX_CHANNELS`] sets of labels; a label may be in several. As text `2/1,2`: channels between slashes.
+/// One to [`MAX_CHANNELS`] sets of labels; a label may be in several. The text form is `2/1,2`, with channels separated by slashes.
 ///
 /// Label 0 is background and in no set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Channels {
     count: usize,
-    /// A byte per label: bit c says whether channel c has the label.
+    /// One byte for each label, in which bit c is set where channel c contains the label.
     members: [u8; 256],
 }
 
 impl Channels {
-    /// A channel for each set.
+    /// One channel for each set of labels.
     ///
     /// # Errors
-    /// No set or more than [`MAX_CHANNELS`]; an empty set; label 0 in one.
+    /// No set or more than [`MAX_CHANNELS`]; an empty set; a set with label 0.
     pub fn new(sets: &[&[u8]]) -> Result<Self> {
         if sets.is_empty() || sets.len() > MAX_CHANNELS {
             let found = format!("{} of them", sets.len());
@@ -45,19 +45,19 @@ impl Channels {
         self.count
     }
 
-    /// The labels of channel `channel`, ascending; none where there is no such channel.
+    /// The labels of channel `channel`, ascending; empty where there is no such channel.
     pub fn labels(&self, channel: usize) -> Vec<u8> {
         (1..=255)
             .filter(|&label| channel < self.count && self.members[usize::from(label)] >> channel & 1 == 1)
             .collect()
     }
 
-    /// Bit c says whether channel c has the label.
+    /// The channels that contain a label, as bits: bit c for channel c.
     pub fn members(&self, label: u8) -> u8 {
         self.members[usize::from(label)]
     }
 
-    /// Is it in any channel?
+    /// Whether any channel contains a label.
     pub fn contains(&self, label: u8) -> bool {
         self.members(label) != 0
     }
@@ -67,14 +67,14 @@ impl Channels {
         &self.members
     }
 
-    /// The mean: every channel counts the same.
+    /// The weights of a mean: the same for every channel.
     pub fn mean(&self) -> Vec<f64> {
         vec![1.0 / self.count as f64; self.count]
     }
 }
 
 impl Default for Channels {
-    /// The paper's: the tumour {2}, and kidney and tumour {1, 2}.
+    /// The channels of the paper: the tumour {2}, and kidney and tumour {1, 2}.
     fn default() -> Self {
         let mut members = [0; 256];
         (members[1], members[2]) = (0b10, 0b11);

@@ -1,4 +1,4 @@
-//! Sweeps of pairs of masks on a GPU: the buffers that pairs share, and the sums of one sweep.
+//! The loss of many pairs of masks on a GPU: the buffers that the pairs share, and the sums of one pass over all masks.
 
 use cubecl::server::Handle;
 use nephron_kernels::affine_dice::{PairLayout, SUMS};
@@ -14,12 +14,12 @@ pub(in crate::ops) struct Gathered {
     pub(in crate::ops) members: (Handle, usize),
     pub(in crate::ops) cells: (Handle, usize),
     pub(in crate::ops) layout: Handle,
-    /// Records of the pair that makes most.
+    /// The largest number of records of a pair.
     pub(in crate::ops) records: usize,
 }
 
 impl Gathered {
-    /// Copies of all pairs' members and cells, all on one device; a pair alone keeps its own.
+    /// Copies memberships and cells of all pairs into one buffer each; all are on one device. A single pair keeps its own buffers.
     pub(in crate::ops) fn new(pairs: &[&Prepared]) -> Result<Self> {
         let Some(first) = pairs.first() else {
             return Err(Error::argument("affine_dice: pairs together", "one or more", "none"));
@@ -36,7 +36,7 @@ impl Gathered {
             });
         }
         let total: [usize; 2] = pairs.iter().fold([0; 2], |sum, p| std::array::from_fn(|i| sum[i] + p.words()[i]));
-        // Kernels find a member by its byte and a code by its word, with 32 bits.
+        // Kernels index memberships by bytes and codes by words, with 32 bits.
         if total[0] > (u32::MAX / 4) as usize || total[1] > u32::MAX as usize {
             let expected = format!("{} and {} words of members and cells at most", u32::MAX / 4, u32::MAX);
             let found = format!("{} and {}", total[0], total[1]);
@@ -62,8 +62,8 @@ impl Gathered {
     }
 }
 
-/// One sweep of each pair at its map from fixed voxels to moving voxels; records are added up here, in f64, after one
-/// wait for the device of all.
+/// One pass over each pair at its map from fixed voxels to moving voxels. The records are added here in f64, after one wait for the device
+/// for all pairs.
 pub(super) fn sums(pairs: &[(&Prepared, Matrix)]) -> Result<Vec<Vec<ChannelSums>>> {
     let Some((first, _)) = pairs.first() else { return Ok(Vec::new()) };
     let device = &first.device;
@@ -108,7 +108,7 @@ fn channel_sums(records: &[u8], channels: usize, size: [usize; 3]) -> Vec<Channe
         let matrix = |at: usize| -> Matrix {
             std::array::from_fn(|r| {
                 let row = &values[at + 4 * r..][..4];
-                // Positions counted from the middle of the grid, moved to count from its first voxel.
+                // Positions relative to the middle of the grid are converted to positions relative to its first voxel.
                 std::array::from_fn(|k| row[k] + if k < 3 { row[3] * middle(size[k]) } else { 0.0 })
             })
         };

@@ -1,21 +1,22 @@
-//! Index maps, PyTorch's normalised coordinates, and what of the moving mask a map can reach. Axes here are (x, y, z).
+//! Maps from index to index, PyTorch's normalised coordinates, and the part of the moving mask that a map can reach. Axes here are
+//! (x, y, z).
 
 use crate::ops::grid_sample::PaddingMode;
 
 /// x' = A x + t as the three rows of [A | t], rows and columns in (x, y, z) order.
 pub type Matrix = [[f64; 4]; 3];
 
-/// y_k = scale_k x_k + offset_k.
+/// A scaling of each axis: y_k = scale_k x_k + offset_k.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Diagonal {
-    /// Factor per axis.
+    /// The factor of each axis.
     pub scale: [f64; 3],
-    /// Added per axis.
+    /// The offset of each axis.
     pub offset: [f64; 3],
 }
 
 impl Diagonal {
-    /// Voxel index to `affine_grid`'s base coordinate: -1 and 1 are the outer voxels' centres (`align_corners`) or
+    /// The map from a voxel index to `affine_grid`'s base coordinate: -1 and 1 are the outer voxels' centres (`align_corners`) or
     /// outer edges. An axis of size 1 is at 0.
     pub fn normalise(size: [usize; 3], align_corners: bool) -> Self {
         Self::each(size, |s| match (align_corners, s > 1.0) {
@@ -25,7 +26,7 @@ impl Diagonal {
         })
     }
 
-    /// `grid_sample`'s normalised coordinate to voxel index.
+    /// The map from `grid_sample`'s normalised coordinate to a voxel index.
     pub fn unnormalise(size: [usize; 3], align_corners: bool) -> Self {
         Self::each(size, |s| {
             let half = if align_corners { (s - 1.0) / 2.0 } else { s / 2.0 };
@@ -33,7 +34,7 @@ impl Diagonal {
         })
     }
 
-    /// As an affine map.
+    /// The same as an affine map.
     pub fn matrix(&self) -> Matrix {
         std::array::from_fn(|r| {
             let mut row = [0.0, 0.0, 0.0, self.offset[r]];
@@ -48,23 +49,23 @@ impl Diagonal {
     }
 }
 
-/// Between which coordinates the parameters map: index of the fixed grid -> `input` -> parameters -> `output` -> index
-/// of the moving grid.
+/// The coordinates between which the parameters map: index of the fixed grid -> `input` -> parameters -> `output` -> index of the moving
+/// grid.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Frame {
-    /// Fixed index to the parameters' input.
+    /// The map from a fixed index to the input of the parameters.
     pub input: Diagonal,
-    /// The parameters' output to moving index.
+    /// The map from the output of the parameters to a moving index.
     pub output: Diagonal,
 }
 
 impl Frame {
-    /// PyTorch's: theta maps normalised fixed coordinates to normalised moving coordinates.
+    /// The frame of PyTorch, in which theta maps normalised fixed coordinates to normalised moving coordinates.
     pub fn normalised(fixed: [usize; 3], moving: [usize; 3], align_corners: bool) -> Self {
         Self { input: Diagonal::normalise(fixed, align_corners), output: Diagonal::unnormalise(moving, align_corners) }
     }
 
-    /// The index map that parameters mean.
+    /// The map from index to index for given parameters.
     pub fn matrix(&self, parameters: &Matrix) -> Matrix {
         let (input, output) = (&self.input, &self.output);
         std::array::from_fn(|r| {
@@ -77,7 +78,7 @@ impl Frame {
         })
     }
 
-    /// d / d parameters from d / d matrix.
+    /// The derivative by the parameters, from the derivative by the index map.
     pub fn gradient(&self, by_matrix: &Matrix) -> Matrix {
         let (input, output) = (&self.input, &self.output);
         std::array::from_fn(|r| {
@@ -92,14 +93,14 @@ impl Frame {
 /// The box around the voxels of all channels, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// First voxel with a label.
+    /// The lowest index of a labelled voxel along each axis.
     pub low: [usize; 3],
-    /// Last voxel with a label.
+    /// The highest index of a labelled voxel along each axis.
     pub high: [usize; 3],
 }
 
 impl Bounds {
-    /// Cells along each axis: from the one that ends at `low` to the one that starts at `high`.
+    /// Number of cells along each axis: from the one that ends at `low` to the one that starts at `high`.
     pub fn cells(&self) -> [usize; 3] {
         std::array::from_fn(|k| self.high[k] - self.low[k] + 2)
     }
@@ -116,9 +117,9 @@ impl Bounds {
 /// Positions in cells: 0 is the centre of the voxel before `Bounds::low`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Limits {
-    /// Least and greatest position that can contribute to a sum.
+    /// The least and the greatest position that can contribute to a sum.
     pub reach: [[f64; 3]; 2],
-    /// Least and greatest position inside the moving grid, to which border padding clamps.
+    /// The least and the greatest position inside the moving grid, to which border padding clamps.
     pub clamp: [[f64; 3]; 2],
 }
 
@@ -129,7 +130,7 @@ impl Limits {
             std::array::from_fn(|k| 1.0 - bounds.low[k] as f64),
             std::array::from_fn(|k| size[k] as f64 - bounds.low[k] as f64),
         ];
-        // Clamped positions see the outermost voxels; where those are labelled, everything beyond them counts.
+        // Clamped positions read the outermost voxels; where those are labelled, all positions beyond them contribute.
         let border = padding == PaddingMode::Border;
         let low = std::array::from_fn(|k| if border && bounds.low[k] == 0 { f64::NEG_INFINITY } else { 0.0 });
         let high =

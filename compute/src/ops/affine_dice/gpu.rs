@@ -1,7 +1,7 @@
-//! Launching the sweep and the step on raw handles, for crates that hold a CubeCL client.
+//! Launching the pass over the masks and the optimiser step on raw handles, for applications with a CubeCL client of their own.
 //!
-//! What host and kernels share per pair is a struct each: [`PairLayout`], [`PairMap`], [`StepConstants`] and
-//! [`StepState`]. A buffer of them is their bytes (`bytemuck::cast_slice`), one per pair.
+//! The data that host and kernels share for each pair are the structs [`PairLayout`], [`PairMap`], [`StepConstants`] and [`StepState`]. A
+//! buffer holds their bytes (`bytemuck::cast_slice`), one struct for each pair.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -13,18 +13,18 @@ use crate::error::{Error, Result};
 use crate::ops::grid_sample::PaddingMode;
 use crate::ops::launch::{MAX_CUBES_PER_AXIS, WORD, array, elements, fits};
 
-/// The buffers of a sweep of some pairs of masks.
+/// The buffers of a pass over pairs of masks.
 #[derive(Debug, Clone, Copy)]
 pub struct SweepProblem<'a> {
     /// The number of pairs, at most 65,535.
     pub pairs: usize,
-    /// The row stride of the partial sums in records: at least as many as the pair that makes most has.
+    /// The row stride of the partial sums in records: at least the largest number of records of a pair.
     pub records: usize,
-    /// The number of channels that are swept, 2 or 4.
+    /// The number of channels of the kernel, 2 or 4.
     pub channels: usize,
-    /// What lies outside the moving masks.
+    /// The value of the moving masks outside their grids.
     pub padding: PaddingMode,
-    /// The members of all fixed masks: bit c of a byte per voxel says whether channel c has it.
+    /// The channel memberships of all fixed masks: one byte for each voxel, with bit c set where channel c contains it.
     pub fixed: &'a Handle,
     /// The length of `fixed` in 32-bit words.
     pub fixed_words: usize,
@@ -32,14 +32,14 @@ pub struct SweepProblem<'a> {
     pub cells: &'a Handle,
     /// The length of `cells` in 32-bit words.
     pub cells_words: usize,
-    /// A [`PairLayout`] per pair.
+    /// One [`PairLayout`] for each pair.
     pub layout: &'a Handle,
-    /// A [`PairMap`] per pair.
+    /// One [`PairMap`] for each pair.
     pub maps: &'a Handle,
 }
 
 impl SweepProblem<'_> {
-    /// Refuses buffers that are too short, and more pairs or records than a grid has rows or columns.
+    /// Checks that buffers are long enough, and that a grid has enough rows and columns for pairs and records.
     fn fit(&self, partials: &Handle) -> Result<()> {
         let Self { pairs, records, channels, .. } = *self;
         for (what, found) in [("pairs", pairs), ("records of a pair", records)] {
@@ -65,13 +65,13 @@ impl SweepProblem<'_> {
     }
 }
 
-/// One sweep to `partials`: `pairs` x `records` records of `channels` x 26 values.
+/// One pass over the masks. Writes partial sums to `partials`: `pairs` x `records` records of `channels` x 26 values.
 ///
 /// # Errors
-/// Pairs, records or channels past their limits; a buffer that is too short.
+/// Pairs, records or channels above their limits; a buffer that is too short.
 ///
 /// # Safety
-/// The records of `layout` describe members and cells that lie inside `fixed` and `cells`; the kernel follows them unchecked.
+/// Memberships and cells that the records of `layout` describe are inside `fixed` and `cells`; the kernel does not check them.
 pub unsafe fn launch_affine_dice_sums<R: Runtime>(
     client: &ComputeClient<R>,
     problem: &SweepProblem<'_>,
@@ -80,7 +80,7 @@ pub unsafe fn launch_affine_dice_sums<R: Runtime>(
     problem.fit(partials)?;
     let SweepProblem { pairs, records, channels, .. } = *problem;
     // SAFETY: members are read at voxels inside a pair's fixed grid, codes at positions checked against its cells'
-    // counts, which the layout says as the caller promises; each cube writes its own record.
+    // counts, which the layout contains as the caller guarantees; each cube writes its own record.
     unsafe {
         kernels::affine_dice_sums::launch_unchecked::<R>(
             client,
@@ -98,14 +98,14 @@ pub unsafe fn launch_affine_dice_sums<R: Runtime>(
     Ok(())
 }
 
-/// The buffers of the end of an iteration for some pairs.
+/// The buffers of the end of an iteration for pairs of masks.
 #[derive(Debug)]
 pub struct StepProblem<'a> {
-    /// The sweep whose records are added up.
+    /// The buffers of the pass whose records are added.
     pub sweep: SweepProblem<'a>,
-    /// A [`StepConstants`] per pair.
+    /// One [`StepConstants`] for each pair.
     pub constants: &'a Handle,
-    /// A [`StepState`] per pair.
+    /// One [`StepState`] for each pair.
     pub state: &'a Handle,
     /// The lowest losses of the last iterations: f32, `ring` per pair, undefined before the first iteration.
     pub lowest: &'a Handle,
@@ -113,18 +113,18 @@ pub struct StepProblem<'a> {
     pub ring: usize,
     /// The number of iterations between two tests for convergence.
     pub check_every: usize,
-    /// Whether the parameters of all pairs are those of motions, else those of matrices.
+    /// Whether the parameters of all pairs are those of motions, rather than those of matrices.
     pub motion: bool,
 }
 
 /// The end of an iteration: from the records in `partials` the loss, its gradient and a step of Adam, written to the
-/// state and the maps of the sweep.
+/// state and the maps of the pass.
 ///
 /// # Errors
 /// As [`launch_affine_dice_sums`].
 ///
 /// # Safety
-/// The records of `layout` have at most `records` records of partial sums each; the kernel follows them unchecked.
+/// No pair of `layout` has more than `records` records of partial sums; the kernel does not check it.
 pub unsafe fn launch_affine_dice_step<R: Runtime>(
     client: &ComputeClient<R>,
     problem: &StepProblem<'_>,
@@ -140,7 +140,7 @@ pub unsafe fn launch_affine_dice_step<R: Runtime>(
             ("lowest", problem.lowest, elements(&[pairs, problem.ring]), WORD),
         ],
     )?;
-    // SAFETY: one cube per pair, which reads its records below `records`, as the caller promises, and writes its own record of the state, of the
+    // SAFETY: one cube per pair, which reads its records below `records`, as the caller guarantees, and writes its own record of the state, of the
     // maps and of the ring.
     unsafe {
         kernels::affine_dice_step::launch_unchecked::<R>(

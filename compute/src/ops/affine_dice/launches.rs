@@ -1,4 +1,4 @@
-//! What the registration loss launches on a GPU: the preparation of masks, and sweeps and steps of what was prepared here.
+//! The launches of the registration loss on a GPU: preparing masks, and passes and optimiser steps over prepared masks.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -11,7 +11,7 @@ use super::prepare::{cell_words, ensure_cells};
 use crate::error::Result;
 use crate::ops::launch::{WORD, array, elements, fits, grid, launches};
 
-/// The largest number of cubes that look for labels.
+/// Largest number of cubes that compute counts and bounds of labels.
 pub(super) const MAX_STATS_CUBES: usize = 256;
 
 launches! {
@@ -27,13 +27,13 @@ launches! {
     }
 }
 
-/// A sweep of what [`super::prepare`] prepared.
+/// A pass over masks that [`super::prepare`] prepared.
 fn sweep<R: Runtime>(client: &ComputeClient<R>, problem: &SweepProblem<'_>, partials: &Handle) -> Result<()> {
-    // SAFETY: the layout describes the members and cells that were made together with it.
+    // SAFETY: the layout describes the memberships and cells that were made together with it.
     unsafe { launch_affine_dice_sums(client, problem, partials) }
 }
 
-/// `count` iterations of what [`super::prepare`] prepared: a sweep and a step each.
+/// `count` iterations over masks that [`super::prepare`] prepared, each a pass and a step.
 fn iterate<R: Runtime>(
     client: &ComputeClient<R>,
     problem: &StepProblem<'_>,
@@ -42,13 +42,13 @@ fn iterate<R: Runtime>(
 ) -> Result<()> {
     for _ in 0..count {
         sweep(client, &problem.sweep, partials)?;
-        // SAFETY: as for the sweep.
+        // SAFETY: as for the pass.
         unsafe { launch_affine_dice_step(client, problem, partials)? };
     }
     Ok(())
 }
 
-/// For each of `voxels` labels the channels it is in, by `table` of 256 bytes.
+/// Computes the channel memberships of `voxels` labels, from a `table` of 256 bytes.
 fn launch_members<R: Runtime>(
     client: &ComputeClient<R>,
     labels: &Handle,
@@ -70,7 +70,7 @@ fn launch_members<R: Runtime>(
     Ok(())
 }
 
-/// Counts and bounds of the members of a mask of `size` (x, y, z): a record for each of `cubes` cubes.
+/// Computes counts and bounds of the channel memberships of a mask of `size` (x, y, z): one record for each of `cubes` cubes.
 fn launch_stats<R: Runtime>(
     client: &ComputeClient<R>,
     members: &Handle,
@@ -98,7 +98,7 @@ fn launch_stats<R: Runtime>(
     Ok(())
 }
 
-/// Codes of the cells of `bounds` in the members of a mask of `size` (x, y, z).
+/// Computes the codes of the cells in `bounds` from the channel memberships of a mask of `size` (x, y, z).
 fn launch_cells<R: Runtime>(
     client: &ComputeClient<R>,
     members: &Handle,
@@ -135,7 +135,7 @@ fn launch_cells<R: Runtime>(
     Ok(())
 }
 
-/// Copies `words` words to the words from `at` on of another buffer.
+/// Copies `words` words to another buffer, to the words from `at` on.
 fn launch_copy_words<R: Runtime>(
     client: &ComputeClient<R>,
     from: &Handle,

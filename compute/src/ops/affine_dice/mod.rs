@@ -1,8 +1,8 @@
-//! The registration loss and its gradient in one sweep.
+//! The registration loss and its gradient in one pass over the masks.
 //!
 //! With I = sum p g, P = sum p, G = sum g, D = P + G + s: Dice = (2 I + s) / D and
 //! d Dice / d theta = 2 / D sum g grad p (x) [x, 1] - (2 I + s) / D^2 sum grad p (x) [x, 1].
-//! Both sums are gathered together with I and P, so there is no warped mask, no sampling grid and no second pass.
+//! Both sums are computed together with I and P, without a warped mask, a sampling grid or a second pass.
 
 mod channels;
 mod cpu;
@@ -32,34 +32,34 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 use geometry::Limits;
 
-/// How [`affine_dice`] samples and smooths.
+/// The parameters of [`affine_dice`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AffineDiceParams {
-    /// Whether -1 and 1 mean the centres of the outer voxels, else their outer edges.
+    /// Whether -1 and 1 are the centres of the outer voxels, rather than their outer edges.
     pub align_corners: bool,
     /// The smoothing term s of the equation, a finite number, 0 or more.
     pub smooth: f64,
-    /// What the moving mask is outside its grid.
+    /// The value of the moving mask outside its grid.
     pub padding: PaddingMode,
     /// The sets of labels that make up the channels.
     pub channels: Channels,
 }
 
 impl Default for AffineDiceParams {
-    /// The paper's: corners aligned, s = 1, border, {2} and {1, 2}.
+    /// The parameters of the paper: aligned corners, s = 1, border padding, channels {2} and {1, 2}.
     fn default() -> Self {
         Self { align_corners: true, smooth: 1.0, padding: PaddingMode::Border, channels: Channels::default() }
     }
 }
 
-/// What [`affine_dice`] returns.
+/// The result of [`affine_dice`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct AffineDiceOutput {
     /// Minus the mean of `dice`.
     pub loss: f64,
-    /// d loss / d theta.
+    /// The gradient d loss / d theta.
     pub dtheta: Matrix,
-    /// (2 I + s) / (P + G + s) of each channel.
+    /// The Dice (2 I + s) / (P + G + s) of each channel.
     pub dice: Vec<f64>,
 }
 
@@ -105,8 +105,8 @@ pub fn ensure_smooth(what: &str, smooth: f64) -> Result<()> {
     }
 }
 
-/// A pair of masks prepared for many sweeps: what [`affine_dice`] does once is done here, what it does for a theta in
-/// [`AffineDice::sums`].
+/// A pair of masks that is prepared for evaluations at many maps: the part of [`affine_dice`] that does not depend on theta.
+/// [`AffineDice::sums`] evaluates it at a map.
 #[derive(Debug)]
 pub struct AffineDice {
     fixed_size: [usize; 3],
@@ -120,15 +120,15 @@ pub struct AffineDice {
 
 #[derive(Debug)]
 enum Backend {
-    /// Which channels the fixed voxels are in, and the moving mask's cells.
+    /// The channel memberships of the fixed voxels, and the cells of the moving mask.
     Cpu(Vec<u8>, cpu::Cells),
     #[cfg(feature = "gpu")]
     Gpu(Box<prepare::Prepared>),
-    /// Nothing in the moving mask: nothing to sweep.
+    /// The moving mask has no voxel in any channel, so that there is nothing to compute.
     Empty,
 }
 
-/// Voxels of each channel, and the box around all of them.
+/// The number of voxels of each channel, and the box around all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Stats {
     counts: [f64; MAX_CHANNELS],
@@ -136,20 +136,20 @@ struct Stats {
 }
 
 impl AffineDice {
-    /// Counts, bounds and cell codes of the masks.
+    /// Prepares a pair of masks with the shapes of [`affine_dice`].
     ///
     /// # Errors
-    /// Shapes and errors as for [`affine_dice`].
+    /// As [`affine_dice`].
     pub fn new(fixed: &Tensor, moving: &Tensor, padding: PaddingMode, channels: &Channels) -> Result<Self> {
         let mut all = Self::new_all(&[[fixed, moving]], padding, channels)?;
         all.pop().ok_or_else(|| Error::argument("affine_dice: pairs", "one prepared pair", "none"))
     }
 
-    /// [`AffineDice::new`] of many pairs [fixed, moving], all on one device, in their order. A GPU is waited for once,
-    /// whatever the number of pairs.
+    /// [`AffineDice::new`] for many pairs [fixed, moving] on one device; the results are in the order of the pairs. The host waits for a GPU
+    /// once, whatever the number of pairs.
     ///
     /// # Errors
-    /// As [`AffineDice::new`] of any pair; pairs on different devices.
+    /// As [`AffineDice::new`], for any of the pairs; pairs on different devices.
     pub fn new_all(pairs: &[[&Tensor; 2]], padding: PaddingMode, channels: &Channels) -> Result<Vec<Self>> {
         let Some([first, _]) = pairs.first() else { return Ok(Vec::new()) };
         let sizes = pairs
@@ -185,7 +185,7 @@ impl AffineDice {
         Ok(sizes.into_iter().zip(prepared).map(of).collect())
     }
 
-    /// The sums for an index map from the fixed to the moving grid, finite numbers, (x, y, z) order.
+    /// The sums at a map from indices of the fixed grid to indices of the moving grid: finite numbers in (x, y, z) order.
     ///
     /// # Errors
     /// A device that fails.
@@ -194,8 +194,8 @@ impl AffineDice {
         all.pop().ok_or_else(|| Error::argument("affine_dice: sums", "those of one pair", "none"))
     }
 
-    /// [`AffineDice::sums`] of many pairs, each at its own map, in their order. A GPU is waited for once, whatever the
-    /// number of pairs.
+    /// [`AffineDice::sums`] for many pairs, each at its own map; the results are in the order of the pairs. The host waits for a GPU once,
+    /// whatever the number of pairs.
     ///
     /// # Errors
     /// Pairs on more than one GPU; a device that fails.
@@ -230,12 +230,12 @@ impl AffineDice {
         [&self.fixed.counts[..self.channels], &self.moving.counts[..self.channels]]
     }
 
-    /// What the moving mask is outside its grid.
+    /// The value of the moving mask outside its grid.
     pub fn padding(&self) -> PaddingMode {
         self.padding
     }
 
-    /// The buffers on a GPU, where there is something to sweep.
+    /// The buffers on a GPU; None on the CPU and for an empty moving mask.
     #[cfg(feature = "gpu")]
     pub(in crate::ops) fn prepared(&self) -> Option<&prepare::Prepared> {
         match &self.backend {
@@ -256,7 +256,7 @@ fn prepare_on_host(
     Ok((stats, cells.map_or(Backend::Empty, |cells| Backend::Cpu(fixed, cells))))
 }
 
-/// The map to cells instead of voxels: they start one voxel before the labels' box.
+/// The map to cells instead of voxels; cells start one voxel before the box of the labels.
 fn into_cells(matrix: &Matrix, bounds: &Bounds) -> Matrix {
     let mut matrix = *matrix;
     for (row, low) in matrix.iter_mut().zip(bounds.low) {
@@ -274,7 +274,7 @@ fn ensure_mask(what: &str, mask: &Tensor) -> Result<[usize; 3]> {
     if mask.dtype() != DType::U8 {
         return Err(Error::argument(format!("{what}: dtype"), DType::U8, mask.dtype()));
     }
-    // Kernels index with 32 bits, and a unit's last step goes past the end.
+    // Kernels index with 32 bits, and the last step of a unit goes beyond the end.
     if mask.device() != Device::Cpu && mask.len() > (u32::MAX >> 1) as usize {
         return Err(Error::shape(what, format!("{} voxels at most", u32::MAX >> 1), mask.len()));
     }

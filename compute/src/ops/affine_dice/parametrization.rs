@@ -1,19 +1,19 @@
-//! Parameters, the index maps they mean, and derivatives by them.
+//! Parametrisations of maps from index to index, and derivatives by the parameters.
 
 use super::{Frame, Matrix};
 
-/// The index map `post` [A | b] `pre`, with [A | b] made of parameters.
+/// The index map `post` [A | b] `pre`, with [A | b] computed from parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Parametrization {
     /// The affine map from the fixed grid's indices to the input of [A | b].
     pub pre: Matrix,
     /// The affine map from the output of [A | b] to the moving grid's indices.
     pub post: Matrix,
-    /// What the parameters mean in [A | b].
+    /// How [A | b] is computed from the parameters.
     pub parameters: Parameters,
 }
 
-/// What [A | b] is made of.
+/// The parameters of [A | b].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Parameters {
     /// The 12 parameters are the entries of [A | b], row by row.
@@ -21,9 +21,9 @@ pub enum Parameters {
     /// A = s Rz Ry Rx and b = `shift_unit` t. Parameters: t, the angles about x, y and z in radians, ln s; the first
     /// `count` of them, the others are 0.
     Motion {
-        /// The number of parameters: 3 for a shift, 6 with the angles, 7 with the scale.
+        /// The number of parameters: 3 for a translation, 6 with the angles, 7 with the scale.
         count: usize,
-        /// The length of a shift parameter of 1.
+        /// The length of a translation whose parameter is 1.
         shift_unit: f64,
     },
 }
@@ -35,18 +35,18 @@ impl From<&Frame> for Parametrization {
 }
 
 impl Parametrization {
-    /// The index map that parameters mean.
+    /// The index map for given parameters.
     ///
     /// # Panics
-    /// With fewer parameters than there are.
+    /// With fewer parameters than the parametrisation has.
     pub fn matrix(&self, parameters: &[f64]) -> Matrix {
         after(&self.post, &after(&self.parameters.map(parameters), &self.pre))
     }
 
-    /// d / d parameters from d / d index map.
+    /// The derivative by the parameters, from the derivative by the index map.
     ///
     /// # Panics
-    /// With fewer parameters than there are.
+    /// With fewer parameters than the parametrisation has.
     pub fn gradient(&self, parameters: &[f64], by_matrix: &Matrix) -> Vec<f64> {
         // Through `pre`, then through `post`.
         let inner: Matrix = std::array::from_fn(|i| {
@@ -83,7 +83,7 @@ impl Parameters {
         }
     }
 
-    /// d / d parameters from d / d [A | b].
+    /// The derivative by the parameters, from the derivative by [A | b].
     fn gradient(&self, parameters: &[f64], by_map: &Matrix) -> Vec<f64> {
         let &Self::Motion { count, shift_unit } = self else { return by_map.as_flattened().to_vec() };
         let Motion { linear, axes } = Motion::new(&parameters[..count]);
@@ -101,8 +101,7 @@ impl Parameters {
     }
 }
 
-/// s R, and the axes about which the angles about x, y and z turn it: d A / d angle is the axis crossed with A's
-/// columns.
+/// s R, and the axes about which the angles about x, y and z rotate it: d A / d angle is the cross product of the axis with the columns of A.
 struct Motion {
     linear: [[f64; 3]; 3],
     axes: [[f64; 3]; 3],
@@ -123,7 +122,7 @@ impl Motion {
     }
 }
 
-/// x -> a(b(x)).
+/// The composition x -> a(b(x)).
 fn after(a: &Matrix, b: &Matrix) -> Matrix {
     std::array::from_fn(|r| {
         std::array::from_fn(|c| {

@@ -1,5 +1,5 @@
-//! Pairs of masks on a GPU: which channels each voxel is in, counts and bounds, and the codes of the moving mask's cells.
-//! Everything is launched for all pairs before the host waits, once for the counts and bounds of all masks.
+//! Preparing pairs of masks on a GPU: channel memberships of the voxels, counts and bounds, and the codes of the moving mask's cells.
+//! Everything is launched for all pairs before the host waits once for the counts and bounds of all masks.
 
 use cubecl::server::Handle;
 use nephron_kernels::affine_dice::{BRICK, CHANNELS, PairLayout, PairMap, STATS};
@@ -14,46 +14,45 @@ use crate::ops::grid_sample::PaddingMode;
 use crate::ops::launch::WORD;
 use crate::tensor::Tensor;
 
-/// The largest number of cubes that sweep a pair: two for each multiprocessor of the largest GPUs, and few records to
-/// add up.
+/// Largest number of cubes that work on a pair: two for each multiprocessor of the largest GPUs, with few records to add.
 const MAX_CUBES: usize = 528;
-/// Voxels that a unit of those looks at before there are more cubes.
+/// Number of voxels for which a unit of those kernels works before more cubes are used.
 const STATS_CHAIN: usize = 64;
 
-/// The largest number of cells of a mask.
+/// Largest number of cells of a mask.
 const MAX_CELLS: usize = (u32::MAX >> 1) as usize;
 
-/// Channels of the kernel that sweeps `channels`: the next even number. For 26 and 78 sums NVRTC aims at a cube more per
+/// Number of channels of the kernel for `channels` channels: the next even number. For 26 and 78 sums NVRTC aims at one more cube per
 /// multiprocessor than there are registers for, and spills.
 fn swept(channels: usize) -> usize {
     channels.next_multiple_of(2)
 }
 
-/// As many f32 as a record has room for, the missing ones 0.
+/// The values as f32, padded with zeros to the length of a record's field.
 pub(in crate::ops) fn narrow<const N: usize>(values: &[f64]) -> [f32; N] {
     std::array::from_fn(|i| values.get(i).copied().unwrap_or(0.0) as f32)
 }
 
-/// A pair of masks on the device with something to sweep.
+/// A pair of masks on the device whose moving mask is not empty.
 #[derive(Debug)]
 pub(in crate::ops) struct Prepared {
     pub(in crate::ops) device: Gpu,
-    /// The number of channels that are swept.
+    /// The number of channels of the kernel.
     pub(in crate::ops) channels: usize,
     pub(super) padding: PaddingMode,
     /// The size of the fixed grid, (x, y, z).
     pub(super) size: [usize; 3],
     pub(super) members: Handle,
     pub(super) cells: Handle,
-    /// The [`PairLayout`] of the pair alone.
+    /// The [`PairLayout`] of the pair on its own.
     pub(super) layout: Handle,
     /// The box around the moving mask's labels.
     pub(super) bounds: Bounds,
     limits: Limits,
 }
 
-/// Counts and bounds of the masks of each pair (fixed, moving), and, where there is something to sweep, the pair on the
-/// device. Waits for the device once, whatever the number of pairs.
+/// Counts and bounds of the masks of each pair (fixed, moving) and, where the moving mask is not empty, the pair on the device. Waits for
+/// the device once, whatever the number of pairs.
 pub(super) fn prepare(
     device: &Gpu,
     pairs: &[[(&Tensor, [usize; 3]); 2]],
@@ -90,7 +89,7 @@ pub(super) fn prepare(
     masks.chunks(2).zip(stats.chunks(2)).map(pair).collect()
 }
 
-/// Which channels each voxel is in.
+/// The channel memberships of each voxel.
 fn members(device: &Gpu, labels: &Tensor, table: &Handle) -> Result<Handle> {
     let voxels = labels.len();
     let (input, output) = (labels.gpu_handle(device)?, device.alloc(voxels.div_ceil(4) * WORD)?);
@@ -98,7 +97,7 @@ fn members(device: &Gpu, labels: &Tensor, table: &Handle) -> Result<Handle> {
     Ok(output)
 }
 
-/// Counts and bounds of the members of each mask: partial records of all, added up after one wait.
+/// Counts and bounds of the channel memberships of each mask: partial records of all masks, which are added after one wait.
 fn stats(device: &Gpu, masks: &[(Handle, [usize; 3])]) -> Result<Vec<Stats>> {
     let records = masks
         .iter()
@@ -125,7 +124,7 @@ fn total(records: &[u8], [w, h, d]: [usize; 3]) -> Stats {
         let low: [usize; 3] = std::array::from_fn(|k| bounds[k] as usize);
         let high: [usize; 3] = std::array::from_fn(|k| (u32::MAX - bounds[3 + k]) as usize);
         if counts.iter().any(|c| *c > 0) {
-            // A box that is none says nothing: that of the whole mask is right for any labels, if slower.
+            // An invalid box is replaced by that of the whole mask, which is correct for any labels, if slower.
             let sound = (0..3).all(|k| low[k] <= high[k] && high[k] < [w, h, d][k]);
             let whole = Bounds { low: [0; 3], high: [w - 1, h - 1, d - 1] };
             let bounds = if sound { Bounds { low, high } } else { whole };
@@ -135,7 +134,7 @@ fn total(records: &[u8], [w, h, d]: [usize; 3]) -> Stats {
     stats
 }
 
-/// Codes of the cells in a box of members.
+/// The codes of the cells in a box of channel memberships.
 fn cells(device: &Gpu, members: &Handle, size: [usize; 3], bounds: &Bounds, channels: usize) -> Result<Handle> {
     ensure_cells(bounds.cells())?;
     let cells = device.alloc(cell_words(bounds.cells(), channels) * WORD)?;
@@ -158,13 +157,12 @@ pub(super) fn cell_words(counts: [usize; 3], channels: usize) -> usize {
     counts.iter().product::<usize>().div_ceil(if channels > 2 { 1 } else { 2 })
 }
 
-/// The number of records that a sweep makes. Depends on the pair alone, so that its sums do not depend on what else is
-/// swept.
+/// The number of records of a pass over a pair. It depends on the pair only, so that its sums do not depend on other pairs in the launch.
 pub(super) fn records(size: [usize; 3]) -> usize {
     (0..3).map(|k| size[k].div_ceil(BRICK[k])).product::<usize>().min(MAX_CUBES)
 }
 
-/// Where a pair's members and cells lie in buffers in which they begin at words `at`.
+/// The layout of a pair whose memberships and cells begin at words `at` of their buffers.
 pub(super) fn layout(size: [usize; 3], bounds: &Bounds, at: [usize; 2]) -> PairLayout {
     // Voxels are below 2^31 by `ensure_mask`, cells by `ensure_cells`, and places below 2^32 by `Gathered::new`.
     PairLayout {
@@ -177,7 +175,7 @@ pub(super) fn layout(size: [usize; 3], bounds: &Bounds, at: [usize; 2]) -> PairL
 }
 
 impl Prepared {
-    /// The words of the fixed mask's members and of the moving mask's cells.
+    /// The number of words of the fixed mask's memberships and of the moving mask's cells.
     pub(super) fn words(&self) -> [usize; 2] {
         [self.size.iter().product::<usize>().div_ceil(4), cell_words(self.bounds.cells(), self.channels)]
     }
@@ -195,8 +193,7 @@ impl Prepared {
         }
     }
 
-    /// The parametrisation with fixed voxels counted from the middle of their grid, and moving ones in cells, as the
-    /// kernels do.
+    /// The parametrisation with fixed indices relative to the middle of their grid, and moving indices in cells, as the kernels use them.
     pub(in crate::ops) fn parametrization(&self, own: &Parametrization) -> Parametrization {
         Parametrization {
             pre: from_middle(&own.pre, self.size),
@@ -206,7 +203,7 @@ impl Prepared {
     }
 }
 
-/// The map with its input counted from the middle of the grid, where voxels have exact coordinates.
+/// The map with its input relative to the middle of the grid, where voxels have exact coordinates.
 pub(super) fn from_middle(matrix: &Matrix, size: [usize; 3]) -> Matrix {
     matrix.map(|m| [m[0], m[1], m[2], m[3] + (0..3).map(|k| m[k] * middle(size[k])).sum::<f64>()])
 }

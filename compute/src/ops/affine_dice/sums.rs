@@ -1,4 +1,4 @@
-//! From the sums of a sweep to the loss.
+//! The loss from the sums over the masks.
 
 use super::Matrix;
 
@@ -11,9 +11,9 @@ pub struct ChannelSums {
     pub p: f64,
     /// G = sum g.
     pub g: f64,
-    /// sum of d p / d position_r [x, y, z, 1], positions in the moving grid, x in the fixed grid.
+    /// The sum of d p / d position_r [x, y, z, 1], with positions in the moving grid and x, y, z in the fixed grid.
     pub all: Matrix,
-    /// The same over the fixed mask: sum of g d p / d position_r [x, y, z, 1].
+    /// The same sum over the fixed mask: g d p / d position_r [x, y, z, 1].
     pub within: Matrix,
 }
 
@@ -39,14 +39,14 @@ pub struct AffineDiceSums(pub Vec<ChannelSums>);
 pub struct AffineDiceValue {
     /// Minus the weighted sum of `dice`.
     pub loss: f64,
-    /// d loss / d index map.
+    /// The gradient d loss / d index map.
     pub by_matrix: Matrix,
-    /// (2 I + s) / (P + G + s) of each channel.
+    /// The Dice (2 I + s) / (P + G + s) of each channel.
     pub dice: Vec<f64>,
 }
 
 impl AffineDiceSums {
-    /// loss = - sum of `weights`, one a channel, times Dice with the smoothing term `smooth`.
+    /// loss = - sum over the channels of `weights` times Dice, with the smoothing term s = `smooth`.
     pub fn value(&self, smooth: f64, weights: &[f64]) -> AffineDiceValue {
         let mut value = AffineDiceValue { loss: 0.0, by_matrix: [[0.0; 4]; 3], dice: vec![1.0; self.0.len()] };
         for ((sums, weight), dice) in self.0.iter().zip(weights).zip(&mut value.dice) {

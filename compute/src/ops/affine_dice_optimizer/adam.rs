@@ -1,11 +1,11 @@
-//! Adam.
+//! The optimiser Adam.
 
 /// The decays of the two moments, as PyTorch's `Adam`.
 const DECAY: [f64; 2] = [0.9, 0.999];
 /// The term that keeps the division finite, as PyTorch's `Adam`.
 const EPSILON: f64 = 1e-8;
 
-/// The kernels cannot be asked without the feature `gpu`, so the numbers stand here too, and are the same.
+/// The constants of the kernels are not available without the feature `gpu`; these are the same numbers.
 #[cfg(feature = "gpu")]
 const _: () = {
     use nephron_kernels::affine_dice::{BETA_1, BETA_2, EPSILON as EPSILON_F32};
@@ -22,7 +22,7 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// The state before the first step of `count` parameters.
+    /// The state before the first step, for `count` parameters.
     pub fn new(learning_rate: f64, count: usize) -> Self {
         Self { learning_rate, first: vec![0.0; count], second: vec![0.0; count], decayed: [1.0; 2] }
     }

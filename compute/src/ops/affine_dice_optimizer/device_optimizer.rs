@@ -1,7 +1,8 @@
-//! Adam on a GPU for any number of pairs of masks at once, with nothing through the host between its iterations: each
-//! is a sweep and one small kernel that finishes the loss, steps, makes the next sweep's matrix and says who is done.
+//! Adam on a GPU for any number of pairs of masks at once, without transfers to the host between its iterations. Each iteration is a pass
+//! over the masks and one small kernel that computes the loss, takes the step, computes the matrix of the next pass and tests for
+//! convergence.
 //!
-//! A pair's records and state are its own, so that it ends with the same bits alone and among others.
+//! Each pair has records and a state of its own, so that its result has the same bits alone and with others.
 
 use cubecl::server::Handle;
 use nephron_kernels::affine_dice::{self as kernels, PairMap, SUMS, StepConstants, StepState};
@@ -15,13 +16,13 @@ use crate::ops::affine_dice::prepare::{Prepared, narrow};
 use crate::ops::affine_dice::{AffineDice, Parameters, Parametrization};
 use crate::ops::grid_sample::PaddingMode;
 
-/// Iterations between two looks of the host.
+/// Number of iterations after which the host reads the states.
 const STRIDE: usize = 4 * CHECK_EVERY;
 
-/// The largest number of pairs: a grid of blocks has at most so many along y.
+/// Largest number of pairs, which is the largest number of cubes along y of a grid.
 const MAX_PAIRS: usize = 65_535;
 
-/// The iterations of some tasks on a GPU: all buffers, and how far they have come.
+/// The iterations of tasks on a GPU: all buffers, and the number of iterations that were launched.
 ///
 /// ```no_run
 /// # use nephron_compute::ops::affine_dice_optimizer::{DeviceOptimizer, Minimum, Task};
@@ -34,7 +35,7 @@ const MAX_PAIRS: usize = 65_535;
 pub struct DeviceOptimizer {
     device: Gpu,
     pairs: Gathered,
-    /// Channels that the kernels sweep.
+    /// Number of channels of the kernels.
     channels: usize,
     padding: PaddingMode,
     motion: bool,
@@ -42,18 +43,18 @@ pub struct DeviceOptimizer {
     constants: Handle,
     state: Handle,
     lowest: Handle,
-    /// Values of `lowest` per pair.
+    /// Number of values of `lowest` for each pair.
     ring: usize,
     partials: Handle,
-    /// Iterations launched, and the most of any task.
+    /// The number of iterations that were launched, and the largest limit of a task.
     launched: usize,
     most: usize,
-    /// Of each task its parameters, its channels, and its state when the host last looked.
+    /// For each task the number of its parameters and channels, and its state when the host last read it.
     tasks: Vec<(usize, usize, StepState)>,
 }
 
 impl DeviceOptimizer {
-    /// Whether the masks are on a GPU with something to sweep, which is what [`DeviceOptimizer::new`] takes.
+    /// Whether the masks are on a GPU and the moving mask is not empty, as [`DeviceOptimizer::new`] requires.
     pub fn accepts(masks: &AffineDice) -> bool {
         masks.prepared().is_some()
     }
@@ -63,7 +64,7 @@ impl DeviceOptimizer {
     /// # Errors
     /// No task or more than 65,535; tasks out of range or whose parts do not fit together; masks on the CPU, on
     /// different devices, or without labels in the moving mask; tasks that do not agree in channels, padding or in
-    /// whether their parameters are those of a motion; more masks than a buffer holds or 32 bits address.
+    /// whether their parameters are those of a motion; masks that together exceed a buffer or 32-bit indices.
     pub fn new(tasks: &[Task<'_>]) -> Result<Self> {
         let Some(first) = tasks.first().filter(|_| tasks.len() <= MAX_PAIRS) else {
             let expected = format!("1 to {MAX_PAIRS} pairs of masks");
@@ -122,8 +123,7 @@ impl DeviceOptimizer {
         })
     }
 
-    /// Takes up to `iterations` more iterations of every task that has not ended, and waits for them. Returns whether
-    /// any task can still go on.
+    /// Runs up to `iterations` more iterations of every task that has not ended, and waits for them. Returns whether any task can continue.
     ///
     /// # Errors
     /// A device that fails.
@@ -158,12 +158,12 @@ impl DeviceOptimizer {
         Ok(self.launched < self.most && self.tasks.iter().any(|(_, _, state)| state.status == 0.0))
     }
 
-    /// Where each task stands, in their order; one that can still go on counts as [`StopReason::Stopped`].
+    /// The current result of each task, in their order; a task that can continue has [`StopReason::Stopped`].
     pub fn minima(&self) -> Vec<Minimum> {
         self.tasks.iter().map(|(parameters, channels, state)| minimum(state, *parameters, *channels)).collect()
     }
 
-    /// Takes every task to its end. The host waits once every 40 iterations.
+    /// Runs every task to its end. The host waits once every 40 iterations.
     ///
     /// # Errors
     /// A device that fails.
@@ -183,7 +183,7 @@ fn addressable(what: &str, shape: [usize; 3]) -> Result<usize> {
     Ok(count)
 }
 
-/// Iterations of a window: one that is never full has no use.
+/// Number of iterations of a window: a window that is never filled is shortened.
 fn window(objective: &Objective) -> usize {
     objective.window.min(objective.max_iterations)
 }

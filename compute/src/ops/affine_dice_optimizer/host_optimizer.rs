@@ -1,11 +1,12 @@
-//! The iterations of one pair driven from the host, in f64.
+//! The iterations of one pair with the optimiser on the host, in f64.
 
 use super::{Adam, CHECK_EVERY, Minimum, StopReason, Task};
 use crate::error::Result;
 
-/// Minimises a task's loss, wherever its masks are: each iteration is one sweep on their device, and Adam in f64 here.
+/// Minimises the loss of a task with masks on any device: each iteration is one pass over the masks on their device, and a step of Adam in
+/// f64 on the host.
 ///
-/// A loss that is not finite ends the iterations and is no error: see [`Minimum::reason`].
+/// A loss that is not finite ends the iterations and is not an error, see [`Minimum::reason`].
 ///
 /// # Errors
 /// A task out of range or whose parts do not fit together; a device that fails.

@@ -1,10 +1,9 @@
-//! Adam on the loss of [`affine_dice`](super::affine_dice()) until it stops falling: what is minimised, for how long,
-//! and where it ended. One definition for both optimisers, [`minimize_on_host`] in f64 and [`DeviceOptimizer`], which
-//! keeps the iterations of any number of pairs of masks on a GPU.
+//! Adam on the loss of [`affine_dice`](super::affine_dice()): the objective, the task and the result of both optimisers,
+//! [`minimize_on_host`] in f64 and [`DeviceOptimizer`], which runs the iterations of any number of pairs of masks on a GPU.
 //!
-//! Iteration i computes the loss and its gradient at the parameters, remembers them where the loss is the lowest so far,
-//! and takes a step of Adam. Every [`CHECK_EVERY`] iterations, and at the last, the optimiser has converged if the
-//! lowest loss fell by less than the tolerance over the window.
+//! Each iteration computes the loss and its gradient at the parameters, keeps the parameters where the loss is the lowest so far, and takes a
+//! step of Adam. Every [`CHECK_EVERY`] iterations, and at the last one, the optimiser has converged if the lowest loss has decreased by less
+//! than the tolerance over the window.
 
 mod adam;
 #[cfg(feature = "gpu")]
@@ -19,16 +18,16 @@ pub use host_optimizer::minimize_on_host;
 use super::affine_dice::{AffineDice, Parametrization, ensure_smooth};
 use crate::error::{Error, Result};
 
-/// Iterations between two tests for convergence.
+/// Number of iterations between two tests for convergence.
 pub const CHECK_EVERY: usize = 10;
 
-/// The largest number of iterations: a GPU counts them in f32.
+/// Largest number of iterations, which a GPU counts in f32.
 pub const MAX_ITERATIONS: usize = 1_000_000;
 
-/// The longest window: a GPU keeps a loss for each of its iterations, 256 KiB per pair.
+/// Longest window: a GPU keeps a loss for each of its iterations, 256 KiB for each pair.
 pub const MAX_WINDOW: usize = 65_536;
 
-/// What is minimised, how fast, and for how long.
+/// The objective: the loss, the learning rate and the rules for the end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objective {
     /// The smoothing term of Dice, a finite number, 0 or more.
@@ -46,7 +45,7 @@ pub struct Objective {
 }
 
 impl Objective {
-    /// Refuses values out of range; `what` begins the message.
+    /// Checks that every value is in range; `what` begins the message.
     ///
     /// # Errors
     /// [`Error::Argument`] with the value that was found and the ones that are expected.
@@ -77,16 +76,16 @@ impl Objective {
     }
 }
 
-/// A pair of masks, the maps to choose from, and what is minimised.
+/// A pair of masks, a parametrisation of maps, a start and an objective.
 #[derive(Debug, Clone, Copy)]
 pub struct Task<'a> {
     /// The prepared pair of masks.
     pub masks: &'a AffineDice,
-    /// The maps that parameters mean.
+    /// The parametrisation of the maps.
     pub parametrization: &'a Parametrization,
     /// The parameters of the first iteration, as many as the parametrisation has.
     pub start: &'a [f64],
-    /// What is minimised and for how long.
+    /// The objective.
     pub objective: &'a Objective,
 }
 
@@ -112,18 +111,18 @@ impl Task<'_> {
     }
 }
 
-/// Where the iterations ended.
+/// The result of the iterations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Minimum {
     /// The parameters of the lowest loss.
     pub parameters: Vec<f64>,
     /// The lowest loss.
     pub loss: f64,
-    /// Dice of each channel at the lowest loss.
+    /// The Dice of each channel at the lowest loss.
     pub dice: Vec<f64>,
     /// The losses of the first and of the last iteration.
     pub ends: [f64; 2],
-    /// The number of iterations done.
+    /// The number of iterations that were done.
     pub iterations: usize,
     /// Why the iterations ended.
     pub reason: StopReason,
@@ -133,9 +132,9 @@ pub struct Minimum {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The loss has stopped falling.
+    /// The loss has stopped decreasing.
     Converged,
-    /// All iterations that were allowed or asked for were done.
+    /// All iterations that were allowed or requested were done.
     Stopped,
     /// The loss is not a finite number.
     NotFinite,

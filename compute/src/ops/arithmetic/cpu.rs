@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::memory::Buffer;
 use crate::ops::simd::{F32Vector, Isa, Kernel, LeakyRelu, Simd};
 
-/// Elements a task: large enough to hide the task, small enough to stay in L2.
+/// Number of elements of a task: large enough to hide the overhead of a task, small enough for L2.
 const CHUNK: usize = 1 << 15;
 
 pub(super) fn add(a: &[f32], b: &[f32]) -> Buffer {

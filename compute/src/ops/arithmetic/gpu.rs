@@ -8,16 +8,16 @@ use crate::error::{Error, Result};
 use crate::ops::launch::{array, elements, fits, grid, launches, vector_width, with_float};
 use crate::tensor::DType;
 
-/// Where a tensor of `channels` channels goes inside one of `total`.
+/// The channels of a tensor of `total` channels to which a tensor of `channels` channels is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelSlot {
-    /// n * d * h * w of both tensors.
+    /// The number n * d * h * w of positions of both tensors.
     pub positions: usize,
-    /// Channels to copy, at least 1.
+    /// Number of channels to copy, at least 1.
     pub channels: usize,
-    /// The channel of the destination that the first one becomes.
+    /// The first channel of the destination.
     pub first: usize,
-    /// Channels of the destination, `first + channels` or more.
+    /// Number of channels of the destination, at least `first + channels`.
     pub total: usize,
 }
 
@@ -83,7 +83,7 @@ pub fn launch_add_leaky_relu<R: Runtime>(
 /// Copies x [positions, channels] into its slot of y [positions, total], both of `dtype` (a float type).
 ///
 /// # Errors
-/// As [`launch_add`]; no channels, or more than the slot's place has.
+/// As [`launch_add`]; no channels, or a slot that exceeds the destination.
 pub fn launch_copy_channels<R: Runtime>(
     client: &ComputeClient<R>,
     dtype: DType,
@@ -98,7 +98,7 @@ pub fn launch_copy_channels<R: Runtime>(
     }
     let (source, target) = (elements(&[positions, channels]), elements(&[positions, total]));
     fits("concat", &[("x", x, source, dtype.size()), ("y", y, target, dtype.size())])?;
-    // A width that divides all three divides the sum of the distinct bits they share, their bitwise or.
+    // A power of two divides all three numbers where it divides their bitwise or.
     let width = vector_width(client, dtype, channels | first | total);
     let (count, dim) = grid(source / width)?;
     // SAFETY: a unit below the length of x has a position below `positions` and a channel below `channels`, and the slot

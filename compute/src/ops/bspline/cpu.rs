@@ -6,7 +6,7 @@ use super::{POLE, REACH};
 use crate::ops::sampling::cpu::Cell;
 use crate::tensor::Shape;
 
-/// Lines filtered side by side: a few cache lines of each row.
+/// Number of lines that are filtered together: a few cache lines of each row.
 const LINES: usize = 64;
 
 /// Values [n, d, h, w, c] to B-spline coefficients, axis by axis. The recursion runs in f64; f32 is stored between axes.
@@ -29,7 +29,7 @@ fn filter_columns(block: &mut [f32], len: usize, stride: usize) {
         block.iter_mut().zip(line).for_each(|(out, v)| *out = v as f32);
         return;
     }
-    // Blocks are gathered, filtered and handed back whole, so that threads share the input and never the output.
+    // Blocks are gathered, filtered and returned as a whole, so that threads share the input and never the output.
     let strip = |first: usize| first..(first + LINES).min(stride);
     let filtered: Vec<Vec<f32>> = (0..stride.div_ceil(LINES))
         .into_par_iter()
@@ -54,7 +54,7 @@ fn filter_columns(block: &mut [f32], len: usize, stride: usize) {
 }
 
 /// `width` lines side by side, [len, width]: c+[i] = 6 s[i] + pole c+[i-1] forwards, c[i] = pole (c[i+1] - c+[i])
-/// backwards, both started from the closed form of the edge value that goes on past the edge.
+/// backwards, both started from the closed form for edge values that continue beyond the edge.
 fn filter_lines(lines: &mut [f64], width: usize) {
     let rows = lines.len() / width;
     let settled: Vec<f64> = lines[(rows - 1) * width..].iter().map(|s| 6.0 * s / (1.0 - POLE)).collect();
@@ -104,7 +104,7 @@ pub(super) fn ranges(x: &[f32], shape: Shape) -> Vec<(f32, f32)> {
         .collect()
 }
 
-/// Keeps a cell within [`REACH`] of the image, where nothing changes any more.
+/// Clamps a cell to [`REACH`] voxels around the image, beyond which values are constant.
 pub(crate) fn within_reach(at: Cell, size: usize) -> Cell {
     let high = size as isize + REACH - 1;
     if at.low < -REACH {

@@ -11,7 +11,7 @@ use crate::ops::interpolate::gpu::launch_separable;
 use crate::ops::launch::{WORD, array, cube_grid, elements, fits, grid, launches, with_float};
 use crate::tensor::{DType, Shape};
 
-/// Cubes that look for the range of one image and channel.
+/// Number of cubes that compute the range of one image and channel.
 const RANGE_CUBES: usize = 64;
 
 /// Bytes of scratch that [`launch_bspline_resample`] needs: the coefficients.
@@ -87,7 +87,7 @@ fn ranges<F: Float, R: Runtime>(client: &ComputeClient<R>, x: &Handle, shape: Sh
     Ok(range)
 }
 
-/// The B-spline coefficients f32 of `x` [n, d, h, w, c] of any dtype, clipped first if asked for.
+/// The B-spline coefficients f32 of `x` [n, d, h, w, c] of any dtype, clipped first where a clip is given.
 ///
 /// # Errors
 /// A buffer that is too short.

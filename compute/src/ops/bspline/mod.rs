@@ -15,7 +15,7 @@ use crate::tensor::{Shape, Tensor};
 
 /// The root of the cubic B-spline's inverse filter: sqrt(3) - 2.
 const POLE: f64 = -0.267_949_192_431_122_7;
-/// Voxels past the edge to which a coordinate is clamped, as in SciPy.
+/// Number of voxels beyond the edge to which a coordinate is clamped, as in SciPy.
 const REACH: isize = 12;
 
 /// A cubic resizing. Build with [`BsplineResample3dProblem::new`].
@@ -26,7 +26,10 @@ pub struct BsplineResample3dProblem {
 }
 
 impl BsplineResample3dProblem {
-    /// A problem for an image [n, c, d, h, w], refused when it has no voxels to fill `size` from.
+    /// The problem of resizing an image [n, c, d, h, w] to `size`.
+    ///
+    /// # Errors
+    /// An image without voxels for a result that has voxels.
     pub fn new(input: Shape, size: [usize; 3]) -> Result<Self> {
         let problem = Self { input, size };
         expect_sampleable("bspline_resample3d", input, problem.output_shape())?;
@@ -48,8 +51,8 @@ impl BsplineResample3dProblem {
 /// `x` [n, c, d, h, w] resized to [n, c, size] by cubic B-splines, any float type: SciPy's `zoom` with order 3, mode
 /// `nearest` and `grid_mode`, with the result of each image and channel clipped to the range of its input.
 ///
-/// Voxel i of an axis reads (i + .5) * input / output - .5 of the spline through the voxels, which go on past the edge
-/// as their edge values. (SciPy pads 12 voxels of them: the results differ by 1e-14 of the step at the edge.)
+/// Voxel i of an axis is the value at (i + .5) * input / output - .5 of the spline through the voxels; beyond the edge the edge values
+/// continue. (SciPy pads with 12 voxels only: the results differ by 1e-14 of the step at the edge.)
 ///
 /// # Errors
 /// A dtype that is not a float type, an image without voxels, an axis over 2^24 voxels, a device that fails.

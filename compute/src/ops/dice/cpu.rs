@@ -1,14 +1,14 @@
-//! Dice on the CPU: f64 sums, blocks of voxels in parallel and added in their own order, so that the number of threads
-//! does not change a bit.
+//! Dice on the CPU: f64 sums over blocks of voxels, which run in parallel and are added in a fixed order, so that the result does not
+//! depend on the number of threads.
 
 use rayon::prelude::*;
 
 use super::{DiceProblem, Entropy, Sums};
 use crate::ops::simd::{F32Vector, F64_LANES, F64Vector, Isa, Kernel, Simd, repeat_to_fill_vectors};
 
-/// Voxels of a task.
+/// Number of voxels of a task.
 const BLOCK: usize = 1 << 14;
-/// Partial sums that one step of the inner loop adds to at least: a few vectors.
+/// Smallest number of partial sums in one step of the inner loop: a few vectors.
 const PARTS: usize = 16;
 
 /// I, P and G of every (sample, channel).
@@ -40,10 +40,10 @@ fn sums_with(isa: Isa, problem: &DiceProblem, p: &[f32], g: &[f32]) -> Vec<Sums>
 /// The partial sums of some voxels.
 struct AddUp<'a> {
     p: &'a [f32],
-    /// As long as `p`.
+    /// The target, of the same length as `p`.
     g: &'a [f32],
     width: usize,
-    /// Of p g, p and g: three rows of `width` zeros.
+    /// The partial sums of p g, p and g: three rows of `width` values, initially 0.
     parts: &'a mut [f64],
 }
 
@@ -53,7 +53,7 @@ impl Kernel for AddUp<'_> {
         let width = self.width;
         let (intersection, rest) = self.parts.split_at_mut(width);
         let (sum_p, sum_g) = rest.split_at_mut(width);
-        // Voxels that fill the width, in tiles whose sums stay in registers; then what is left, one by one.
+        // First the voxels that fill the width, in tiles whose sums stay in registers; then the rest, one by one.
         let whole = self.p.len() - self.p.len() % width;
         let (p, p_rest) = self.p.split_at(whole);
         let (g, g_rest) = self.g.split_at(whole);
@@ -126,14 +126,14 @@ fn gradient_with(isa: Isa, problem: &DiceProblem, g: &[f32], coefficients: &[[f3
     dp
 }
 
-/// dp = a g + b of some voxels.
+/// dp = a g + b of a block of voxels.
 struct Linear<'a> {
     g: &'a [f32],
-    /// Per channel, repeated to fill vectors.
+    /// The factor a for each channel, repeated to fill vectors.
     a: &'a [f32],
-    /// As `a`.
+    /// The term b, in the same layout.
     b: &'a [f32],
-    /// As long as `g`.
+    /// The output, of the same length as `g`.
     dp: &'a mut [f32],
 }
 
@@ -224,7 +224,7 @@ fn softmax(z: &[f32], p: &mut [f32]) -> f32 {
     highest + total.ln()
 }
 
-/// Adds up what `block` makes of each range of voxels (counted over all samples; a range stays within one).
+/// Adds the results of `block` for each range of voxels (counted over all samples; a range is within one sample).
 fn per_sample(
     problem: &DiceProblem,
     block: impl Fn(std::ops::Range<usize>) -> (Vec<Sums>, Entropy) + Sync,

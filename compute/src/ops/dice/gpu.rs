@@ -11,11 +11,11 @@ use crate::error::Result;
 use crate::ops::launch::{WORD, array, cube_grid, elements, fits, grid, launches, with_float};
 use crate::tensor::{DType, Tensor};
 
-/// Channels whose sums a unit keeps in registers.
+/// Number of channels whose sums a unit keeps in registers.
 const MAX_TILE: usize = 8;
-/// Voxels a unit adds up, until there are so many blocks that it takes more.
+/// Number of voxels that a unit adds; it is larger where there would be too many blocks.
 const CHAIN: usize = 32;
-/// Blocks a sample is cut into at most: enough for any device, few enough for the host to add up.
+/// Largest number of blocks of a sample: enough for any device, and few enough for the host to add.
 const MAX_BLOCKS: usize = 1024;
 
 launches! {
@@ -36,7 +36,7 @@ launches! {
     }
 }
 
-/// How the sums are cut into cubes.
+/// The distribution of the sums over cubes.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
     tile: usize,
@@ -46,7 +46,7 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// Depends on the problem alone, so that sums are the same on every run.
+    /// The distribution for a problem. It depends on the problem only, so that sums are the same in every run.
     pub fn of(problem: &DiceProblem) -> Self {
         let tile = problem.channels.min(MAX_TILE);
         Self {
@@ -57,12 +57,12 @@ impl Cut {
         }
     }
 
-    /// Values that [`launch_dice_sums`] writes.
+    /// Number of values that [`launch_dice_sums`] writes.
     pub fn dice_len(&self) -> usize {
         self.cubes() * 3 * self.tile
     }
 
-    /// Values that [`launch_dice_ce_sums`] writes.
+    /// Number of values that [`launch_dice_ce_sums`] writes.
     pub fn dice_ce_len(&self) -> usize {
         self.cubes() * (3 * self.tile + 2)
     }
@@ -104,7 +104,7 @@ pub fn launch_dice_sums<R: Runtime>(
     Ok(())
 }
 
-/// dp = a g + b, (a, b) a (sample, channel) in `coefficients`.
+/// dp = a g + b, with the pair (a, b) of each (sample, channel) in `coefficients`.
 ///
 /// # Errors
 /// As [`launch_dice_sums`].
@@ -243,8 +243,8 @@ fn upload(device: &Gpu, coefficients: &[[f32; 2]]) -> Result<Tensor> {
     Tensor::from_ndhwc(&crate::device::Device::Gpu(device.clone()), [1, 1, 1, 1, data.len()], DType::F32, data)
 }
 
-/// Adds the cubes' records of `stride` values in their order. The cross-entropy comes with every tile of channels, so
-/// only the first tile's counts.
+/// Adds the cubes' records of `stride` values in their order. Every tile of channels has the cross-entropy, so
+/// only that of the first tile is used.
 fn add_up(problem: &DiceProblem, cut: &Cut, stride: usize, partials: &[f32]) -> (Vec<Sums>, Entropy) {
     let mut sums = vec![Sums::default(); problem.samples * problem.channels];
     let mut entropy = Entropy::default();

@@ -70,7 +70,7 @@ pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
 /// logits [n, c, d, h, w] of a float type, labels u8 [n, 1, d, h, w], each below c.
 ///
 /// # Errors
-/// Shapes or devices that do not fit; an axis of size 0; more elements than kernels index on a GPU; a label that is no channel;
+/// Shapes or devices that do not fit; an axis of size 0; more elements than kernels index on a GPU; a label that is not a channel;
 /// `smooth` negative or not finite; a device that fails.
 pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOutput> {
     let _span = op_span!("dice_ce", &[logits]);
@@ -90,7 +90,7 @@ pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOu
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => gpu::cross_entropy_sums(&device, &problem, logits, labels)?,
     };
-    // Both backends count such labels instead of stopping at one; which they were is only of interest here.
+    // The backends only count such labels; their values are searched for here, for the message.
     if entropy.bad_labels > 0.0 {
         let highest = labels.to_u8()?.into_iter().max().unwrap_or(0);
         return Err(Error::argument("dice_ce: labels", format!("labels below {} channels", problem.channels), highest));
@@ -110,14 +110,14 @@ pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOu
     Ok(DiceCeOutput { loss: (loss + entropy.sum / count) as f32, dlogits })
 }
 
-/// What both losses reduce: `samples` x `voxels` x `channels`, channels innermost.
+/// The problem of both losses: a reduction over `samples` x `voxels` x `channels`, channels innermost.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DiceProblem {
-    /// n.
+    /// Number of samples, n.
     samples: usize,
-    /// c.
+    /// Number of channels, c.
     channels: usize,
-    /// d * h * w.
+    /// Number of voxels, d * h * w.
     voxels: usize,
     shape: Shape,
     smooth: f64,
@@ -131,7 +131,7 @@ struct Sums {
     g: f64,
 }
 
-/// Sum of -log p[label] over all voxels with a valid label, and how many had none.
+/// The sum of -log p[label] over all voxels with a valid label, and the number of voxels without one.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Entropy {
     sum: f64,

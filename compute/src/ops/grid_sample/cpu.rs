@@ -34,7 +34,7 @@ pub(super) fn affine_grid(theta: &[f32], size: [usize; 3], align_corners: bool) 
     grid
 }
 
-/// Where theta (12 values) puts a voxel: normalised (x, y, z).
+/// The normalised coordinates (x, y, z) of a voxel under theta (12 values).
 pub(crate) fn apply(theta: &[f32], at: [usize; 3], size: [usize; 3], align_corners: bool) -> [f32; 3] {
     let [z, y, x]: [f32; 3] = std::array::from_fn(|axis| normalised(at[axis], size[axis], align_corners));
     std::array::from_fn(|r| theta[4 * r] * x + theta[4 * r + 1] * y + theta[4 * r + 2] * z + theta[4 * r + 3])

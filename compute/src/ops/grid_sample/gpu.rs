@@ -71,7 +71,7 @@ pub fn launch_grid_sample<R: Runtime>(
     fits("grid_sample3d", &[source, ("grid", points, at, WORD), target])?;
     let (count, dim) = grid(out)?;
     // SAFETY: each unit writes the element of its own position, below the output's length; its three grid values exist
-    // since the grid has a point for every `channels` elements; the kernel reads voxels inside the image alone.
+    // since the grid has a point for every `channels` elements; the kernel reads voxels inside the image only.
     with_float!(dtype, F => unsafe {
         grid_sample::grid_sample::launch_unchecked::<F, R>(
             client,

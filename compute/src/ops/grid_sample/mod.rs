@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, checked_len};
 
-/// How a value between voxels is made.
+/// The interpolation between voxels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SampleMode {
     /// Trilinear, from the eight corners of the cell.
@@ -21,7 +21,7 @@ pub enum SampleMode {
     Nearest,
 }
 
-/// What lies outside the image.
+/// The values outside the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PaddingMode {
     /// Voxels outside are 0.
@@ -37,16 +37,19 @@ pub struct GridSampleProblem {
     pub input: Shape,
     /// [d, h, w] of the grid.
     pub size: [usize; 3],
-    /// How a value between voxels is made.
+    /// The interpolation between voxels.
     pub mode: SampleMode,
-    /// What lies outside.
+    /// The values outside the image.
     pub padding: PaddingMode,
-    /// Whether -1 and 1 are the outermost voxel centres or the outer faces.
+    /// Whether -1 and 1 are the outermost voxel centres, rather than the outer faces.
     pub align_corners: bool,
 }
 
 impl GridSampleProblem {
-    /// A problem for an image and a grid [n, 3, d, h, w], refused where they do not fit.
+    /// The problem of sampling an image at a grid [n, 3, d, h, w].
+    ///
+    /// # Errors
+    /// Shapes that do not fit; an image without voxels; an axis over 2^24 voxels.
     pub fn new(input: Shape, grid: Shape, mode: SampleMode, padding: PaddingMode, align_corners: bool) -> Result<Self> {
         let [n, three, d, h, w] = grid;
         if n != input[0] || three != 3 {
@@ -68,8 +71,8 @@ impl GridSampleProblem {
 /// y[n, c, p] = x[n, c, at grid[n, p]]: PyTorch's 5D `grid_sample`.
 ///
 /// `x` is [n, c, D, H, W] of any float type. `grid` is f32, logically [n, 3, d, h, w], which is stored [n, d, h, w, 3]
-/// as PyTorch's: the last axis (x, y, z) in [-1, 1]. An axis of S voxels puts g at voxel (g + 1) / 2 * (S - 1) when
-/// `align_corners`, else at ((g + 1) * S - 1) / 2. The result is [n, c, d, h, w] of the dtype of `x`. A NaN coordinate
+/// as PyTorch's: the last axis (x, y, z) in [-1, 1]. On an axis of S voxels g is the voxel index (g + 1) / 2 * (S - 1) with
+/// `align_corners`, else ((g + 1) * S - 1) / 2. The result is [n, c, d, h, w] of the dtype of `x`. A NaN coordinate
 /// counts as below the image.
 ///
 /// # Errors
@@ -129,7 +132,7 @@ pub fn affine_grid3d(theta: &Tensor, size: Shape, align_corners: bool) -> Result
     }
 }
 
-/// One affine matrix an image: f32 [n, 1, 1, 3, 4].
+/// Checks that there is one affine matrix for each image: f32 [n, 1, 1, 3, 4].
 pub(super) fn expect_theta(what: &str, theta: &Tensor, n: usize) -> Result<()> {
     let expected = [n, 1, 1, 3, 4];
     if theta.shape() != expected {

@@ -1,5 +1,5 @@
-//! Resizing on the CPU, parallel over the rows of the result: the rows of the input that a row is made of are blended
-//! first, which runs over contiguous memory, and the blend is resized along x.
+//! Resizing on the CPU, parallel over the rows of the result: the input rows of an output row are blended first,
+//! over contiguous memory, and the blend is resized along x.
 
 use rayon::prelude::*;
 
@@ -7,7 +7,7 @@ use super::taps::Taps;
 use crate::ops::sampling::spatial;
 use crate::tensor::Shape;
 
-/// `x` [n, d, h, w, c] resized by the taps of (z, y, x). `finish(n, channel, value)` has the last word.
+/// `x` [n, d, h, w, c] resized by the taps of (z, y, x). Each value is passed through `finish(n, channel, value)`.
 pub(crate) fn separable<const COUNT: usize>(
     x: &[f32],
     input: Shape,

@@ -67,7 +67,7 @@ pub(crate) fn launch_separable<I: Float, O: Float, R: Runtime, const COUNT: usiz
     let weights: Vec<f32> = taps.iter().flat_map(|t| t.weights.iter().flatten().copied()).collect();
     let entries = client.create_from_slice(bytemuck::cast_slice(&first));
     let weighted = client.create_from_slice(bytemuck::cast_slice(&weights));
-    // Without a range the kernel has no code that reads one; some buffer has to stand in.
+    // Without a range the kernel does not read this buffer, but an argument is needed.
     let (range, ranges) = range.map_or((&weighted, 1), |range| (range, 2 * n * c));
     let (count, dim) = grid(out)?;
     // SAFETY: each unit writes the element of its own position, below the result's length, and reads the entries of its

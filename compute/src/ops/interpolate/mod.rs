@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{Shape, Tensor};
 
-/// How a voxel of the result is made.
+/// The interpolation of [`interpolate3d`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InterpolateMode {
     /// The voxel floor(i * input / output) of each axis, computed in f32 as PyTorch does; `align_corners` does not matter.
@@ -58,8 +58,8 @@ impl Interpolate3dProblem {
 
 /// `x` [n, c, d, h, w] resized to [n, c, size], any float type: PyTorch's `interpolate` of a 5D tensor.
 ///
-/// Trilinear reads (i + .5) * input / output - .5, not below 0 and the edge voxel past the end, or, with
-/// `align_corners`, i * (input - 1) / (output - 1). Positions and weights are made in f64.
+/// Trilinear interpolation reads the position (i + .5) * input / output - .5, at least 0 and with the edge voxel beyond the end, or, with
+/// `align_corners`, i * (input - 1) / (output - 1). Positions and weights are computed in f64.
 ///
 /// # Errors
 /// A dtype that is not a float type, an image without voxels, an axis over 2^24 voxels, a device that fails.
@@ -69,7 +69,7 @@ pub fn interpolate3d(x: &Tensor, size: [usize; 3], mode: InterpolateMode, align_
     let problem = Interpolate3dProblem::new(x.shape(), size, mode, align_corners)?;
     let shape = problem.output_shape();
     if shape == x.shape() {
-        return Ok(x.clone()); // every mode reads each voxel itself
+        return Ok(x.clone()); // Every mode gives each voxel itself.
     }
     match x.device() {
         Device::Cpu => {

@@ -1,10 +1,10 @@
-//! Which voxels of an axis make each voxel of a resized axis.
+//! The voxels of an axis from which each voxel of a resized axis is computed.
 
 use crate::ops::bspline::cpu::window;
 use crate::ops::sampling::cpu::Cell;
 
-/// For each index of a resized axis, `COUNT` consecutive voxels and their weights, made in f64 once an axis, so that
-/// positions carry no rounding of their own. Taps past the end of a short axis weigh 0.
+/// For each index of a resized axis, `COUNT` consecutive voxels and their weights, computed in f64 once for the axis, so that
+/// positions are not rounded separately. Taps past the end of a short axis weigh 0.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Taps<const COUNT: usize> {
     pub first: Vec<u32>,
@@ -57,7 +57,7 @@ pub(crate) fn cubic(input: usize, output: usize) -> Taps<4> {
     }))
 }
 
-/// Where the centre of voxel `i` of a resized axis lies on the axis it was made from, faces aligned.
+/// The position on the original axis of the centre of voxel `i` of a resized axis, with outer faces aligned.
 fn centre(i: usize, input: usize, output: usize) -> f64 {
     (i as f64 + 0.5) * input as f64 / output as f64 - 0.5
 }

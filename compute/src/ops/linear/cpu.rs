@@ -5,10 +5,10 @@ use rayon::prelude::*;
 use super::LinearProblem;
 use crate::ops::simd::{F32Vector, Isa, Kernel, Simd};
 
-/// Partial sums of a dot product: independent, so that they fill vectors, and as many on every instruction set, so that
-/// the order of the sum is the same.
+/// Number of partial sums of a dot product. They are independent, so that they fill vectors, and their number is the same on every
+/// instruction set, so that the order of the sum is the same.
 const PARTS: usize = 16;
-/// Outputs of a task.
+/// Number of outputs of a task.
 const CHUNK: usize = 16;
 
 pub(super) fn linear(x: &[f32], w: &[f32], bias: Option<&[f32]>, problem: LinearProblem) -> Vec<f32> {
@@ -24,13 +24,13 @@ fn linear_with(isa: Isa, x: &[f32], w: &[f32], bias: Option<&[f32]>, problem: Li
     y
 }
 
-/// Neighbouring outputs.
+/// A task: neighbouring outputs.
 struct Outputs<'a> {
     x: &'a [f32],
     w: &'a [f32],
     bias: Option<&'a [f32]>,
     problem: LinearProblem,
-    /// Index of the first output over all rows.
+    /// The index of the first output over all rows.
     first: usize,
     y: &'a mut [f32],
 }
@@ -93,7 +93,7 @@ mod tests {
             for (isa, y) in &results {
                 assert_eq!(y, &results[0].1, "{isa:?} {problem:?}");
                 for (y, (want, magnitude)) in y.iter().zip(want.iter().zip(&magnitude)) {
-                    // A term meets its product's rounding, those of the sums behind it, and the bias'.
+                    // Each term is rounded in its product, in the sums after it, and in the sum with the bias.
                     let bound = (inputs + 2) as f64 * f64::from(f32::EPSILON) / 2.0 * magnitude * 1.001;
                     assert!((f64::from(*y) - want).abs() <= bound, "{isa:?} {problem:?}: {y} {want}");
                 }

@@ -14,16 +14,16 @@ use crate::tensor::{Tensor, checked_len};
 /// Sizes of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinearProblem {
-    /// n.
+    /// Number of rows, n.
     pub rows: usize,
-    /// ci.
+    /// Number of inputs, ci.
     pub inputs: usize,
-    /// co.
+    /// Number of outputs, co.
     pub outputs: usize,
 }
 
 /// y [n, co, 1, 1, 1] = x [n, ci, 1, 1, 1] times the transpose of w [co, ci, 1, 1, 1], plus the bias f32 [1, co, 1, 1, 1]
-/// if there is one. As PyTorch's `linear`. Sums run in a fixed order: same bits every time.
+/// if there is one. As PyTorch's `linear`. Sums have a fixed order, and the result the same bits every time.
 ///
 /// # Errors
 /// Shapes, dtypes or devices that do not fit; a dtype that is not a float type; a device that fails.

@@ -8,7 +8,7 @@ use super::PoolProblem;
 use crate::memory::Buffer;
 
 pub(super) fn max_pool(x: &[f32], problem: &PoolProblem) -> Buffer {
-    // A NaN is not at most the best so far, so it replaces it; nothing replaces a NaN.
+    // A NaN is not less than or equal to the maximum so far, so it replaces it, and nothing replaces a NaN.
     let larger = |best: f32, value: f32| if best >= value || best.is_nan() { best } else { value };
     pool(x, problem, f32::NEG_INFINITY, larger, |best| best)
 }
@@ -18,7 +18,7 @@ pub(super) fn avg_pool(x: &[f32], problem: &PoolProblem) -> Buffer {
     pool(x, problem, 0.0, |sum, value| sum + value, |sum| sum / volume)
 }
 
-/// Folds each window with `step` from `start` and hands the result to `finish`.
+/// Folds each window with `step` from `start` and passes the result to `finish`.
 fn pool(
     x: &[f32],
     problem: &PoolProblem,

@@ -11,18 +11,18 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, checked_len};
 
-/// Window of a pooling, each axis by (z, y, x).
+/// The parameters of a pooling, each along (z, y, x).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool3dParams {
-    /// Window, 1 to 65535.
+    /// The size of the window, 1 to 65535.
     pub kernel: [usize; 3],
-    /// Step between windows, 1 to 65535.
+    /// The step between windows, 1 to 65535.
     pub stride: [usize; 3],
-    /// Voxels added on either side, at most half the window.
+    /// Number of voxels added on either side, at most half the window.
     pub padding: [usize; 3],
 }
 
-/// A pooling of given shapes, validated.
+/// A validated problem of pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolProblem {
     /// [n, c, d, h, w].
@@ -36,7 +36,7 @@ pub struct PoolProblem {
 const MAX_WINDOW: usize = 65_535;
 
 impl PoolProblem {
-    /// Checks the window against the input.
+    /// The problem of pooling an input of that shape; `what` names the op in errors.
     ///
     /// # Errors
     /// An axis of d, h, w of size 0; a window or stride outside 1 to 65535; a padding over half the window; a window
@@ -70,7 +70,7 @@ impl PoolProblem {
         self.output
     }
 
-    /// Voxels of a window, padding included.
+    /// Number of voxels of a window, padding included.
     fn volume(&self) -> f32 {
         self.params.kernel.iter().map(|&k| k as f32).product()
     }
@@ -90,7 +90,7 @@ enum Pooling {
 /// and ceil mode: output size (size + 2 padding - kernel) / stride + 1, rounded down.
 ///
 /// # Errors
-/// A dtype that is not a float type; what [`PoolProblem::new`] refuses; a device that fails.
+/// A dtype that is not a float type; the errors of [`PoolProblem::new`]; a device that fails.
 pub fn max_pool3d(x: &Tensor, params: &Pool3dParams) -> Result<Tensor> {
     let _span = op_span!("max_pool3d", &[x]);
     pool("max_pool3d", Pooling::Max, x, params)

@@ -1,4 +1,4 @@
-//! Resampling on the CPU: parallel over the rows of the result, whose indices z and y are summed once a row.
+//! Resampling on the CPU: parallel over the rows of the result, whose indices z and y are summed once for each row.
 
 use rayon::prelude::*;
 
@@ -50,7 +50,7 @@ fn cubic<T: Copy + Into<f32> + Sync>(x: &[T], problem: &ResampleProblem, intensi
     })
 }
 
-/// The result row by row: `value` at each position, or `constant` outside if there is one.
+/// Computes the result row by row: `value` at each position, or `constant` outside the image where it is given.
 fn rows<T: Copy + Sync, U: Copy + Default + Send + Sync>(
     x: &[T],
     problem: &ResampleProblem,
@@ -69,7 +69,7 @@ fn rows<T: Copy + Sync, U: Copy + Default + Send + Sync>(
         let start = sum(&planes[row / h], &rows[row % h]);
         for (out, column) in out.iter_mut().zip(columns) {
             let at = sum(&start, column).map(|[whole, part]| {
-                let carry = part as i32; // parts are not negative
+                let carry = part as i32; // Parts are not negative.
                 Cell { low: (whole as i32 + carry) as isize, fraction: part - carry as f32 }
             });
             let beyond = constant_outside && (0..3).any(|axis| beyond(at[axis], image.size[axis]));
@@ -83,7 +83,7 @@ fn sum(a: &Entry, b: &Entry) -> Entry {
     std::array::from_fn(|axis| [a[axis][0] + b[axis][0], a[axis][1] + b[axis][1]])
 }
 
-/// More than half a voxel past the outermost centres?
+/// Whether a position is more than half a voxel beyond the outermost centres.
 fn beyond(at: Cell, size: usize) -> bool {
     let last = size as isize - 1;
     let before = at.low < -1 || (at.low == -1 && at.fraction < 0.5);
@@ -111,7 +111,7 @@ fn nearest<T: Copy>(image: &Image<'_, T>, at: [Cell; 3]) -> Option<T> {
     image.voxel(at).and_then(|voxel| voxel.first().copied())
 }
 
-/// A corner that weighs nothing is not read, so its NaN does not spread.
+/// A corner with weight 0 is not read, so that its NaN does not spread.
 fn linear<T: Copy>(image: &Image<'_, T>, at: [Cell; 3], value: impl Fn(T) -> f32) -> f32 {
     let [z, y, x] = clamped(image, at);
     let [_, h, w] = image.size;

@@ -97,7 +97,7 @@ fn floats<S: Elements, R: Runtime>(
         Interpolation::Linear | Interpolation::Cubic => kernels::Interpolation::Linear,
     };
     // SAFETY: each unit writes the element of its own position, below the result's length, reads the three entries of
-    // its indices, which the table of the same problem has, and voxels inside the image alone.
+    // its indices, which the table of the same problem has, and voxels inside the image only.
     unsafe {
         kernels::resample::launch_unchecked::<S, R>(
             client,

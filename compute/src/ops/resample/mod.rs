@@ -1,4 +1,4 @@
-//! Resampling a volume between two grids of different spacing, place or orientation.
+//! Resampling a volume between two grids of different spacing, position or orientation.
 
 mod cpu;
 #[cfg(feature = "gpu")]
@@ -14,7 +14,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor};
 
-/// How a value between voxels is made.
+/// The interpolation between voxels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Interpolation {
     /// The nearest voxel, halves up (SciPy's order 0, ITK).
@@ -25,27 +25,27 @@ pub enum Interpolation {
     Cubic,
 }
 
-/// What is written where the result reaches past the image.
+/// The values where the result extends beyond the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Outside {
-    /// The edge goes on: SciPy's mode `nearest`.
+    /// The outermost voxels continue: SciPy's mode `nearest`.
     Border,
     /// A value, in the units of the input, for points more than half a voxel past the outermost voxel centres, which is
-    /// outside the outermost voxels' faces; up to there the edge goes on. As ITK.
+    /// outside the outermost voxels' faces; up to there the outermost voxels continue. As ITK.
     Constant(f32),
 }
 
 /// CT to network input: v is clipped, then (v - mean) / sd.
 ///
 /// The clip comes **before** the interpolation, on the voxels of the input, because nnU-Net normalises before it
-/// resamples: air at -1000 beside tissue then counts as the lower bound. (The rest is linear, so its order is moot.)
+/// resamples: air at -1000 next to tissue then counts as the lower bound. (The rest is linear, so its order does not matter.)
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Intensity {
-    /// Lowest and highest value kept; may be infinite.
+    /// The lowest and the highest value of the clip; may be infinite.
     pub clip: [f32; 2],
-    /// Subtracted.
+    /// The mean that is subtracted.
     pub mean: f32,
-    /// Divided by; positive.
+    /// The standard deviation by which the difference is divided; positive.
     pub sd: f32,
 }
 
@@ -59,18 +59,18 @@ impl Intensity {
     }
 }
 
-/// What [`resample`] does.
+/// The parameters of [`resample`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ResampleParams {
-    /// [d, h, w] of the result.
+    /// The size [d, h, w] of the result.
     pub size: [usize; 3],
-    /// From an index (z, y, x) of the result to one of the input: the rows of [A | t], in voxels.
+    /// The map from an index (z, y, x) of the result to one of the input: the rows of [A | t], in voxels.
     pub matrix: [[f64; 4]; 3],
-    /// How a value between voxels is made.
+    /// The interpolation between voxels.
     pub interpolation: Interpolation,
-    /// What lies outside.
+    /// The values outside the image.
     pub outside: Outside,
-    /// Clip and normalise, fused.
+    /// The normalisation that is fused with the resampling; None for the values themselves.
     pub intensity: Option<Intensity>,
 }
 
@@ -140,15 +140,16 @@ impl ResampleProblem {
     }
 }
 
-/// out(p) = x(A p + t), p and its image being voxel indices (z, y, x); clipped and normalised if asked for.
+/// out(p) = x(A p + t), p and its image being voxel indices (z, y, x); with the optional clip and normalisation of
+/// [`Intensity`].
 ///
 /// `x` is [1, 1, d, h, w] of f32, i16 or u8. The result is [1, 1, size] of f32; u8 with [`Interpolation::Nearest`] and
-/// no intensity stays u8. Positions are right to 4e-7 voxels on every device and for every size. An identity returns the
+/// no intensity stays u8. Positions have an error of at most 4e-7 voxels on every device and for every size. An identity returns the
 /// input's values unchanged (nearest and linear).
 ///
 /// # Errors
-/// A shape, dtype, matrix, intensity or constant that is not as said, a matrix that leads further than 2^21 voxels
-/// from the image, an image without voxels, a device that fails.
+/// A shape, dtype, matrix, intensity or constant other than described; a matrix that maps further than 2^21 voxels from the image; an image
+/// without voxels; a device that fails.
 pub fn resample(x: &Tensor, params: &ResampleParams) -> Result<Tensor> {
     let _span = op_span!("resample", &[x]);
     let problem = ResampleProblem::new(x.shape(), x.dtype(), params)?;

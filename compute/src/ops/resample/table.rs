@@ -1,8 +1,8 @@
-//! Where each voxel of the result comes from, to better than f32 can say it.
+//! The position in the input that each voxel of the result reads, with more precision than f32 has.
 
 use crate::error::{Error, Result};
 
-/// Largest term of a coordinate, in voxels: sums of three stay far below 2^24, where f32 stops counting.
+/// Largest term of a coordinate, in voxels: sums of three stay far below 2^24, up to which f32 represents every whole number.
 const MAX_TERM: f64 = (1u32 << 21) as f64;
 
 /// A p + t as a sum of three entries, one for each index of p, made in f64. An entry is split into a whole number and a
@@ -20,13 +20,13 @@ pub struct PlaceTable {
 pub(super) type Entry = [[f32; 2]; 3];
 
 impl PlaceTable {
-    /// The table for a result of `size` (d, h, w). Refused unless everything in it is finite and of use.
+    /// The table for a result of `size` (d, h, w). An error unless all entries are finite and within the limit.
     pub(super) fn new(size: [usize; 3], matrix: &[[f64; 4]; 3]) -> Result<Self> {
         let mut values = Vec::with_capacity(6 * size.iter().sum::<usize>());
         for axis in 0..3 {
             for i in 0..size[axis] {
                 for row in matrix {
-                    // The translation rides on the first axis.
+                    // The translation is added to the entries of the first axis.
                     let shift = if axis == 0 { row[3] } else { 0.0 };
                     let term = row[axis] * i as f64 + shift;
                     if !(row[axis].is_finite() && term.abs() <= MAX_TERM) {

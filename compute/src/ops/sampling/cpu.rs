@@ -1,4 +1,4 @@
-//! Reading images between their voxels on the CPU: parallel over the rows of the output.
+//! Interpolation of images on the CPU, parallel over the rows of the output.
 
 use rayon::prelude::*;
 
@@ -14,7 +14,7 @@ pub(crate) struct Image<'a, T> {
     pub channels: usize,
 }
 
-/// A position on one axis: the voxel at or below it, and how far past that one, in [0, 1).
+/// A position on one axis: the voxel at or below it, and the distance from that voxel, in [0, 1).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cell {
     pub low: isize,
@@ -22,10 +22,10 @@ pub(crate) struct Cell {
 }
 
 impl<T: Copy> Image<'_, T> {
-    /// The channels of a voxel, or nothing outside.
+    /// The channels of a voxel; None outside the image.
     pub(crate) fn voxel(&self, at: [isize; 3]) -> Option<&[T]> {
         let [d, h, w] = self.size;
-        // A negative number is past every size once it is unsigned.
+        // A negative number is larger than every size once it is unsigned.
         let [z, y, x] = at.map(|i| i as usize);
         if z >= d || y >= h || x >= w {
             return None;
@@ -34,7 +34,7 @@ impl<T: Copy> Image<'_, T> {
         self.data.get(first..first + self.channels)
     }
 
-    /// The eight corners of a cell by their weights; corners outside weigh 0, whatever is stored at the edge.
+    /// Blends the eight corners of a cell by their weights; corners outside the image have weight 0.
     pub(crate) fn trilinear(&self, cell: [Cell; 3], out: &mut [f32])
     where
         T: Into<f32>,
@@ -87,7 +87,7 @@ fn cell(c: f32) -> Cell {
     Cell { low: low as isize, fraction: c - low as f32 }
 }
 
-/// From grid_sample's [-1, 1] to voxels.
+/// Converts a coordinate of grid_sample, in [-1, 1], to voxels.
 pub(crate) fn unnormalise(g: f32, size: usize, align_corners: bool) -> f32 {
     let s = size as f32;
     if align_corners { (g + 1.0) / 2.0 * (s - 1.0) } else { ((g + 1.0) * s - 1.0) / 2.0 }

@@ -1,11 +1,11 @@
-//! What the rooms that read between voxels share: their limits, and the CPU code of interpolation.
+//! Code that the ops which interpolate share: their limits, and the CPU code of interpolation.
 
 pub(crate) mod cpu;
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor, checked_len};
 
-/// Voxels an axis may have: coordinates are f32, which counts no further.
+/// Largest number of voxels along an axis: coordinates are f32, which does not represent all larger whole numbers.
 const MAX_AXIS: usize = 1 << 24;
 
 /// (d, h, w) of a shape.
@@ -13,8 +13,8 @@ pub(crate) fn spatial(shape: Shape) -> [usize; 3] {
     [shape[2], shape[3], shape[4]]
 }
 
-/// An image to sample and the shape of the result: axes short enough for f32 coordinates, and something to read
-/// wherever something is to be written.
+/// Checks an image to sample and the shape of the result: axes must be short enough for f32 coordinates, and an image without voxels
+/// allows only a result without voxels.
 pub(crate) fn expect_sampleable(what: &str, input: Shape, output: Shape) -> Result<()> {
     for shape in [input, output] {
         if let Some(axis) = spatial(shape).into_iter().find(|&s| s > MAX_AXIS) {
@@ -29,7 +29,7 @@ pub(crate) fn expect_sampleable(what: &str, input: Shape, output: Shape) -> Resu
     Ok(())
 }
 
-/// Coordinates are f32 whatever the image's type: a half-precision grid misses by a tenth of a voxel.
+/// Checks that coordinates are f32. They are f32 whatever the image's type, because half precision would be off by a tenth of a voxel.
 pub(crate) fn expect_f32(what: &str, x: &Tensor) -> Result<()> {
     if x.dtype() == DType::F32 {
         return Ok(());

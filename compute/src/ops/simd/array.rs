@@ -1,11 +1,10 @@
-//! Eight lanes of f64 as an array. Loops over them hold nothing but arithmetic, so that the compiler turns each into
-//! vector instructions; `&` and selects throughout, since a branch would keep it from that.
+//! Eight lanes of f64 as an array. Loops over them contain only arithmetic, so that the compiler turns each into
+//! vector instructions; they use `&` and selects, because a branch would prevent that.
 
 use super::CodeTable;
 use super::vector::{BitCodes, F64_LANES, F64Vector};
 
-/// `FUSED` says that a multiplication with an addition is one instruction, and rounding down another. Elsewhere they
-/// would be calls.
+/// `FUSED` means that a fused multiply-add is one instruction, and rounding down too. Elsewhere they would be library calls.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct F64Array<const FUSED: bool>([f64; F64_LANES]);
 
@@ -61,7 +60,7 @@ impl<const FUSED: bool> F64Array<FUSED> {
     #[inline(always)]
     pub(super) fn look_up<const WORDS: usize>(self, table: CodeTable<'_, WORDS>, mask: Mask) -> Codes {
         let len = table.len() as f64;
-        // One check of all lanes; NaN does not pass it.
+        // One check for all lanes, which NaN fails.
         assert!(self.0.iter().fold(true, |ok, &at| ok & (at >= 0.0) & (at < len)), "a position outside the table");
         std::array::from_fn(|i| {
             // SAFETY:
@@ -116,7 +115,7 @@ impl<const FUSED: bool> F64Vector for F64Array<FUSED> {
 
     #[inline(always)]
     fn floor(self) -> Self {
-        // Without the instruction a conversion and back, which lanes below 2^53 survive.
+        // Without the instruction: a conversion to an integer and back, which is exact below 2^53.
         Self(each(|i| if FUSED { self.0[i].floor() } else { self.0[i] as i64 as f64 }))
     }
 

@@ -1,6 +1,6 @@
 //! Tables of bit codes that lanes read by position.
 
-/// Codes before the first position and behind the last that wide loads may touch.
+/// Number of codes before the first position and after the last one that wide loads may read.
 pub(super) const MARGIN: usize = 16;
 
 /// Codes of one or two 16-bit words per position.
@@ -28,7 +28,7 @@ impl Codes {
         &self.padded[margin..self.padded.len() - margin]
     }
 
-    /// As [`Self::values`], to write.
+    /// The codes without the margins, mutable.
     pub fn values_mut(&mut self) -> &mut [u16] {
         let (margin, len) = (self.words * MARGIN, self.padded.len());
         &mut self.padded[margin..len - margin]
@@ -59,7 +59,7 @@ impl<const WORDS: usize> CodeTable<'_, WORDS> {
         self.padded.len() / WORDS - 2 * MARGIN
     }
 
-    /// The code at position 0. [`MARGIN`] codes lie before it and behind the last.
+    /// The code at position 0. There are [`MARGIN`] codes before it and after the last.
     #[inline(always)]
     pub(super) fn first(self) -> *const u16 {
         self.padded.as_ptr().wrapping_add(WORDS * MARGIN)

@@ -1,13 +1,13 @@
 //! Vectors of floats for the CPU backend: one computation, compiled once for each instruction set.
 //!
 //! A computation is a [`Kernel`], generic over a token [`Simd`] that stands for an instruction set. A token has no size
-//! and can only be had from the detection at run time ([`Isa::available`]), so holding one proves that this machine has
+//! and is only returned by the detection at run time ([`Isa::available`]), so a token proves that this machine has
 //! the instructions, and the methods of tokens and of their vectors are safe to call. (The idea is that of rten's `Isa`
-//! and of `pulp`.) [`Isa::run`] inlines the kernel into a function that is compiled with the instructions; one call of it
-//! is one dispatch, so a kernel should hold a whole task of a thread.
+//! and of `pulp`.) [`Isa::run`] inlines the kernel into a function that is compiled with the instructions; one call is
+//! one dispatch, so a kernel should contain a whole task of a thread.
 //!
-//! Two rules keep kernels fast. Everything that a kernel calls in its inner loops is `#[inline(always)]`: what stays a
-//! function of its own is compiled without the instructions, and its vectors travel through memory. For the same reason
+//! Two rules keep kernels fast. Everything that a kernel calls in its inner loops is `#[inline(always)]`: a function that is
+//! not inlined is compiled without the instructions, and its vectors are passed through memory. For the same reason
 //! inner loops call functions, not closures. A kernel that breaks a rule is slow, never unsound.
 //!
 //! | token | f32 lanes | f64 lanes | multiply-add | needs |
@@ -16,7 +16,7 @@
 //! | [`Avx2`] | 8 | 8, as two registers | fused | AVX2, FMA |
 //! | [`Portable`] | 4 | 8, as an array | two roundings (f64 on AArch64: fused) | nothing |
 //!
-//! Lanes never mix in arithmetic, so a sum per lane has the same order on each of them.
+//! Arithmetic never mixes lanes, so that a sum in one lane has the same order on every instruction set.
 
 mod array;
 #[cfg(target_arch = "x86_64")]
@@ -59,7 +59,7 @@ enum Token {
 }
 
 impl Isa {
-    /// Every instruction set of this machine, widest first. The last is plain code, which runs anywhere.
+    /// Every instruction set of this machine, the widest first. The last one is plain code, which runs everywhere.
     pub fn available() -> impl Iterator<Item = Self> {
         [
             #[cfg(target_arch = "x86_64")]
@@ -73,17 +73,17 @@ impl Isa {
         .map(Self)
     }
 
-    /// The widest vectors.
+    /// The instruction set with the widest vectors.
     pub fn widest() -> Self {
         Self::available().next().unwrap_or(Self(Token::Portable(Portable)))
     }
 
-    /// The widest vectors of which `channels` f32 values fill more than half.
+    /// The instruction set with the widest vectors of which `channels` f32 values fill more than half.
     pub fn fitting(channels: usize) -> Self {
         Self::available().find(|isa| isa.f32_lanes() <= 8 || channels > 8).unwrap_or(Self(Token::Portable(Portable)))
     }
 
-    /// Lanes of a vector of f32.
+    /// Number of lanes of a vector of f32.
     pub fn f32_lanes(self) -> usize {
         match self.0 {
             #[cfg(target_arch = "x86_64")]

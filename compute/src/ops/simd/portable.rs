@@ -1,4 +1,4 @@
-//! Plain code for any machine, and the other instruction sets' twin in the tests.
+//! Plain code for any machine, with which the tests compare the other instruction sets.
 
 use super::array::F64Array;
 use super::vector::{F32Vector, F64_LANES, F64Vector, Simd};
@@ -8,7 +8,7 @@ use super::{CodeTable, array};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Portable;
 
-/// Four lanes: a register of the least that x86-64 and AArch64 have.
+/// Four lanes, the width of the vector registers that every x86-64 and AArch64 has.
 const LANES: usize = 4;
 
 /// A multiplication with an addition is one instruction on every AArch64; elsewhere `f64::mul_add` may be a library call.

@@ -1,4 +1,4 @@
-//! Every method on every instruction set of this machine, beside scalar code. Values are such that fused and separate
+//! Every method on every instruction set of this machine, compared with scalar code. Values are such that fused and separate
 //! roundings agree, unless a test says otherwise.
 
 use super::*;

@@ -1,4 +1,4 @@
-//! What every instruction set offers.
+//! The operations that every instruction set provides.
 
 use std::fmt::Debug;
 

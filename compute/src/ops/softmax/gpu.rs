@@ -19,7 +19,7 @@ launches! {
     }
 }
 
-/// Softmax over the channels, at least 1, of x [voxels, channels] of `dtype` (a float type) into y, its like.
+/// Softmax over the channels, at least 1, of x [voxels, channels] of `dtype` (a float type) into y of the same shape and type.
 ///
 /// # Errors
 /// A dtype that is not a float type; a buffer that is too short.

@@ -10,8 +10,8 @@ use crate::ops::{expect_float, expect_same_device};
 use crate::tensor::DType;
 use crate::tensor::{Shape, Tensor, checked_len};
 
-/// Sums of weight * logits and of weights, f32. The only object of this crate that is changed in place: adding a tile
-/// must cost the tile, not the volume.
+/// Sums of weight * logits and of weights, f32. It is the only object of this crate that is changed in place, so that adding a tile costs
+/// time for the tile and not for the volume.
 #[derive(Debug)]
 pub struct Accumulator {
     shape: Shape,
@@ -24,7 +24,7 @@ enum Storage {
         sum: Vec<f32>,
         total: Vec<f32>,
     },
-    /// Owned by the accumulator alone and never handed out, so that writing into them is seen by nobody else.
+    /// The buffers belong to the accumulator only and are never shared, so that they can be changed in place.
     #[cfg(feature = "gpu")]
     Gpu {
         gpu: crate::device::Gpu,
@@ -34,7 +34,7 @@ enum Storage {
 }
 
 impl Accumulator {
-    /// All zeros, for `channels` classes over a window of `size` (z, y, x).
+    /// Sums of zeros for `channels` classes over a window of `size` (z, y, x).
     ///
     /// # Errors
     /// An axis of size 0; a buffer over the device's limit.
@@ -56,14 +56,14 @@ impl Accumulator {
         Ok(Self { shape, storage })
     }
 
-    /// Bytes that the sums of such a window take.
+    /// Number of bytes that the sums of such a window take.
     pub fn bytes(channels: usize, size: [usize; 3]) -> u64 {
         size.iter().map(|&s| s as u64).product::<u64>() * (channels as u64 + 1) * 4
     }
 
     /// sum[start + p] += weight[p] * tile[m(p)], total[start + p] += weight[p]. `tile` is [1, c, d, h, w] of a float type
-    /// as the network gave it (reversed along the mirrored axes), `weight` f32 [1, 1, d, h, w], the placement relative to
-    /// the window; what falls outside the window is dropped.
+    /// as the network returned it (reversed along the mirrored axes), `weight` is f32 [1, 1, d, h, w], and the placement is relative to
+    /// the window; voxels outside the window are dropped.
     ///
     /// # Errors
     /// Shapes, types or devices that do not fit; a device that fails.
@@ -122,7 +122,7 @@ impl Accumulator {
         }
     }
 
-    /// Moves the window up by `slices`: slice `slices` becomes the first, and zeros come in at the end.
+    /// Moves the window up by `slices`: slice `slices` becomes the first, and zeros are added at the end.
     ///
     /// # Errors
     /// A device that fails.

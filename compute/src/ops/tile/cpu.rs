@@ -1,10 +1,10 @@
-//! Tiles on the CPU: a task a row or a slice.
+//! Tiles on the CPU, with one task for each row or slice.
 
 use rayon::prelude::*;
 
 use super::{AxisTaps, NO_LABEL, ResampleLogitsProblem, TileProblem};
 
-/// The image index that position `p` of a tile axis shows, None outside.
+/// The image index of position `p` of a tile axis; None outside the image.
 fn source(p: usize, axis: usize, problem: &TileProblem) -> Option<usize> {
     let p = if problem.placement.mirrored[axis] { problem.tile[axis] - 1 - p } else { p };
     let at = usize::try_from(problem.placement.start[axis] + p as isize).ok()?;

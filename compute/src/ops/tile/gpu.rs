@@ -30,7 +30,7 @@ launches! {
     }
 }
 
-/// Cuts a tile out of `n` images: x f32 [n, image, c] to y [n, tile, c] of `dtype`; see [`super::crop`].
+/// Crops a tile from `n` images: x f32 [n, image, c] to y [n, tile, c] of `dtype`; see [`super::crop`].
 ///
 /// # Errors
 /// A dtype that is not a float type; a tile too far away; a buffer that is too short.
@@ -60,7 +60,7 @@ pub fn launch_crop<R: Runtime>(
     Ok(())
 }
 
-/// Picks images: x f32 [from, image], y f32 [indices, image]; see [`super::select`].
+/// Selects images: x f32 [from, image], y f32 [indices, image]; see [`super::select`].
 ///
 /// # Errors
 /// An index that is not below `from`; a buffer that is too short.
@@ -122,8 +122,8 @@ pub fn launch_accumulate<R: Runtime>(
     let (count, dim) = grid(inside)?;
     let ([id, ih, iw], [d, h, w]) = (image.map(|s| s as u32), tile.map(|s| s as u32));
     let ([sd, sh, sw], [md, mh, mw]) = (placement.start.map(|s| s as i32), placement.mirrored.map(u32::from));
-    // SAFETY: each unit reads the tile's own voxels and writes one voxel of the sums, whose place it has compared with
-    // their size on all three axes; two units never share a voxel, for all are moved by the same start.
+    // SAFETY: each unit reads the tile's own voxels and writes one voxel of the sums, whose index it has compared with
+    // their size on all three axes; two units never write the same voxel, because all are translated by the same start.
     with_float!(dtype, F => unsafe {
         tile::accumulate::launch_unchecked::<F, R>(
             client, count, dim, array(tile_data, inputs), array(weight, inside),

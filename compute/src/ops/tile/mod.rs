@@ -1,4 +1,4 @@
-//! Sliding-window tiles: cut a patch, add its weighted logits up, resample the mean straight into labels.
+//! Tiles of a sliding window: cropping a tile, adding its weighted logits, and resampling their mean directly to labels.
 
 mod accumulator;
 mod cpu;
@@ -15,12 +15,12 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor, checked_len};
 
-/// Where a tile lies, and how the network saw it.
+/// The position of a tile in the image, and the axes along which it is mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TilePlacement {
     /// The tile's first voxel (z, y, x) in the image; negative where the tile hangs over the edge.
     pub start: [isize; 3],
-    /// Axes (z, y, x) along which the tile is reversed.
+    /// Whether the tile is reversed along each axis (z, y, x).
     pub mirrored: [bool; 3],
 }
 
@@ -30,7 +30,7 @@ impl TilePlacement {
         Self { start, mirrored: [false; 3] }
     }
 
-    /// The kernels count in i32.
+    /// Checks that the start fits into i32, with which kernels compute.
     fn checked(&self, what: &str) -> Result<()> {
         let limit = 1isize << 30;
         if self.start.iter().any(|s| !(-limit..=limit).contains(s)) {
@@ -40,27 +40,27 @@ impl TilePlacement {
     }
 }
 
-/// What one tile's crop or accumulation works on: channels and sizes (z, y, x) of the image and the tile.
+/// The problem of cropping or accumulating a tile: channels, and sizes (z, y, x) of image and tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TileProblem {
-    /// Size of the image.
+    /// The size of the image.
     pub image: [usize; 3],
-    /// Size of the tile.
+    /// The size of the tile.
     pub tile: [usize; 3],
-    /// Channels of both.
+    /// Number of channels of both.
     pub channels: usize,
     /// Where the tile lies.
     pub placement: TilePlacement,
 }
 
-/// What the resampling of logits works on.
+/// The problem of resampling logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResampleLogitsProblem {
-    /// Size (z, y, x) of the logits.
+    /// The size (z, y, x) of the logits.
     pub input: [usize; 3],
-    /// Size (z, y, x) of the result.
+    /// The size (z, y, x) of the result.
     pub output: [usize; 3],
-    /// Classes.
+    /// Number of classes.
     pub channels: usize,
 }
 
@@ -95,11 +95,11 @@ pub fn crop(x: &Tensor, placement: TilePlacement, size: [usize; 3], dtype: DType
     }
 }
 
-/// y[i] = x[indices[i]] along n: x f32 [n, c, d, h, w] to [indices, c, d, h, w]. With the slices of a volume along n, a
-/// nearest-neighbour resampling across them.
+/// y[i] = x[indices[i]] along n: x f32 [n, c, d, h, w] to [indices, c, d, h, w]. With the slices of a volume along n this is a
+/// nearest-neighbour resampling across slices.
 ///
 /// # Errors
-/// x that is not f32; an axis of size 0, no index, or an index of n and over; a device that fails.
+/// x that is not f32; an axis of size 0, no index, or an index that is not below n; a device that fails.
 pub fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
     expect_f32("select: x", x)?;
     expect_no_empty_axis("select: x", x.shape())?;

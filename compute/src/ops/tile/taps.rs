@@ -1,19 +1,19 @@
-//! Where each output index of one axis reads.
+//! The input indices that each output index of an axis reads.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// How one axis is resampled. Both place output i at (i + 0.5) * input / output - 0.5, clamped to the input.
+/// The interpolation along one axis. In both cases the position of output i is (i + 0.5) * input / output - 0.5, clamped to the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AxisSampling {
     /// Between the two neighbours.
     Linear,
-    /// The nearer neighbour, the upper one half way.
+    /// The nearest neighbour, the upper one half way.
     Nearest,
 }
 
-/// For each output index of an axis the two input indices it lies between, and the weight of the upper one.
+/// For each output index of an axis its two neighbours among the input indices, and the weight of the upper one.
 ///
 /// Linear taps along three axes are SciPy's `zoom(order=1, mode="nearest", grid_mode=True)` and PyTorch's trilinear
 /// `interpolate` with align_corners false; nearest ones SciPy's `map_coordinates(order=0, mode="nearest")`.
@@ -25,7 +25,7 @@ pub struct AxisTaps {
 }
 
 impl AxisTaps {
-    /// From `input` voxels to `output` voxels.
+    /// The taps for resampling `input` voxels to `output` voxels.
     ///
     /// # Errors
     /// A size of 0, or over 2^30.
@@ -52,16 +52,16 @@ impl AxisTaps {
         Ok(taps)
     }
 
-    /// The taps of some output indices, counted from input index `first`: what resamples a slab.
+    /// The taps of a range of output indices, relative to input index `first`, for resampling a slab.
     ///
     /// # Errors
-    /// Outputs past the end, none at all, or ones that read before `first`.
+    /// Outputs beyond the end; an empty range; outputs that read before `first`.
     pub fn window(&self, outputs: Range<usize>, first: usize) -> Result<Self> {
         let refused = |found: String| Err(Error::argument("taps: window", format!("within 0..{}", self.len()), found));
         if outputs.is_empty() || outputs.end > self.len() {
             return refused(format!("{outputs:?}"));
         }
-        // Both ends grow with the output index, so the first one reads lowest.
+        // Both neighbours increase with the output index, so the first output reads the lowest input.
         if (self.low[outputs.start] as usize) < first {
             return refused(format!("{outputs:?}, which reads input {} before {first}", self.low[outputs.start]));
         }
@@ -73,17 +73,17 @@ impl AxisTaps {
         })
     }
 
-    /// How many of the first outputs read only inputs below `ready`.
+    /// Number of the first outputs that read only inputs below `ready`.
     pub fn outputs_before(&self, ready: usize) -> usize {
         self.high.partition_point(|&high| (high as usize) < ready)
     }
 
-    /// Output voxels.
+    /// Number of output voxels.
     pub fn len(&self) -> usize {
         self.low.len()
     }
 
-    /// Never: a size of 0 is refused.
+    /// Always false, because a size of 0 is an error.
     pub fn is_empty(&self) -> bool {
         self.low.is_empty()
     }

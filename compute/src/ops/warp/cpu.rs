@@ -24,13 +24,13 @@ pub(super) fn affine_warp(x: &[f32], theta: &[f32], problem: &AffineWarpProblem)
     sample_floats(x, input, problem.output_shape(), mode, padding, |n, at| source_of(theta, n, at, problem))
 }
 
-/// As [`affine_warp`], nearest.
+/// As [`affine_warp`], for labels: the nearest voxel.
 pub(super) fn affine_warp_labels(x: &[u8], theta: &[f32], problem: &AffineWarpProblem) -> Vec<u8> {
     let AffineWarpProblem { input, padding, .. } = *problem;
     sample_labels(x, input, problem.output_shape(), padding, |n, at| source_of(theta, n, at, problem))
 }
 
-/// Where a voxel of the result comes from: (z, y, x) in voxels of the image.
+/// The position in the image, in voxels (z, y, x), that a voxel of the result reads.
 fn source_of(theta: &[f32], n: usize, at: [usize; 3], problem: &AffineWarpProblem) -> [f32; 3] {
     let AffineWarpProblem { input, size, align_corners, .. } = *problem;
     let [d, h, w] = spatial(input);

@@ -45,7 +45,7 @@ pub fn launch_warp<R: Runtime>(
     fits("warp3d", &[("x", x, len, size), ("flow", flow, at, WORD), ("y", y, len, size)])?;
     let (count, dim) = grid(len)?;
     // SAFETY: each unit writes the element of its own position, below the length that image and result share; its
-    // displacement exists since the flow has a point for every `channels` elements; voxels are read inside alone.
+    // displacement exists since the flow has a point for every `channels` elements; only voxels inside the image are read.
     with_float!(dtype, F => unsafe {
         warp::warp::launch_unchecked::<F, R>(
             client,
@@ -92,7 +92,7 @@ pub fn launch_affine_warp<R: Runtime>(
         fits("affine_warp3d", &[("x", x, words[0], WORD), matrices, ("y", y, words[1], WORD)])?;
         let (count, dim) = grid(words[1])?;
         // SAFETY: each unit writes the word of its own position, below the words that the labels of the result take; it
-        // reads the matrix of its image, of which there are n, and voxels inside the image alone.
+        // reads the matrix of its image, of which there are n, and voxels inside the image only.
         unsafe {
             warp::affine_warp_labels::launch_unchecked::<R>(
                 client,

@@ -53,11 +53,11 @@ pub struct AffineWarpProblem {
     pub input: Shape,
     /// [d, h, w] of the result.
     pub size: [usize; 3],
-    /// How a value between voxels is made.
+    /// The interpolation between voxels.
     pub mode: SampleMode,
-    /// What lies outside.
+    /// The values outside the image.
     pub padding: PaddingMode,
-    /// Whether -1 and 1 are the outermost voxel centres or the outer faces.
+    /// Whether -1 and 1 are the outermost voxel centres, rather than the outer faces.
     pub align_corners: bool,
 }
 

@@ -1,9 +1,9 @@
 //! Eight neighbouring voxels of a row at once, one per lane, in f64: f32 would be faster still, but the iterations would
 //! differ from PyTorch's by 1e-5 instead of 1e-10.
 //!
-//! Each group of [`F64_LANES`] voxels is first sampled: which cell of the moving mask, where in it. Once a batch of groups
-//! is full, each channel passes over it with its 14 sums in registers; all channels of one group at a time would need
-//! more sums than there are registers.
+//! For each group of [`F64_LANES`] voxels, the cell of the moving mask and the position inside it are computed first. Once a batch of groups
+//! is full, each channel is summed over it with its 14 sums in registers; all channels of one group at a time would need more sums than
+//! there are registers.
 //!
 //! Inside a cell p is a trilinear polynomial whose coefficients are small whole numbers, fixed by its corner bits. Each of
 //! the cell's two z planes gives four; p and its gradient then take 8 multiply-adds for both planes and 6 between them.
@@ -14,7 +14,7 @@ use super::{Line, Sweep};
 use crate::ops::affine_dice;
 use crate::ops::simd::{BitCodes, CodeTable, F64_LANES, F64Vector, Simd};
 
-/// Groups of a batch.
+/// Number of groups in a batch.
 const GROUPS: usize = 16;
 
 type Mask<V> = <V as F64Vector>::Mask;
@@ -36,7 +36,7 @@ impl<V: F64Vector> Sums<V> {
         Self { p: zero, intersection: zero, all: [[zero; 2]; 3], within: [[zero; 2]; 3] }
     }
 
-    /// Adds the lanes, in a fixed order, to the sums of the sweep; the row is at (y, z).
+    /// Adds the lanes, in a fixed order, to the sums of the pass; the row is at (y, z).
     #[inline(always)]
     pub(super) fn finish(&self, [y, z]: [f64; 2], sum: &mut affine_dice::ChannelSums) {
         sum.p += self.p.total();
@@ -52,15 +52,15 @@ impl<V: F64Vector> Sums<V> {
     }
 }
 
-/// Where the voxels of a group sample the moving mask.
+/// The positions at which the voxels of a group sample the moving mask.
 #[derive(Clone, Copy)]
 struct Group<V: F64Vector> {
     /// The code of each voxel's cell; 0 outside the cells.
     codes: V::Codes,
-    /// Which channels the fixed voxels are in.
+    /// The channel memberships of the fixed voxels.
     members: [u8; F64_LANES],
     x: V,
-    /// Position inside the cell, 0 to 1 along each axis.
+    /// The position inside the cell, 0 to 1 along each axis.
     fraction: [V; 3],
     /// The lanes whose coordinate border padding does not clamp, per axis.
     free: [V::Mask; 3],
@@ -76,7 +76,7 @@ struct Track<V> {
     zero: V,
 }
 
-/// Groups of one row that were sampled and are not summed yet.
+/// The groups of one row that were sampled and are not yet summed.
 pub(super) struct Batch<S: Simd> {
     simd: S,
     track: Track<S::F64>,
@@ -107,8 +107,8 @@ impl<S: Simd> Batch<S> {
     }
 
     /// Samples up to [`F64_LANES`] consecutive voxels of the row; a group that misses the mask is dropped. Returns whether
-    /// all lanes saw the same cell code. `INTERIOR`: there are [`F64_LANES`] voxels that need no test of bounds or
-    /// padding. Where that is untrue, the look-up of the codes panics or the sums are wrong.
+    /// all lanes have the same cell code. With `INTERIOR` there must be [`F64_LANES`] voxels that need no test of bounds or padding;
+    /// otherwise the look-up of the codes panics or the sums are wrong.
     #[inline(always)]
     pub(super) fn sample_group<const BORDER: bool, const INTERIOR: bool, const WORDS: usize>(
         &mut self,
@@ -134,7 +134,7 @@ impl<S: Simd> Batch<S> {
                     u = u.clamp(track.low[r], track.high[r]);
                 }
                 inside = u.between(track.zero, track.count[r], true, inside);
-                // Outside, any finite value will do.
+                // Outside the cells any finite value is correct.
                 u = u.keep(inside);
             }
             let cell = u.floor();
@@ -142,7 +142,7 @@ impl<S: Simd> Batch<S> {
             group.fraction[r] = u.sub(cell);
             group.free[r] = free;
         }
-        // A lane that an axis found outside had counted the axes before.
+        // A lane that is outside along one axis was counted for the axes before.
         if !INTERIOR {
             at = at.keep(inside);
         }
@@ -185,7 +185,7 @@ fn add_all<S: Simd, const CLAMPED: bool, const K: usize>(
     groups: &[Group<S::F64>],
     row: &mut [Sums<S::F64>; K],
 ) {
-    // Written out, so that the compiler knows each channel's number.
+    // Written out, so that each channel's number is known at compile time.
     row[0] = add::<S, CLAMPED, 0>(simd, groups, row[0]);
     if K > 1 {
         row[1] = add::<S, CLAMPED, 1>(simd, groups, row[1]);
@@ -198,7 +198,7 @@ fn add_all<S: Simd, const CLAMPED: bool, const K: usize>(
     }
 }
 
-/// p and its slopes along x and y on one z plane of the cell. (A function and no closure: see the `simd` module.)
+/// p and its derivatives along x and y on one z plane of the cell. (It is a function and not a closure, see the `simd` module.)
 #[inline(always)]
 fn on_plane<V: F64Vector>([constant, x, y, xy]: [V; 4], fx: V, fy: V) -> [V; 3] {
     let along_y = xy.mul_add(fx, y);

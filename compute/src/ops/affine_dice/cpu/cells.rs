@@ -1,16 +1,16 @@
-//! What the sweep computes of a mask beforehand: its counts and box, a code per cell, a code per brick.
+//! The part of a mask's evaluation that is done once: counts and box, a code for each cell, a code for each brick.
 
 use rayon::prelude::*;
 
 use crate::ops::affine_dice::{Bounds, Channels, MAX_CHANNELS, Stats};
 use crate::ops::simd::{CodeTable, Codes};
 
-/// Cells along each edge of a brick.
+/// Number of cells along each edge of a brick.
 pub(super) const BRICK: usize = 8;
-/// The brick's cells differ, or have surface.
+/// The code of a brick whose cells differ, or are at a surface.
 pub(super) const MIXED: u8 = 0xff;
 
-/// The channels of each voxel: bit c for channel c.
+/// The channel memberships of each voxel: bit c for channel c.
 pub(in crate::ops::affine_dice) fn members(labels: &[u8], channels: &Channels) -> Vec<u8> {
     let table = channels.table();
     labels.par_iter().with_min_len(1 << 14).map(|&label| table[usize::from(label)]).collect()
@@ -29,7 +29,7 @@ pub(in crate::ops::affine_dice) fn stats(members: &[u8], [w, h, _]: [usize; 3]) 
             let bounds = Bounds { low: [first, y, z], high: [last, y, z] };
             Some(Stats { counts: std::array::from_fn(count), bounds: Some(bounds) })
         })
-        // Counts are whole numbers and bounds are least and greatest, so the order of reduction is of no account.
+        // Counts are whole numbers and bounds are minima and maxima, so the order of reduction does not matter.
         .reduce(Stats::default, |a, b| Stats {
             counts: std::array::from_fn(|c| a.counts[c] + b.counts[c]),
             bounds: match (a.bounds, b.bounds) {
@@ -39,21 +39,21 @@ pub(in crate::ops::affine_dice) fn stats(members: &[u8], [w, h, _]: [usize; 3]) 
         })
 }
 
-/// The bits that `channels` channels have in a code.
+/// The bits of `channels` channels in a code.
 #[inline(always)]
 pub(super) const fn code_bits(channels: usize) -> u32 {
     u32::MAX >> (8 * (MAX_CHANNELS - channels))
 }
 
-/// The moving mask as the sweep sees it.
+/// The moving mask as the pass over the masks uses it.
 #[derive(Debug)]
 pub(in crate::ops::affine_dice) struct Cells {
-    /// A code per cell, x fastest, of one word for up to two channels and of two for more: bit k of byte c says whether
-    /// corner (k & 1, k >> 1 & 1, k >> 2) is in channel c. Cells are those of [`Bounds::cells`].
+    /// The codes of the cells, x fastest, each of one word for up to two channels and of two for more: bit k of byte c is set where corner
+    /// (k & 1, k >> 1 & 1, k >> 2) is in channel c. Cells are those of [`Bounds::cells`].
     codes: Codes,
-    /// The channels that all cells of a brick are inside of (bit c), if each channel has all or none; or [`MIXED`].
+    /// For each brick the channels that contain all of its cells (bit c), where each channel contains all or none; otherwise [`MIXED`].
     pub bricks: Vec<u8>,
-    /// Cells and bricks along each axis.
+    /// Number of cells and of bricks along each axis.
     pub counts: [usize; 3],
     pub brick_counts: [usize; 3],
 }
@@ -90,7 +90,7 @@ impl Cells {
     }
 }
 
-/// Which channels all corners are in, where each channel has all of them or none.
+/// The channels that contain all corners, where each channel contains all or none.
 fn constant(corners: impl Iterator<Item = u8>) -> u8 {
     let mut inside = 0;
     for (channel, corners) in corners.enumerate() {
@@ -107,12 +107,12 @@ fn codes(members: &[u8], [w, h, d]: [usize; 3], bounds: &Bounds, channels: usize
     let words = channels.div_ceil(2);
     let [nx, ny, nz] = bounds.cells();
     let mut codes = Codes::new(nx * ny * nz, words);
-    // A voxel's bit in each of its word's bytes.
+    // The bit of a voxel in each byte of its word.
     let spread = |bits: u8| u16::from(bits & 1) | u16::from(bits >> 1 & 1) << 8;
     codes.values_mut().par_chunks_mut(words * nx).enumerate().for_each(|(row, cells)| {
         let (y, z) = (row % ny + bounds.low[1], row / ny + bounds.low[2]);
         for line in 0..4 {
-            // Counted from 1, so that the voxel before the first needs no sign.
+            // Counted from 1, so that the voxel before the first one is not negative.
             let (y, z) = (y + line % 2, z + line / 2);
             if y == 0 || z == 0 || y > h || z > d {
                 continue;

@@ -1,6 +1,6 @@
-//! The sweep on the CPU. Bricks of cells that are all empty or all inside are crossed in one step, the rest in groups of
-//! [`F64_LANES`] voxels. Blocks of rows run in parallel and are added in their own order, so that the number of threads
-//! does not change a bit.
+//! The pass over the masks on the CPU. Bricks of cells that are all empty or all inside are crossed in one step, the rest in groups of
+//! [`F64_LANES`] voxels. Blocks of rows run in parallel and are added in a fixed order, so that the result does not depend on the number of
+//! threads.
 
 mod batch;
 mod cells;
@@ -15,20 +15,20 @@ use batch::{Batch, Sums};
 use cells::{BRICK, MIXED};
 pub(super) use cells::{Cells, members, stats};
 
-/// Rows of a task.
+/// Number of rows of a task.
 const ROWS: usize = 16;
 
-/// What a sweep reads; its matrix maps to cells.
+/// The input of a pass; its matrix maps to cells.
 pub(super) struct Sweep<'a> {
-    /// Which channels each voxel of the fixed mask is in.
+    /// The channel memberships of each voxel of the fixed mask.
     pub fixed: &'a [u8],
-    /// (x, y, z).
+    /// The size of the fixed grid, (x, y, z).
     pub size: [usize; 3],
     pub cells: &'a Cells,
     pub limits: Limits,
 }
 
-/// Rows that one task sweeps.
+/// The rows of one task.
 struct Block<'a, const BORDER: bool, const K: usize> {
     sweep: &'a Sweep<'a>,
     matrix: &'a Matrix,
@@ -49,7 +49,7 @@ impl<const BORDER: bool, const K: usize> Kernel for Block<'_, BORDER, K> {
                 let line = Line { start, step: matrix.map(|m| m[0]), members: &sweep.fixed[row * width..][..width] };
                 let sums = sums.get_or_insert([ChannelSums::default(); K]);
                 let at = [y as f64, z as f64];
-                // A code's words follow from the channels, but not in the eyes of the compiler.
+                // The number of words of a code follows from the channels, which the compiler cannot see.
                 if K <= 2 {
                     sweep.row::<S, BORDER, K, 1>(simd, &line, range, at, sums);
                 } else {
@@ -60,11 +60,11 @@ impl<const BORDER: bool, const K: usize> Kernel for Block<'_, BORDER, K> {
     }
 }
 
-/// A row of the fixed grid: where its voxels sample the moving mask, and which channels they are in.
+/// A row of the fixed grid: the positions at which its voxels sample the moving mask, and their channel memberships.
 struct Line<'a> {
-    /// Position of voxel 0, in cells.
+    /// The position of voxel 0, in cells.
     start: [f64; 3],
-    /// From voxel to voxel.
+    /// The step from voxel to voxel, in cells.
     step: [f64; 3],
     members: &'a [u8],
 }
@@ -108,7 +108,7 @@ impl Sweep<'_> {
         total
     }
 
-    /// The voxels of a row that can contribute, one more on either side so that rounding loses none.
+    /// The voxels of a row that can contribute, with one more on either side so that rounding drops none.
     fn range(&self, matrix: &Matrix, start: [f64; 3]) -> std::ops::Range<usize> {
         let (mut low, mut high) = (0.0f64, self.size[0] as f64);
         for r in 0..3 {
@@ -127,7 +127,7 @@ impl Sweep<'_> {
         if low < high { low as usize..high as usize } else { 0..0 }
     }
 
-    /// Voxels of `range` that need no test of bounds or padding: surely inside the cells, and not clamped by border
+    /// The voxels of `range` that need no test of bounds or padding: those that are surely inside the cells and not clamped by border
     /// padding.
     fn interior<const BORDER: bool>(&self, line: &Line<'_>, range: &std::ops::Range<usize>) -> std::ops::Range<usize> {
         let (mut first, mut last) = (range.start as f64, range.end as f64 - 1.0);
@@ -141,13 +141,12 @@ impl Sweep<'_> {
             let (start, step) = (line.start[r], line.step[r]);
             if step != 0.0 {
                 let ends = limits.map(|u| (u - start) / step);
-                // A voxel less on either side, for rounding.
+                // One voxel less on either side, for rounding.
                 first = first.max(ends[0].min(ends[1]) + 1.0);
                 last = last.min(ends[0].max(ends[1]) - 1.0);
             }
         }
-        // Positions rise or fall along the row, rounded or not, fused or not: what holds at both ends holds between
-        // them.
+        // Positions are monotonic along the row, with any rounding: a bound that holds at both ends holds between them.
         let holds = |x: f64| {
             (0..3).all(|r| {
                 let (start, step, [low, high]) = (line.start[r], line.step[r], limits[r]);
@@ -168,13 +167,13 @@ impl Sweep<'_> {
         [y, z]: [f64; 2],
         sums: &mut [ChannelSums; K],
     ) {
-        // Voxels crossed in one step, all of them and those of the fixed mask.
+        // The numbers of voxels that are crossed in one step: of all, and of those in the fixed mask.
         let mut constant = [[0usize; 2]; K];
         let (codes, bits) = (self.cells.codes::<WORDS>(), cells::code_bits(K));
         let (mut batch, mut row) = (Batch::new(simd, self, line), [Sums::zero(simd); K]);
         let interior = self.interior::<BORDER>(line, &range);
         let mut next = range.start;
-        // Looking up a brick takes a third of the time of sampling a group, so only where the last cells were all the
+        // Looking up a brick takes a third of the time of sampling a group, so it is done only where the last cells were all the
         // same.
         let mut try_uniform_brick = true;
         while next < range.end {
@@ -207,14 +206,14 @@ impl Sweep<'_> {
         }
     }
 
-    /// If voxel `x` samples a brick whose cells are all inside or all outside of each channel: the channels it is inside
-    /// of, and how many voxels behind it surely sample that brick too.
+    /// Where voxel `x` samples a brick whose cells are all inside or all outside of each channel: the channels that contain it, and the number
+    /// of following voxels that surely sample that brick too.
     #[inline(always)]
     fn uniform<const BORDER: bool>(&self, line: &Line<'_>, x: usize) -> Option<(u8, usize)> {
         let [bx, by, _] = self.cells.brick_counts;
         let [low, high] = self.limits.clamp;
         let u: [f64; 3] = std::array::from_fn(|r| line.start[r] + line.step[r] * x as f64);
-        // Not `u < 0`, which NaN would pass.
+        // This form, unlike `u < 0`, also rejects NaN.
         let inside = (0..3).all(|r| u[r] >= 0.0 && u[r] < self.cells.counts[r] as f64);
         let clamped = BORDER && !(0..3).all(|r| u[r] > low[r] && u[r] < high[r]);
         if !inside || clamped {
@@ -226,14 +225,14 @@ impl Sweep<'_> {
     }
 }
 
-/// How many more steps from `u` surely stay within its brick.
+/// Number of further steps from `u` that surely stay within its brick.
 fn further(u: [f64; 3], step: [f64; 3], brick: [usize; 3]) -> usize {
     let mut steps = f64::INFINITY;
     for r in (0..3).filter(|&r| step[r] != 0.0) {
         let edge = (brick[r] * BRICK) as f64 + if step[r] > 0.0 { BRICK as f64 } else { 0.0 };
         steps = steps.min((edge - u[r]) / step[r]);
     }
-    // A little less, so that rounding takes no step too many.
+    // Slightly less, so that rounding does not take one step too many.
     (steps - 1e-6) as usize
 }
 
@@ -242,8 +241,8 @@ mod tests {
     use super::*;
     use crate::ops::affine_dice::Bounds;
 
-    /// Maps that keep neighbours in a row of cells, take them apart, turn around, and leave the grid. No position is on
-    /// a face of a cell, where rounding decides the slope.
+    /// Maps that keep neighbours in a row of cells, separate them, reverse them, and leave the grid. No position is on a face of a cell, where
+    /// rounding determines the derivative.
     const MATRICES: [Matrix; 4] = [
         [[1.0213, 0.0117, 0.0003, -0.3171], [-0.0419, 0.9787, 0.0231, 0.7193], [0.0007, 0.0313, 1.0139, 0.2111]],
         [[0.4127, 0.7019, -0.3221, 2.1333], [0.5171, -0.6133, 0.4271, 9.3177], [0.3019, 0.2293, 0.9241, -1.7337]],
@@ -252,7 +251,7 @@ mod tests {
     ];
 
     fn sweep<const BORDER: bool, const K: usize>(isa: Isa, matrix: &Matrix) -> [ChannelSums; K] {
-        // Noise in one half, one channel throughout in a quarter, nothing in the rest.
+        // Random labels in one half, one channel everywhere in a quarter, no labels in the rest.
         let mask = |[w, h, d]: [usize; 3], salt: usize| -> Vec<u8> {
             let member = |i: usize| {
                 let noise = (i + salt).wrapping_mul(2_654_435_761) >> 7 & 0xf;

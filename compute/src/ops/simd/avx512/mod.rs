@@ -146,8 +146,8 @@ impl Simd for Avx512 {
         // SAFETY:
         // - the token proves AVX-512,
         // - every lane is a position of the table: checked below, where numbers that do not convert become 2^63,
-        // - a stretch reaches from MARGIN codes before a position to MARGIN behind it, and a lane's 8 bytes to 4 codes
-        //   behind it: the table has MARGIN codes on both sides.
+        // - a stretch reaches from MARGIN codes before a position to MARGIN after it, and a lane's 8 bytes to 4 codes
+        //   after it: the table has MARGIN codes on both sides.
         unsafe {
             let codes = table.first();
             let at = _mm512_cvttpd_epi64(at.0);
