@@ -23,7 +23,7 @@
 //! # Ok::<(), nephron_compute::Error>(())
 //! ```
 //!
-//! Features, all on by default: `cuda` and `vulkan` add those backends, `gpu` (part of both) the device code alone, for
+//! Features, all on by default: `cuda` and `vulkan` add those backends, `gpu` (part of both) only the device code, for
 //! applications that bring a CubeCL client of their own.
 
 pub mod io;

@@ -265,7 +265,7 @@ fn into_cells(matrix: &Matrix, bounds: &Bounds) -> Matrix {
     matrix
 }
 
-/// A label map on its own: its size as (x, y, z).
+/// Checks a label map and returns its size as (x, y, z).
 fn ensure_mask(what: &str, mask: &Tensor) -> Result<[usize; 3]> {
     let shape @ [n, c, d, h, w] = mask.shape();
     if n != 1 || c != 1 || mask.is_empty() {

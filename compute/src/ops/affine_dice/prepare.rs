@@ -142,8 +142,8 @@ fn cells(device: &Gpu, members: &Handle, size: [usize; 3], bounds: &Bounds, chan
     Ok(cells)
 }
 
-/// How many there are. Kernels index them with 32 bits, and a unit's last step goes past the end; with one more along
-/// each axis than voxels they may be too many where the voxels are not.
+/// The number of cells. Kernels index them with 32 bits, and the last step of a unit goes beyond the end. There is one more cell than
+/// voxels along each axis, so that there may be too many cells where there are not too many voxels.
 pub(super) fn ensure_cells(counts: [usize; 3]) -> Result<usize> {
     let total = counts.iter().fold(1, |product: usize, n| product.saturating_mul(*n));
     if total > MAX_CELLS {
@@ -164,7 +164,7 @@ pub(super) fn records(size: [usize; 3]) -> usize {
 
 /// The layout of a pair whose memberships and cells begin at words `at` of their buffers.
 pub(super) fn layout(size: [usize; 3], bounds: &Bounds, at: [usize; 2]) -> PairLayout {
-    // Voxels are below 2^31 by `ensure_mask`, cells by `ensure_cells`, and places below 2^32 by `Gathered::new`.
+    // Voxels are below 2^31 by `ensure_mask`, cells by `ensure_cells`, and offsets below 2^32 by `Gathered::new`.
     PairLayout {
         fixed_size: size.map(|n| n as u32),
         cell_counts: bounds.cells().map(|n| n as u32),

@@ -48,7 +48,7 @@ impl Objective {
     /// Checks that every value is in range; `what` begins the message.
     ///
     /// # Errors
-    /// [`Error::Argument`] with the value that was found and the ones that are expected.
+    /// [`Error::Argument`] for a value out of range.
     pub fn ensure_valid(&self, what: &str) -> Result<()> {
         ensure_smooth(&format!("{what}: smooth"), self.smooth)?;
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
@@ -90,7 +90,7 @@ pub struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// Refuses a task that fits not together or is out of range.
+    /// Checks that the parts of the task fit together and are in range.
     pub(super) fn ensure_valid(&self) -> Result<()> {
         const WHAT: &str = "affine_dice optimizer";
         self.objective.ensure_valid(WHAT)?;

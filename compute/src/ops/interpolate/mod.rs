@@ -32,7 +32,10 @@ pub struct Interpolate3dProblem {
 }
 
 impl Interpolate3dProblem {
-    /// A problem for an image [n, c, d, h, w], refused when it has no voxels to fill `size` from.
+    /// The problem of resizing an image [n, c, d, h, w] to `size`.
+    ///
+    /// # Errors
+    /// An image without voxels for a result that has voxels.
     pub fn new(input: Shape, size: [usize; 3], mode: InterpolateMode, align_corners: bool) -> Result<Self> {
         let problem = Self { input, size, mode, align_corners };
         expect_sampleable("interpolate3d", input, problem.output_shape())?;

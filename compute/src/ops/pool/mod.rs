@@ -32,7 +32,7 @@ pub struct PoolProblem {
     params: Pool3dParams,
 }
 
-/// Windows and strides above this are refused: products of kernel sizes and indices stay far from overflow.
+/// Largest window and stride, which keeps products of window sizes and indices far from overflow.
 const MAX_WINDOW: usize = 65_535;
 
 impl PoolProblem {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// The interpolation along one axis. In both cases the position of output i is (i + 0.5) * input / output - 0.5, clamped to the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AxisSampling {
-    /// Between the two neighbours.
+    /// Linear between the two neighbours.
     Linear,
     /// The nearest neighbour, the upper one half way.
     Nearest,
