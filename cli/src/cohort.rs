@@ -42,7 +42,10 @@ pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
         let files: Vec<(Phase, PathBuf)> = Phase::ALL.into_iter().filter_map(scan).collect();
         if files.is_empty() {
             let names = Phase::ALL.map(|phase| phase.to_string()).join(", ");
-            note!("warning: {}: no patient: expected scans named {names} (.nii.gz or .nii), found none", folder.display());
+            note!(
+                "warning: {}: no patient: expected scans named {names} (.nii.gz or .nii), found none",
+                folder.display()
+            );
             continue;
         }
         let output = output.join(folder.file_name().unwrap_or_default());

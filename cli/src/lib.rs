@@ -183,6 +183,25 @@ impl Context {
     }
 }
 
+/// What is said of a label map that is interpolated.
+const LABELS_INTERPOLATED: &str =
+    "looks like a label map: this interpolation makes fractions of its labels; --interp nearest keeps them";
+
+/// Refuses an output that is one of the inputs, by whatever name.
+///
+/// # Errors
+/// [`Error::Usage`](error::Error::Usage) that names it.
+fn ensure_no_input<'a>(
+    output: &std::path::Path,
+    inputs: impl IntoIterator<Item = &'a std::path::PathBuf>,
+) -> Result<()> {
+    let target = output.canonicalize().ok();
+    if target.is_some() && inputs.into_iter().any(|input| input.canonicalize().ok() == target) {
+        return Err(error::Error::Usage(format!("{} is an input, choose another name", output.display())));
+    }
+    Ok(())
+}
+
 /// Parses the command line and runs the subcommand. An error is printed as one line on standard error, with exit code 1 or 2.
 pub fn main() -> ExitCode {
     match run_from(std::env::args_os()) {

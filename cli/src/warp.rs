@@ -123,8 +123,9 @@ fn warp(
             }
             transform::warp(&image.volume, chain, &grid, interpolation, device)?
         }
-        WarpInterpolation::Soft => transform::warp_largest(&image.volume, chain, &grid, device)
-            .map_err(|e| LibraryError::in_file(path, e))?,
+        WarpInterpolation::Soft => {
+            transform::warp_largest(&image.volume, chain, &grid, device).map_err(|e| LibraryError::in_file(path, e))?
+        }
     };
     Ok(nifti::write(output, &image.moved_to(reference, moved))?)
 }

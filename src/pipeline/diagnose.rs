@@ -242,7 +242,9 @@ impl PhaseInput {
         image.warnings.extend(labels.iter().flat_map(|mask| &mask.warnings).map(|w| format!("mask: {w}")));
         for (label, voxels) in labels.iter().flat_map(|mask| mask.labels.counts()).enumerate() {
             if voxels > 0 && label > usize::from(TUMOUR) {
-                let reason = format!("mask: label {label} ({voxels} voxels) is neither kidney (1) nor tumour (2): it counts as background");
+                let reason = format!(
+                    "mask: label {label} ({voxels} voxels) is neither kidney (1) nor tumour (2): it counts as background"
+                );
                 image.warnings.push(reason);
             }
         }

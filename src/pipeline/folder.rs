@@ -57,7 +57,10 @@ pub fn clear_results(folder: &Path, inputs: &[PathBuf]) -> Result<()> {
     let old: Vec<PathBuf> = old.into_iter().map(|file| folder.join(file)).collect();
     let inputs: Vec<PathBuf> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
     if let Some(file) = old.iter().find(|file| file.canonicalize().is_ok_and(|file| inputs.contains(&file))) {
-        return Err(Error::Inputs(format!("{} is an input and would be written over, choose another folder", file.display())));
+        return Err(Error::Inputs(format!(
+            "{} is an input and would be written over, choose another folder",
+            file.display()
+        )));
     }
     old.iter().try_for_each(|file| remove(file))?;
     clear_lesions(folder)

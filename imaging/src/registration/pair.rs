@@ -3,7 +3,7 @@
 use super::family::SearchSpace;
 use super::frames::{frame, index_map, parameters, world_map};
 use super::mask::Mask;
-use super::overlap::{Overlap, Comparison, hard};
+use super::overlap::{Comparison, Overlap, hard};
 use super::{Channel, Outcome, Registration, RegistrationOptions, Space, Start};
 use crate::volume::{Affine, Grid, Volume};
 use nephron_compute::error::{Error, Result};

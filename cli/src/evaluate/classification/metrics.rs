@@ -138,7 +138,8 @@ pub(super) fn metrics(cohort: &Cohort, readers: &[Reader], settings: &Settings<'
     let macro_auc = match stats::bootstrap(cases, rounds, seed, LEVEL, mean) {
         Ok(interval) => interval,
         Err(_) => {
-            let reason = "some classes are too rare to be drawn together: the interval of the mean AUC is over those drawn";
+            let reason =
+                "some classes are too rare to be drawn together: the interval of the mean AUC is over those drawn";
             warnings.push(reason.into());
             stats::bootstrap(cases, rounds, seed, LEVEL, mean_of_drawn)?
         }

@@ -142,7 +142,9 @@ pub(super) fn print(table: &[Summary]) -> Result<()> {
         )?;
     }
     if table.iter().any(|line| line.without_distance > 0) {
-        say!("missed: only the true mask has the label; false: only the mask has it; empty: neither, left out of the Dice")?;
+        say!(
+            "missed: only the true mask has the label; false: only the mask has it; empty: neither, left out of the Dice"
+        )?;
     }
     Ok(())
 }

@@ -43,10 +43,15 @@ pub(super) fn of_dataset(path: &Path) -> Result<Vec<Target>> {
         let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
         let label = |v: &serde_json::Value| v.as_u64().and_then(|v| u8::try_from(v).ok());
         let labels = list.iter().map(label).collect::<Option<Vec<u8>>>().filter(|labels| !labels.is_empty());
-        let labels = labels.ok_or_else(|| wrong(format!("labels.{name}: expected labels from 0 to 255, found {value}")))?;
+        let labels =
+            labels.ok_or_else(|| wrong(format!("labels.{name}: expected labels from 0 to 255, found {value}")))?;
         targets.push(Target { name: name.clone(), labels });
     }
-    if targets.is_empty() { Err(wrong("expected a label beside the background, found none".into())) } else { Ok(targets) }
+    if targets.is_empty() {
+        Err(wrong("expected a label beside the background, found none".into()))
+    } else {
+        Ok(targets)
+    }
 }
 
 /// `name=1,2 other=3` as `--labels` has it.
@@ -75,7 +80,11 @@ mod tests {
         let write = |text: &str| std::fs::write(&path, text).expect("written");
         write(r#"{"labels": {"background": 0, "kidney": [1, 2, 3], "tumor": 2, "ignore": 4}}"#);
         assert_eq!(of_dataset(&path).expect("labels"), [Target::new("kidney", &[1, 2, 3]), Target::new("tumor", &[2])]);
-        for (text, part) in [("[]", "'labels'"), (r#"{"labels": {"background": 0}}"#, "beside the background"), (r#"{"labels": {"a": -1}}"#, "labels.a")] {
+        for (text, part) in [
+            ("[]", "'labels'"),
+            (r#"{"labels": {"background": 0}}"#, "beside the background"),
+            (r#"{"labels": {"a": -1}}"#, "labels.a"),
+        ] {
             write(text);
             let message = of_dataset(&path).expect_err("refused").to_string();
             assert!(message.contains(part) && message.contains("dataset.json"), "{message}");
