@@ -44,7 +44,10 @@ pub struct Args {
     masks: bool,
     #[command(flatten)]
     what: ClassifyArgs,
-    /// Model folder with segmentation/ (not needed with --masks) and classification/ (not needed for two phases)
+    /// Do not classify: masks, aligned phases, measurements and a report
+    #[arg(long)]
+    no_classify: bool,
+    /// Model folder with segmentation/ (not needed with --masks) and classification/ (without it nothing is classified)
     #[arg(long)]
     model: Option<PathBuf>,
     /// Result folder; created if needed
@@ -75,18 +78,29 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
         nephron::pipeline::diagnose::clear_results(&patient.output, &inputs)?;
     }
-    // Without a patient that has enough phases, no classification model is needed.
-    let classified = phases.iter().any(PhaseSet::is_classifiable);
     let model = || {
         let none = || Error::Usage("--model: expected a model folder, found none".into());
         args.model.as_deref().ok_or_else(none)
     };
-    if !args.masks || classified {
+    if !args.masks {
         model()?;
     }
-    if !classified && !args.what.given().is_empty() {
-        let reason = "nothing is classified, which needs three or four phases";
-        note!("warning: {} not used: {reason}", args.what.given().join(", "));
+    // Where its folder is there, the classification model is meant to be used: a broken one is an error.
+    let classification = args.model.as_ref().map(|model| model.join("classification")).filter(|folder| folder.exists());
+    let why = if !phases.iter().any(PhaseSet::is_classifiable) {
+        Some("which needs three or four phases")
+    } else if args.no_classify {
+        Some("as --no-classify says")
+    } else if classification.is_none() {
+        Some("for the model folder has no classification/")
+    } else {
+        None
+    };
+    let classified = why.is_none();
+    if let Some(why) = why
+        && !args.what.given().is_empty()
+    {
+        note!("warning: {} not used: nothing is classified, {why}", args.what.given().join(", "));
     }
     // A single patient's files are read before the models are loaded, so that errors in them are reported at once.
     let single = if args.cohort.is_none() { Some(read(&patients[0], args.masks)?) } else { None };
@@ -96,10 +110,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     } else {
         Some(Segmenter::load(model()?, &ModelOptions::default(), Precision::default(), &device)?)
     };
-    let classifier = if classified {
-        Some(args.what.apply(Classifier::read(&model()?.join("classification"), &device)?)?)
-    } else {
-        None
+    let classifier = match classification.filter(|_| classified) {
+        Some(folder) => Some(args.what.apply(Classifier::read(&folder, &device)?)?),
+        None => None,
     };
     let system = System { segmenter, classifier, notes: vec![] };
     let options = DiagnoseOptions {

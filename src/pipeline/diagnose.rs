@@ -75,7 +75,8 @@ pub enum DiagnoseStage {
 }
 
 /// Runs every stage and writes the result folder, which is created if needed; docs/result.md describes its files. Two phases are
-/// segmented and aligned. Classification needs three; with two, the result contains the reason why nothing was classified.
+/// segmented and aligned. Classification needs three and a classifier; without, the result contains the reason why nothing was
+/// classified.
 /// `progress` is called before each stage and after each tile of the segmentation; [`ControlFlow::Break`] ends the run.
 ///
 /// # Errors
@@ -92,12 +93,6 @@ pub fn diagnose(
     let started = Instant::now();
     let phases = PhaseSet::new(inputs.iter().map(|i| i.phase))?;
     phases.ensure_alignable()?;
-    if phases.is_classifiable() {
-        system
-            .classifier
-            .as_ref()
-            .ok_or_else(|| Error::Inputs("expected a classification model, found none".into()))?;
-    }
     phases.reference()?;
     ensure_different(inputs)?;
     if system.segmenter.is_none()

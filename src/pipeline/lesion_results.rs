@@ -8,7 +8,7 @@ use super::Study;
 use super::classify::{Classification, Classifier};
 use super::lesions::{self, Lesion, LesionChoice, SmallComponents};
 use super::report;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::phase::Phase;
 
 /// A lesion and its classification.
@@ -67,13 +67,16 @@ impl Findings {
     }
 }
 
+/// Why nothing is classified where there is no model for it.
+const NO_CLASSIFIER: &str = "there is no classification model";
+
 /// Finds the lesions of a patient and classifies those that `choice` selects. A lesion that cannot be classified is a result and
-/// not an error, with the reason: no tumour, fewer than three phases, a lesion that is missing in a phase, a number that no lesion
+/// not an error, with the reason: no tumour, fewer than three phases, no classifier, a lesion that is missing in a phase, a number that no lesion
 /// has. [`LesionChoice::Largest`] is the largest of the lesions that are present in every phase, or the largest of all where there
 /// is no such lesion.
 ///
 /// # Errors
-/// As [`lesions::find`] and [`Classifier::classify`]; three phases or more without a classifier.
+/// As [`lesions::find`] and [`Classifier::classify`].
 pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionChoice) -> Result<Findings> {
     let together = choice == LesionChoice::Together;
     let (found, small_components) = if together {
@@ -95,12 +98,13 @@ pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionCh
                 .push(format!("{missing}: lesion {asked} is classified, though that one is larger ({volume:.1} ml)"));
         }
     }
-    let too_few = study.phases().ensure_classifiable().err().map(|e| e.to_string());
+    let no_model = || classifier.is_none().then(|| NO_CLASSIFIER.to_owned());
+    let nothing = study.phases().ensure_classifiable().err().map(|e| e.to_string()).or_else(no_model);
     let mut lesions = Vec::new();
     for lesion in found {
         let chosen = choice == LesionChoice::All || lesion.number == asked;
-        let reason = if too_few.is_some() {
-            too_few.clone()
+        let reason = if nothing.is_some() {
+            nothing.clone()
         } else if let Some(missing) = not_found(&lesion) {
             Some(missing)
         } else if !chosen {
@@ -109,9 +113,8 @@ pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionCh
             None
         };
         let classification = match (&reason, classifier) {
-            (Some(_), _) => None,
             (None, Some(classifier)) => Some(classifier.classify(study, &lesion)?),
-            (None, None) => return Err(Error::Inputs("expected a classification model, found none".into())),
+            (Some(_), _) | (None, None) => None,
         };
         lesions.push(LesionResult { lesion, classification, not_classified: reason });
     }

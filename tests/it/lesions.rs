@@ -193,6 +193,8 @@ fn together_all_tumour_voxels_are_one() {
     let one_without = [phase(Arterial, &boxes), phase(Portal, &[]), phase(Delayed, &boxes)];
     let found = findings(&study(one_without), Some(&classifier()), LesionChoice::Together).expect("findings");
     assert!(found.not_classified.expect("why").contains("not found in the portal phase"));
+    let three = [Arterial, Portal, Delayed].map(|p| phase(p, &tumour));
+    assert_eq!(reason(&three, None), "there is no classification model");
     let none = [Arterial, Portal, Delayed].map(|p| phase(p, &[]));
     assert!(together(&study(none)).expect("none").is_none());
 }
@@ -288,6 +290,8 @@ fn what_cannot_be_classified_is_said() {
     };
     let two = [Portal, Delayed].map(|p| phase(p, &tumour));
     assert_eq!(reason(&two, None), "classification needs three or four phases, 2 given");
+    let three = [Arterial, Portal, Delayed].map(|p| phase(p, &tumour));
+    assert_eq!(reason(&three, None), "there is no classification model");
     let none = [Arterial, Portal, Delayed].map(|p| phase(p, &[]));
     assert!(reason(&none, Some(&model)).contains("no tumour was found"));
     let one_without = [phase(Arterial, &tumour), phase(Portal, &[]), phase(Delayed, &tumour)];

@@ -94,9 +94,8 @@ fn headers_that_make_no_image() {
         (NiftiFile { datatype: 128, ..good.clone() }, &["RGB"]),
         (NiftiFile { datatype: 1536, ..good.clone() }, &["float128"]),
         (NiftiFile { datatype: 77, ..good.clone() }, &["unknown", "77"]),
-        (NiftiFile { pixdim: [1.0, 0.0, 2.0, 3.0], ..good.clone() }, &["axis 1", "is 0 mm"]),
-        (NiftiFile { pixdim: [1.0, 1.0, -2.0, 3.0], ..good.clone() }, &["axis 2", "is -2 mm"]),
-        (NiftiFile { pixdim: [1.0, 1.0, 2.0, f64::NAN], ..good.clone() }, &["axis 3", "NaN"]),
+        (NiftiFile { codes: [1, 0], pixdim: [1.0, 0.0, 2.0, 3.0], ..good.clone() }, &["axis 1", "is 0 mm"]),
+        (NiftiFile { codes: [0, 0], pixdim: [1.0, 1.0, 2.0, f64::NAN], ..good.clone() }, &["axis 3", "NaN"]),
         (
             NiftiFile { srow: [1.0, 2.0, 3.0, 0.0, 2.0, 4.0, 6.0, 0.0, 0.0, 0.0, 1.0, 0.0], ..good.clone() },
             &["singular"],

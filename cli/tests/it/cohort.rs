@@ -6,7 +6,7 @@ use nephron::io::nifti;
 use nephron::io::weights;
 use nephron::models::resnet::{ResNetConfig, seeded_weights};
 use nephron::phantom::{PhantomOptions, generate};
-use nephron::phase::Subtype;
+use nephron::phase::{Phase, Subtype};
 use serde_json::Value;
 
 use crate::support::run;
@@ -85,5 +85,58 @@ fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
     assert!(errors.contains("p0") && errors.contains("1 of 4 patients failed"), "{errors}");
     assert_eq!(text.lines().count(), 3, "{text}");
     let (code, _, errors) = run(&["diagnose", "--cohort", &model, "--masks", "--model", &model, "-o", &out]);
-    assert!(code == Some(2) && errors.contains("two to four phases, 0 given"), "{errors}");
+    assert!(code == Some(1) && errors.contains("expected a folder with scans for each patient"), "{errors}");
+}
+
+/// Two phases of a phantom, once packed and once not.
+#[test]
+fn stray_folders_short_patients_and_repeated_scans_cost_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let text = |name: &str| at(name).display().to_string();
+    let options = PhantomOptions {
+        phases: vec![Phase::Portal, Phase::Delayed],
+        spacing: [4.0, 4.0, 6.0],
+        ..PhantomOptions::default()
+    };
+    generate(&options).expect("a patient").write(at("patients/packed")).expect("written");
+    for name in ["plain", "short", "twice", "logs"] {
+        std::fs::create_dir_all(at("patients").join(name)).expect("a folder");
+    }
+    for (from, to) in [("portal", "portal"), ("portal_mask", "portal_mask"), ("delayed", "delayed"), ("delayed_mask", "delayed_mask")] {
+        let packed = at("patients/packed").join(format!("{from}.nii.gz"));
+        let image = nifti::read(&packed).expect("an image");
+        nifti::write(at("patients/plain").join(format!("{to}.nii")), &image).expect("written");
+        if from.starts_with("portal") {
+            std::fs::copy(&packed, at("patients/short").join(format!("{to}.nii.gz"))).expect("copied");
+            std::fs::copy(&packed, at("patients/twice").join(format!("{to}.nii.gz"))).expect("copied");
+            let again = to.replace("portal", "delayed");
+            std::fs::copy(&packed, at("patients/twice").join(format!("{again}.nii.gz"))).expect("copied");
+        }
+    }
+    let (cohort, out) = (text("patients"), text("out"));
+    let (code, said, errors) = run(&["diagnose", "--cohort", &cohort, "--masks", "-o", &out, "--json"]);
+    assert_eq!(code, Some(1), "{errors}");
+    for part in ["logs: no patient", "short", "1 given", "twice", "are the same image", "2 of 4 patients failed"] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    let results: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(results.as_array().expect("results").len(), 2);
+    for (patient, done) in [("packed", true), ("plain", true), ("short", false), ("twice", false)] {
+        assert_eq!(at("out").join(patient).join("result.json").exists(), done, "{patient}");
+    }
+
+    // A run that fails takes the result of the earlier one with it, and one on its own output is refused.
+    let one = |name: &str| text(&format!("patients/packed/{name}.nii.gz"));
+    let call = |portal: &str, delayed: &str, out: &str| {
+        run(&["diagnose", "--masks", "--portal", portal, "--delayed", delayed, "-o", out])
+    };
+    let packed = text("out/packed");
+    let (code, _, errors) = call(&text("out/packed/aligned/portal.nii.gz"), &text("out/packed/aligned/delayed.nii.gz"), &packed);
+    assert!(code == Some(2) && errors.contains("is an input"), "{errors}");
+    assert!(at("out/packed/aligned/portal.nii.gz").exists() && at("out/packed/result.json").exists());
+    std::fs::write(at("broken.nii.gz"), "no image").expect("written");
+    let (code, _, errors) = call(&one("portal"), &text("broken.nii.gz"), &packed);
+    assert!(code == Some(1) && errors.contains("broken.nii.gz"), "{errors}");
+    assert!(!at("out/packed/result.json").exists() && !at("out/packed/report.html").exists());
 }

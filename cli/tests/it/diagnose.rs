@@ -260,8 +260,8 @@ fn two_phases_are_aligned_and_not_classified_and_phases_are_guessed_when_asked()
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*std::fs::read(&mask).expect("a mask")), &mut bytes)
         .expect("unpacked");
-    // The unit of length, xyzt_units, is metres.
-    bytes[123] = 1;
+    // The sign of the voxel size along i, pixdim[1].
+    bytes[83] ^= 0x80;
     std::fs::write(&mask, gzip(&bytes)).expect("written");
     let two = ["diagnose", "--masks", "-o", &o, "--guess-phases", &named_text, "--margin", "2"];
     let (code, said, errors) = run(&two);
@@ -286,7 +286,7 @@ fn two_phases_are_aligned_and_not_classified_and_phases_are_guessed_when_asked()
     assert!(found["lesions"].as_array().is_some_and(|l| !l.is_empty()));
     let warnings = found["warnings"].to_string();
     assert!(warnings.contains("guessed from the name") && warnings.contains("CT-7_native"), "{warnings}");
-    assert!(warnings.contains("non-contrast phase: mask: the header's unit is metres"), "{warnings}");
+    assert!(warnings.contains("non-contrast phase: mask: the voxel size along axis 1 is -"), "{warnings}");
     assert!(out.join("aligned/non-contrast.nii.gz").is_file() && out.join("report.html").is_file());
     // Three phases without a classification model are an error that names it.
     let scan = |phase: &str| text(&patients.join(format!("{phase}.nii.gz")));

@@ -111,3 +111,78 @@ fn the_verb_refuses_in_one_line() {
         Segmenter::load(&empty, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect_err("no model there");
     assert!(matches!(error, Error::File { .. }) && error.to_string().contains("plans.json"), "{error}");
 }
+
+#[test]
+fn a_folder_is_segmented_in_parts_and_continued_and_a_broken_image_costs_itself() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (model, out, images) = (model_folder(folder.path()), folder.path().join("out"), folder.path().join("images"));
+    std::fs::create_dir(&images).expect("a folder");
+    let image = nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]));
+    for name in ["a", "c", "d_1"] {
+        nifti::write(images.join(format!("{name}_0000.nii.gz")), &image).expect("written");
+    }
+    std::fs::write(images.join("b_0000.nii.gz"), "no image").expect("written");
+    std::fs::write(images.join("readme.txt"), "no image either").expect("written");
+    let paths: [&Path; 6] =
+        [Path::new("--model"), &model, Path::new("-o"), &out, Path::new("-i"), &images];
+    let run = |more: &[&str]| nephron(&[&["--device", "cpu", "--json", "segment"], more].concat(), &paths);
+    let masks = || {
+        let entries = std::fs::read_dir(&out).expect("a folder");
+        let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
+    // Every second image from the second one on: b, which is broken, and d_1.
+    let (code, stdout, stderr) = run(&["--num-parts", "2", "--part-id", "1"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("1 of 2 images failed") && stderr.contains("b_0000.nii.gz"), "{stderr}");
+    assert_eq!(masks(), ["d_1.nii.gz"]);
+    let report: serde_json::Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("json");
+    assert_eq!((report["files"].as_array().map(Vec::len), report["failed"].as_array().map(Vec::len)), (Some(1), Some(1)));
+    let before = std::fs::metadata(out.join("d_1.nii.gz")).expect("a mask").modified().expect("a time");
+    let (code, stdout, stderr) = run(&["--continue"]);
+    assert!(code == 1 && stderr.contains("1 of 3 images failed"), "{stderr}");
+    assert_eq!(masks(), ["a.nii.gz", "c.nii.gz", "d_1.nii.gz"]);
+    let report: serde_json::Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("json");
+    assert_eq!(report["files"].as_array().map(Vec::len), Some(2));
+    assert_eq!(std::fs::metadata(out.join("d_1.nii.gz")).expect("a mask").modified().expect("a time"), before);
+    let (code, _, stderr) = run(&["--num-parts", "2", "--part-id", "2"]);
+    assert!(code == 2 && stderr.contains("--part-id: expected 0 to 1, found 2"), "{stderr}");
+}
+
+#[test]
+fn what_a_model_folder_does_not_have_is_named() {
+    let folder = tempfile::tempdir().expect("folder");
+    let model = folder.path().join("Dataset900_X/nnUNetTrainer__nnUNetPlans__3d_fullres");
+    for fold in ["fold_0", "fold_1"] {
+        std::fs::create_dir_all(model.join(fold)).expect("a folder");
+        std::fs::copy(golden("unet/checkpoint_final.pth"), model.join(fold).join("checkpoint_best.pth")).expect("copied");
+    }
+    for name in ["plans.json", "dataset.json"] {
+        std::fs::copy(golden("unet").join(name), model.join(name)).expect("copied");
+    }
+    let (image, out) = (folder.path().join("x.nii"), folder.path().join("out"));
+    nifti::write(&image, &nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]))).expect("written");
+    let run = |model: &Path, more: &[&str]| {
+        let paths: [&Path; 5] = [Path::new("--model"), model, Path::new("-o"), &out, &image];
+        nephron(&[&["--device", "cpu", "--json", "segment"], more].concat(), &paths)
+    };
+    let (code, _, stderr) = run(&model, &[]);
+    assert!(code == 1 && stderr.contains("checkpoint_best.pth and no checkpoint_final.pth"), "{stderr}");
+    let (code, _, stderr) = run(&model, &["--checkpoint", "best", "--folds", "0,7"]);
+    assert!(code == 2 && stderr.contains("some of 0, 1") && stderr.contains("found 7"), "{stderr}");
+    // The folder above, which holds one model, will do.
+    let above = folder.path().join("Dataset900_X");
+    let (code, stdout, stderr) = run(&above, &["--checkpoint", "best", "--folds", "1"]);
+    assert_eq!(code, 0, "{stderr}");
+    let report: serde_json::Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("json");
+    assert_eq!((&report["folds"], &report["configuration"]), (&1.into(), &"3d_fullres".into()));
+    std::fs::create_dir_all(above.join("nnUNetTrainer__nnUNetPlans__2d")).expect("a folder");
+    std::fs::copy(model.join("plans.json"), above.join("nnUNetTrainer__nnUNetPlans__2d/plans.json")).expect("copied");
+    let (code, _, stderr) = run(&above, &[]);
+    assert!(code == 1 && stderr.contains("several models") && stderr.contains("__2d"), "{stderr}");
+    let zip = folder.path().join("model.zip");
+    std::fs::write(&zip, "PK").expect("written");
+    let (code, _, stderr) = run(&zip, &[]);
+    assert!(code == 1 && stderr.contains("unpack it"), "{stderr}");
+}

@@ -244,3 +244,95 @@ fn extensions_with_random_damage() {
         }
     }
 }
+
+/// Faults of headers that nibabel or ITK read past: the geometry stays, and one line says what was done.
+#[test]
+fn slight_faults_of_headers_are_taken_with_a_warning() {
+    let folder = tempdir().expect("a folder");
+    let good = NiftiFile::new(&[4, 3, 2]);
+    let qform = NiftiFile { codes: [1, 1], qoffset: [-10.0, -20.0, 30.0], ..good.clone() };
+    let want = nifti::read(good.write(folder.path(), "good.nii")).expect("read").volume.affine();
+    let rank_2 = [1.0, 0.0, 0.0, -10.0, 0.0, 2.0, 0.0, -20.0, 0.0, 2.0, 0.0, 30.0];
+    for (name, file, part) in [
+        ("negative", NiftiFile { pixdim: [1.0, -1.0, 2.0, 3.0], ..good.clone() }, "-1 mm (pixdim); 1 is used"),
+        ("zero", NiftiFile { pixdim: [1.0, 1.0, 0.0, 3.0], ..good.clone() }, "the sform's 2 is used"),
+        ("nan", NiftiFile { pixdim: [1.0, 1.0, 2.0, f64::NAN], ..good.clone() }, "the sform's 3 is used"),
+        ("no_sform", NiftiFile { srow: [0.0; 12], ..qform.clone() }, "the qform is used"),
+        ("rank_2", NiftiFile { srow: rank_2, ..qform.clone() }, "singular (determinant 0e0), no geometry; the qform is used"),
+        ("infinite", NiftiFile { srow: [f64::INFINITY; 12], ..qform.clone() }, "not finite; the qform is used"),
+    ] {
+        let image = nifti::read(file.write(folder.path(), &format!("{name}.nii"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(image.volume.affine(), want, "{name}");
+        assert_eq!(image.header_spacing(), [3.0, 2.0, 1.0], "{name}");
+        assert!(image.warnings.iter().any(|w| w.contains(part)), "{name}: {:?}", image.warnings);
+    }
+}
+
+#[test]
+fn lengths_in_other_units_become_millimetres() {
+    let folder = tempdir().expect("a folder");
+    let good = NiftiFile::new(&[4, 3, 2]);
+    for (units, scale, name) in [(1, 1e-3, "metres"), (3, 1e3, "micrometres")] {
+        let file = NiftiFile {
+            units,
+            pixdim: [1.0, scale, 2.0 * scale, 3.0 * scale],
+            srow: good.srow.map(|v| v * scale),
+            ..good.clone()
+        };
+        let image = nifti::read(file.write(folder.path(), &format!("{name}.nii"))).expect("read");
+        let spacing = image.volume.spacing();
+        assert!((0..3).all(|a| (spacing[a] - [3.0, 2.0, 1.0][a]).abs() < 1e-5), "{name}: {spacing:?}");
+        assert!(image.warnings.iter().any(|w| w.contains(name) && w.contains("converted")), "{:?}", image.warnings);
+        nifti::write(folder.path().join("back.nii"), &image).expect("written");
+        let back = nifti::read(folder.path().join("back.nii")).expect("read");
+        assert!(back.warnings.is_empty() && back.header.units == 2, "{name}: {:?}", back.warnings);
+    }
+}
+
+/// What stands behind a gzip stream is left alone, as zlib leaves it; a wrong checksum is not.
+#[test]
+fn bytes_behind_a_gzip_stream_are_left_out() {
+    let folder = tempdir().expect("a folder");
+    let packed = std::fs::read(NiftiFile::new(&[4, 3, 2]).write(folder.path(), "good.nii.gz")).expect("a file");
+    let read = |bytes: &[u8]| {
+        let path = folder.path().join("x.nii.gz");
+        std::fs::write(&path, bytes).expect("written");
+        nifti::read(path)
+    };
+    for tail in [&[0u8; 512][..], b"junk", b"\r\n", &[0], &[0x1f]] {
+        let found = read(&[&packed[..], tail].concat());
+        // One byte of a member's magic may be a member that is cut short.
+        if tail == [0x1f] {
+            assert!(found.is_err());
+            continue;
+        }
+        let image = found.expect("read");
+        assert!(image.warnings.iter().any(|w| w.contains("behind the gzip stream")), "{tail:?}: {:?}", image.warnings);
+    }
+    let mut wrong = packed.clone();
+    let place = wrong.len() - 8;
+    wrong[place] ^= 1;
+    assert!(read(&wrong).expect_err("a wrong checksum").to_string().contains("damaged"));
+}
+
+#[test]
+fn volumes_of_a_4d_image_are_its_channels() {
+    let folder = tempdir().expect("a folder");
+    let path = NiftiFile::new(&[2, 1, 2, 3]).write(folder.path(), "four.nii");
+    let (volumes, image) = nifti::read_channels(&path).expect("read");
+    let values: Vec<Vec<f32>> = volumes.iter().map(|v| v.voxels().to_f32()).collect();
+    assert_eq!(values, [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0]]);
+    assert_eq!(image.volume.shape(), [2, 1, 2]);
+    assert!(nifti::read(&path).expect_err("4D").to_string().contains("4D image (2 x 1 x 2 x 3)"));
+}
+
+#[test]
+fn labels_with_the_remainders_of_a_scale_are_whole() {
+    let grid = |values: Vec<f32>| {
+        Volume::new([1, 1, 3], Voxels::F32(values.into()), Affine::IDENTITY).expect("a volume")
+    };
+    assert_eq!(grid(vec![0.0003, 0.9999, 2.0009]).to_labels().expect("labels").labels(), [0, 1, 2]);
+    for wrong in [1.4, 0.99, -0.6, 255.5, f32::NAN] {
+        assert!(grid(vec![0.0, wrong, 1.0]).to_labels().is_err(), "{wrong}");
+    }
+}

@@ -21,14 +21,9 @@ use nephron_compute::error::{Error, Result};
 /// is singular or not finite, or a finite slope with an inter that is not finite.
 pub fn read(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
-    let Series { mut volumes, header, warnings, axes } = read_any(path)?;
-    match (volumes.pop(), volumes.is_empty()) {
-        (Some(volume), true) => Ok(Image { volume, header, warnings }),
-        _ => Err(Error::file(
-            header_path(path),
-            format!("is a {axes}D image ({} volumes), expected a single 3D volume", volumes.len() + 1),
-        )),
-    }
+    let Series { mut volumes, header, warnings } = read_any(path, 3)?;
+    let volume = volumes.pop().ok_or_else(|| Error::file(path, "holds no volume"))?;
+    Ok(Image { volume, header, warnings })
 }
 
 /// Reads the volumes of a 4D image, which lie one after the other; one of a 3D image.
@@ -37,7 +32,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
 /// As [`read`]; an image of more axes; [`Error::File`] for voxels that are NaN or infinite.
 pub fn read_channels(path: impl AsRef<Path>) -> Result<(Vec<Volume>, Image)> {
     let path = path.as_ref();
-    let Series { volumes, header, warnings, .. } = read_any(path)?;
+    let Series { volumes, header, warnings, .. } = read_any(path, 4)?;
     for volume in &volumes {
         volume.ensure_finite().map_err(|e| Error::in_file(path, e))?;
     }
@@ -50,10 +45,10 @@ struct Series {
     volumes: Vec<Volume>,
     header: Header,
     warnings: Vec<String>,
-    axes: usize,
 }
 
-fn read_any(path: &Path) -> Result<Series> {
+/// Reads a file of at most `max_axes` axes that are longer than 1.
+fn read_any(path: &Path, max_axes: usize) -> Result<Series> {
     let header_path = header_path(path);
     let mut source = Source::open(&header_path)?;
     let mut bytes = vec![0u8; Version::Two.header_bytes()];
@@ -71,7 +66,7 @@ fn read_any(path: &Path) -> Result<Series> {
     let wrong = |reason: String| Error::file(&header_path, reason);
     let mut warnings = Vec::new();
     let fields = geometry::in_millimetres(fields, &mut warnings);
-    let (axes, [i, j, k, frames]) = shape(&fields).map_err(wrong)?;
+    let (axes, [i, j, k, frames]) = shape(&fields, max_axes).map_err(wrong)?;
     let number = fields.number().map_err(|name| {
         wrong(format!(
             "voxels of type {name} (code {}) are not supported, expected integers or floats",
@@ -114,7 +109,7 @@ fn read_any(path: &Path) -> Result<Series> {
     source.finish(&mut warnings)?;
     let header =
         Header { version, byte_order: order, stored: number, scale, units: fields.units, geometry, extensions };
-    Ok(Series { volumes, header, warnings, axes })
+    Ok(Series { volumes, header, warnings })
 }
 
 /// The files that [`read`] reads for an image: the file itself, or header and voxels of a pair.
@@ -147,7 +142,7 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<LabelImage> {
 }
 
 /// Number of axes in the header, and the first four lengths (i, j, k, volumes).
-fn shape(fields: &Fields) -> Result<(usize, [usize; 4]), String> {
+fn shape(fields: &Fields, max_axes: usize) -> Result<(usize, [usize; 4]), String> {
     let axes = fields.dim[0];
     if !(1.0..=7.0).contains(&axes) {
         return Err(format!("its header claims {axes} axes, expected 1 to 7"));
@@ -157,7 +152,7 @@ fn shape(fields: &Fields) -> Result<(usize, [usize; 4]), String> {
     if let Some((axis, length)) = dim.iter().enumerate().find(|(_, length)| **length < 1.0) {
         return Err(format!("axis {} of {} has length {length}, expected at least 1", axis + 1, shown()));
     }
-    if dim.iter().skip(4).any(|&length| length > 1.0) {
+    if dim.iter().skip(max_axes).any(|&length| length > 1.0) {
         return Err(format!("is a {axes}D image ({}), expected a single 3D volume", shown()));
     }
     let length = |axis: usize| dim.get(axis).map_or(1, |&length| length as usize);
