@@ -14,7 +14,7 @@ use super::options::DeviceOptions;
 use super::{dump, faults};
 use crate::error::{Error, Result};
 use crate::ops::Launches;
-use crate::ops::choices::Choices;
+use crate::ops::conv_plan::choices::Choices;
 use crate::tensor::DType;
 
 /// Bytes behind every buffer that a test run fills with a pattern and checks after the launch.
