@@ -5,6 +5,7 @@ use nephron_testing as support;
 mod checkpoint_folder;
 mod crop;
 mod layering;
+mod layering_of_ops;
 mod lesions;
 mod nnunet;
 mod phantom;

@@ -14,7 +14,7 @@ use super::options::DeviceOptions;
 use super::{dump, faults};
 use crate::error::{Error, Result};
 use crate::ops::Launches;
-use crate::ops::choices::Choices;
+use crate::ops::conv_plan::choices::Choices;
 use crate::tensor::DType;
 
 /// Number of guard bytes after every buffer in tests; they are filled with a pattern that is checked when the buffer is read.

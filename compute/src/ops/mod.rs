@@ -7,10 +7,12 @@ pub mod affine_dice;
 pub mod affine_dice_optimizer;
 pub mod arithmetic;
 pub mod bspline;
-#[cfg(feature = "gpu")]
-pub mod choices;
 pub mod conv3d;
+pub mod conv3d_backward;
 pub mod conv_block;
+#[cfg(feature = "gpu")]
+pub mod conv_plan;
+pub mod conv_problem;
 pub mod conv_transpose3d;
 pub mod dice;
 pub mod grid_sample;
@@ -36,11 +38,15 @@ pub use bspline::bspline_resample3d;
 pub use conv_block::conv_blocks_by;
 pub use conv_block::{ConvBlockNorm, ConvBlockWeights, conv_block, conv_blocks};
 #[cfg(feature = "gpu")]
-pub use conv_transpose3d::{Algorithm as ConvTranspose3dAlgorithm, conv_transpose3d_by};
-pub use conv_transpose3d::{ConvTranspose3dParams, conv_transpose3d};
+pub use conv_plan::{Conv3dAlgorithm, ConvTranspose3dAlgorithm};
+pub use conv_problem::{Conv3dParams, ConvTranspose3dParams};
+pub use conv_transpose3d::conv_transpose3d;
 #[cfg(feature = "gpu")]
-pub use conv3d::{Algorithm as Conv3dAlgorithm, conv3d_by};
-pub use conv3d::{Conv3dGradients, Conv3dParams, Epilogue as ConvEpilogue, conv3d, conv3d_backward, conv3d_then};
+pub use conv_transpose3d::conv_transpose3d_by;
+#[cfg(feature = "gpu")]
+pub use conv3d::conv3d_by;
+pub use conv3d::{Epilogue as ConvEpilogue, conv3d, conv3d_then};
+pub use conv3d_backward::{Conv3dGradients, conv3d_backward};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
 pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
 pub use interpolate::{InterpolateMode, interpolate3d};
@@ -65,8 +71,9 @@ pub(crate) trait Launches:
     + arithmetic::gpu::ArithmeticLaunches
     + bspline::gpu::BsplineLaunches
     + conv3d::gpu::Conv3dLaunches
-    + conv3d::gpu_backward::Conv3dBackwardLaunches
+    + conv3d_backward::gpu::Conv3dBackwardLaunches
     + conv_block::gpu::ConvBlockLaunches
+    + conv_plan::ConvPlanLaunches
     + conv_transpose3d::gpu::ConvTranspose3dLaunches
     + dice::gpu::DiceLaunches
     + grid_sample::gpu::GridSampleLaunches
@@ -115,6 +122,21 @@ pub fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
 /// [`Error::Argument`] for operands of different types.
 pub fn expect_same_dtype(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
     if x.dtype() == y.dtype() { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), x.dtype(), y.dtype())) }
+}
+
+/// Checks that operands share the float type and the device of `x`.
+///
+/// # Errors
+/// An operand of another type or on another device.
+pub fn expect_operands(op: &str, x: &Tensor, others: &[(&str, &Tensor)]) -> Result<()> {
+    expect_float(op, x)?;
+    for (name, other) in others {
+        expect_same_device(&format!("{op}: {name}"), x, other)?;
+        if other.dtype() != x.dtype() {
+            return Err(Error::argument(format!("{op}: dtype of {name}"), x.dtype(), other.dtype()));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a parameter has one value for each channel: f32 [1, c, 1, 1, 1] on the device of `x`.

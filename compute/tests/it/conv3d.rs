@@ -125,26 +125,11 @@ fn by_every_algorithm(
 ) -> Vec<(String, nephron_compute::Result<Tensor>)> {
     let mut all = vec![("default".to_owned(), ops::conv3d(x, w, b, params))];
     #[cfg(feature = "gpu")]
-    if x.device() != Device::Cpu {
-        use ops::Conv3dAlgorithm as By;
-        // CUDA's matrix instructions have no f32.
-        let no_matrix = x.dtype() == DType::F32 && x.device().name().starts_with("cuda");
-        let able = By::ALL.into_iter().filter(|a| params.groups == 1 || *a == By::Direct);
-        let able = able.filter(|a| ![By::ImplicitGemm, By::Halo].contains(a) || !no_matrix);
-        let [.., kz, ky, kx] = w.shape();
-        let halo = params.stride == [1; 3]
-            && params.dilation == [1; 3]
-            && [1, 3].contains(&kz)
-            && [1, 3].contains(&ky)
-            && kx == 3;
-        let able = able.filter(|a| *a != By::Halo || halo);
-        let ([_, ci, ..], [co, ..]) = (x.shape(), w.shape());
-        let stem = ci <= 4 && kx <= 7 && params.stride[2] <= 3 && (kx == 1 || params.dilation[2] == 1);
-        let moves = params.stride != [1; 3] || params.padding != [0; 3];
-        let pointwise = co <= 8 && w.shape()[2..] == [1; 3] && !moves;
-        let able = able.filter(|a| (*a != By::Stem || stem) && (*a != By::Pointwise || pointwise));
-        all.extend(able.map(|a| (a.to_string(), ops::conv3d_by(a, x, w, b, params, &ops::ConvEpilogue::NONE))));
-    }
+    all.extend(
+        crate::conv_algorithms::able(x, w.shape(), params)
+            .into_iter()
+            .map(|by| (by.to_string(), ops::conv3d_by(by, x, w, b, params, &ops::ConvEpilogue::NONE))),
+    );
     all
 }
 

@@ -46,12 +46,17 @@ fn check(inputs: usize, shape: Shape, weight: Shape, params: Conv3dParams) {
 fn by_every_algorithm(xs: &[Tensor], blocks: &[ConvBlockWeights<'_>]) -> Vec<Tensor> {
     let mut all = vec![ops::conv_blocks(xs.to_vec(), blocks).expect("conv_blocks")];
     #[cfg(feature = "gpu")]
-    if xs[0].device() != Device::Cpu {
-        let able = |b: &ConvBlockWeights<'_>| b.params.groups == 1 && b.params.stride == [1; 3];
-        // CUDA multiplies f32 there as tf32 alone, which these bounds are not for.
-        let f32_on_cuda = xs[0].dtype() == DType::F32 && xs[0].device().name().starts_with("cuda");
-        if blocks.iter().all(able) && !f32_on_cuda {
-            let by = ops::Conv3dAlgorithm::Halo;
+    if let Device::Gpu(gpu) = xs[0].device() {
+        let by = ops::Conv3dAlgorithm::Halo;
+        let caps = ops::conv_plan::DeviceCaps::of(&gpu, xs[0].dtype());
+        let mut shape = xs[0].shape();
+        shape[1] = xs.iter().map(|x| x.shape()[1]).sum();
+        let able = blocks.iter().all(|block| {
+            let problem = ops::conv_problem::Conv3dProblem::new(shape, block.w.shape(), block.params).expect("it fits");
+            shape = problem.output_shape();
+            by.unsupported(&problem, &caps).is_none()
+        });
+        if able {
             all.push(ops::conv_blocks_by(by, xs.to_vec(), blocks).expect("conv_blocks by halo"));
         }
     }

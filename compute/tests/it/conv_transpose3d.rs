@@ -82,12 +82,11 @@ fn by_every_algorithm(
 ) -> Vec<(String, nephron_compute::Result<Tensor>)> {
     let mut all = vec![("default".to_owned(), ops::conv_transpose3d(x, w, b, params))];
     #[cfg(feature = "gpu")]
-    if x.device() != Device::Cpu {
-        use ops::ConvTranspose3dAlgorithm as By;
-        let product = w.shape()[2..] == params.stride && params.padding == [0; 3];
-        let able = By::ALL.into_iter().filter(|a| *a != By::Gemm || product);
-        all.extend(able.map(|a| (a.to_string(), ops::conv_transpose3d_by(a, x, w, b, params))));
-    }
+    all.extend(
+        crate::conv_algorithms::able_transposed(x, w.shape(), params)
+            .into_iter()
+            .map(|by| (by.to_string(), ops::conv_transpose3d_by(by, x, w, b, params))),
+    );
     all
 }
 

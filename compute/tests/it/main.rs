@@ -11,6 +11,7 @@ mod bspline;
 mod conv3d;
 mod conv3d_backward;
 mod conv3d_compiled;
+mod conv_algorithms;
 mod conv_block;
 mod conv_epilogue;
 mod conv_transpose3d;

@@ -6,7 +6,9 @@ pub mod gpu;
 pub mod reference;
 
 use super::expect_float;
-use super::interpolate::{cpu::separable, taps};
+use super::interpolate::cpu::separable;
+use super::interpolate::taps::{Taps, centre};
+use super::sampling::cpu::Cell;
 use super::sampling::{expect_sampleable, spatial};
 use super::span::op_span;
 use crate::device::Device;
@@ -42,10 +44,19 @@ impl BsplineResample3dProblem {
         [n, c, d, h, w]
     }
 
-    fn taps(&self) -> [taps::Taps<4>; 3] {
+    fn taps(&self) -> [Taps<4>; 3] {
         let input = spatial(self.input);
-        std::array::from_fn(|axis| taps::cubic(input[axis], self.size[axis]))
+        std::array::from_fn(|axis| cubic(input[axis], self.size[axis]))
     }
+}
+
+/// The coefficients, and their weights, that make each voxel of a resized axis: at (i + .5) * input / output - .5.
+fn cubic(input: usize, output: usize) -> Taps<4> {
+    Taps::new((0..output).map(|i| {
+        let source = centre(i, input, output);
+        let low = source.floor();
+        cpu::window(Cell { low: low as isize, fraction: (source - low) as f32 }, input)
+    }))
 }
 
 /// `x` [n, c, d, h, w] resized to [n, c, size] by cubic B-splines, any float type: SciPy's `zoom` with order 3, mode

@@ -3,8 +3,8 @@
 use super::ConvBlockNorm;
 use crate::error::Result;
 use crate::memory::Buffer;
+use crate::ops::conv_problem::Conv3dProblem;
 use crate::ops::conv3d::cpu as conv;
-use crate::ops::conv3d::problem::Conv3dProblem;
 use crate::ops::norm::NormProblem;
 use crate::ops::norm::cpu as norm;
 use crate::tensor::Tensor;

@@ -8,21 +8,22 @@ use super::{ConvBlockNorm, ConvBlockWeights};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::ops::concat;
-use crate::ops::conv3d::gpu::{Conv3dHandles, launch_planned, plan};
-use crate::ops::conv3d::halo;
-use crate::ops::conv3d::{Algorithm, Conv3dProblem, Plan, tune};
+use crate::ops::conv_plan::{Conv3dAlgorithm as Algorithm, Conv3dKernel, Conv3dPlan, DeviceCaps, plan};
+use crate::ops::conv_problem::Conv3dProblem;
+use crate::ops::conv3d::gpu::{Conv3dHandles, chosen_plan, launch_planned};
+use crate::ops::conv3d::halo_launch;
 use crate::ops::launch::{ensure_addressable, launches};
 use crate::ops::norm::NormProblem;
 use crate::ops::norm::gpu::{Affine, Statistics, launch_merge, launch_statistics};
 use crate::tensor::{DType, Tensor};
 
-pub use crate::ops::conv3d::halo::{HaloBuffers, HaloInput, PendingNorm};
+pub use crate::ops::conv3d::halo_launch::{HaloBuffers, HaloInput, PendingNorm};
 
 launches! {
     pub(crate) trait ConvBlockLaunches {
         fn conv_block = launch_planned_block(
             dtype: DType, input: HaloInput<'_>, buffers: HaloBuffers<'_>, statistics: &Statistics, eps: f32,
-            problem: &Conv3dProblem, plan: &Plan,
+            problem: &Conv3dProblem, plan: &Conv3dPlan,
         ) -> Result<()>;
     }
 }
@@ -45,7 +46,7 @@ pub fn launch_conv_block<R: Runtime>(
     problem: &Conv3dProblem,
     algorithm: Option<Algorithm>,
 ) -> Result<()> {
-    let plan = plan(client, dtype, problem, algorithm)?;
+    let plan = plan(problem, &DeviceCaps::of_client(client, dtype, false), algorithm)?;
     launch_planned_block(client, dtype, input, buffers, statistics, eps, problem, &plan)
 }
 
@@ -57,16 +58,18 @@ fn launch_planned_block<R: Runtime>(
     statistics: &Statistics,
     eps: f32,
     problem: &Conv3dProblem,
-    plan: &Plan,
+    plan: &Conv3dPlan,
 ) -> Result<()> {
     let [groups, channels, d, h, w] = problem.output_shape();
     let norm = NormProblem { groups, positions: d * h * w, channels };
     let HaloBuffers { w, b, y } = buffers;
-    match (plan, input) {
-        (Plan::Halo(tiling), _) => match halo::launch(client, dtype, input, buffers, problem, tiling, true)? {
-            Some(parts) => launch_merge(client, &parts, statistics, norm, eps),
-            None => Ok(()),
-        },
+    match (&plan.kernel, input) {
+        (Conv3dKernel::Halo(tile), _) => {
+            match halo_launch::launch(client, dtype, input, buffers, problem, plan, tile, true)? {
+                Some(parts) => launch_merge(client, &parts, statistics, norm, eps),
+                None => Ok(()),
+            }
+        }
         (_, HaloInput::Plain(x)) => {
             launch_planned(client, dtype, Conv3dHandles { x, w, b, residual: None, y }, 1.0, problem, plan)?;
             launch_statistics(client, dtype, y, statistics, norm, eps)
@@ -119,10 +122,10 @@ fn convolve(
 ) -> Result<Pending> {
     let dtype = block.w.dtype();
     ensure_addressable("conv_block", &[problem.input_shape(), problem.weight_shape(), problem.output_shape()])?;
-    let chosen = tune::plan(device, dtype, problem, algorithm)?;
-    let input = match (&chosen, input) {
-        (Plan::Halo(tiling), Input::Tensors(xs)) if tiling.reads_two(&xs) => Input::Tensors(xs),
-        (Plan::Halo(_), Input::Pending(pending)) => Input::Pending(pending),
+    let chosen = chosen_plan(device, dtype, problem, algorithm)?;
+    let input = match (&chosen.kernel, input) {
+        (Conv3dKernel::Halo(tile), Input::Tensors(xs)) if tile.reads_two(&xs) => Input::Tensors(xs),
+        (Conv3dKernel::Halo(_), Input::Pending(pending)) => Input::Pending(pending),
         (_, Input::Tensors(xs)) => Input::Tensors(vec![joined(xs)?]),
         (_, Input::Pending(pending)) => Input::Tensors(vec![finish(device, *pending)?]),
     };

@@ -4,11 +4,10 @@ mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 
-use super::conv3d::expect_operands;
-use super::conv3d::problem::Conv3dProblem;
+use super::conv_problem::Conv3dProblem;
 use super::norm::expect_parameters;
 use super::span::op_span;
-use super::{Conv3dParams, concat, expect_vector};
+use super::{Conv3dParams, concat, expect_operands, expect_vector};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};

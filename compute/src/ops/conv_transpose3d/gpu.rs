@@ -1,38 +1,42 @@
 //! Launching transposed convolutions on raw handles.
 
+use std::iter;
+
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use nephron_kernels::conv_transpose3d::{PlacementLaunch, direct, gemm};
 use nephron_kernels::conv3d::GeometryLaunch;
 
-use super::ConvTranspose3dProblem;
-use super::algorithm::{self, Algorithm, Plan, Tiling};
+use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::ops::conv3d::facts::{Facts, facts};
-use crate::ops::conv3d::gpu::{bias_or_nothing, channels_a_unit, windows};
-use crate::ops::launch::{WORD, array, cube_grid, elements, fits, grid, launches, vector_width, with_float};
+use crate::ops::conv_plan::{
+    ConvTranspose3dAlgorithm, ConvTranspose3dKernel, ConvTranspose3dPlan, DeviceCaps, TransposedTile,
+    choose_conv_transpose3d, plan,
+};
+use crate::ops::conv_problem::ConvTranspose3dProblem;
+use crate::ops::conv3d::launch::{bias_or_nothing, windows};
+use crate::ops::launch::{WORD, array, elements, fits, launches, with_float};
 use crate::tensor::DType;
 
 launches! {
     pub(crate) trait ConvTranspose3dLaunches {
-        fn conv_transpose3d_facts = facts_of(dtype: DType, problem: &ConvTranspose3dProblem) -> Facts;
         fn conv_transpose3d_planned = launch_planned(
             dtype: DType, buffers: ConvTranspose3dHandles<'_>, placement: Placement, problem: &ConvTranspose3dProblem,
-            plan: &Plan,
+            plan: &ConvTranspose3dPlan,
         ) -> Result<()>;
     }
 }
 
-/// Buffers of a transposed convolution: `b` f32 with a value per output channel, the others of the tensors' type.
+/// Buffers of a transposed convolution: `b` f32 with one value per output channel, the others of the tensors' type.
 #[derive(Clone, Copy)]
 pub struct ConvTranspose3dHandles<'a> {
-    /// [n, d, h, w, ci].
+    /// Input, [n, d, h, w, ci].
     pub x: &'a Handle,
-    /// [ci, kd, kh, kw, co / groups].
+    /// Weight, [ci, kd, kh, kw, co / groups].
     pub w: &'a Handle,
-    /// [co].
+    /// Bias, [co].
     pub b: Option<&'a Handle>,
-    /// [n, od, oh, ow, pitch], channels offset to offset + co of every voxel written.
+    /// Output, [n, od, oh, ow, pitch]: channels offset to offset + co of every voxel are written.
     pub y: &'a Handle,
 }
 
@@ -41,18 +45,26 @@ pub struct ConvTranspose3dHandles<'a> {
 pub struct Placement {
     /// Channels of the buffer.
     pub pitch: usize,
-    /// The first of the output's.
+    /// The channel of the buffer that is the first of the output.
     pub offset: usize,
 }
 
 impl Placement {
-    /// A buffer of the output alone.
+    /// The placement in a buffer that holds the output alone.
     pub fn alone(problem: &ConvTranspose3dProblem) -> Self {
         Self { pitch: problem.output_shape()[1], offset: 0 }
     }
+
+    /// The largest part of `store` channels (a power of two) that are stored at once without crossing into channels of
+    /// others.
+    fn narrowed(&self, store: usize) -> usize {
+        let divides = |s: usize| self.pitch.is_multiple_of(s) && self.offset.is_multiple_of(s);
+        iter::successors(Some(store), |s| Some(s / 2)).find(|s| divides(*s)).unwrap_or(1)
+    }
 }
 
-/// y = conv_transpose3d(x, w) + b over buffers of `dtype` (a float type) that hold the problem's tensors; by `algorithm`, or by the one that should be fastest.
+/// y = conv_transpose3d(x, w) + b over buffers of `dtype` (a float type) that hold the problem's tensors; by `algorithm`, or
+/// by the one that should be fastest.
 ///
 /// # Errors
 /// Channels that do not fit into the pitch; a problem that the algorithm cannot do; a dtype that is not a float type; a
@@ -63,16 +75,27 @@ pub fn launch_conv_transpose3d<R: Runtime>(
     buffers: ConvTranspose3dHandles<'_>,
     placement: Placement,
     problem: &ConvTranspose3dProblem,
-    algorithm: Option<Algorithm>,
+    algorithm: Option<ConvTranspose3dAlgorithm>,
 ) -> Result<()> {
-    let facts = facts_of(client, dtype, problem);
-    let plan = algorithm::plan(problem, &facts, algorithm)?;
+    let plan = plan(problem, &DeviceCaps::of_client(client, dtype, false), algorithm)?;
     launch_planned(client, dtype, buffers, placement, problem, &plan)
 }
 
-/// What the choice of a kernel needs to know.
-pub(super) fn facts_of<R: Runtime>(client: &ComputeClient<R>, dtype: DType, problem: &ConvTranspose3dProblem) -> Facts {
-    facts(client, dtype, problem.weight_shape()[0] / problem.groups(), false)
+/// The plan for a transposed convolution on an opened device.
+///
+/// # Errors
+/// A problem that `algorithm` cannot do.
+pub(super) fn chosen_plan(
+    device: &Gpu,
+    dtype: DType,
+    problem: &ConvTranspose3dProblem,
+    algorithm: Option<ConvTranspose3dAlgorithm>,
+) -> Result<ConvTranspose3dPlan> {
+    choose_conv_transpose3d(device, dtype, problem, algorithm, &|[x, w, y]: [&Handle; 3], plan| {
+        let buffers = ConvTranspose3dHandles { x, w, b: None, y };
+        let placement = Placement::alone(problem);
+        device.run(|client| client.conv_transpose3d_planned(dtype, buffers, placement, problem, plan))
+    })
 }
 
 /// [`launch_conv_transpose3d`] by a plan made for this problem and device.
@@ -85,7 +108,7 @@ pub(super) fn launch_planned<R: Runtime>(
     buffers: ConvTranspose3dHandles<'_>,
     placement: Placement,
     problem: &ConvTranspose3dProblem,
-    plan: &Plan,
+    plan: &ConvTranspose3dPlan,
 ) -> Result<()> {
     let Placement { pitch, offset } = placement;
     let co = problem.output_shape()[1];
@@ -101,12 +124,10 @@ pub(super) fn launch_planned<R: Runtime>(
     if let Some(b) = buffers.b {
         fits("conv_transpose3d", &[("bias", b, co, WORD)])?;
     }
-    let launch = Launch { client, dtype, buffers, placement, problem };
-    match plan {
-        Plan::Direct => launch.direct(),
-        Plan::Gemm(tiling) => {
-            launch.gemm(tiling, vector_width(client, dtype, problem.weight_shape()[0] / problem.groups()))
-        }
+    let launch = Launch { client, dtype, buffers, placement, problem, plan };
+    match &plan.kernel {
+        ConvTranspose3dKernel::Direct { channels } => launch.direct(*channels),
+        ConvTranspose3dKernel::Gemm(tile) => launch.gemm(tile),
     }
 }
 
@@ -117,6 +138,7 @@ struct Launch<'a, R: Runtime> {
     buffers: ConvTranspose3dHandles<'a>,
     placement: Placement,
     problem: &'a ConvTranspose3dProblem,
+    plan: &'a ConvTranspose3dPlan,
 }
 
 impl<R: Runtime> Launch<'_, R> {
@@ -136,15 +158,14 @@ impl<R: Runtime> Launch<'_, R> {
         GeometryLaunch::new(z, y, x, weight[0] / groups, weight[1], groups)
     }
 
-    fn direct(&self) -> Result<()> {
+    fn direct(&self, channels: usize) -> Result<()> {
         let ConvTranspose3dHandles { x, w, b, y } = self.buffers;
         let [x_len, w_len, b_len, y_len] = self.lengths();
-        let channels = channels_a_unit(self.problem.weight_shape()[1]);
         let outputs: usize = self.problem.output_shape().iter().product();
-        let (count, dim) = grid(outputs / channels)?;
+        let (count, dim) = self.plan.grid.dimensions()?;
         let bias = bias_or_nothing(self.client, b);
-        // SAFETY: a unit writes `channels` of the outputs, whose channels fit into the pitch (checked); the loops are cut to
-        // taps whose input voxel exists, and the problem's shapes agree with the buffers.
+        // SAFETY: a thread writes `channels` of the outputs, whose channels fit into the pitch (checked). The loops are cut
+        // to taps whose input voxel exists, and the problem's shapes agree with the buffers.
         with_float!(self.dtype, F => unsafe {
             direct::conv_transpose3d_direct::launch_unchecked::<F, R>(
                 self.client,
@@ -164,37 +185,36 @@ impl<R: Runtime> Launch<'_, R> {
         Ok(())
     }
 
-    fn gemm(&self, tiling: &Tiling, width: usize) -> Result<()> {
+    fn gemm(&self, tile: &TransposedTile) -> Result<()> {
         let ConvTranspose3dHandles { x, w, b, y } = self.buffers;
         let [x_len, w_len, b_len, y_len] = self.lengths();
-        let ([m, n, _], t) = (algorithm::product(self.problem), tiling.tiles);
+        let (count, dim) = self.plan.grid.dimensions()?;
         let Placement { pitch, offset } = self.placement;
-        let runs = [self.problem.output_shape()[1], pitch, offset];
-        let store = self.client.io_optimized_vector_sizes(self.dtype.size());
-        let store = store.filter(|s| *s <= 8).find(|s| runs.iter().all(|r| r.is_multiple_of(*s))).unwrap_or(1);
+        let [n, _, d, h, width] = self.problem.input_shape();
+        let rows = n * d * h * width;
         let bias = bias_or_nothing(self.client, b);
-        // SAFETY: A is read below `m` rows and ci, B below ci rows and `n` columns; a (row, column) is one output, whose
-        // channels fit into the pitch (checked), and `store` of them never cross a tap; the tiling divides its tiles among
-        // its units (a test), so shared indices stay in their stage.
+        // SAFETY: A is read below `rows` and ci, B below ci rows and its columns. A (row, column) is one output, whose
+        // channels fit into the pitch (checked), and those stored at once never cross a tap. The threads of a cube share
+        // its tile out evenly (a test), so shared indices stay in their stage.
         with_float!(self.dtype, F => unsafe {
             gemm::conv_transpose3d_gemm::launch_unchecked::<F, R>(
                 self.client,
-                cube_grid(m.div_ceil(t.m) * n.div_ceil(t.n))?,
-                CubeDim::new_1d(t.units as u32),
-                width,
-                algorithm::pair(self.problem),
-                store,
+                count,
+                dim,
+                tile.width,
+                tile.pair,
+                self.placement.narrowed(tile.store),
                 array(x, x_len),
                 array(w, w_len),
                 array(&bias, b_len),
                 array(y, y_len),
                 self.geometry(),
                 PlacementLaunch::new(pitch, offset),
-                m,
+                rows,
                 b.is_some().into(),
-                t,
-                tiling.planes,
-                tiling.step,
+                tile.tiles,
+                tile.planes,
+                tile.step,
             )
         });
         Ok(())

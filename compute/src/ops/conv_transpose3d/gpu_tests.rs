@@ -3,8 +3,8 @@
 use super::*;
 use crate::device::test_gpus::{all_gpus, compiles_only};
 use crate::device::{Device, Gpu};
-use crate::ops::ConvTranspose3dParams;
 use crate::ops::conv_transpose3d::reference;
+use crate::ops::{ConvTranspose3dAlgorithm as Algorithm, ConvTranspose3dParams};
 use crate::tensor::{Shape, Tensor};
 
 /// Small whole numbers, different for each `salt`.
@@ -73,7 +73,7 @@ fn launch(
     problem: &ConvTranspose3dProblem,
     algorithm: Option<Algorithm>,
 ) -> Result<()> {
-    let plan = algorithm::plan(problem, &gpu.launches().conv_transpose3d_facts(dtype, problem), algorithm)?;
+    let plan = plan(problem, &DeviceCaps::of(gpu, dtype), algorithm)?;
     gpu.run(|client| client.conv_transpose3d_planned(dtype, buffers, placement, problem, &plan))
 }
 

@@ -1,20 +1,16 @@
 //! Transposed 3D convolution.
 
-#[cfg(feature = "gpu")]
-mod algorithm;
 pub(in crate::ops) mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
-mod problem;
 pub mod reference;
 
 #[cfg(feature = "gpu")]
-pub use algorithm::Algorithm;
-pub use problem::{ConvTranspose3dParams, ConvTranspose3dProblem};
+pub use super::conv_plan::ConvTranspose3dAlgorithm as Algorithm;
+pub use super::conv_problem::{ConvTranspose3dParams, ConvTranspose3dProblem};
 
-use super::conv3d::expect_operands;
-use super::expect_vector;
 use super::span::op_span;
+use super::{expect_operands, expect_vector};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::Gpu;
@@ -31,7 +27,7 @@ use crate::tensor::Tensor;
 ///
 /// # Errors
 /// Shapes that do not fit (see [`ConvTranspose3dProblem::new`]); operands of different types or on different devices; a
-/// device that fails; on a GPU, a NEPHRON_CONV_TRANSPOSE that names no algorithm.
+/// device that fails.
 pub fn conv_transpose3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &ConvTranspose3dParams) -> Result<Tensor> {
     let _span = op_span!("conv_transpose3d", &[x, w]);
     gathered(&checked(x, w, b, params)?, x, w, b)
@@ -70,7 +66,8 @@ fn checked(
     Ok(problem)
 }
 
-/// The problem's device-side work, for the op and for the convolution's data gradient; operands are validated.
+/// Computes the problem on the device of its operands, which are validated. The operation and the gradient of a
+/// convolution by its input share this.
 pub(in crate::ops) fn gathered(
     problem: &ConvTranspose3dProblem,
     x: &Tensor,
@@ -105,11 +102,7 @@ fn on_gpu(
     let buffers = gpu::ConvTranspose3dHandles { x: &input, w: &weight, b: bias.as_ref(), y: &output };
     let placement = gpu::Placement::alone(problem);
     let dtype = x.dtype();
-    let facts = device.launches().conv_transpose3d_facts(dtype, problem);
-    let plan = match algorithm {
-        None => algorithm::choose(problem, &facts, device.options().conv_transpose3d, device.choices())?,
-        chosen => algorithm::plan(problem, &facts, chosen)?,
-    };
+    let plan = gpu::chosen_plan(device, dtype, problem, algorithm)?;
     device.run(|client| client.conv_transpose3d_planned(dtype, buffers, placement, problem, &plan))?;
     Ok(y)
 }

@@ -5,30 +5,13 @@ pub(super) mod cpu;
 pub mod gpu;
 pub mod reference;
 
+pub use super::sampling::{PaddingMode, SampleMode};
 use super::sampling::{expect_f32, expect_sampleable};
 use super::span::op_span;
 use super::{expect_float, expect_same_device};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, checked_len};
-
-/// The interpolation between voxels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SampleMode {
-    /// Trilinear, from the eight corners of the cell.
-    Linear,
-    /// The nearest voxel, halves to even.
-    Nearest,
-}
-
-/// The values outside the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PaddingMode {
-    /// Voxels outside are 0.
-    Zeros,
-    /// Coordinates are clamped to the outermost voxel centres.
-    Border,
-}
 
 /// A sampling at the points of a grid. Build with [`GridSampleProblem::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,8 +1,5 @@
 //! The voxels of an axis from which each voxel of a resized axis is computed.
 
-use crate::ops::bspline::cpu::window;
-use crate::ops::sampling::cpu::Cell;
-
 /// For each index of a resized axis, `COUNT` consecutive voxels and their weights, computed in f64 once for the axis, so that
 /// positions are not rounded separately. Taps past the end of a short axis weigh 0.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,16 +45,7 @@ pub(crate) fn linear(input: usize, output: usize, align_corners: bool) -> Taps<2
     }))
 }
 
-/// Cubic B-spline coefficients at (i + .5) * input / output - .5.
-pub(crate) fn cubic(input: usize, output: usize) -> Taps<4> {
-    Taps::new((0..output).map(|i| {
-        let source = centre(i, input, output);
-        let low = source.floor();
-        window(Cell { low: low as isize, fraction: (source - low) as f32 }, input)
-    }))
-}
-
 /// The position on the original axis of the centre of voxel `i` of a resized axis, with outer faces aligned.
-fn centre(i: usize, input: usize, output: usize) -> f64 {
+pub(crate) fn centre(i: usize, input: usize, output: usize) -> f64 {
     (i as f64 + 0.5) * input as f64 / output as f64 - 0.5
 }

@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::spatial;
-use crate::ops::grid_sample::{PaddingMode, SampleMode};
+use super::{PaddingMode, SampleMode, spatial};
 use crate::tensor::Shape;
 
 /// One image [d, h, w, c] of a batch.

@@ -8,6 +8,24 @@ use crate::tensor::{DType, Shape, Tensor, checked_len};
 /// Largest number of voxels along an axis: coordinates are f32, which does not represent all larger whole numbers.
 const MAX_AXIS: usize = 1 << 24;
 
+/// How a value between voxels is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SampleMode {
+    /// Trilinear, from the eight corners of the cell.
+    Linear,
+    /// The nearest voxel, halves to even.
+    Nearest,
+}
+
+/// What lies outside the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PaddingMode {
+    /// Voxels outside are 0.
+    Zeros,
+    /// Coordinates are clamped to the outermost voxel centres.
+    Border,
+}
+
 /// (d, h, w) of a shape.
 pub(crate) fn spatial(shape: Shape) -> [usize; 3] {
     [shape[2], shape[3], shape[4]]

@@ -6,7 +6,7 @@ pub(in crate::ops) mod indirection;
 pub(in crate::ops) mod packed_weights;
 
 use super::Conv3dProblem;
-pub(super) use backward::bias_gradient;
+pub(in crate::ops) use backward::bias_gradient;
 use indirect_gemm::{Phase, multiply, multiply_and_sum};
 use indirection::{AxisSpec, Indirection};
 pub(in crate::ops) use packed_weights::PackedWeights;
@@ -78,7 +78,7 @@ pub(in crate::ops) fn conv3d_with_sums(
 }
 
 /// `x` [n, d, h, w, ci], `dy` [n, od, oh, ow, co] -> [co, kd, kh, kw, ci / groups].
-pub(super) fn weight_gradient(problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
+pub(in crate::ops) fn weight_gradient(problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
     weight_gradient_with(Isa::fitting(channels(problem).co), problem, x, dy)
 }
 

@@ -1,12 +1,11 @@
-//! What a transposed convolution is asked to do, validated once.
+//! The problem of a transposed convolution.
 
+use super::forward::{AXES, Conv3dProblem, expect_no_empty_axis, expect_steps, padded_extent};
 use crate::error::{Error, Result};
-use crate::ops::conv3d::Conv3dProblem;
-use crate::ops::conv3d::problem::{AXES, expect_no_empty_axis, expect_steps, padded_extent};
 use crate::tensor::{Shape, checked_len};
 
-/// How the input is spread over the output; every triple is (z, y, x).
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How the input is spread over the output. Every triple is (z, y, x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvTranspose3dParams {
     /// Output voxels between the footprints of neighbouring inputs.
     pub stride: [usize; 3],
@@ -22,7 +21,7 @@ impl Default for ConvTranspose3dParams {
 
 /// Shapes and parameters that fit together. Wider than [`ConvTranspose3dParams`], so that the data gradient of every
 /// convolution is one of these.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvTranspose3dProblem {
     input: Shape,
     weight: Shape,
@@ -68,7 +67,8 @@ impl ConvTranspose3dProblem {
         Ok(Self { input, weight, output, stride, padding, dilation: [1; 3], groups: 1 })
     }
 
-    /// What takes the output's gradient of `forward` back to its input, with the same weight.
+    /// The transposed convolution that takes the gradient by the output of `forward` back to its input, with the same
+    /// weight.
     pub fn data_gradient(forward: &Conv3dProblem) -> Self {
         let params = forward.params();
         Self {
@@ -82,37 +82,38 @@ impl ConvTranspose3dProblem {
         }
     }
 
-    /// [n, ci, d, h, w].
+    /// Shape of the input, [n, ci, d, h, w].
     pub fn input_shape(&self) -> Shape {
         self.input
     }
 
-    /// [ci, co / groups, kd, kh, kw].
+    /// Shape of the weight, [ci, co / groups, kd, kh, kw].
     pub fn weight_shape(&self) -> Shape {
         self.weight
     }
 
-    /// [n, co, od, oh, ow]; od = (d - 1) stride - 2 padding + kd, or the input of the convolution it is the gradient of.
+    /// Shape of the output, [n, co, od, oh, ow]: od = (d - 1) stride - 2 padding + kd, or the input of the convolution that
+    /// it is the gradient of.
     pub fn output_shape(&self) -> Shape {
         self.output
     }
 
-    /// (z, y, x).
+    /// Stride along (z, y, x).
     pub fn stride(&self) -> [usize; 3] {
         self.stride
     }
 
-    /// (z, y, x).
+    /// Padding along (z, y, x).
     pub fn padding(&self) -> [usize; 3] {
         self.padding
     }
 
-    /// (z, y, x); 1 unless it is a gradient.
+    /// Dilation along (z, y, x): 1 unless the problem is a gradient.
     pub fn dilation(&self) -> [usize; 3] {
         self.dilation
     }
 
-    /// 1 unless it is a gradient.
+    /// Groups of channels: 1 unless the problem is a gradient.
     pub fn groups(&self) -> usize {
         self.groups
     }

@@ -1,15 +1,15 @@
-//! What a convolution is asked to do, validated once: every later index computation trusts it.
+//! The problem of a convolution.
 
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, checked_len};
 
 /// Names of the spatial axes in messages.
-pub(in crate::ops) const AXES: [&str; 3] = ["z", "y", "x"];
+pub(super) const AXES: [&str; 3] = ["z", "y", "x"];
 
 /// Padded extents, strides and dilations stay below this, so that device code may count in 32 bits.
 const EXTENT_LIMIT: usize = 1 << 31;
 
-/// How the kernel moves over the input; every triple is (z, y, x).
+/// How the kernel moves over the input. Every triple is (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv3dParams {
     /// Input voxels between neighbouring outputs.
@@ -72,43 +72,43 @@ impl Conv3dProblem {
         Ok(Self { input, weight, output, params })
     }
 
-    /// [n, ci, d, h, w].
+    /// Shape of the input, [n, ci, d, h, w].
     pub fn input_shape(&self) -> Shape {
         self.input
     }
 
-    /// [co, ci / groups, kd, kh, kw].
+    /// Shape of the weight, [co, ci / groups, kd, kh, kw].
     pub fn weight_shape(&self) -> Shape {
         self.weight
     }
 
-    /// [n, co, od, oh, ow], with od = floor((d + 2 padding - dilation (kd - 1) - 1) / stride) + 1.
+    /// Shape of the output, [n, co, od, oh, ow], with od = floor((d + 2 padding - dilation (kd - 1) - 1) / stride) + 1.
     pub fn output_shape(&self) -> Shape {
         self.output
     }
 
-    /// Stride, padding, dilation, groups.
+    /// The parameters that the problem was made with.
     pub fn params(&self) -> Conv3dParams {
         self.params
     }
 
-    /// Multiplications and additions of one pass, padding counted.
+    /// Multiplications and additions of one pass, those with the padding included.
     pub fn flops(&self) -> u64 {
         let macs = self.output.iter().chain(&self.weight[1..]).map(|&d| d as u64);
         2 * macs.fold(1, u64::saturating_mul)
     }
 }
 
-/// Convolutions of nothing have no meaning anyone agrees on.
-pub(in crate::ops) fn expect_no_empty_axis(what: &str, shape: Shape) -> Result<()> {
+/// Refuses shapes without elements: a convolution of nothing has no meaning that libraries agree on.
+pub(super) fn expect_no_empty_axis(what: &str, shape: Shape) -> Result<()> {
     if shape.contains(&0) {
         return Err(Error::shape(what, "at least 1 along every axis", format!("{shape:?}")));
     }
     Ok(())
 }
 
-/// Strides and dilations.
-pub(in crate::ops) fn expect_steps(what: &str, steps: [usize; 3]) -> Result<()> {
+/// Refuses strides and dilations that are 0 or beyond the limit.
+pub(super) fn expect_steps(what: &str, steps: [usize; 3]) -> Result<()> {
     if steps.iter().any(|s| !(1..EXTENT_LIMIT).contains(s)) {
         return Err(Error::argument(
             what,
@@ -126,8 +126,8 @@ fn expect_groups(what: &str, side: &str, channels: usize, groups: usize) -> Resu
     Ok(())
 }
 
-/// `size` + 2 `padding`, kept below the limit.
-pub(in crate::ops) fn padded_extent(op: &str, axis: usize, size: usize, padding: usize) -> Result<usize> {
+/// `size` + 2 `padding`, refused where it is not below the limit.
+pub(super) fn padded_extent(op: &str, axis: usize, size: usize, padding: usize) -> Result<usize> {
     padding.checked_mul(2).and_then(|p| p.checked_add(size)).filter(|&p| p < EXTENT_LIMIT).ok_or_else(|| {
         Error::argument(
             format!("{op}: padding along {}", AXES[axis]),

@@ -4,13 +4,14 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use nephron_kernels::conv3d::backward;
 
-use super::Conv3dProblem;
-use super::gpu::channels_a_unit;
 use crate::error::Result;
+use crate::ops::conv_plan::output_channels_per_thread;
+use crate::ops::conv_problem::Conv3dProblem;
+use crate::ops::conv3d::launch::geometry;
 use crate::ops::launch::{WORD, array, elements, fits, grid, launches, with_float};
 use crate::tensor::DType;
 
-/// Units that keep any device busy: where a gradient has fewer elements, its sums are cut into splits.
+/// Threads that keep any device busy. Where a gradient has fewer elements, its sums are cut into splits.
 const BUSY: usize = 1 << 16;
 /// Splits that the second stage adds at most.
 const MAX_SPLITS: usize = 256;
@@ -26,9 +27,10 @@ launches! {
     }
 }
 
-/// Splits of a sum over `terms` rows into `units` units' results. From shapes alone: the same on every device.
-fn splits(units: usize, terms: usize) -> usize {
-    (BUSY / units).clamp(1, MAX_SPLITS).min(terms)
+/// Splits of sums over `terms` rows into the results of `threads` threads. They follow from shapes alone and are the same on
+/// every device.
+fn splits(threads: usize, terms: usize) -> usize {
+    (BUSY / threads).clamp(1, MAX_SPLITS).min(terms)
 }
 
 /// dw = the gradient by the weight of sum(dy * conv3d(x, w)), over buffers of `dtype` (a float type) that hold the
@@ -49,12 +51,12 @@ pub fn launch_conv3d_backward_weight<R: Runtime>(
         [problem.input_shape(), problem.weight_shape(), problem.output_shape()].map(|s| elements(&s));
     let size = dtype.size();
     fits("conv3d_backward", &[("x", x, x_len, size), ("dy", dy, y_len, size), ("dw", dw, w_len, size)])?;
-    let channels = channels_a_unit(co / problem.params().groups);
+    let channels = output_channels_per_thread(co / problem.params().groups);
     let rows = n * od * oh;
     let splits = splits(w_len / channels, rows);
     let parts = client.empty(splits * w_len * size_of::<f32>());
     let (count, dim) = grid(splits * w_len / channels)?;
-    // SAFETY: a unit writes its own `channels` elements of `parts`; it reads rows below `rows` and input voxels that its
+    // SAFETY: a thread writes its own `channels` elements of `parts`; it reads rows below `rows` and input voxels that its
     // bounds checks found inside, and the problem's shapes agree with the buffers.
     with_float!(dtype, F => unsafe {
         backward::conv3d_weight_parts::launch_unchecked::<F, R>(
@@ -64,7 +66,7 @@ pub fn launch_conv3d_backward_weight<R: Runtime>(
             array(x, x_len),
             array(dy, y_len),
             array(&parts, splits * w_len),
-            problem.geometry(),
+            geometry(problem),
             rows,
             splits,
             channels,
@@ -92,7 +94,7 @@ pub fn launch_conv3d_backward_bias<R: Runtime>(
     let splits = splits(co, voxels);
     let parts = client.empty(splits * co * size_of::<f32>());
     let (count, dim) = grid(splits * co)?;
-    // SAFETY: a unit writes its own element of `parts` and reads one channel of voxels below `voxels`.
+    // SAFETY: a thread writes its own element of `parts` and reads one channel of voxels below `voxels`.
     with_float!(dtype, F => unsafe {
         backward::conv3d_bias_parts::launch_unchecked::<F, R>(
             client,
@@ -117,7 +119,7 @@ fn launch_sum_parts<R: Runtime>(
     splits: usize,
 ) -> Result<()> {
     let (count, dim) = grid(len)?;
-    // SAFETY: a unit writes the element of its position, below the length of `out`, and reads it in each of the splits.
+    // SAFETY: a thread writes the element at its position, below the length of `out`, and reads it in each of the splits.
     with_float!(dtype, F => unsafe {
         backward::sum_parts::launch_unchecked::<F, R>(
             client,

@@ -6,7 +6,7 @@ use half::f16;
 use super::*;
 use crate::device::test_gpus::computing_gpus;
 use crate::device::{Device, Gpu};
-use crate::ops::conv3d::algorithm::plan;
+use crate::ops::conv_plan::plan;
 use crate::ops::conv3d::reference::conv3d;
 use crate::ops::conv3d::{Algorithm, Conv3dParams};
 use crate::tensor::{Shape, Tensor};
@@ -59,8 +59,8 @@ fn check(gpu: &Gpu, dtype: DType, problem: &Conv3dProblem, input: HaloInput<'_>,
     let vectors =
         [(); 3].map(|()| Tensor::gpu_alloc(gpu, [1, shape[0] * shape[1], 1, 1, 1], DType::F32).expect("sums"));
     let [mean, inverse_sd, variance] = [0, 1, 2].map(|i| handle(&vectors[i]));
-    let facts = gpu.launches().conv_facts(dtype, problem.weight_shape()[1], true);
-    let plan = plan(problem, &facts, Some(Algorithm::Halo)).expect("a plan");
+    let caps = gpu.launches().conv_capabilities(dtype, true);
+    let plan = plan(problem, &caps, Some(Algorithm::Halo)).expect("a plan");
     let (w, b, out) = (handle(&weight), handle(&bias), handle(&y));
     let (buffers, statistics) =
         (HaloBuffers { w: &w, b: Some(&b), y: &out }, Statistics { mean, inverse_sd, variance });

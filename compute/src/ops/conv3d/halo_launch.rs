@@ -4,22 +4,22 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use nephron_kernels::conv3d::halo::{self, InputNormLaunch, OutputMomentsLaunch, Source};
 
-use super::Conv3dProblem;
-use super::bricks::HaloTiling;
-use super::gpu::bias_or_nothing;
+use super::launch::{bias_or_nothing, geometry};
 use crate::error::{Error, Result};
-use crate::ops::launch::{WORD, array, cube_grid, elements, fits, vector_width, with_float};
+use crate::ops::conv_plan::{Conv3dPlan, HaloTile};
+use crate::ops::conv_problem::Conv3dProblem;
+use crate::ops::launch::{WORD, array, elements, fits, with_float};
 use crate::ops::norm::gpu::{Affine, Parts, Statistics, affine_fits};
 use crate::tensor::DType;
 
-/// An instance norm and a leaky ReLU that a tensor still waits for.
+/// An instance norm and a leaky ReLU that are still to be applied to a tensor.
 #[derive(Debug, Clone)]
 pub struct PendingNorm {
-    /// Of each image and channel.
+    /// Statistics of each image and channel.
     pub statistics: Statistics,
-    /// Of each channel.
+    /// Scale and shift of each channel.
     pub affine: Affine,
-    /// Of the leaky ReLU below 0.
+    /// Slope of the leaky ReLU below 0.
     pub slope: f32,
 }
 
@@ -30,23 +30,23 @@ pub enum HaloInput<'a> {
     Plain(&'a Handle),
     /// One tensor, and the norm and activation to be applied to it on the way.
     Normed(&'a Handle, &'a PendingNorm),
-    /// Two tensors, and the number of channels in the first, a multiple of the brick's chunk.
+    /// Two tensors, and the number of channels in the first, a multiple of the chunk that the tile reads at a time.
     Two([&'a Handle; 2], usize),
 }
 
-/// The buffers beside the input: as in [`super::gpu::Conv3dHandles`].
+/// The buffers beside the input, as in [`super::gpu::Conv3dHandles`].
 #[derive(Debug, Clone, Copy)]
 pub struct HaloBuffers<'a> {
-    /// [co, kd, kh, kw, ci].
+    /// Weight, [co, kd, kh, kw, ci].
     pub w: &'a Handle,
-    /// [co].
+    /// Bias, [co].
     pub b: Option<&'a Handle>,
-    /// [n, od, oh, ow, co], written whole.
+    /// Output, [n, od, oh, ow, co], all of it written.
     pub y: &'a Handle,
 }
 
-/// y = conv3d(input, w) + b by `tiling`, which was planned for this problem and device. With `moments` also the moments of
-/// every brick of y, ready to be merged into the statistics of an instance norm.
+/// y = conv3d(input, w) + b by `plan` and its `tile`, made for this problem and device. With `moments` also the moments of
+/// every tile of y, ready to be merged into the statistics of an instance norm.
 ///
 /// # Errors
 /// A dtype that is not a float type; a buffer that is too short.
@@ -56,15 +56,15 @@ pub(in crate::ops) fn launch<R: Runtime>(
     input: HaloInput<'_>,
     buffers: HaloBuffers<'_>,
     problem: &Conv3dProblem,
-    tiling: &HaloTiling,
+    plan: &Conv3dPlan,
+    tile: &HaloTile,
     moments: bool,
 ) -> Result<Option<Parts>> {
     let HaloBuffers { w, b, y } = buffers;
-    let ([n, ci, ..], [_, co, spatial @ ..]) = (problem.input_shape(), problem.output_shape());
-    let t = tiling.bricks;
-    let width = vector_width(client, dtype, ci);
-    let pair = if co.is_multiple_of(2) { 2 } else { 1 };
-    let each: usize = (0..3).map(|a| spatial[a].div_ceil(t.voxels[a])).product();
+    let ([n, ci, ..], co) = (problem.input_shape(), problem.output_shape()[1]);
+    let (count, dim) = plan.grid.dimensions()?;
+    let chunk = tile.bricks.chunk;
+    let each = tile.per_image(problem);
     let nothing = client.empty(2 * size_of::<f32>());
     let floats = |len: usize| client.empty(len * size_of::<f32>());
     let parts = moments.then(|| Parts {
@@ -83,8 +83,8 @@ pub(in crate::ops) fn launch<R: Runtime>(
     if first == 0 || first > ci {
         return Err(Error::argument("conv3d: channels of the first input", format!("1 to {ci}"), first));
     }
-    if source == Source::Two && !first.is_multiple_of(t.chunk) {
-        let expected = format!("a multiple of {}", t.chunk);
+    if source == Source::Two && !first.is_multiple_of(chunk) {
+        let expected = format!("a multiple of {chunk}");
         return Err(Error::argument("conv3d: channels of the first input", expected, first));
     }
     let (first_len, second_len) =
@@ -102,7 +102,7 @@ pub(in crate::ops) fn launch<R: Runtime>(
     let bias = bias_or_nothing(client, b);
     // SAFETY: outputs are stored below the output's extents and co; inputs are loaded from a voxel that is inside the
     // input and a channel that the tensor has, else from element 0; weights below co and ci, else from element 0; the
-    // norm's parameters below the channels; moments below the number of bricks and co. Absent buffers are not read:
+    // norm's parameters below the channels; moments below the number of tiles and co. Absent buffers are not read:
     // their flags are 0, or compiled in.
     with_float!(dtype, F => unsafe {
         let vector = |handle: &Handle, len: usize| array::<R>(handle, len);
@@ -142,10 +142,10 @@ pub(in crate::ops) fn launch<R: Runtime>(
         };
         halo::conv3d_halo::launch_unchecked::<F, R>(
             client,
-            cube_grid(n * each * co.div_ceil(t.n))?,
-            CubeDim::new_1d(t.units as u32),
-            width,
-            pair,
+            count,
+            dim,
+            tile.width,
+            tile.store,
             array(x, first_len),
             array(second, second_len),
             array(w, w_len),
@@ -153,13 +153,13 @@ pub(in crate::ops) fn launch<R: Runtime>(
             norm,
             array(y, y_len),
             moments,
-            problem.geometry(),
+            geometry(problem),
             first,
             n,
             b.is_some().into(),
-            t,
-            tiling.planes,
-            tiling.step,
+            tile.bricks,
+            tile.planes,
+            tile.step,
             source,
             parts.is_some(),
         )
@@ -168,5 +168,5 @@ pub(in crate::ops) fn launch<R: Runtime>(
 }
 
 #[cfg(test)]
-#[path = "halo_tests.rs"]
+#[path = "halo_launch_tests.rs"]
 mod tests;
