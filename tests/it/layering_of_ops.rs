@@ -227,7 +227,7 @@ fn files_of_convolutions_need_one_another_in_one_direction() {
     }
     let needs = |from: &[&str]| compute.needs(&from.iter().map(|&s| s.to_owned()).collect());
     let cost = needs(&["ops", "conv_plan", "cost"]);
-    assert!(cost.contains(&["ops", "conv_plan", "plan"].map(str::to_owned).to_vec()), "{cost:?}");
+    assert!(cost.contains(&["ops", "conv_plan", "plan"].map(str::to_owned)[..]), "{cost:?}");
 }
 
 #[test]

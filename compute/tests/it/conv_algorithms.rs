@@ -10,6 +10,12 @@ use nephron_compute::{DType, Device, Shape, Tensor};
 
 use crate::support::{devices, float_types, with_tf32};
 
+/// Name, input, weight and parameters of a problem, and the algorithms that must be able to compute it.
+type Typical = (&'static str, Shape, Shape, Conv3dParams, &'static [Conv3dAlgorithm]);
+
+/// Name, weight, stride and padding of a problem, and the algorithms that must be able to compute it.
+type TypicalTransposed = (&'static str, Shape, [usize; 3], [usize; 3], &'static [ConvTranspose3dAlgorithm]);
+
 /// The algorithms that can convolve `x` with a weight of shape `w` on its device. The CPU has none to choose from.
 pub fn able(x: &Tensor, w: Shape, params: &Conv3dParams) -> Vec<Conv3dAlgorithm> {
     let Device::Gpu(gpu) = x.device() else { return Vec::new() };
@@ -37,7 +43,7 @@ fn typical_convolutions_are_computed_by_every_algorithm_made_for_them() {
     let one = [1; 3];
     let same = params(one, one, one, 1);
     let flat = params(one, [0, 1, 1], one, 1);
-    let typical: [(&str, Shape, Shape, Conv3dParams, &[Conv3dAlgorithm]); 10] = [
+    let typical: [Typical; 10] = [
         (
             "U-Net stem",
             [1, 1, 9, 9, 9],
@@ -124,7 +130,7 @@ fn typical_convolutions_are_computed_by_every_algorithm_made_for_them() {
 #[test]
 fn typical_transposed_convolutions_are_computed_by_every_algorithm_made_for_them() {
     use ConvTranspose3dAlgorithm::{Direct, Gemm};
-    let typical: [(&str, Shape, [usize; 3], [usize; 3], &[ConvTranspose3dAlgorithm]); 5] = [
+    let typical: [TypicalTransposed; 5] = [
         ("decoder", [64, 32, 2, 2, 2], [2; 3], [0; 3], &[Direct, Gemm]),
         ("flat decoder", [320, 320, 1, 2, 2], [1, 2, 2], [0; 3], &[Direct, Gemm]),
         ("odd channels", [33, 17, 2, 2, 2], [2; 3], [0; 3], &[Direct, Gemm]),

@@ -25,6 +25,9 @@ const ROUNDS: usize = 3;
 /// Time that a candidate runs for in a round at least: long beside a synchronisation.
 const ROUND: Duration = Duration::from_millis(2);
 
+/// Launches a plan over buffers of input, weight and output.
+pub(crate) type LaunchOn<'a, P> = &'a dyn Fn([&Handle; 3], &P) -> Result<()>;
+
 /// The texts of plans, by device and key of the problem.
 type Found = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -34,7 +37,7 @@ pub(super) fn tuned_plan<C: Convolution>(
     problem: &C,
     caps: &DeviceCaps,
     cache: Option<&Path>,
-    launch: &dyn Fn([&Handle; 3], &C::Plan) -> Result<()>,
+    launch: LaunchOn<'_, C::Plan>,
 ) -> Result<C::Plan> {
     let candidates = likely(problem, caps);
     let (identity, key) = (device.identity().to_owned(), problem.key(caps));
@@ -67,7 +70,7 @@ fn fastest<C: Convolution>(
     problem: &C,
     caps: &DeviceCaps,
     candidates: &[C::Plan],
-    launch: &dyn Fn([&Handle; 3], &C::Plan) -> Result<()>,
+    launch: LaunchOn<'_, C::Plan>,
 ) -> Result<C::Plan> {
     let buffer = |shape: Shape| device.alloc(shape.iter().product::<usize>() * caps.dtype.size());
     let [x, w, y] = problem.shapes();

@@ -32,7 +32,7 @@ fn the_fastest_transposed_convolution_is_kept_too() {
     }
 }
 
-fn check<C: Convolution>(gpu: &Gpu, problem: &C, launch: &dyn Fn([&Handle; 3], &C::Plan) -> Result<()>) {
+fn check<C: Convolution>(gpu: &Gpu, problem: &C, launch: LaunchOn<'_, C::Plan>) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("deeper").join("convolutions.json");
     let caps = DeviceCaps::of(gpu, DType::F32);

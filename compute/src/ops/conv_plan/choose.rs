@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use cubecl::server::Handle;
-
 use super::algorithm::{Conv3dAlgorithm, ConvTranspose3dAlgorithm};
-use super::autotune::tuned_plan;
+use super::autotune::{LaunchOn, tuned_plan};
 use super::capabilities::DeviceCaps;
 use super::choices::{Choices, Plans};
 use super::plan::{Conv3dPlan, ConvTranspose3dPlan, Convolution, plan};
@@ -14,9 +12,6 @@ use crate::device::gpu::Gpu;
 use crate::error::Result;
 use crate::ops::conv_problem::{Conv3dProblem, ConvTranspose3dProblem};
 use crate::tensor::DType;
-
-/// Launches a plan over buffers of input, weight and output, for autotuning to time.
-pub(crate) type LaunchOn<'a, P> = &'a dyn Fn([&Handle; 3], &P) -> Result<()>;
 
 /// The plan for a forward convolution on a device: by `algorithm`, by the kernel that the device's options prefer, by timing
 /// (with `launch`) if the options ask for it, else by the cost model.
