@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::crop::Margin;
-use super::segment::Precision;
+use super::segmentation::Precision;
 use crate::error::{Error, Result};
 use crate::models::resnet::ResNetConfig;
 use crate::ops::Intensity;

@@ -16,7 +16,7 @@ use super::labels::LabelMap;
 use super::lesion_results::findings;
 use super::lesions::LesionChoice;
 pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds, read_result};
-use super::segment::continue_or_cancel;
+use super::segmentation::continue_or_cancel;
 use super::{PhaseScan, SegmentOptions, Segmenter, Stage, Study, report};
 use crate::device::Device;
 use crate::error::{Error, Result};

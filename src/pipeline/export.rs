@@ -3,7 +3,7 @@
 //! Memory: the labels of the image, one slab on the device, and the probabilities where they are requested. The resampled logits,
 //! which would take classes x 4 bytes for each voxel, are never stored.
 
-use super::segment::Output;
+use super::segmentation::Output;
 use super::sliding_window::Finished;
 use crate::error::{Error, Result};
 use crate::models::{Order, Resampling, TargetLabels};

@@ -19,12 +19,16 @@ mod report;
 mod resample_channel;
 mod result;
 mod segment;
+mod segmentation;
 mod sliding_window;
 mod strided_view;
 mod study;
+mod working_set;
 
 pub use model_folder::ModelOptions;
 pub use resample_channel::{resampled_size, separate_axis};
-pub use segment::{Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, Timings, parse_bytes};
+pub use segment::Segmenter;
+pub use segmentation::{Output, Precision, SegmentOptions, Segmentation, Stage, Timings};
 pub use sliding_window::{Mirroring, gaussian, positions};
 pub use study::{PhaseScan, Study};
+pub use working_set::parse_bytes;

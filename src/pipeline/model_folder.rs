@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::io::weights::TrainingNotes;
 
 /// Which part of a model folder is used.
 ///
@@ -131,4 +132,29 @@ fn choose_folds(folder: &Path, files: &[PathBuf], options: &ModelOptions) -> Res
         })
     };
     wanted.iter().map(find).collect()
+}
+
+/// Folds are averaged: they have to be of one network, for one kind of image.
+pub(super) fn expect_same_training(path: &Path, first: &TrainingNotes, found: &TrainingNotes) -> Result<()> {
+    let pairs =
+        [("configuration", &first.configuration, &found.configuration), ("trainer", &first.trainer, &found.trainer)];
+    for (what, first, found) in pairs {
+        if first != found {
+            let shown = |value: &Option<String>| value.clone().unwrap_or("none".into());
+            let reason = format!("expected the {what} of the first fold, {}, found {}", shown(first), shown(found));
+            return Err(Error::file(path, reason));
+        }
+    }
+    Ok(())
+}
+
+/// The axes that weights may be mirrored along. nnU-Net mirrors along none where its checkpoint does not say; weights from
+/// elsewhere say nothing, and all axes are left to the user.
+pub(super) fn mirrors_of(notes: &TrainingNotes, planar: bool) -> [bool; 3] {
+    let first = usize::from(planar);
+    match &notes.mirror_axes {
+        Some(axes) => std::array::from_fn(|axis| axes.iter().any(|allowed| allowed + first == axis)),
+        None if notes.trainer.is_some() => [false; 3],
+        None => [!planar, true, true],
+    }
 }

@@ -28,7 +28,8 @@ pub(super) struct Prepared {
 }
 
 /// Prepares the channels of an image, which lie on one grid, for a network. `spacing` (d, h, w) is what the file's header says,
-/// where it is known: nnU-Net's readers take it, even where the affine says otherwise. `budget` bounds the resampled image.
+/// where it is known: nnU-Net's readers take it, even where the affine says otherwise. `admit` is
+/// asked, with the sizes (z, y, x) of the resampled and of the cropped image, before memory is taken for the former.
 ///
 /// # Errors
 /// Another number of channels than the model's, channels of different sizes, NaN or infinite voxels, nothing but zeros, values
@@ -38,8 +39,8 @@ pub(super) fn prepare(
     spacing: Option<[f64; 3]>,
     plan: &UNetPlan,
     rule: OrientationRule,
-    budget: Option<u64>,
     device: &Device,
+    admit: &mut dyn FnMut([usize; 3], [usize; 3]) -> Result<()>,
 ) -> Result<Prepared> {
     let mut warnings = Vec::new();
     let first = expect_channels(channels, plan, &mut warnings)?;
@@ -72,7 +73,8 @@ pub(super) fn prepare(
     let spacing = plan.transpose.map(|axis| stored[axis]);
     let target = plan.spacing_for(spacing);
     let size = if plan.data.enabled { resampled_size(view.shape, spacing, target) } else { view.shape };
-    expect_possible(size, spacing, target, channels.len(), budget)?;
+    expect_possible(size, spacing, target)?;
+    admit(size, view.shape).map_err(|e| e.context(resampling(size, spacing, target)))?;
     let separate = separate_axis(plan.data.separate, plan.data.anisotropy, spacing, target);
     let mask = plan.normalization.iter().any(|channel| channel.inside_mask).then(|| nonzero_mask(&oriented, &view));
     let mut tensors = Vec::with_capacity(oriented.len());
@@ -116,24 +118,18 @@ fn expect_channels<'a>(channels: &'a [Volume], plan: &UNetPlan, warnings: &mut V
     Ok(first)
 }
 
-/// Refuses a size past any scan's, and one over the memory budget, before memory is asked for.
-fn expect_possible(size: [usize; 3], from: [f64; 3], to: [f64; 3], channels: usize, budget: Option<u64>) -> Result<()> {
+/// Refuses a size past any scan's before memory is asked for.
+fn expect_possible(size: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<()> {
     const LARGEST: usize = 1 << 16;
-    let resampling = || format!("{size:?} voxels, resampled from a spacing of {from:?} mm to the plan's {to:?} mm");
-    if size.iter().any(|&s| s > LARGEST) {
-        let expected = format!("axes of at most {LARGEST} voxels");
-        return Err(Error::argument("segment: resampled image", expected, resampling()));
+    if size.iter().all(|&s| s <= LARGEST) {
+        return Ok(());
     }
-    let values = size.iter().fold(channels as u64, |n, &s| n.saturating_mul(s as u64));
-    let bytes = values.saturating_mul(size_of::<f32>() as u64);
-    match budget {
-        Some(budget) if bytes > budget => {
-            let expected = format!("an image within the memory budget of {budget} bytes");
-            let found = format!("one of {bytes} bytes ({})", resampling());
-            Err(Error::argument("segment: resampled image", expected, found))
-        }
-        _ => Ok(()),
-    }
+    let expected = format!("axes of at most {LARGEST} voxels");
+    Err(Error::argument("segment: resampled image", expected, resampling(size, from, to)))
+}
+
+fn resampling(size: [usize; 3], from: [f64; 3], to: [f64; 3]) -> String {
+    format!("{size:?} voxels from a spacing of {from:?} mm to the plan's {to:?} mm")
 }
 
 /// Where any channel is not 0, under the view, holes filled. What the view leaves out is 0 and joined to the outside, so the

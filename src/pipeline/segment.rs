@@ -4,124 +4,20 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
-use super::export::{Exporter, slice_bytes};
-use super::model_folder::{ModelOptions, find_plans, weight_files};
+use super::export::Exporter;
+use super::model_folder::{ModelOptions, expect_same_training, find_plans, mirrors_of, weight_files};
 use super::preprocess::{Prepared, prepare};
 use super::resample_channel::separate_axis;
+use super::segmentation::{Precision, SegmentOptions, Segmentation, Stage, Timings, continue_or_cancel};
 use super::sliding_window::{Mirroring, SlidingWindow};
+use super::working_set::WorkingSet;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::io::weights::{TrainingNotes, Weights};
-use crate::models::{OrientationRule, TargetLabels, UNet, UNetPlan};
+use crate::models::{UNet, UNetPlan};
 use crate::tensor::{DType, Tensor};
-use crate::volume::{LabelVolume, Volume, Voxels};
-
-/// Number of bytes of a slab of the export on the device, where no memory budget requires less.
-const SLAB_BYTES: u64 = 64 << 20;
-
-/// The outputs of the segmentation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Output {
-    /// The mask only.
-    #[default]
-    Labels,
-    /// The mask and the softmax of each foreground class, which takes 4 bytes of host memory for each voxel and class.
-    Probabilities,
-}
-
-/// The storage type of the network's weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// f16 on a device that supports it (as nnU-Net's autocast), f32 elsewhere.
-    #[default]
-    Fastest,
-    /// f32 on every device.
-    Single,
-}
-
-impl Precision {
-    pub(super) fn dtype(self, device: &Device) -> DType {
-        match self {
-            Self::Fastest if device.supports(DType::F16) => DType::F16,
-            _ => DType::F32,
-        }
-    }
-}
-
-/// Options of [`Segmenter::segment`].
-///
-/// Construct it with `..Default::default()`, so that fields added in a later version break no caller.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SegmentOptions {
-    /// The distance of neighbouring tiles as a fraction of the tile, 0.05 to 1.
-    pub step: f64,
-    /// Test-time augmentation.
-    pub mirroring: Mirroring,
-    /// Whether probabilities are computed besides the mask.
-    pub output: Output,
-    /// The largest number of bytes for sums, activations and slabs together; None for no limit.
-    pub memory_budget: Option<u64>,
-    /// The orientation of the network's input; None for the rule of the plan.
-    pub orientation: Option<OrientationRule>,
-}
-
-impl Default for SegmentOptions {
-    fn default() -> Self {
-        Self { step: 0.5, mirroring: Mirroring::Off, output: Output::Labels, memory_budget: None, orientation: None }
-    }
-}
-
-/// The progress of a segmentation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// The image is being preprocessed.
-    Preparing,
-    /// The number of tiles that are done, and the number of all tiles.
-    Tiles(usize, usize),
-}
-
-/// Wall-clock seconds of each part. Logits are exported between tiles; that time counts as export and not as network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
-pub struct Timings {
-    /// Orientation, cropping, normalisation and resampling.
-    pub preprocess: f64,
-    /// The network on all tiles.
-    pub network: f64,
-    /// Resampling of logits, labels, and mapping them back to the image.
-    pub export: f64,
-}
-
-/// The result of a segmentation.
-#[derive(Debug, Clone)]
-pub struct Segmentation {
-    /// The model's labels on the image's own grid.
-    pub mask: LabelVolume,
-    /// f32 probabilities of each label or region but the background on that grid, if asked for.
-    pub probabilities: Vec<Volume>,
-    /// What the mask's values stand for.
-    pub labels: TargetLabels,
-    /// Tiles the network saw, mirrored copies not counted.
-    pub tiles: usize,
-    /// The planned size of the working set (sums, activations, slab) in bytes.
-    pub working_set: u64,
-    /// Wall-clock seconds of each part.
-    pub seconds: Timings,
-    /// Warnings for the user.
-    pub warnings: Vec<String>,
-}
-
-impl Segmentation {
-    /// Millilitres of each label or region, the background left out; regions overlap.
-    pub fn volumes_ml(&self) -> Vec<(String, f64)> {
-        let (counts, voxel) = (self.mask.counts(), self.mask.voxel_ml());
-        let volume = |members: &[u8]| members.iter().map(|m| counts[usize::from(*m)]).sum::<usize>() as f64 * voxel;
-        self.labels.targets().iter().map(|target| (target.name.clone(), volume(&target.members))).collect()
-    }
-}
+use crate::volume::{Volume, Voxels};
 
 /// A trained model: a plan and one network for each fold.
 #[derive(Debug, Clone)]
@@ -265,7 +161,15 @@ impl Segmenter {
         let started = Instant::now();
         let (device, dtype) = (self.networks[0].device(), self.dtype());
         let rule = options.orientation.unwrap_or(self.plan.reader.orientation());
-        let prepared = prepare(channels, spacing, &self.plan, rule, options.memory_budget, &device)?;
+        // Counted as soon as the sizes are known, before anything large is allocated.
+        let mut planned = None;
+        let prepared = prepare(channels, spacing, &self.plan, rule, &device, &mut |size, exported| {
+            let window = self.window(size, options)?;
+            let set = WorkingSet::new(&self.plan, &window, size, exported, options, (dtype, &device))?;
+            planned = Some((window, set));
+            Ok(())
+        })?;
+        let Some((window, working_set)) = planned else { return Err(Error::Data("nothing was prepared".into())) };
         // There is at least one, or nothing was prepared.
         let image = &channels[0];
         device.synchronize()?;
@@ -273,17 +177,10 @@ impl Segmenter {
 
         let [_, _, d, h, w] = prepared.image.shape();
         let size = [d, h, w];
-        let architecture = &self.plan.architecture;
-        let copies = options.mirroring.copies_along(self.mirrors);
-        let window = SlidingWindow::new(size, self.plan.patch, options.step, copies, architecture.planar)?;
-        let classes = architecture.classes;
-        let slice = slice_bytes(prepared.view.shape, options.output, classes);
-        let fixed = window.accumulator_bytes(classes) + architecture.activation_bytes(self.plan.patch, dtype, &device);
-        let slab_bytes = slab_bytes(fixed, slice, options.memory_budget, &device)?;
         let (logits, labels) = (&self.plan.logits, &self.plan.labels);
         let separate = separate_axis(logits.separate, logits.anisotropy, prepared.resampled_spacing, prepared.spacing);
         let shape = prepared.view.shape;
-        let mut exporter = Exporter::new(size, shape, logits, separate, options.output, labels, slab_bytes)?;
+        let mut exporter = Exporter::new(size, shape, logits, separate, options.output, labels, working_set.slab)?;
 
         let (tiles, mut done) = (window.tiles(), 0);
         report(Stage::Tiles(0, tiles))?;
@@ -318,7 +215,7 @@ impl Segmenter {
             probabilities,
             labels: self.plan.labels.clone(),
             tiles,
-            working_set: fixed + slab_bytes.max(slice),
+            working_set: working_set.total(),
             seconds,
             warnings: self
                 .plan
@@ -333,6 +230,12 @@ impl Segmenter {
 }
 
 impl Segmenter {
+    /// The tiles over an image of `size`.
+    fn window(&self, size: [usize; 3], options: &SegmentOptions) -> Result<SlidingWindow> {
+        let copies = options.mirroring.copies_along(self.mirrors);
+        SlidingWindow::new(size, self.plan.patch, options.step, copies, self.plan.architecture.planar)
+    }
+
     /// What the networks see of an image: f32 [1, channels, d, h, w], turned, cropped, normalised and resampled as the plan
     /// says. Arguments as [`Segmenter::segment_channels`].
     ///
@@ -346,7 +249,7 @@ impl Segmenter {
     ) -> Result<Tensor> {
         let rule = options.orientation.unwrap_or(self.plan.reader.orientation());
         let device = self.networks[0].device();
-        Ok(prepare(channels, spacing, &self.plan, rule, options.memory_budget, &device)?.image)
+        Ok(prepare(channels, spacing, &self.plan, rule, &device, &mut |_, _| Ok(()))?.image)
     }
 
     /// The averaged logits f32 [1, outputs, d, h, w] of a preprocessed image, all of them at once: four bytes a voxel and
@@ -356,9 +259,7 @@ impl Segmenter {
     /// As [`Segmenter::segment_channels`]; an image that is not f32 with the plan's channels.
     pub fn logits(&self, image: &Tensor, options: &SegmentOptions) -> Result<Tensor> {
         let [_, _, d, h, w] = image.shape();
-        let (patch, planar) = (self.plan.patch, self.plan.architecture.planar);
-        let copies = options.mirroring.copies_along(self.mirrors);
-        let window = SlidingWindow::new([d, h, w], patch, options.step, copies, planar)?;
+        let window = self.window([d, h, w], options)?;
         let outputs = self.plan.architecture.classes;
         let mut values = vec![0.0; outputs * d * h * w];
         window.run(
@@ -378,53 +279,6 @@ impl Segmenter {
     }
 }
 
-/// The answer of a progress callback as a result.
-pub(super) fn continue_or_cancel(answer: ControlFlow<()>) -> Result<()> {
-    match answer {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Cancelled),
-    }
-}
-
-/// Parses a number of bytes: `4000000`, `4GB` (decimal), `4GiB` (binary) or `1.5 GiB`, in upper or lower case.
-///
-/// # Errors
-/// [`Error::Argument`] for any other text, and for less than one byte.
-pub fn parse_bytes(text: &str) -> Result<u64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let (number, unit) = lower.split_at(lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len()));
-    let factor = match unit {
-        "" | "b" => Some(1.0),
-        "kb" => Some(1e3),
-        "mb" => Some(1e6),
-        "gb" => Some(1e9),
-        "kib" => Some(2f64.powi(10)),
-        "mib" => Some(2f64.powi(20)),
-        "gib" => Some(2f64.powi(30)),
-        _ => None,
-    };
-    let bytes = factor.and_then(|factor| Some(number.trim().parse::<f64>().ok()? * factor));
-    match bytes {
-        Some(bytes) if (1.0..1e18).contains(&bytes) => Ok(bytes as u64),
-        _ => Err(Error::argument("memory budget", "bytes, or a number with KB, MB, GB, KiB, MiB or GiB", text)),
-    }
-}
-
-/// Number of bytes that the budget leaves for slabs, at least one slice.
-///
-/// # Errors
-/// [`Error::Argument`] for a budget below the smallest working set.
-fn slab_bytes(fixed: u64, slice: u64, budget: Option<u64>, device: &Device) -> Result<u64> {
-    let usual = SLAB_BYTES.min(device.max_buffer_bytes()).max(slice);
-    let Some(budget) = budget else { return Ok(usual) };
-    let least = fixed.saturating_add(slice);
-    if budget < least {
-        let expected = format!("at least {least} bytes (sums, the activations of one tile, one slice)");
-        return Err(Error::argument("segment: memory budget", expected, format!("{budget} bytes")));
-    }
-    Ok(usual.min(budget - fixed))
-}
-
 /// Maps values of the cropped image in the network's axes back to the voxels of `image`; 0 outside the crop.
 fn paste<T: Copy + Default>(
     prepared: &Prepared,
@@ -438,29 +292,4 @@ fn paste<T: Copy + Default>(
     let own = oriented.reorient(image.orientation())?;
     // The image's own affine, so that the geometry agrees to the last bit.
     image.with_voxels(own.voxels().clone())
-}
-
-/// Folds are averaged: they have to be of one network, for one kind of image.
-fn expect_same_training(path: &Path, first: &TrainingNotes, found: &TrainingNotes) -> Result<()> {
-    let pairs =
-        [("configuration", &first.configuration, &found.configuration), ("trainer", &first.trainer, &found.trainer)];
-    for (what, first, found) in pairs {
-        if first != found {
-            let shown = |value: &Option<String>| value.clone().unwrap_or("none".into());
-            let reason = format!("expected the {what} of the first fold, {}, found {}", shown(first), shown(found));
-            return Err(Error::file(path, reason));
-        }
-    }
-    Ok(())
-}
-
-/// The axes that weights may be mirrored along. nnU-Net mirrors along none where its checkpoint does not say; weights from
-/// elsewhere say nothing, and all axes are left to the user.
-fn mirrors_of(notes: &TrainingNotes, planar: bool) -> [bool; 3] {
-    let first = usize::from(planar);
-    match &notes.mirror_axes {
-        Some(axes) => std::array::from_fn(|axis| axes.iter().any(|allowed| allowed + first == axis)),
-        None if notes.trainer.is_some() => [false; 3],
-        None => [!planar, true, true],
-    }
 }

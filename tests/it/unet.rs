@@ -374,7 +374,7 @@ fn a_configuration_is_chosen_by_name() {
     let message = read_plan(&golden(), Some("3d_lowres")).expect_err("there is none").to_string();
     assert!(message.contains("2d, 3d_fullres") && message.contains("3d_lowres"), "{message}");
     let message = read_plan(&golden(), Some("2d")).expect_err("not 3D").to_string();
-    assert!(message.contains("configurations.2d.spacing"), "{message}");
+    assert!(message.contains("configurations.2d.architecture is missing"), "{message}");
     let message = read_plan(Path::new("/no/such/folder"), None).expect_err("no folder").to_string();
     assert!(message.contains("/no/such/folder"), "{message}");
 }

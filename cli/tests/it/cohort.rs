@@ -103,7 +103,9 @@ fn stray_folders_short_patients_and_repeated_scans_cost_nobody_else() {
     for name in ["plain", "short", "twice", "logs"] {
         std::fs::create_dir_all(at("patients").join(name)).expect("a folder");
     }
-    for (from, to) in [("portal", "portal"), ("portal_mask", "portal_mask"), ("delayed", "delayed"), ("delayed_mask", "delayed_mask")] {
+    for (from, to) in
+        [("portal", "portal"), ("portal_mask", "portal_mask"), ("delayed", "delayed"), ("delayed_mask", "delayed_mask")]
+    {
         let packed = at("patients/packed").join(format!("{from}.nii.gz"));
         let image = nifti::read(&packed).expect("an image");
         nifti::write(at("patients/plain").join(format!("{to}.nii")), &image).expect("written");
@@ -132,7 +134,8 @@ fn stray_folders_short_patients_and_repeated_scans_cost_nobody_else() {
         run(&["diagnose", "--masks", "--portal", portal, "--delayed", delayed, "-o", out])
     };
     let packed = text("out/packed");
-    let (code, _, errors) = call(&text("out/packed/aligned/portal.nii.gz"), &text("out/packed/aligned/delayed.nii.gz"), &packed);
+    let (code, _, errors) =
+        call(&text("out/packed/aligned/portal.nii.gz"), &text("out/packed/aligned/delayed.nii.gz"), &packed);
     assert!(code == Some(2) && errors.contains("is an input"), "{errors}");
     assert!(at("out/packed/aligned/portal.nii.gz").exists() && at("out/packed/result.json").exists());
     std::fs::write(at("broken.nii.gz"), "no image").expect("written");

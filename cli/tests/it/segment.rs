@@ -123,12 +123,12 @@ fn a_folder_is_segmented_in_parts_and_continued_and_a_broken_image_costs_itself(
     }
     std::fs::write(images.join("b_0000.nii.gz"), "no image").expect("written");
     std::fs::write(images.join("readme.txt"), "no image either").expect("written");
-    let paths: [&Path; 6] =
-        [Path::new("--model"), &model, Path::new("-o"), &out, Path::new("-i"), &images];
+    let paths: [&Path; 6] = [Path::new("--model"), &model, Path::new("-o"), &out, Path::new("-i"), &images];
     let run = |more: &[&str]| nephron(&[&["--device", "cpu", "--json", "segment"], more].concat(), &paths);
     let masks = || {
         let entries = std::fs::read_dir(&out).expect("a folder");
-        let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        let mut names: Vec<_> =
+            entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
         names.sort();
         names
     };
@@ -138,7 +138,10 @@ fn a_folder_is_segmented_in_parts_and_continued_and_a_broken_image_costs_itself(
     assert!(stderr.contains("1 of 2 images failed") && stderr.contains("b_0000.nii.gz"), "{stderr}");
     assert_eq!(masks(), ["d_1.nii.gz"]);
     let report: serde_json::Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("json");
-    assert_eq!((report["files"].as_array().map(Vec::len), report["failed"].as_array().map(Vec::len)), (Some(1), Some(1)));
+    assert_eq!(
+        (report["files"].as_array().map(Vec::len), report["failed"].as_array().map(Vec::len)),
+        (Some(1), Some(1))
+    );
     let before = std::fs::metadata(out.join("d_1.nii.gz")).expect("a mask").modified().expect("a time");
     let (code, stdout, stderr) = run(&["--continue"]);
     assert!(code == 1 && stderr.contains("1 of 3 images failed"), "{stderr}");
@@ -156,7 +159,8 @@ fn what_a_model_folder_does_not_have_is_named() {
     let model = folder.path().join("Dataset900_X/nnUNetTrainer__nnUNetPlans__3d_fullres");
     for fold in ["fold_0", "fold_1"] {
         std::fs::create_dir_all(model.join(fold)).expect("a folder");
-        std::fs::copy(golden("unet/checkpoint_final.pth"), model.join(fold).join("checkpoint_best.pth")).expect("copied");
+        std::fs::copy(golden("unet/checkpoint_final.pth"), model.join(fold).join("checkpoint_best.pth"))
+            .expect("copied");
     }
     for name in ["plans.json", "dataset.json"] {
         std::fs::copy(golden("unet").join(name), model.join(name)).expect("copied");

@@ -258,10 +258,15 @@ fn slight_faults_of_headers_are_taken_with_a_warning() {
         ("zero", NiftiFile { pixdim: [1.0, 1.0, 0.0, 3.0], ..good.clone() }, "the sform's 2 is used"),
         ("nan", NiftiFile { pixdim: [1.0, 1.0, 2.0, f64::NAN], ..good.clone() }, "the sform's 3 is used"),
         ("no_sform", NiftiFile { srow: [0.0; 12], ..qform.clone() }, "the qform is used"),
-        ("rank_2", NiftiFile { srow: rank_2, ..qform.clone() }, "singular (determinant 0e0), no geometry; the qform is used"),
+        (
+            "rank_2",
+            NiftiFile { srow: rank_2, ..qform.clone() },
+            "singular (determinant 0e0), no geometry; the qform is used",
+        ),
         ("infinite", NiftiFile { srow: [f64::INFINITY; 12], ..qform.clone() }, "not finite; the qform is used"),
     ] {
-        let image = nifti::read(file.write(folder.path(), &format!("{name}.nii"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let image =
+            nifti::read(file.write(folder.path(), &format!("{name}.nii"))).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(image.volume.affine(), want, "{name}");
         assert_eq!(image.header_spacing(), [3.0, 2.0, 1.0], "{name}");
         assert!(image.warnings.iter().any(|w| w.contains(part)), "{name}: {:?}", image.warnings);
@@ -328,9 +333,8 @@ fn volumes_of_a_4d_image_are_its_channels() {
 
 #[test]
 fn labels_with_the_remainders_of_a_scale_are_whole() {
-    let grid = |values: Vec<f32>| {
-        Volume::new([1, 1, 3], Voxels::F32(values.into()), Affine::IDENTITY).expect("a volume")
-    };
+    let grid =
+        |values: Vec<f32>| Volume::new([1, 1, 3], Voxels::F32(values.into()), Affine::IDENTITY).expect("a volume");
     assert_eq!(grid(vec![0.0003, 0.9999, 2.0009]).to_labels().expect("labels").labels(), [0, 1, 2]);
     for wrong in [1.4, 0.99, -0.6, 255.5, f32::NAN] {
         assert!(grid(vec![0.0, wrong, 1.0]).to_labels().is_err(), "{wrong}");

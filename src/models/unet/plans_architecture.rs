@@ -41,8 +41,8 @@ pub(super) fn read(
     classes: usize,
 ) -> Result<UNetArchitecture> {
     let mut architecture = match configuration.optional("architecture") {
-        Some(node) => current(&node, input_channels, classes)?,
-        None => before_2_5(configuration, input_channels, classes)?,
+        None if configuration.has("UNet_class_name") => before_2_5(configuration, input_channels, classes)?,
+        _ => current(&configuration.key("architecture")?, input_channels, classes)?,
     };
     if trainer == Some(BATCH_NORM_TRAINER) {
         architecture.norm = UNetNorm::Running { affine: true, eps: 1e-5 };

@@ -271,6 +271,6 @@ fn mirror_axes(value: &Value, pickle: &Pickle) -> Result<Vec<usize>, String> {
             };
             axes.iter().map(axis).collect()
         }
-        _ => Err(format!("has {MIRROR_AXES} that is no list, expected axes from 0 to 2")),
+        _ => Err(format!("has {MIRROR_AXES} that is not a list, expected axes from 0 to 2")),
     }
 }

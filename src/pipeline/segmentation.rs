@@ -1,0 +1,121 @@
+//! What a segmentation is asked for and what it gives.
+
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+
+use super::sliding_window::Mirroring;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::models::{OrientationRule, TargetLabels};
+use crate::tensor::DType;
+use crate::volume::{LabelVolume, Volume};
+
+/// The outputs of the segmentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Output {
+    /// The mask only.
+    #[default]
+    Labels,
+    /// The mask and the softmax of each foreground class, which takes 4 bytes of host memory for each voxel and class.
+    Probabilities,
+}
+
+/// The storage type of the network's weights and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f16 on a device that supports it (as nnU-Net's autocast), f32 elsewhere.
+    #[default]
+    Fastest,
+    /// f32 on every device.
+    Single,
+}
+
+impl Precision {
+    pub(super) fn dtype(self, device: &Device) -> DType {
+        match self {
+            Self::Fastest if device.supports(DType::F16) => DType::F16,
+            _ => DType::F32,
+        }
+    }
+}
+
+/// Options of [`Segmenter::segment`].
+///
+/// Construct it with `..Default::default()`, so that fields added in a later version break no caller.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SegmentOptions {
+    /// The distance of neighbouring tiles as a fraction of the tile, 0.05 to 1.
+    pub step: f64,
+    /// Test-time augmentation.
+    pub mirroring: Mirroring,
+    /// Whether probabilities are computed besides the mask.
+    pub output: Output,
+    /// The largest number of bytes for the resampled image, sums, activations and slabs together; None for no limit.
+    pub memory_budget: Option<u64>,
+    /// The orientation of the network's input; None for the rule of the plan.
+    pub orientation: Option<OrientationRule>,
+}
+
+impl Default for SegmentOptions {
+    fn default() -> Self {
+        Self { step: 0.5, mirroring: Mirroring::Off, output: Output::Labels, memory_budget: None, orientation: None }
+    }
+}
+
+/// The progress of a segmentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The image is being preprocessed.
+    Preparing,
+    /// The number of tiles that are done, and the number of all tiles.
+    Tiles(usize, usize),
+}
+
+/// Wall-clock seconds of each part. Logits are exported between tiles; that time counts as export and not as network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Timings {
+    /// Orientation, cropping, normalisation and resampling.
+    pub preprocess: f64,
+    /// The network on all tiles.
+    pub network: f64,
+    /// Resampling of logits, labels, and mapping them back to the image.
+    pub export: f64,
+}
+
+/// The result of a segmentation.
+#[derive(Debug, Clone)]
+pub struct Segmentation {
+    /// The model's labels on the image's own grid.
+    pub mask: LabelVolume,
+    /// f32 probabilities of each label or region but the background on that grid, if asked for.
+    pub probabilities: Vec<Volume>,
+    /// What the mask's values stand for.
+    pub labels: TargetLabels,
+    /// Tiles the network saw, mirrored copies not counted.
+    pub tiles: usize,
+    /// The planned size of the working set (resampled image, sums, activations, slab) in bytes.
+    pub working_set: u64,
+    /// Wall-clock seconds of each part.
+    pub seconds: Timings,
+    /// Warnings for the user.
+    pub warnings: Vec<String>,
+}
+
+impl Segmentation {
+    /// Millilitres of each label or region, the background left out; regions overlap.
+    pub fn volumes_ml(&self) -> Vec<(String, f64)> {
+        let (counts, voxel) = (self.mask.counts(), self.mask.voxel_ml());
+        let volume = |members: &[u8]| members.iter().map(|m| counts[usize::from(*m)]).sum::<usize>() as f64 * voxel;
+        self.labels.targets().iter().map(|target| (target.name.clone(), volume(&target.members))).collect()
+    }
+}
+
+/// The answer of a progress callback as a result.
+pub(super) fn continue_or_cancel(answer: ControlFlow<()>) -> Result<()> {
+    match answer {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Cancelled),
+    }
+}
