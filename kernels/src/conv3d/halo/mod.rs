@@ -26,10 +26,12 @@ mod stage;
 use cubecl::prelude::*;
 
 use super::Geometry;
-use super::implicit_gemm::{BLOCK, Planes, Step, Sums};
 use super::staging::{Tiles, Transfer, await_stage, commit_stage, stage_barriers};
+use crate::gemm::fragments::{plane_blocks, zero_sums};
+use crate::gemm::layout::Sides;
+use crate::gemm::{Planes, Step};
 use finish::{store, store_moments};
-use multiply::{lane_row, multiply_mma, multiply_plain, multiply_tf32};
+use multiply::{lane_row, multiply_tap};
 use stage::{fill, stage_weights};
 
 /// What is known of the input.
@@ -73,12 +75,15 @@ impl Bricks {
         [0, 1, 2].map(|a| self.voxels[a] + self.kernel[a] - 1)
     }
 
-    /// Halo rows from under an output voxel to under the one `m` further on, where no carry lies between them: the sides
-    /// are powers of two, and the first has zeros where `m` has ones.
+    /// The brick within its halo.
+    pub(super) fn sides(&self) -> Sides {
+        let ([_, y, x], [_, halo_y, halo_x]) = (self.voxels, self.halo());
+        Sides { inner: [y, x], outer: [halo_y, halo_x] }
+    }
+
+    /// Halo rows from under an output voxel to under the one `m` further on, as [`Sides::step`].
     pub fn halo_step(&self, m: usize) -> usize {
-        let [_, along_y, along_x] = self.voxels;
-        let (z, y, x) = (m / along_x / along_y, m / along_x % along_y, m % along_x);
-        (z * self.halo()[1] + y) * self.halo()[2] + x
+        self.sides().step(m)
     }
 
     /// Elements from one row to the next, of the halo and of the weights.
@@ -223,15 +228,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
         let mut weights = SharedMemory::<Vector<F, N>>::new_aligned(all_stages, 16usize);
         let barriers = stage_barriers(stages);
 
-        let (mi, ni) = comptime!((t.m() / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
-        let mut sums = Sums::new();
-        #[unroll]
-        for _ in 0..comptime!(mi * ni) {
-            let mut block = Array::<Vector<f32, Const<2>>>::new(2usize);
-            block[0] = Vector::new(0.0f32);
-            block[1] = Vector::new(0.0f32);
-            sums.push(block);
-        }
+        let mut sums = zero_sums(comptime!(plane_blocks(t.m(), t.n, planes)));
         let row = lane_row(t, planes, step);
 
         let taps = comptime!(t.kernel[0] * t.kernel[1] * t.kernel[2]);
@@ -278,13 +275,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
                         tap += 1;
                     }
                     let at = from + comptime!(s * t.pitch() / width);
-                    if comptime!(step == Step::Mma) {
-                        multiply_mma::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes);
-                    } else if comptime!(step == Step::Tf32) {
-                        multiply_tf32::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes);
-                    } else {
-                        multiply_plain::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes);
-                    }
+                    multiply_tap::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes, step);
                 }
             }
         }

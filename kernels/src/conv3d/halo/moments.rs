@@ -5,7 +5,8 @@ use cubecl::prelude::*;
 use super::multiply::place_in_brick;
 use super::{Brick, Bricks, OutputMoments};
 use crate::conv3d::Geometry;
-use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Sums};
+use crate::gemm::fragments::Sums;
+use crate::gemm::{BLOCK, PLANE, Planes};
 use crate::norm::{Moments, merge};
 
 /// Bias, rounding and the store; the sums become what was stored.
