@@ -1,18 +1,18 @@
 //! Convolution as a matrix product on tile-matrix instructions, without building the matrix (see `staging`).
 //!
-//! A cube of 32-unit planes makes `m` x `n` outputs, a plane (m / planes_m) x (n / planes_n) of them in blocks of 16 x 8.
-//! With 128 x 64 x 32 tiles of f16 a step moves 12 KiB into shared memory and does 0.5 MFLOP: 43 FLOP a byte. Per plane
-//! (64 x 32) and step that is 32 `mma.sync` m16n8k16 for 12 `ldmatrix`. `stages` - 1 steps are in flight while one is
-//! multiplied; a barrier of the cube a step keeps a stage from being overwritten while it is read.
+//! A cube of 32-unit planes computes a tile of `m` x `n` outputs, and each of its planes (m / planes_m) x (n / planes_n) of
+//! them in blocks of 16 x 8. With 128 x 64 x 32 tiles of f16 a step moves 12 KiB into shared memory and does 0.5 MFLOP: 43
+//! FLOP per byte. For a plane (64 x 32) a step is 32 `mma.sync` m16n8k16 for 12 `ldmatrix`. `stages` - 1 steps are in flight
+//! while one is multiplied; one barrier of the cube in each step keeps a stage from being overwritten while it is read.
 
 use cubecl::prelude::*;
 
 use super::Geometry;
-use super::finish::{Epilogue, finished};
+use super::finish::Epilogue;
 use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage, share, stage_barriers};
-use crate::gemm::BLOCK;
 use crate::gemm::fragments::{Product, Sums, lane_in_a, lane_in_b, multiply, plane_blocks, plane_start, zero_sums};
 use crate::gemm::layout::{Layout, lane_at};
+use crate::gemm::store::{Destination, DestinationExpand, Finish, Row, store_sums};
 pub use crate::gemm::{PLANE, Planes, Step};
 
 /// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group; `b` [co] where `biased`, `residual`
@@ -37,7 +37,8 @@ pub fn conv3d_implicit_gemm<F: Float, O: Float, N: Size, P: Size>(
 ) {
     let across = g.co.div_ceil(t.n);
     let tiles = rows.div_ceil(t.m) * across;
-    // Cubes side by side share their rows of A. The same for all units of a cube: past the end none of them waits.
+    // Neighbouring cubes share their rows of A. The condition is the same for all units of a cube, so that past the end none
+    // of them waits at a barrier.
     if CUBE_POS < tiles * splits {
         let width = N::value();
         let Share { tile, split, begin, steps } = share(&g, tiles, splits, t);
@@ -70,8 +71,21 @@ pub fn conv3d_implicit_gemm<F: Float, O: Float, N: Size, P: Size>(
                 }
             }
         }
-        let from = split * rows * g.co;
-        store::<O, P>(y, b, residual, &g, &sums, first_m, first_n, rows, from, &epilogue, t, planes);
+        let to = OutputRows { first: first_m, rows, from: split * rows * g.co };
+        store_sums::<O, P, OutputRows>(
+            y,
+            b,
+            residual,
+            &g,
+            &mut sums,
+            &to,
+            first_n,
+            &epilogue,
+            t.m,
+            t.n,
+            planes,
+            Finish::Fused,
+        );
     }
 }
 
@@ -96,64 +110,27 @@ fn multiply_stage<F: Float, N: Size>(
     let width = N::value();
     let (m0, n0) = plane_start(t.m, t.n, planes);
     let (row_a, term_a) = lane_in_a(step);
-    let (row_b, term_b) = lane_in_b(step, product.b);
+    let (row_b, term_b) = lane_in_b(step);
     let lane_a = lane_at(m0 + row_a, term_a, 0usize, product.a, width);
     let lane_b = lane_at(n0 + row_b, term_b, 0usize, product.b, width);
     multiply::<F, N>(a, b, sums, &lane_a, &lane_b, product, step);
 }
 
-/// Epilogue, rounding and the store at element `from` and on, straight from the sums' places: four lanes write 8 channels of
-/// a voxel side by side.
-#[cube]
-fn store<F: Float, P: Size>(
-    y: &mut Array<Vector<F, P>>,
-    b: &Array<f32>,
-    residual: &Array<Vector<F, P>>,
-    g: &Geometry,
-    sums: &Sums,
-    first_m: usize,
-    first_n: usize,
+/// The rows of a tile: voxels of the output in the order of memory.
+#[derive(CubeType)]
+struct OutputRows {
+    /// The tile's first row.
+    first: usize,
+    /// Number of voxels.
     rows: usize,
+    /// Element of y where voxel 0 begins.
     from: usize,
-    epilogue: &Epilogue,
-    #[comptime] t: Tiles,
-    #[comptime] planes: Planes,
-) {
-    let pair = P::value();
-    let lane = UNIT_POS as usize % PLANE;
-    let (m0, n0) = plane_start(t.m, t.n, planes);
-    let [mi, ni] = comptime!(plane_blocks(t.m, t.n, planes));
-    #[unroll]
-    for j in 0..ni {
-        #[unroll]
-        for part in 0..comptime!(2 / pair) {
-            let n = first_n + n0 + j * BLOCK[1] + lane % 4 * 2 + part * pair;
-            if n < g.co {
-                let mut bias = Vector::<f32, P>::new(0.0f32);
-                if epilogue.biased != 0 {
-                    #[unroll]
-                    for v in 0..pair {
-                        bias[v] = b[n + v];
-                    }
-                }
-                #[unroll]
-                for i in 0..mi {
-                    #[unroll]
-                    for half in 0..2usize {
-                        let m = first_m + m0 + i * BLOCK[0] + lane / 4 + half * 8;
-                        if m < rows {
-                            let block = sums.index(comptime!(i * ni + j));
-                            let mut value = bias;
-                            #[unroll]
-                            for v in 0..pair {
-                                value[v] += block[half][comptime!(part * pair + v)];
-                            }
-                            let at = (from + m * g.co + n) / pair;
-                            y[at] = Vector::cast_from(finished::<F, P>(value, residual, at, epilogue));
-                        }
-                    }
-                }
-            }
-        }
+}
+
+#[cube]
+impl Destination for OutputRows {
+    fn row(&self, g: &Geometry, m: usize) -> Row {
+        let m = self.first + m;
+        Row { exists: m < self.rows, start: self.from + m * g.co }
     }
 }

@@ -23,8 +23,9 @@ use cubecl::prelude::*;
 
 use super::Placement;
 use crate::conv3d::Geometry;
-use crate::conv3d::staging::{Tiles, await_stage, commit_stage, copy, place, stage_barriers};
+use crate::conv3d::staging::{await_stage, commit_stage, copy, stage_barriers};
 use crate::gemm::fragments::{Sums, plane_blocks, plane_start, zero_sums};
+use crate::gemm::layout::{Tiles, place};
 use crate::gemm::{BLOCK, PLANE, Planes, Step};
 
 /// Columns that the seats are dealt out in: four blocks.

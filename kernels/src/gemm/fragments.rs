@@ -70,14 +70,12 @@ pub fn lane_in_a(#[comptime] step: Step) -> (usize, usize) {
 
 /// The row of B, which is a column of the product, and the term of the first element that this lane loads.
 ///
-/// `ldmatrix` x4 loads two blocks of B: (terms 0-7, 8-15) x (columns 0-7, 8-15), terms first. A transposed tile has its
-/// terms in the other direction.
+/// `ldmatrix` x4 loads two blocks of B: (terms 0-7, 8-15) x (columns 0-7, 8-15), terms first, untransposed since a row of B
+/// holds terms.
 #[cube]
-pub fn lane_in_b(#[comptime] step: Step, #[comptime] layout: Layout) -> (usize, usize) {
+pub fn lane_in_b(#[comptime] step: Step) -> (usize, usize) {
     let lane = UNIT_POS as usize % PLANE;
-    if comptime!(step == Step::Mma && layout.is_transposed()) {
-        (lane / 16 * 8, lane % 16)
-    } else if comptime!(step == Step::Mma) {
+    if comptime!(step == Step::Mma) {
         (lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8)
     } else if comptime!(step == Step::Tf32) {
         (lane / 4, lane % 4 * 4)
@@ -98,7 +96,7 @@ pub fn multiply<F: Float, N: Size>(
     #[comptime] step: Step,
 ) {
     if comptime!(step == Step::Mma) {
-        multiply_mma::<F, N, N>(a, b, sums, lane_a, lane_b, product);
+        multiply_mma::<F, N>(a, b, sums, lane_a, lane_b, product);
     } else if comptime!(step == Step::Tf32) {
         multiply_tf32::<F, N>(a, b, sums, lane_a, lane_b, product);
     } else {
@@ -106,35 +104,34 @@ pub fn multiply<F: Float, N: Size>(
     }
 }
 
-/// [`multiply`] by [`Step::Mma`]; vectors of A and B may be of different widths.
+/// [`multiply`] by [`Step::Mma`].
 #[cube]
-pub fn multiply_mma<F: Float, N: Size, P: Size>(
+fn multiply_mma<F: Float, N: Size>(
     a: &SharedMemory<Vector<F, N>>,
-    b: &SharedMemory<Vector<F, P>>,
+    b: &SharedMemory<Vector<F, N>>,
     sums: &mut Sums,
     lane_a: &Lane,
     lane_b: &Lane,
     #[comptime] product: Product,
 ) {
-    let (width_a, width_b) = (N::value(), P::value());
+    let width = N::value();
     let def = cmma::MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
     let [mi, ni] = comptime!(product.blocks);
     let piece = comptime!(16 / product.bytes);
-    let transposed = comptime!(product.b.is_transposed());
     #[unroll]
     for k in 0..comptime!(product.k / BLOCK[2]) {
         let mut left = Sequence::<Array<Vector<F, Const<2>>>>::new();
         #[unroll]
         for i in 0..mi {
-            let at = vector_at(lane_a, comptime!(i * BLOCK[0]), comptime!(k * BLOCK[2]), product.a, width_a);
-            let row = a.slice(at, at + comptime!(piece / width_a));
+            let at = vector_at(lane_a, comptime!(i * BLOCK[0]), comptime!(k * BLOCK[2]), product.a, width);
+            let row = a.slice(at, at + comptime!(piece / width));
             left.push(def.load_matrix::<Vector<F, N>, Const<2>>(&row, cmma::MatrixIdent::A, 4usize, false));
         }
         #[unroll]
         for j in 0..comptime!(ni / 2) {
-            let at = vector_at(lane_b, comptime!(j * 2 * BLOCK[1]), comptime!(k * BLOCK[2]), product.b, width_b);
-            let row = b.slice(at, at + comptime!(piece / width_b));
-            let both = def.load_matrix::<Vector<F, P>, Const<2>>(&row, cmma::MatrixIdent::B, 4usize, transposed);
+            let at = vector_at(lane_b, comptime!(j * 2 * BLOCK[1]), comptime!(k * BLOCK[2]), product.b, width);
+            let row = b.slice(at, at + comptime!(piece / width));
+            let both = def.load_matrix::<Vector<F, N>, Const<2>>(&row, cmma::MatrixIdent::B, 4usize, false);
             #[unroll]
             for h in 0..2usize {
                 let mut right = Array::<Vector<F, Const<2>>>::new(2usize);

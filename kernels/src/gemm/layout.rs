@@ -8,15 +8,56 @@
 
 use cubecl::prelude::*;
 
-use crate::conv3d::staging::{Tiles, place};
+/// How a stage is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transfer {
+    /// `cp.async`: the units carry on, and a barrier in shared memory says when a stage is full (CUDA, sm_80 and later).
+    Async,
+    /// Loads and stores by the units.
+    Direct,
+}
+
+/// The tiles of a cube. `units` must divide into whole rows of vectors, and those into `m` and `n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tiles {
+    /// Rows of the product: output voxels.
+    pub m: usize,
+    /// Columns of the product: output channels.
+    pub n: usize,
+    /// Terms of the sum in each step.
+    pub k: usize,
+    /// Steps in shared memory at a time, at most one more than the sum has, so that no copy is in flight when the kernel ends.
+    pub stages: usize,
+    /// Number of units of the cube.
+    pub units: usize,
+    /// Bytes of an element.
+    pub bytes: usize,
+    /// How stages are filled.
+    pub transfer: Transfer,
+}
+
+impl Tiles {
+    /// Number of elements in a piece of 16 bytes.
+    pub fn piece(&self) -> usize {
+        16 / self.bytes
+    }
+
+    /// Number of rows that the units load at once in vectors of `width`.
+    pub fn rows_at_once(&self, width: usize) -> usize {
+        self.units / (self.k / width)
+    }
+
+    /// Bytes of shared memory: the stages, and two words for each row of A.
+    pub fn shared_bytes(&self) -> usize {
+        self.stages * (self.m + self.n) * self.k * self.bytes + 8 * self.m
+    }
+}
 
 /// How the rows of an operand follow one another in shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rows {
     /// Rows of the tile's `k` elements, swizzled.
     Swizzled(Tiles),
-    /// As [`Rows::Swizzled`], but the tile's rows are terms of the sum and its `k` elements are rows of the operand.
-    Transposed(Tiles),
     /// Rows `pitch` elements apart.
     Padded { pitch: usize },
     /// As [`Rows::Padded`], where the operand's rows are the voxels of a box and the tile's those of a larger box.
@@ -65,7 +106,7 @@ impl Layout {
     /// The tile of a swizzled operand.
     fn swizzled(&self) -> Option<Tiles> {
         match self.rows {
-            Rows::Swizzled(t) | Rows::Transposed(t) => Some(t),
+            Rows::Swizzled(t) => Some(t),
             Rows::Padded { .. } | Rows::Halo { .. } => None,
         }
     }
@@ -74,13 +115,8 @@ impl Layout {
     fn pitch(&self) -> usize {
         match self.rows {
             Rows::Padded { pitch } | Rows::Halo { pitch, .. } => pitch,
-            Rows::Swizzled(_) | Rows::Transposed(_) => 0,
+            Rows::Swizzled(_) => 0,
         }
-    }
-
-    /// Do the tile's rows count terms of the sum?
-    pub fn is_transposed(&self) -> bool {
-        matches!(self.rows, Rows::Transposed(_))
     }
 
     /// Vectors of `width` from the start of a padded operand, or from an element of it, to `rows` and `terms` further on.
@@ -130,11 +166,18 @@ pub fn vector_at(
 ) -> usize {
     if comptime!(layout.swizzled().is_some()) {
         let t = comptime!(layout.swizzled().unwrap());
-        let (row, term) = (lane.row + rows, lane.term + terms);
-        let within =
-            if comptime!(layout.is_transposed()) { place(term, row, t, width) } else { place(row, term, t, width) };
-        comptime!(layout.offset / width) + within
+        comptime!(layout.offset / width) + place(lane.row + rows, lane.term + terms, t, width)
     } else {
         lane.row + comptime!(layout.further(rows, terms, width))
     }
+}
+
+/// Index of the vector that holds element `k` of `row` in a tile.
+#[cube]
+pub fn place(row: usize, k: usize, #[comptime] t: Tiles, #[comptime] width: usize) -> usize {
+    let piece = t.piece();
+    let (pieces, rows_a_line) = comptime!((t.k / piece, if t.k * t.bytes < 128 { 128 / (t.k * t.bytes) } else { 1 }));
+    let mask = comptime!(if pieces < 8 { pieces - 1 } else { 7 });
+    let moved = (k / piece) ^ ((row / rows_a_line) & mask);
+    row * comptime!(t.k / width) + moved * comptime!(piece / width) + (k % piece) / width
 }

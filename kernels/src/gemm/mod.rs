@@ -1,5 +1,5 @@
-//! What all matrix products of this crate share: tiles in shared memory and their addresses ([`layout`]), and the products
-//! of fragments that a plane holds in registers ([`fragments`]).
+//! What all matrix products of this crate share: tiles in shared memory and their addresses ([`layout`]), the products of
+//! fragments that a plane holds in registers ([`fragments`]), and the epilogue and store of its sums ([`store`]).
 //!
 //! C[m, n] = sum over k of A[m, k] * B[n, k]. A cube computes a tile of C, and its planes divide the tile among them. A
 //! plane's part is made of blocks of 16 x 8, the shape that `mma.sync` leaves in the registers of its lanes. What A and B
@@ -7,6 +7,7 @@
 
 pub mod fragments;
 pub mod layout;
+pub mod store;
 
 /// The instruction that multiplies tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

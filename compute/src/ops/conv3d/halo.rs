@@ -2,7 +2,9 @@
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use nephron_kernels::conv3d::finish::EpilogueLaunch;
 use nephron_kernels::conv3d::halo::{self, InputNormLaunch, OutputMomentsLaunch, Source};
+use nephron_kernels::gemm::store::Finish;
 
 use super::Conv3dProblem;
 use super::bricks::HaloTiling;
@@ -150,18 +152,20 @@ pub(in crate::ops) fn launch<R: Runtime>(
             array(second, second_len),
             array(w, w_len),
             array(&bias, if b.is_some() { co } else { 1 }),
+            array(&nothing, pair),
             norm,
             array(y, y_len),
             moments,
             problem.geometry(),
             first,
             n,
-            b.is_some().into(),
+            EpilogueLaunch::new(b.is_some().into(), 0, 1.0),
             t,
             tiling.planes,
             tiling.step,
             source,
             parts.is_some(),
+            Finish::Bias,
         )
     });
     Ok(parts)

@@ -7,7 +7,7 @@ use crate::gemm::fragments::{Product, Sums, lane_in_a, lane_in_b, multiply, plan
 use crate::gemm::layout::{Layout, Rows, lane_at};
 use crate::gemm::{Planes, Step};
 
-/// The halo row under the first output voxel that this lane multiplies. Its others are [`Bricks::halo_step`] further on.
+/// The halo row under the first output voxel that this lane loads. Its others are [`Bricks::halo_step`] further on.
 #[cube]
 pub(super) fn lane_row(#[comptime] t: Bricks, #[comptime] planes: Planes, #[comptime] step: Step) -> usize {
     let (m0, _n0) = plane_start(t.m(), t.n, planes);
@@ -16,7 +16,7 @@ pub(super) fn lane_row(#[comptime] t: Bricks, #[comptime] planes: Planes, #[comp
     (z * comptime!(t.halo()[1]) + y) * comptime!(t.halo()[2]) + x
 }
 
-/// (z, y, x) in the brick of its output voxel `m`.
+/// Coordinates (z, y, x) of output voxel `m` within the brick.
 #[cube]
 pub(super) fn place_in_brick(m: usize, #[comptime] t: Bricks) -> (usize, usize, usize) {
     let (along_y, along_x) = comptime!((t.voxels[1], t.voxels[2]));
@@ -47,7 +47,7 @@ pub(super) fn multiply_tap<F: Float, N: Size>(
     let width = N::value();
     let (_m0, n0) = plane_start(t.m(), t.n, planes);
     let (_row_a, term_a) = lane_in_a(step);
-    let (row_b, term_b) = lane_in_b(step, product.b);
+    let (row_b, term_b) = lane_in_b(step);
     let lane_a = lane_at(row, term_a, from, product.a, width);
     let lane_b = lane_at(n0 + row_b, term_b, 0usize, product.b, width);
     multiply::<F, N>(halo, weights, sums, &lane_a, &lane_b, product, step);
