@@ -7,7 +7,7 @@ use nephron_kernels::conv3d::{GeometryLaunch, WindowLaunch, direct};
 
 use super::algorithm::{self, Algorithm, Plan};
 use super::facts::{Facts, facts};
-use super::halo::{self, HaloBuffers, HaloInput};
+use super::halo::{self, After, HaloBuffers, HaloInput};
 use super::{Conv3dProblem, pointwise, stem};
 use crate::error::Result;
 use crate::ops::launch::{WORD, array, elements, fits, grid, launches, vector_width, with_float};
@@ -117,11 +117,12 @@ pub(in crate::ops) fn launch_planned<R: Runtime>(
         Plan::RegisterBlocked(tiling) => launch.register_blocked(tiling, width)?,
         Plan::ImplicitGemm(tiling) => launch.implicit_gemm(tiling, width)?,
         Plan::Halo(tiling) => {
-            let Conv3dHandles { x, w, b, y, .. } = buffers;
-            halo::launch(client, dtype, HaloInput::Plain(x), HaloBuffers { w, b, y }, problem, tiling, false)?;
+            let Conv3dHandles { x, w, b, residual, y } = buffers;
+            let after = After::Epilogue { residual, slope };
+            halo::launch(client, dtype, HaloInput::Plain(x), HaloBuffers { w, b, y }, problem, tiling, after)?;
         }
     }
-    let stored = matches!(plan, Plan::RegisterBlocked(_) | Plan::ImplicitGemm(_));
+    let stored = matches!(plan, Plan::RegisterBlocked(_) | Plan::ImplicitGemm(_) | Plan::Halo(_));
     if !stored && (buffers.residual.is_some() || slope != 1.0) {
         launch.finish_in_place()?;
     }

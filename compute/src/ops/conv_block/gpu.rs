@@ -9,7 +9,7 @@ use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::ops::concat;
 use crate::ops::conv3d::gpu::{Conv3dHandles, launch_planned, plan};
-use crate::ops::conv3d::halo;
+use crate::ops::conv3d::halo::{self, After};
 use crate::ops::conv3d::{Algorithm, Conv3dProblem, Plan, tune};
 use crate::ops::launch::{ensure_addressable, launches};
 use crate::ops::norm::NormProblem;
@@ -63,10 +63,12 @@ fn launch_planned_block<R: Runtime>(
     let norm = NormProblem { groups, positions: d * h * w, channels };
     let HaloBuffers { w, b, y } = buffers;
     match (plan, input) {
-        (Plan::Halo(tiling), _) => match halo::launch(client, dtype, input, buffers, problem, tiling, true)? {
-            Some(parts) => launch_merge(client, &parts, statistics, norm, eps),
-            None => Ok(()),
-        },
+        (Plan::Halo(tiling), _) => {
+            match halo::launch(client, dtype, input, buffers, problem, tiling, After::Moments)? {
+                Some(parts) => launch_merge(client, &parts, statistics, norm, eps),
+                None => Ok(()),
+            }
+        }
         (_, HaloInput::Plain(x)) => {
             launch_planned(client, dtype, Conv3dHandles { x, w, b, residual: None, y }, 1.0, problem, plan)?;
             launch_statistics(client, dtype, y, statistics, norm, eps)
