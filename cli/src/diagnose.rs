@@ -73,10 +73,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if args.cohort.is_none() {
         phases[0].ensure_alignable().map_err(|e| Error::Usage(e.to_string()))?;
     }
-    for patient in &patients {
+    for (patient, phases) in patients.iter().zip(&phases) {
         // What an earlier run wrote goes first, so that a run that fails does not leave it.
         let inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
-        nephron::pipeline::diagnose::clear_results(&patient.output, &inputs)?;
+        nephron::pipeline::diagnose::clear_results(&patient.output, phases, &inputs)?;
     }
     let model = || {
         let none = || Error::Usage("--model: expected a model folder, found none".into());

@@ -108,7 +108,7 @@ pub fn diagnose(
     }
     let read: Vec<PathBuf> =
         inputs.iter().flat_map(|input| input.files.iter().map(|source| source.file.clone())).collect();
-    clear_results(folder, &read)?;
+    clear_results(folder, &phases, &read)?;
     let mut seconds = Seconds::default();
     let mut warnings = Vec::new();
 

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::phase::Phase;
+use crate::phase::{Phase, PhaseSet};
 
 /// The file of the result.
 pub(super) const RESULT: &str = "result.json";
@@ -44,25 +44,27 @@ impl PhaseFiles {
 }
 
 /// Removes all files that an earlier `diagnose` has written to a folder, so that a run with fewer phases, or one that fails or is
-/// interrupted, does not leave them beside its own. Files of other names stay.
+/// interrupted, does not leave them beside its own. Files of other names stay, and so do the inputs of this run.
 ///
 /// # Errors
-/// [`Error::Inputs`] for an input that this run would write over; a file that cannot be removed.
-pub fn clear_results(folder: &Path, inputs: &[PathBuf]) -> Result<()> {
-    let mut old: Vec<PathBuf> = [RESULT, REPORT].map(PathBuf::from).to_vec();
+/// [`Error::Inputs`] for an input that this run, of these phases, would write over; a file that cannot be removed.
+pub fn clear_results(folder: &Path, phases: &PhaseSet, inputs: &[PathBuf]) -> Result<()> {
+    let inputs: Vec<PathBuf> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
+    let is_input = |file: &PathBuf| file.canonicalize().is_ok_and(|file| inputs.contains(&file));
+    let mut old: Vec<PathBuf> = [RESULT, REPORT].map(|name| folder.join(name)).to_vec();
     for phase in Phase::ALL {
         let PhaseFiles { mask, aligned, aligned_mask, transform, pictures } = PhaseFiles::of(phase);
-        old.extend([mask, aligned, aligned_mask, transform].into_iter().chain(pictures));
+        let files = [mask, aligned, aligned_mask, transform].into_iter().chain(pictures).map(|file| folder.join(file));
+        let files: Vec<PathBuf> = files.collect();
+        if phases.contains(phase)
+            && let Some(file) = files.iter().find(|file| is_input(file))
+        {
+            let name = file.display();
+            return Err(Error::Inputs(format!("{name} is an input and would be written over, choose another folder")));
+        }
+        old.extend(files);
     }
-    let old: Vec<PathBuf> = old.into_iter().map(|file| folder.join(file)).collect();
-    let inputs: Vec<PathBuf> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
-    if let Some(file) = old.iter().find(|file| file.canonicalize().is_ok_and(|file| inputs.contains(&file))) {
-        return Err(Error::Inputs(format!(
-            "{} is an input and would be written over, choose another folder",
-            file.display()
-        )));
-    }
-    old.iter().try_for_each(|file| remove(file))?;
+    old.iter().filter(|file| !is_input(file)).try_for_each(|file| remove(file))?;
     clear_lesions(folder)
 }
 

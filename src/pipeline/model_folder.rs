@@ -29,6 +29,9 @@ pub(super) fn find_plans(folder: &Path) -> Result<PathBuf> {
         let what = if archive { "is a zip archive: unpack it and give the folder inside" } else { "is a file" };
         return Err(Error::file(folder, format!("{what}, expected a model folder")));
     }
+    if !folder.exists() {
+        return Err(Error::file(folder, "there is no such folder, expected a model folder with plans.json"));
+    }
     for candidate in [folder.to_path_buf(), folder.join("segmentation")] {
         if candidate.join("plans.json").is_file() {
             return Ok(candidate);

@@ -71,7 +71,11 @@ fn the_resample_verb() {
     let centre = |k| value(&image.volume, [1, 2, k]);
     assert_eq!((centre(3) + centre(4)) / 2.0, 59.5);
 
-    assert_eq!(run(&mask, &["--like", out.to_str().expect("a name"), "--interp", "nearest"]).0, Some(0));
+    // Writing over an input is refused; a copy of the reference is none.
+    assert_eq!(run(&mask, &["--like", out.to_str().expect("a name"), "--interp", "nearest"]).0, Some(2));
+    let reference = folder.path().join("reference.nii");
+    std::fs::copy(&out, &reference).expect("copied");
+    assert_eq!(run(&mask, &["--like", reference.to_str().expect("a name"), "--interp", "nearest"]).0, Some(0));
     let image = nifti::read(&out).expect("the result");
     assert_eq!(image.volume.shape(), [8, 5, 3]);
     assert!(matches!(image.volume.voxels(), Voxels::I16(_)), "whole numbers stay whole numbers");

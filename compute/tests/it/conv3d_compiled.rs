@@ -54,9 +54,10 @@ fn f32_is_rounded_to_tf32_only_where_that_is_allowed() {
         }
         let device = &support::with_tf32(device);
         let x = Tensor::zeros(device, [1, 32, 16, 16, 16], DType::F32).expect("zeros");
-        let run = |by| ops::conv3d_by(by, &x, &w, None, &params, &ops::ConvEpilogue::NONE);
+        let run = |by, epilogue| ops::conv3d_by(by, &x, &w, None, &params, &epilogue);
         for by in kernels {
-            run(by).expect("a launch");
+            run(by, ops::ConvEpilogue::NONE).expect("a launch");
+            run(by, ops::ConvEpilogue::RELU).expect("a launch");
             device.synchronize().unwrap_or_else(|e| panic!("{by}: {e}"));
         }
         let tf32: Vec<_> =

@@ -88,6 +88,54 @@ fn with_another_rounding(magnitude: &[f64], k: usize, dtype: DType) -> Vec<f64> 
     magnitude.iter().map(|m| m + storage_rounding(dtype, m * (1.0 + gamma(k))) / gamma(k)).collect()
 }
 
+/// The halo kernel adds residual and activation in its store, with the bits of a pass of its own over a stored output.
+#[cfg(feature = "gpu")]
+#[test]
+fn the_halo_kernel_rounds_as_a_pass_of_its_own_would() {
+    let mut rng = rng();
+    for (xs, ws, padding) in CASES.into_iter().filter(|(_, w, _)| w[4] == 3) {
+        let params = Conv3dParams { padding, ..Conv3dParams::default() };
+        let [x, w, b] = [xs.iter().product(), ws.iter().product(), ws[0]].map(|n| uniform(&mut rng, n));
+        for device in devices().iter().filter(|d| **d != Device::Cpu) {
+            let bias = Tensor::vector(device, &b).expect("bias");
+            for dtype in float_types(device) {
+                // On CUDA the kernel does not do f32.
+                let [x, w] = [(xs, &x), (ws, &w)].map(|(s, d)| tensor(device, s, dtype, d));
+                let run =
+                    |e: &ConvEpilogue<'_>| ops::conv3d_by(ops::Conv3dAlgorithm::Halo, &x, &w, Some(&bias), &params, e);
+                let Ok(sum) = run(&ConvEpilogue::NONE) else {
+                    assert!(device.name().starts_with("cuda"), "{} {dtype}", device.name());
+                    continue;
+                };
+                if compiles_only(device) {
+                    device.synchronize().expect("the kernel without an epilogue");
+                    continue;
+                }
+                let r = tensor(device, sum.shape(), dtype, &uniform(&mut rng, sum.shape().iter().product()));
+                let [sum, added] = [&sum, &r].map(|t| t.to_ncdhw().expect("values"));
+                for (with_residual, slope) in [(true, 0.25), (true, 0.0), (true, 1.0), (false, 0.25), (false, 0.0)] {
+                    let y = run(&ConvEpilogue { residual: with_residual.then_some(&r), slope }).expect("conv3d");
+                    let want: Vec<f32> = sum
+                        .iter()
+                        .zip(&added)
+                        .map(|(s, a)| if with_residual { s + a } else { *s })
+                        .map(|v| if v < 0.0 { if slope == 0.0 { 0.0 } else { v * slope } } else { v })
+                        .collect();
+                    // Rounds as the store does.
+                    let want = tensor(device, y.shape(), dtype, &want).to_ncdhw().expect("values");
+                    let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+                    let y = y.to_ncdhw().expect("values");
+                    assert!(
+                        y.iter().zip(&want).all(same),
+                        "{} {dtype}: {xs:?} by {ws:?}, residual {with_residual}, slope {slope}",
+                        device.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_relu_maps_what_overflowed_to_zero_and_keeps_nan() {
     for device in devices().iter().filter(|d| !compiles_only(d)) {

@@ -81,22 +81,29 @@ impl Mask {
         Self { grid, labels, channels: *channels, counts, total, tumour: census[ALL + 1] as usize, centre }
     }
 
-    /// The faces of the grid that labelled voxels lie on, such as "first slice along k"; None where there is none. Axes of few
-    /// voxels do not count.
-    pub fn touched_edges(&self) -> Option<String> {
-        const MIN_SIZE: usize = 4;
+    /// The faces of the grid that cut through the labelled voxels, such as "first voxels along k"; None where there is none. A face
+    /// cuts where it has a quarter of the voxels of the fullest slice along its axis: a tip that touches it does not count.
+    pub fn cut_faces(&self) -> Option<String> {
         let [d, h, w] = self.grid.shape;
-        let is_inside = |z: usize, y: usize, x: usize| self.channels.members(self.labels[(z * h + y) * w + x]) != 0;
+        let mut along = [vec![0usize; w], vec![0; h], vec![0; d]];
+        for (row, labels) in self.labels.chunks_exact(w).enumerate() {
+            for (x, label) in labels.iter().enumerate() {
+                if self.channels.members(*label) != 0 {
+                    along[0][x] += 1;
+                    along[1][row % h] += 1;
+                    along[2][row / h] += 1;
+                }
+            }
+        }
         let mut faces = Vec::new();
-        for (place, last) in [("first", false), ("last", true)] {
-            let at = |size: usize| if last { size - 1 } else { 0 };
-            let touched = [
-                ("i", w, (0..d).any(|z| (0..h).any(|y| is_inside(z, y, at(w))))),
-                ("j", h, (0..d).any(|z| (0..w).any(|x| is_inside(z, at(h), x)))),
-                ("k", d, (0..h).any(|y| (0..w).any(|x| is_inside(at(d), y, x)))),
-            ];
-            let touched = touched.into_iter().filter(|(_, size, touched)| *touched && *size >= MIN_SIZE);
-            faces.extend(touched.map(|(axis, ..)| format!("{place} voxels along {axis}")));
+        for (axis, counts) in ["i", "j", "k"].into_iter().zip(&along) {
+            let fullest = counts.iter().max().copied().unwrap_or(0);
+            for (place, face) in [("first", counts.first()), ("last", counts.last())] {
+                // One slice is all there is of a plane.
+                if counts.len() > 1 && face.is_some_and(|face| *face > 0 && 4 * face >= fullest) {
+                    faces.push(format!("{place} voxels along {axis}"));
+                }
+            }
         }
         (!faces.is_empty()).then(|| faces.join(", "))
     }

@@ -86,9 +86,9 @@ impl Pair {
         let missing = (0..channels.count()).filter(|&c| !present[c]);
         let mut warnings: Vec<String> = missing.map(|c| without(c, channels, [&fixed, &moving])).collect();
         for (which, mask) in [("fixed", &fixed), ("moving", &moving)] {
-            warnings.extend(mask.touched_edges().map(|edges| {
+            warnings.extend(mask.cut_faces().map(|faces| {
                 format!(
-                    "the {which} mask reaches the edge of its field of view ({edges}): the organ may be cut off there, which \
+                    "the {which} mask reaches the edge of its field of view ({faces}): the organ may be cut off there, which \
                      shifts centres of mass and the alignment"
                 )
             }));

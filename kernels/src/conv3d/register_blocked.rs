@@ -11,7 +11,8 @@ use cubecl::prelude::*;
 
 use super::Geometry;
 use super::finish::{Epilogue, finished};
-use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage, place, share, stage_barriers};
+use super::staging::{Share, Tiles, await_stage, commit_stage, cursor, fill_stage, share, stage_barriers};
+use crate::gemm::layout::place;
 
 /// Outputs of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

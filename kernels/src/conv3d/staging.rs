@@ -10,68 +10,14 @@
 //! where that is padding, and wraps back), and a bit for each tap coordinate that is inside the input. A load is then
 //! three bit tests and two additions; a tap outside, a row past the end and k past the sum load zero.
 //!
-//! Rows lie in shared memory in pieces of 16 bytes, piece p of row r at p ^ (r's line of 128 bytes): eight neighbouring
-//! rows of a piece are in different banks, for the copies in, `ldmatrix` and vector loads alike, without padding.
+//! Both tiles are swizzled (`gemm::layout`).
 
 use cubecl::prelude::barrier::{Barrier, copy_async_checked};
 use cubecl::prelude::*;
 
 use super::{Geometry, is_inside};
-
-/// How a stage is filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transfer {
-    /// cp.async: the units carry on, a barrier in shared memory says when a stage is there (CUDA, sm_80 and later).
-    Async,
-    /// Loads and stores by the units.
-    Direct,
-}
-
-/// A cube's tiles. `units` must divide into whole rows of vectors, and those into `m` and `n`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tiles {
-    /// Output voxels.
-    pub m: usize,
-    /// Output channels.
-    pub n: usize,
-    /// Terms of the sum a step.
-    pub k: usize,
-    /// Steps in shared memory at a time, at most one more than there are: no copy is on its way when the kernel ends.
-    pub stages: usize,
-    /// Units of the cube.
-    pub units: usize,
-    /// Size of an element.
-    pub bytes: usize,
-    /// How stages are filled.
-    pub transfer: Transfer,
-}
-
-impl Tiles {
-    /// Elements in a piece of 16 bytes.
-    pub fn piece(&self) -> usize {
-        16 / self.bytes
-    }
-
-    /// Rows that the units load at once in vectors of `width`.
-    pub fn rows_at_once(&self, width: usize) -> usize {
-        self.units / (self.k / width)
-    }
-
-    /// Bytes of shared memory: the stages, and two words a row of A.
-    pub fn shared_bytes(&self) -> usize {
-        self.stages * (self.m + self.n) * self.k * self.bytes + 8 * self.m
-    }
-}
-
-/// Index of the vector that holds element `k` of `row` in a tile.
-#[cube]
-pub fn place(row: usize, k: usize, #[comptime] t: Tiles, #[comptime] width: usize) -> usize {
-    let piece = t.piece();
-    let (pieces, rows_a_line) = comptime!((t.k / piece, if t.k * t.bytes < 128 { 128 / (t.k * t.bytes) } else { 1 }));
-    let mask = comptime!(if pieces < 8 { pieces - 1 } else { 7 });
-    let moved = (k / piece) ^ ((row / rows_a_line) & mask);
-    row * comptime!(t.k / width) + moved * comptime!(piece / width) + (k % piece) / width
-}
+use crate::gemm::layout::place;
+pub use crate::gemm::layout::{Tiles, Transfer};
 
 /// The part of a cube in a product whose sum is split: its tile, counted over m and n, and its share of the steps.
 #[derive(CubeType)]

@@ -23,8 +23,10 @@ use cubecl::prelude::*;
 
 use super::Placement;
 use crate::conv3d::Geometry;
-use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Step, Sums, plane_start};
-use crate::conv3d::staging::{Tiles, await_stage, commit_stage, copy, place, stage_barriers};
+use crate::conv3d::staging::{await_stage, commit_stage, copy, stage_barriers};
+use crate::gemm::fragments::{Sums, plane_blocks, plane_start, zero_sums};
+use crate::gemm::layout::{Tiles, place};
+use crate::gemm::{BLOCK, PLANE, Planes, Step};
 
 /// Columns that the seats are dealt out in: four blocks.
 pub const SEATS: usize = 32;
@@ -86,14 +88,7 @@ pub fn conv_transpose3d_gemm<F: Float, N: Size, P: Size, S: Size>(
             }
             biases[c] = bias;
         }
-        let mut sums = Sums::new();
-        #[unroll]
-        for _ in 0..comptime!(t.m * t.n / planes.m / planes.n / BLOCK[0] / BLOCK[1]) {
-            let mut block = Array::<Vector<f32, Const<2>>>::new(2usize);
-            block[0] = Vector::new(0.0f32);
-            block[1] = Vector::new(0.0f32);
-            sums.push(block);
-        }
+        let mut sums = zero_sums(comptime!(plane_blocks(t.m, t.n, planes)));
         for round in 0..steps.div_ceil(t.stages) {
             #[unroll]
             for s in 0..t.stages {
@@ -210,7 +205,7 @@ fn multiply_mma<F: Float, N: Size, P: Size>(
     let tb = comptime!(by_columns(t));
     let def = cmma::MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
     let lane = UNIT_POS as usize % PLANE;
-    let (m0, n0) = plane_start(t, planes);
+    let (m0, n0) = plane_start(t.m, t.n, planes);
     let (mi, ni) = comptime!((t.m / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
     #[unroll]
     for k in 0..comptime!(t.k / BLOCK[2]) {
@@ -256,7 +251,7 @@ fn multiply_plain<F: Float, N: Size, P: Size>(
     let (width, pair) = (N::value(), P::value());
     let tb = comptime!(by_columns(t));
     let lane = UNIT_POS as usize % PLANE;
-    let (m0, n0) = plane_start(t, planes);
+    let (m0, n0) = plane_start(t.m, t.n, planes);
     let (mi, ni) = comptime!((t.m / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
     let (of_a, of_b) = comptime!((stage * t.m * t.k / width, stage * t.n * t.k / pair));
     for column in 0..comptime!(t.k / width) {
@@ -302,7 +297,7 @@ fn scatter<F: Float, S: Size>(
 ) {
     let wide = S::value();
     let lane = UNIT_POS as usize % PLANE;
-    let (m0, n0) = plane_start(t, planes);
+    let (m0, n0) = plane_start(t.m, t.n, planes);
     let (mi, ni) = comptime!((t.m / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
     #[unroll]
     for part in 0..comptime!(ni / 4 * 8 / wide) {

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use super::halo_launch::{self, HaloBuffers, HaloInput};
+use super::halo_launch::{self, After, HaloBuffers, HaloInput};
 use super::launch::Launch;
 use crate::device::Gpu;
 use crate::error::Result;
@@ -59,9 +59,10 @@ pub(in crate::ops) fn launch_planned<R: Runtime>(
         Conv3dKernel::RegisterBlocked(tile) => launch.register_blocked(tile)?,
         Conv3dKernel::ImplicitGemm(tile) => launch.implicit_gemm(tile)?,
         Conv3dKernel::Halo(tile) => {
-            let Conv3dHandles { x, w, b, y, .. } = buffers;
+            let Conv3dHandles { x, w, b, residual, y } = buffers;
             let (input, buffers) = (HaloInput::Plain(x), HaloBuffers { w, b, y });
-            halo_launch::launch(client, dtype, input, buffers, problem, plan, tile, false)?;
+            let after = After::Epilogue { residual, slope };
+            halo_launch::launch(client, dtype, input, buffers, problem, plan, tile, after)?;
         }
     }
     if !plan.fuses_epilogue() && (buffers.residual.is_some() || slope != 1.0) {

@@ -2,7 +2,9 @@
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use nephron_kernels::conv3d::finish::EpilogueLaunch;
 use nephron_kernels::conv3d::halo::{self, InputNormLaunch, OutputMomentsLaunch, Source};
+use nephron_kernels::gemm::store::Finish;
 
 use super::launch::{bias_or_nothing, geometry};
 use crate::error::{Error, Result};
@@ -45,8 +47,17 @@ pub struct HaloBuffers<'a> {
     pub y: &'a Handle,
 }
 
-/// y = conv3d(input, w) + b by `plan` and its `tile`, made for this problem and device. With `moments` also the moments of
-/// every tile of y, ready to be merged into the statistics of an instance norm.
+/// What follows the sum and the bias.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) enum After<'a> {
+    /// The moments of every tile of y, ready to be merged into the statistics of an instance norm.
+    Moments,
+    /// A residual of y's shape and a leaky ReLU of this slope, with the bits of a pass of its own over y: the sum is rounded to
+    /// the tensors' type before it too.
+    Epilogue { residual: Option<&'a Handle>, slope: f32 },
+}
+
+/// y = conv3d(input, w) + b by `plan` and its `tile`, made for this problem and device, and what is done `after` that.
 ///
 /// # Errors
 /// A dtype that is not a float type; a buffer that is too short.
@@ -58,7 +69,7 @@ pub(in crate::ops) fn launch<R: Runtime>(
     problem: &Conv3dProblem,
     plan: &Conv3dPlan,
     tile: &HaloTile,
-    moments: bool,
+    after: After<'_>,
 ) -> Result<Option<Parts>> {
     let HaloBuffers { w, b, y } = buffers;
     let ([n, ci, ..], co) = (problem.input_shape(), problem.output_shape()[1]);
@@ -67,7 +78,7 @@ pub(in crate::ops) fn launch<R: Runtime>(
     let each = tile.per_image(problem);
     let nothing = client.empty(2 * size_of::<f32>());
     let floats = |len: usize| client.empty(len * size_of::<f32>());
-    let parts = moments.then(|| Parts {
+    let parts = matches!(after, After::Moments).then(|| Parts {
         counts: Some(floats(n * each)),
         means: floats(n * each * co),
         m2s: floats(n * each * co),
@@ -99,10 +110,19 @@ pub(in crate::ops) fn launch<R: Runtime>(
         fits("conv3d", &[&statistics.mean, &statistics.inverse_sd].map(|v| ("statistics", v, n * ci, WORD)))?;
         affine_fits("conv3d", affine, ci)?;
     }
+    let (residual, slope) = match after {
+        After::Moments => (None, 1.0),
+        After::Epilogue { residual, slope } => (residual, slope),
+    };
+    if let Some(residual) = residual {
+        fits("conv3d", &[("residual", residual, y_len, size)])?;
+    }
+    let finish = if residual.is_some() || slope != 1.0 { Finish::Rounded } else { Finish::Bias };
     let bias = bias_or_nothing(client, b);
     // SAFETY: outputs are stored below the output's extents and co; inputs are loaded from a voxel that is inside the
     // input and a channel that the tensor has, else from element 0; weights below co and ci, else from element 0; the
-    // norm's parameters below the channels; moments below the number of tiles and co. Absent buffers are not read:
+    // norm's parameters below the channels; the residual where an output is stored; moments below the number of tiles and
+    // co. Absent buffers are not read:
     // their flags are 0, or compiled in.
     with_float!(dtype, F => unsafe {
         let vector = |handle: &Handle, len: usize| array::<R>(handle, len);
@@ -150,18 +170,20 @@ pub(in crate::ops) fn launch<R: Runtime>(
             array(second, second_len),
             array(w, w_len),
             array(&bias, if b.is_some() { co } else { 1 }),
+            residual.map_or_else(|| vector(&nothing, tile.store), |residual| vector(residual, y_len)),
             norm,
             array(y, y_len),
             moments,
             geometry(problem),
             first,
             n,
-            b.is_some().into(),
+            EpilogueLaunch::new(b.is_some().into(), residual.is_some().into(), slope),
             tile.bricks,
             tile.planes,
             tile.step,
             source,
             parts.is_some(),
+            finish,
         )
     });
     Ok(parts)

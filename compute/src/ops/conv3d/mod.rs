@@ -58,8 +58,9 @@ pub fn conv3d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, params: &Conv3dParams)
     conv3d_then(x, w, b, params, &Epilogue::NONE)
 }
 
-/// leaky_relu(conv3d(x, w, b) + residual, slope): in the store of the matrix products, where the sum is rounded
-/// to the tensors' type once; by the other kernels in a pass of its own over their output.
+/// leaky_relu(conv3d(x, w, b) + residual, slope). The implicit GEMM and the register-blocked kernel do all of it before they
+/// round and store. By the other kernels the sum is rounded to the tensors' type before residual and activation too: the
+/// halo kernel has both in its store, the rest in a pass of its own over their output.
 ///
 /// # Errors
 /// As [`conv3d`]; a residual of another shape, type or device than the output.

@@ -11,7 +11,7 @@ use crate::ops::concat;
 use crate::ops::conv_plan::{Conv3dAlgorithm as Algorithm, Conv3dKernel, Conv3dPlan, DeviceCaps, plan};
 use crate::ops::conv_problem::Conv3dProblem;
 use crate::ops::conv3d::gpu::{Conv3dHandles, chosen_plan, launch_planned};
-use crate::ops::conv3d::halo_launch;
+use crate::ops::conv3d::halo_launch::{self, After};
 use crate::ops::launch::{ensure_addressable, launches};
 use crate::ops::norm::NormProblem;
 use crate::ops::norm::gpu::{Affine, Statistics, launch_merge, launch_statistics};
@@ -65,7 +65,7 @@ fn launch_planned_block<R: Runtime>(
     let HaloBuffers { w, b, y } = buffers;
     match (&plan.kernel, input) {
         (Conv3dKernel::Halo(tile), _) => {
-            match halo_launch::launch(client, dtype, input, buffers, problem, plan, tile, true)? {
+            match halo_launch::launch(client, dtype, input, buffers, problem, plan, tile, After::Moments)? {
                 Some(parts) => launch_merge(client, &parts, statistics, norm, eps),
                 None => Ok(()),
             }

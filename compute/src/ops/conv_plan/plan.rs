@@ -142,7 +142,10 @@ impl Conv3dPlan {
 
     /// Whether the kernel, or the sum of its parts, stores the output with residual and activation applied.
     pub(crate) fn fuses_epilogue(&self) -> bool {
-        matches!(self.kernel, Conv3dKernel::RegisterBlocked(_) | Conv3dKernel::ImplicitGemm(_))
+        matches!(
+            self.kernel,
+            Conv3dKernel::RegisterBlocked(_) | Conv3dKernel::ImplicitGemm(_) | Conv3dKernel::Halo(_)
+        )
     }
 }
 

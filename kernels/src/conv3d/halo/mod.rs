@@ -1,69 +1,72 @@
 //! Convolution of stride 1 as a matrix product whose inputs stay in shared memory for all taps.
 //!
-//! The implicit GEMM gathers every input once a tap: 27 reads from L2 bind it where channels are few. Here a cube takes a
-//! brick of output voxels and keeps the input voxels under all their taps, the brick and its halo, `chunk` channels at a
-//! time. With 4 x 8 x 8 voxels and 3 x 3 x 3 taps that is 6 x 10 x 10 voxels: 2.3 reads an input instead of 27. Over the
-//! halo a tap is a fixed step, so the multiplication needs no tests of bounds and one addition a row of taps.
+//! The implicit GEMM gathers every input once for each tap: 27 reads from L2 limit it where channels are few. Here a cube
+//! takes a brick of output voxels and keeps the input voxels under all their taps, the brick and its halo, `chunk` channels
+//! at a time. With 4 x 8 x 8 voxels and 3 x 3 x 3 taps that is 6 x 10 x 10 voxels: each input is read 2.3 times instead of 27.
+//! Over the halo a tap is a fixed step, so the multiplication needs no tests of bounds and one addition for each row of taps.
 //!
-//! Weights come in stages of one tap: `n` rows of `chunk` elements, by cp.async where the device has it, one stage for
-//! each tap along x, two steps ahead. Per tap, chunk of 32 and plane (64 voxels x 32 channels) that is 32 `mma.sync` for
-//! 12 `ldmatrix`, and 2 KiB from L2.
+//! Weights come in stages of one tap: `n` rows of `chunk` elements, by `cp.async` where the device has it, one stage for
+//! each tap along x, two steps ahead. For one tap, a chunk of 32 and one plane (64 voxels x 32 channels) that is 32
+//! `mma.sync` for 12 `ldmatrix`, and 2 KiB from L2.
 //!
-//! Rows of 16-bit elements, of the halo and of the weights, are a chunk and one piece of 16 bytes apart. Those are odd
-//! numbers of pieces, so eight neighbouring rows of a piece lie in different banks without a permutation, and the address
-//! of a tap is the address of the voxel plus a constant. Of 32-bit elements two rows of 16 fill a line of 128 bytes, and are
-//! read together: no gap between them.
+//! Rows of 16-bit elements, of the halo and of the weights, are padded (`gemm::layout`): a chunk and one piece of 16 bytes
+//! apart, which is an odd number of pieces. Two rows of 16 elements of 32 bits fill a line of 128 bytes and are read together,
+//! so there is no gap between them.
 //!
-//! Because an input is stored into the halo once and read 27 times, what is done to it on the way costs little: the
-//! instance norm and leaky ReLU of the layer before ([`Source::Normed`]) are applied there, and padding is zero after
-//! them, as it has to be. The other end of the norm is here too: the moments of the outputs of a brick, as they are
-//! stored, one mean and sum of squared deviations a brick and channel (`norm::merge_moments` merges them in order).
+//! Because an input is stored into the halo once and read 27 times, a prologue costs little: the instance norm and leaky
+//! ReLU of the layer before ([`Source::Normed`]) are applied on the way into shared memory, and padding is zero after them,
+//! as it has to be. The epilogue has the other end of the norm: the moments of a brick's outputs as they are stored, one mean
+//! and sum of squared deviations for each brick and channel (`norm::merge_moments` merges them in order).
 
-mod finish;
+mod moments;
 mod multiply;
 mod stage;
 
 use cubecl::prelude::*;
 
 use super::Geometry;
-use super::implicit_gemm::{BLOCK, Planes, Step, Sums};
+use super::finish::Epilogue;
 use super::staging::{Tiles, Transfer, await_stage, commit_stage, stage_barriers};
-use finish::{store, store_moments};
-use multiply::{lane_row, multiply_mma, multiply_plain, multiply_tf32};
+use crate::gemm::fragments::{plane_blocks, zero_sums};
+use crate::gemm::layout::Sides;
+use crate::gemm::store::{Destination, DestinationExpand, Finish, Row, store_sums};
+use crate::gemm::{Planes, Step};
+use moments::store_moments;
+use multiply::{lane_row, multiply_tap, place_in_brick};
 use stage::{fill, stage_weights};
 
-/// What is known of the input.
+/// The input and its prologue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// It is as it is.
+    /// One tensor without a prologue.
     Plain,
-    /// It still waits for its instance norm and leaky ReLU.
+    /// One tensor, whose instance norm and leaky ReLU are still to be applied.
     Normed,
-    /// Its channels lie in two tensors, the first's a multiple of the chunk.
+    /// Two tensors whose channels follow one another; the first has a multiple of the chunk.
     Two,
 }
 
-/// What a cube makes and holds. `units` are whole planes, and a multiple of the vectors in a chunk.
+/// A cube's tile. `units` are whole planes, and a multiple of the vectors in a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bricks {
-    /// Output voxels along (z, y, x), powers of two; a multiple of 16 in all.
+    /// Output voxels along (z, y, x): powers of two, whose product is a multiple of 16.
     pub voxels: [usize; 3],
     /// Taps along (z, y, x).
     pub kernel: [usize; 3],
-    /// Output channels.
+    /// Number of output channels.
     pub n: usize,
-    /// Input channels at a time, a multiple of 16.
+    /// Number of input channels in shared memory at a time, a multiple of 16.
     pub chunk: usize,
-    /// Units of the cube.
+    /// Number of units of the cube.
     pub units: usize,
-    /// Size of an element.
+    /// Bytes of an element.
     pub bytes: usize,
-    /// How weights are staged.
+    /// How weights come into their stages.
     pub transfer: Transfer,
 }
 
 impl Bricks {
-    /// Output voxels.
+    /// Number of output voxels.
     pub fn m(&self) -> usize {
         self.voxels.iter().product()
     }
@@ -73,12 +76,15 @@ impl Bricks {
         [0, 1, 2].map(|a| self.voxels[a] + self.kernel[a] - 1)
     }
 
-    /// Halo rows from under an output voxel to under the one `m` further on, where no carry lies between them: the sides
-    /// are powers of two, and the first has zeros where `m` has ones.
+    /// The brick within its halo.
+    pub(super) fn sides(&self) -> Sides {
+        let ([_, y, x], [_, halo_y, halo_x]) = (self.voxels, self.halo());
+        Sides { inner: [y, x], outer: [halo_y, halo_x] }
+    }
+
+    /// Halo rows from under an output voxel to under the one `m` further on, as [`Sides::step`].
     pub fn halo_step(&self, m: usize) -> usize {
-        let [_, along_y, along_x] = self.voxels;
-        let (z, y, x) = (m / along_x / along_y, m / along_x % along_y, m % along_x);
-        (z * self.halo()[1] + y) * self.halo()[2] + x
+        self.sides().step(m)
     }
 
     /// Elements from one row to the next, of the halo and of the weights.
@@ -86,16 +92,16 @@ impl Bricks {
         self.chunk + if self.bytes == 2 { 8 } else { 0 }
     }
 
-    /// Bytes of shared memory at the most: the halo, the stages of weights and their barriers, the brick, and the moments of
-    /// `planes_m` planes. These come after the halo is done with, but not every compilation finds a place for them in it.
-    /// Each part may begin at a multiple of 16.
+    /// The most bytes of shared memory that a compilation takes: the halo, the stages of weights and their barriers, the
+    /// brick's coordinates, and the moments of `planes_m` planes. Moments are written when the halo is no longer read, but not
+    /// every compilation places them in its memory. Each part may begin at a multiple of 16.
     pub fn shared_bytes(&self, planes_m: usize) -> usize {
         let rows = self.halo().iter().product::<usize>() + self.kernel[2] * self.n;
         let barriers = if self.transfer == Transfer::Async { 16 * self.kernel[2] } else { 0 };
         rows * self.pitch() * self.bytes + barriers + BRICK_BYTES + 8 * planes_m * (2 * self.n + 1) * 4
     }
 
-    /// The part that the staging of weights looks at.
+    /// The tile as the stages of weights take it.
     pub(super) fn stages(&self) -> Tiles {
         Tiles {
             m: self.m(),
@@ -109,7 +115,7 @@ impl Bricks {
     }
 }
 
-/// The norm that the input waits for: f32 [n, ci] statistics and [ci] scale and shift, which are read where they are there.
+/// The norm in the prologue: f32 [n, ci] statistics, and [ci] scale where `weighted` and shift where `biased`.
 #[derive(CubeType, CubeLaunch)]
 pub struct InputNorm {
     pub mean: Array<f32>,
@@ -121,7 +127,7 @@ pub struct InputNorm {
     pub slope: f32,
 }
 
-/// Where the moments of each brick go: counts [bricks], means and sums of squared deviations [bricks, co].
+/// The moments of each brick: counts [bricks], means and sums of squared deviations [bricks, co].
 #[derive(CubeType, CubeLaunch)]
 pub struct OutputMoments {
     pub counts: Array<f32>,
@@ -132,23 +138,36 @@ pub struct OutputMoments {
 /// The brick of a cube.
 #[derive(CubeType)]
 pub struct Brick {
-    /// Counted over all images.
+    /// Number of the brick, counted over all images.
     pub index: usize,
     pub image: usize,
-    /// First output voxel; with the taps' offsets added, coordinates counted from the first padding voxel.
+    /// First output voxel. With a tap's offset added, z, y and x count from the first padding voxel.
     pub z: usize,
     pub y: usize,
     pub x: usize,
     /// First output channel.
     pub co: usize,
+    #[cube(comptime)]
+    t: Bricks,
 }
 
-/// Bytes of [`leave_brick`]'s six words, to a multiple of 16.
+#[cube]
+impl Destination for Brick {
+    fn row(&self, g: &Geometry, m: usize) -> Row {
+        let (z, y, x) = place_in_brick(m, self.t);
+        let (z, y, x) = (self.z + z, self.y + y, self.x + x);
+        let voxel = ((self.image * g.z.output + z) * g.y.output + y) * g.x.output + x;
+        let exists = z < g.z.output && y < g.y.output && x < g.x.output;
+        Row { exists, start: voxel * g.co }
+    }
+}
+
+/// Bytes of the six words that [`leave_brick`] writes, rounded up to a multiple of 16.
 const BRICK_BYTES: usize = 32;
 
-/// One unit works out which brick is the cube's, and leaves it in shared memory: carried through the multiplication in
-/// registers, by every unit, it took six of the 128 with which four cubes of 128 units fit a multiprocessor's registers
-/// (its shared memory has room for as many only where chunks are of 16). Read behind a chunk's barrier: there is one.
+/// Unit 0 computes the coordinates of the cube's brick and writes them to shared memory. Kept in registers by every unit through
+/// the main loop, they took 6 of the 128 registers with which four cubes of 128 units fit a multiprocessor (its shared
+/// memory has room for as many only where chunks are of 16). A barrier at the start of each chunk makes them visible.
 #[cube]
 fn leave_brick(
     index: usize,
@@ -170,9 +189,9 @@ fn leave_brick(
     left
 }
 
-/// What [`leave_brick`] left, for all units past a barrier.
+/// The brick that [`leave_brick`] wrote, read by units behind a barrier.
 #[cube]
-fn brick(left: &SharedMemory<u32>) -> Brick {
+fn brick(left: &SharedMemory<u32>, #[comptime] t: Bricks) -> Brick {
     Brick {
         index: left[0] as usize,
         image: left[1] as usize,
@@ -180,30 +199,34 @@ fn brick(left: &SharedMemory<u32>) -> Brick {
         y: left[3] as usize,
         x: left[4] as usize,
         co: left[5] as usize,
+        t,
     }
 }
 
 /// y [n, od, oh, ow, co] of x [n, d, h, w, ci] and w [co, kd, kh, kw, ci], one group, stride and dilation 1; `b` [co]
-/// where `biased`. `second` is read for [`Source::Two`]: x has the first `first` channels, it has the rest. A unit stores
-/// `P` (1 or 2, a divisor of co) channels at a time.
+/// where `biased`, `residual` of y's shape where `added`, unless `finish` is [`Finish::Bias`]. `second` is read for
+/// [`Source::Two`]: x has the first `first` channels, it has the rest. A unit stores `P` (1 or 2, a divisor of co) channels
+/// at a time.
 #[cube(launch_unchecked)]
 pub fn conv3d_halo<F: Float, N: Size, P: Size>(
     x: &Array<Vector<F, N>>,
     second: &Array<Vector<F, N>>,
     w: &Array<Vector<F, N>>,
     b: &Array<f32>,
+    residual: &Array<Vector<F, P>>,
     norm: &InputNorm,
     y: &mut Array<Vector<F, P>>,
     moments: &mut OutputMoments,
     g: Geometry,
     first: usize,
     images: usize,
-    biased: u32,
+    epilogue: Epilogue,
     #[comptime] t: Bricks,
     #[comptime] planes: Planes,
     #[comptime] step: Step,
     #[comptime] source: Source,
     #[comptime] with_moments: bool,
+    #[comptime] finish: Finish,
 ) {
     let across = g.co.div_ceil(t.n);
     let (along_z, along_y, along_x) = (
@@ -211,7 +234,8 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
         g.y.output.div_ceil(comptime!(t.voxels[1])),
         g.x.output.div_ceil(comptime!(t.voxels[2])),
     );
-    // Cubes side by side share their halo. The same for all units of a cube: past the end none of them waits.
+    // Neighbouring cubes share their halo. The condition is the same for all units of a cube, so that past the end none of
+    // them waits at a barrier.
     if CUBE_POS < images * along_z * along_y * along_x * across {
         let width = N::value();
         let stages = comptime!(t.stages());
@@ -223,15 +247,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
         let mut weights = SharedMemory::<Vector<F, N>>::new_aligned(all_stages, 16usize);
         let barriers = stage_barriers(stages);
 
-        let (mi, ni) = comptime!((t.m() / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
-        let mut sums = Sums::new();
-        #[unroll]
-        for _ in 0..comptime!(mi * ni) {
-            let mut block = Array::<Vector<f32, Const<2>>>::new(2usize);
-            block[0] = Vector::new(0.0f32);
-            block[1] = Vector::new(0.0f32);
-            sums.push(block);
-        }
+        let mut sums = zero_sums(comptime!(plane_blocks(t.m(), t.n, planes)));
         let row = lane_row(t, planes, step);
 
         let taps = comptime!(t.kernel[0] * t.kernel[1] * t.kernel[2]);
@@ -250,7 +266,7 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
         }
         for chunk in 0..chunks {
             sync_cube();
-            let brick = brick(&left);
+            let brick = brick(&left, t);
             let from = chunk * t.chunk;
             if comptime!(source == Source::Two) {
                 if from < first {
@@ -278,20 +294,27 @@ pub fn conv3d_halo<F: Float, N: Size, P: Size>(
                         tap += 1;
                     }
                     let at = from + comptime!(s * t.pitch() / width);
-                    if comptime!(step == Step::Mma) {
-                        multiply_mma::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes);
-                    } else if comptime!(step == Step::Tf32) {
-                        multiply_tf32::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes);
-                    } else {
-                        multiply_plain::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes);
-                    }
+                    multiply_tap::<F, N>(&halo, &weights, &mut sums, row, at, s, t, planes, step);
                 }
             }
         }
-        let brick = brick(&left);
-        store::<F, P>(y, b, &g, &mut sums, &brick, biased, t, planes);
+        let brick = brick(&left, t);
+        store_sums::<F, P, Brick>(
+            y,
+            b,
+            residual,
+            &g,
+            &mut sums,
+            &brick,
+            brick.co,
+            &epilogue,
+            t.m(),
+            t.n,
+            planes,
+            finish,
+        );
         if with_moments {
-            // SAFETY: every unit is past its last read once all have come to the barrier that `store_moments` begins with.
+            // SAFETY: all units are past their last read of the halo behind the barrier that `store_moments` begins with.
             unsafe { halo.free() };
             store_moments(moments, &g, &sums, &brick, t, planes);
         }

@@ -1,79 +1,19 @@
-//! What comes out: outputs, and their moments.
+//! The moments of a brick's outputs.
 
 use cubecl::prelude::*;
 
 use super::multiply::place_in_brick;
 use super::{Brick, Bricks, OutputMoments};
 use crate::conv3d::Geometry;
-use crate::conv3d::implicit_gemm::{BLOCK, PLANE, Planes, Sums};
+use crate::gemm::fragments::Sums;
+use crate::gemm::{BLOCK, PLANE, Planes};
 use crate::norm::{Moments, merge};
 
-/// Bias, rounding and the store; the sums become what was stored.
-#[cube]
-pub(super) fn store<F: Float, P: Size>(
-    y: &mut Array<Vector<F, P>>,
-    b: &Array<f32>,
-    g: &Geometry,
-    sums: &mut Sums,
-    brick: &Brick,
-    biased: u32,
-    #[comptime] t: Bricks,
-    #[comptime] planes: Planes,
-) {
-    let pair = P::value();
-    let lane = UNIT_POS as usize % PLANE;
-    let plane = UNIT_POS as usize / PLANE;
-    let m0 = plane / planes.n * comptime!(t.m() / planes.m) + lane / 4;
-    let n0 = brick.co + plane % planes.n * comptime!(t.n / planes.n) + lane % 4 * 2;
-    let (mi, ni) = comptime!((t.m() / planes.m / BLOCK[0], t.n / planes.n / BLOCK[1]));
-    #[unroll]
-    for j in 0..ni {
-        #[unroll]
-        for part in 0..comptime!(2 / pair) {
-            let n = n0 + comptime!(j * BLOCK[1]) + part * pair;
-            if n < g.co {
-                let mut bias = Vector::<f32, P>::new(0.0f32);
-                if biased != 0 {
-                    #[unroll]
-                    for v in 0..pair {
-                        bias[v] = b[n + v];
-                    }
-                }
-                #[unroll]
-                for i in 0..mi {
-                    #[unroll]
-                    for half in 0..2usize {
-                        let (z, line, x) = place_in_brick(m0 + comptime!(i * BLOCK[0] + half * 8), t);
-                        let (z, line, x) = (brick.z + z, brick.y + line, brick.x + x);
-                        let block = sums.index_mut(comptime!(i * ni + j));
-                        let mut value = bias;
-                        #[unroll]
-                        for v in 0..pair {
-                            value[v] += block[half][comptime!(part * pair + v)];
-                        }
-                        let stored = Vector::<F, P>::cast_from(value);
-                        let mut kept = block[half];
-                        #[unroll]
-                        for v in 0..pair {
-                            kept[comptime!(part * pair + v)] = f32::cast_from(stored[v]);
-                        }
-                        block[half] = kept;
-                        if z < g.z.output && line < g.y.output && x < g.x.output {
-                            let voxel = ((brick.image * g.z.output + z) * g.y.output + line) * g.x.output + x;
-                            y[(voxel * g.co + n) / pair] = stored;
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The moments of what [`store`] left in the sums, over the voxels of the brick that exist. All units of the cube must
-/// get here.
+/// The moments of what `store_sums` left in the sums, over the voxels of the brick that exist. All units of the cube must
+/// call this.
 ///
-/// A lane forms mean and squared deviations of its own voxels, column by column; the columns of the cube's lanes are then
-/// merged in a fixed order, in two rounds.
+/// Each lane computes the mean and the squared deviations of its own voxels, column by column; the records of all lanes are
+/// then merged in a fixed order, in two rounds.
 #[cube]
 pub(super) fn store_moments(
     moments: &mut OutputMoments,
@@ -129,7 +69,7 @@ pub(super) fn store_moments(
     }
     sync_cube();
 
-    // Each unit merges its share of a column's records into the first of them.
+    // Each unit merges a share of a column's records into the first of them.
     let shares = comptime!(t.units / t.n);
     let each = comptime!(records / shares);
     let column = UNIT_POS as usize % columns;
@@ -157,7 +97,7 @@ pub(super) fn store_moments(
     }
 }
 
-/// The moments of `number` records of a column, `apart` from each other.
+/// The merged moments of `number` records of a column that are `apart` records from each other.
 #[cube]
 fn merge_records(
     counts: &SharedMemory<f32>,
