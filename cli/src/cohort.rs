@@ -112,7 +112,7 @@ pub(super) fn read(patient: &Patient, masks: bool) -> Result<Vec<PhaseInput>> {
 }
 
 /// The path of a scan's mask: NAME_mask.nii.gz for NAME.nii.gz.
-fn mask_beside(path: &Path) -> PathBuf {
+pub(super) fn mask_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.strip_suffix(".gz").unwrap_or(&name);
     let (stem, _) = stem.rsplit_once('.').unwrap_or((stem, ""));

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use super::Context;
 use super::classify::print_findings;
 use super::classify_args::ClassifyArgs;
-use super::cohort::{Patient, cohort, given, guessed, read};
+use super::cohort::{Patient, cohort, given, guessed, mask_beside, read};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::phase::PhaseSet;
@@ -75,7 +75,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     for (patient, phases) in patients.iter().zip(&phases) {
         // What an earlier run wrote goes first, so that a run that fails does not leave it.
-        let inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
+        let mut inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
+        if args.masks {
+            inputs.extend(patient.files.iter().map(|(_, path)| mask_beside(path)));
+        }
         nephron::pipeline::diagnose::clear_results(&patient.output, phases, &inputs)?;
     }
     let model = || {

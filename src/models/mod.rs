@@ -1,4 +1,4 @@
-//! The networks: nnU-Net's plain convolutional U-Net and torchvision's ResNets, and reading their weights.
+//! The networks: nnU-Net's plain and residual U-Nets and torchvision's ResNets, and reading their weights.
 
 mod json;
 pub mod resnet;

@@ -29,7 +29,7 @@ pub(super) struct Prepared {
 
 /// Prepares the channels of an image, which lie on one grid, for a network. `spacing` (d, h, w) is what the file's header says,
 /// where it is known: nnU-Net's readers take it, even where the affine says otherwise. `admit` is
-/// asked, with the sizes (z, y, x) of the resampled and of the cropped image, before memory is taken for the former.
+/// called with the sizes (z, y, x) of the resampled and of the cropped image before memory is taken for the former.
 ///
 /// # Errors
 /// Another number of channels than the model's, channels of different sizes, NaN or infinite voxels, nothing but zeros, values

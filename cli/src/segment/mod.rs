@@ -257,9 +257,9 @@ fn segment(segmenter: &Segmenter, case: &Case, options: &SegmentOptions, context
         ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    let result = result.map_err(|error| match error {
+    let result = result.map_err(|error| match error.cause() {
         LibraryError::Data(_) | LibraryError::Argument { .. } => LibraryError::in_file(&case.files[0], error),
-        other => other,
+        _ => error,
     })?;
 
     let writing = Instant::now();

@@ -159,3 +159,94 @@ fn masks_are_evaluated() {
     let (code, _, errors) = run(&[]);
     assert!(code == Some(1) && errors.contains("portal_1") && errors.contains("found none"), "{errors}");
 }
+
+/// Labels on a grid of 3 x 4 x 5 voxels, written where they are asked for.
+fn write_mask(path: &Path, labels: &dyn Fn(usize) -> u8) {
+    use nephron::volume::{Affine, Volume, Voxels};
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    let voxels: Vec<u8> = (0..60).map(labels).collect();
+    let volume = Volume::new([3, 4, 5], Voxels::U8(voxels.into()), Affine::IDENTITY).expect("a mask");
+    nephron::io::nifti::write(path, &nephron::io::nifti::Image::new(volume)).expect("written");
+}
+
+#[test]
+fn missed_false_and_absent_structures_are_counted_apart_and_strange_labels_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, labels: &dyn Fn(usize) -> u8| write_mask(&folder.path().join(name), labels);
+    let kidney = |i: usize| u8::from((20..40).contains(&i));
+    let with = |label: u8| move |i: usize| if (25..30).contains(&i) { label } else { kidney(i) };
+    // Missed, found where there is none, absent from both, and there in both.
+    write("truth/a.nii.gz", &with(2));
+    write("found/a_mask.nii.gz", &kidney);
+    write("truth/b.nii.gz", &kidney);
+    write("found/b_mask.nii.gz", &with(2));
+    write("truth/c.nii.gz", &kidney);
+    write("found/c.nii.gz", &kidney);
+    write("truth/d.nii.gz", &with(2));
+    write("found/d.nii.gz", &with(2));
+    write("found/nobody.nii.gz", &kidney);
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let run = |options: &[&str]| {
+        let (found, truth) = (at("found"), at("truth"));
+        let call = ["evaluate", "segmentation", "--masks", &found, "--truth", &truth, "--json"];
+        let output = support::nephron().args(call).args(options).output().expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let line = |text: &str, label: &str| {
+        let table: Value = serde_json::from_str(text.trim()).expect("JSON");
+        table.as_array().expect("lines").iter().find(|l| l["label"] == label).expect("a line").clone()
+    };
+    let (code, text, errors) = run(&[]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(errors.contains("nobody.nii.gz: there is no true mask"), "{errors}");
+    let tumour = line(&text, "tumour");
+    let counts = ["cases", "missed", "false_alarms", "both_empty", "without_distance"].map(|key| tumour[key].as_u64());
+    assert_eq!(counts, [Some(4), Some(1), Some(1), Some(1), Some(3)], "{tumour}");
+    // 0, 0 and 1 of the three cases with a tumour; 1 more where the absent one counts.
+    assert!((tumour["dice"]["mean"].as_f64().expect("a mean") - 1.0 / 3.0).abs() < 1e-12, "{tumour}");
+    assert_eq!(tumour["dice_empty_as_1"]["mean"], 0.5, "{tumour}");
+    assert_eq!(tumour["hausdorff_95_mm"]["mean"], 0.0, "{tumour}");
+
+    // Labels that are not compared are named; other labels are compared on request.
+    write("truth/d.nii.gz", &with(7));
+    let (code, _, errors) = run(&[]);
+    assert!(code == Some(0) && errors.contains("d.nii.gz: label 7 (5 voxels)"), "{errors}");
+    let (code, text, errors) = run(&["--label", "cyst=7", "--label", "all=1,2,7"]);
+    assert!(code == Some(0) && line(&text, "cyst")["missed"] == 1 && line(&text, "all")["dice"]["mean"] == 1.0, "{errors}");
+    std::fs::write(at("dataset.json"), r#"{"labels": {"background": 0, "whole": [1, 2, 7], "tumor": 2}}"#).expect("written");
+    let (code, text, errors) = run(&["--dataset", &at("dataset.json")]);
+    assert!(code == Some(0) && line(&text, "whole")["dice"]["mean"] == 1.0 && line(&text, "tumor")["missed"] == 1, "{errors}");
+    let (_, text, _) = run(&["--kits"]);
+    assert_eq!(line(&text, "masses")["label"], "masses");
+    assert_eq!(run(&["--kits", "--label", "a=1"]).0, Some(2));
+
+    // A case that fails costs itself: the table of the others is whole.
+    std::fs::write(at("found/c.nii.gz"), "no image").expect("written");
+    let (code, text, errors) = run(&[]);
+    assert!(code == Some(1) && errors.contains("c.nii.gz"), "{errors}");
+    assert_eq!(line(&text, "kidney")["cases"], 3);
+}
+
+#[test]
+fn rounded_probabilities_and_rare_classes_are_evaluated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |text: &str| std::fs::write(folder.path().join("scores.csv"), text).expect("written");
+    // Thirds to two digits: 0.99. Each class has one case: no resample has all three for long.
+    write("case,a,b,c,truth\n1,0.33,0.33,0.33,a\n2,0.1,0.8,0.11,b\n3,0.2,0.2,0.6,c\n");
+    let (code, _, errors) = evaluate(folder.path(), &["--bootstrap", "50"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let names: Vec<String> = (0..10).map(|k| format!("k{k}")).collect();
+    let row = |case: usize| {
+        let scores: Vec<String> = (0..10).map(|k| if k == case { "0.55".into() } else { "0.05".into() }).collect();
+        format!("{case},{},k{case}\n", scores.join(","))
+    };
+    write(&format!("case,{},truth\n{}", names.join(","), (0..10).map(row).collect::<String>()));
+    let (code, _, errors) = evaluate(folder.path(), &["--bootstrap", "50"]);
+    assert!(code == Some(0) && errors.contains("too rare to be drawn together"), "{errors}");
+    let metrics: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/metrics.json")).expect("a file")).expect("JSON");
+    assert_eq!(metrics["macro_auc"]["value"], 1.0);
+    write("case,a,b,truth\n1,0.3,0.2,a\n2,0.2,0.3,b\n");
+    let (code, _, errors) = evaluate(folder.path(), &[]);
+    assert!(code == Some(1) && errors.contains("add up to 1"), "{errors}");
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use nephron::io::nifti;
-use nephron::volume::{Volume, Voxels};
+use nephron::volume::{Affine, Volume, Voxels};
 use tempfile::tempdir;
 
 use crate::support;
@@ -86,4 +86,43 @@ fn the_resample_verb() {
     }
     assert_eq!(run(&ct, &["--like", "missing.nii"]).0, Some(1));
     assert!(!out.exists());
+}
+
+#[test]
+fn label_maps_that_are_interpolated_and_values_that_are_not_finite_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let write = |name: &str, voxels: Voxels| {
+        let volume = Volume::new([4, 4, 4], voxels, Affine::IDENTITY).expect("a volume");
+        nifti::write(folder.path().join(name), &nifti::Image::new(volume)).expect("written");
+    };
+    write("labels.nii", Voxels::I16((0..64).map(|i| i16::from(i > 20) * 3).collect::<Vec<_>>().into()));
+    write("ct.nii", Voxels::I16((0..64).map(|i| i * 7 - 200).collect::<Vec<_>>().into()));
+    write("nan.nii", Voxels::F32((0..64).map(|i| if i == 9 { f32::NAN } else { 1.0 }).collect::<Vec<_>>().into()));
+    std::fs::write(at("t.json"), r#"{"fixed_to_moving_ras": [[1,0,0,0.3],[0,1,0,0],[0,0,1,0]]}"#).expect("written");
+    let run = |arguments: &[&str]| {
+        let output = support::nephron().args(["--device", "cpu"]).args(arguments).output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let said = "looks like a label map";
+    for (input, interp, warned) in [("labels.nii", "linear", true), ("labels.nii", "nearest", false), ("ct.nii", "linear", false)] {
+        let (code, errors) = run(&["resample", &at(input), &at("out.nii"), "--spacing", "0.7,0.7,0.7", "--interp", interp]);
+        assert!(code == Some(0) && errors.contains(said) == warned, "{input} {interp}: {errors}");
+        let call = ["warp", &at(input), "--transform", &at("t.json"), "--like", &at(input), "-o", &at("w"), "--interp", interp];
+        let (code, errors) = run(&call);
+        assert!(code == Some(0) && errors.contains(said) == warned, "{input} {interp}: {errors}");
+    }
+    for interp in ["linear", "cubic"] {
+        let call = ["warp", &at("nan.nii"), "--transform", &at("t.json"), "--like", &at("ct.nii"), "-o", &at("w"), "--interp", interp];
+        let (code, errors) = run(&call);
+        assert!(code == Some(1) && errors.contains("1 of 64 voxels are NaN or infinite") && errors.contains("nan.nii"), "{errors}");
+    }
+    // Of several images one fails and the others are written.
+    std::fs::write(at("broken.nii"), "no image").expect("written");
+    let call = ["warp", &at("ct.nii"), &at("broken.nii"), "--transform", &at("t.json"), "--like", &at("ct.nii"), "-o", &at("two")];
+    let (code, errors) = run(&call);
+    assert!(code == Some(1) && errors.contains("broken.nii") && errors.contains("1 of 2 images failed"), "{errors}");
+    assert!(folder.path().join("two/ct.nii").is_file());
+    let (code, errors) = run(&["resample", &at("ct.nii"), &at("ct.nii"), "--spacing", "2,2,2"]);
+    assert!(code == Some(2) && errors.contains("is an input"), "{errors}");
 }

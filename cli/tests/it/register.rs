@@ -197,7 +197,20 @@ fn the_commands_work_on_one_another() {
         assert!(ours.labels() == its.labels(), "{name}");
     }
     // The transform followed by its inverse is the identity.
-    let both = ["warp", &moved, "--transform", &tfm, "--inverse", "--like", &moved, "--interp", "nearest", "-o", &at("x"), "--json"];
+    let both = [
+        "warp",
+        &moved,
+        "--transform",
+        &tfm,
+        "--inverse",
+        "--like",
+        &moved,
+        "--interp",
+        "nearest",
+        "-o",
+        &at("x"),
+        "--json",
+    ];
     let (code, text) = run(&both);
     assert_eq!(code, Some(0), "{text}");
     let result: serde_json::Value = serde_json::from_str(text.trim()).expect("JSON");

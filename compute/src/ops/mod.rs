@@ -95,7 +95,7 @@ impl<R: cubecl::Runtime> Launches for cubecl::client::ComputeClient<R> {}
 ///
 /// # Errors
 /// [`Error::Argument`] for another type.
-pub fn expect_float(what: &str, x: &Tensor) -> Result<()> {
+pub fn ensure_float(what: &str, x: &Tensor) -> Result<()> {
     if x.dtype().is_float() {
         Ok(())
     } else {
@@ -107,7 +107,7 @@ pub fn expect_float(what: &str, x: &Tensor) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Argument`] for operands on different devices.
-pub fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
+pub fn ensure_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
     let (expected, found) = (x.device(), y.device());
     if expected == found {
         Ok(())
@@ -120,7 +120,7 @@ pub fn expect_same_device(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Argument`] for operands of different types.
-pub fn expect_same_dtype(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
+pub fn ensure_same_dtype(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
     if x.dtype() == y.dtype() { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), x.dtype(), y.dtype())) }
 }
 
@@ -128,10 +128,10 @@ pub fn expect_same_dtype(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
 ///
 /// # Errors
 /// An operand of another type or on another device.
-pub fn expect_operands(op: &str, x: &Tensor, others: &[(&str, &Tensor)]) -> Result<()> {
-    expect_float(op, x)?;
+pub fn ensure_operands(op: &str, x: &Tensor, others: &[(&str, &Tensor)]) -> Result<()> {
+    ensure_float(op, x)?;
     for (name, other) in others {
-        expect_same_device(&format!("{op}: {name}"), x, other)?;
+        ensure_same_device(&format!("{op}: {name}"), x, other)?;
         if other.dtype() != x.dtype() {
             return Err(Error::argument(format!("{op}: dtype of {name}"), x.dtype(), other.dtype()));
         }
@@ -143,8 +143,8 @@ pub fn expect_operands(op: &str, x: &Tensor, others: &[(&str, &Tensor)]) -> Resu
 ///
 /// # Errors
 /// Another shape, type or device.
-pub fn expect_vector(what: &str, x: &Tensor, parameter: &Tensor, channels: usize) -> Result<()> {
-    expect_same_device(what, x, parameter)?;
+pub fn ensure_vector(what: &str, x: &Tensor, parameter: &Tensor, channels: usize) -> Result<()> {
+    ensure_same_device(what, x, parameter)?;
     let expected = [1, channels, 1, 1, 1];
     if parameter.shape() != expected {
         return Err(Error::shape(what, format!("{expected:?}"), format!("{:?}", parameter.shape())));

@@ -24,7 +24,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::{self, Weights};
 use crate::nn::{ConvBlock, ConvLayer, DecoderBlock, ResidualBlock, forward_blocks};
-use crate::ops::expect_same_device;
+use crate::ops::ensure_same_device;
 use crate::ops::span::{self, OpSpan};
 use crate::tensor::{DType, Tensor};
 
@@ -136,7 +136,7 @@ impl UNet {
     /// ([`UNetArchitecture::multiple`]); a device that fails.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let [_, channels, d, h, w] = x.shape();
-        expect_same_device("U-Net", &self.head.weight, x)?;
+        ensure_same_device("U-Net", &self.head.weight, x)?;
         if x.dtype() != self.dtype {
             return Err(Error::argument("U-Net: dtype", self.dtype, x.dtype()));
         }

@@ -98,7 +98,7 @@ fn current(node: &Node<'_>, input_channels: usize, classes: usize) -> Result<UNe
         conv_bias: kwargs.optional("conv_bias").map_or(Ok(false), |n| n.boolean())?,
         norm,
         slope,
-        // With one of the two alone there is no order.
+        // Without both a norm and an activation, their order does not matter.
         nonlin_first: nonlin_first && norm != UNetNorm::None && slope != 1.0,
         planar,
     })

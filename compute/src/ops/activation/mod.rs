@@ -5,7 +5,7 @@ mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::expect_float;
+use super::ensure_float;
 use super::span::op_span;
 use crate::device::Device;
 use crate::error::Result;
@@ -18,7 +18,7 @@ use crate::tensor::Tensor;
 /// A dtype that is not a float type; a device that fails.
 pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
     let _span = op_span!("leaky_relu", &[x]);
-    expect_float("leaky_relu", x)?;
+    ensure_float("leaky_relu", x)?;
     match x.device() {
         Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::leaky_relu(x.host_floats()?, slope))),
         #[cfg(feature = "gpu")]
@@ -38,7 +38,7 @@ pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
 /// A dtype that is not a float type; a device that fails.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     let _span = op_span!("relu", &[x]);
-    expect_float("relu", x)?;
+    ensure_float("relu", x)?;
     match x.device() {
         Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::leaky_relu(x.host_floats()?, 0.0))),
         #[cfg(feature = "gpu")]

@@ -24,7 +24,7 @@ pub use geometry::{Bounds, Diagonal, Frame, Matrix};
 pub use parametrization::{Parameters, Parametrization};
 pub use sums::{AffineDiceSums, AffineDiceValue, ChannelSums};
 
-use super::expect_same_device;
+use super::ensure_same_device;
 use super::grid_sample::PaddingMode;
 use super::span::op_span;
 use crate::device::Device;
@@ -156,8 +156,8 @@ impl AffineDice {
             .iter()
             .map(|[fixed, moving]| {
                 let size = [ensure_mask("affine_dice: fixed", fixed)?, ensure_mask("affine_dice: moving", moving)?];
-                expect_same_device("affine_dice: moving", fixed, moving)?;
-                expect_same_device("affine_dice: masks of another pair", first, fixed)?;
+                ensure_same_device("affine_dice: moving", fixed, moving)?;
+                ensure_same_device("affine_dice: masks of another pair", first, fixed)?;
                 Ok(size)
             })
             .collect::<Result<Vec<[[usize; 3]; 2]>>>()?;

@@ -6,7 +6,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::span::op_span;
-use super::{expect_float, expect_same_device, expect_same_dtype};
+use super::{ensure_float, ensure_same_device, ensure_same_dtype};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, checked_len};
@@ -17,9 +17,9 @@ use crate::tensor::{Tensor, checked_len};
 /// Operands of different shapes, dtypes or devices, a dtype that is not a float type; a device that fails.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let _span = op_span!("add", &[a, b]);
-    expect_float("add", a)?;
-    expect_same_device("add", a, b)?;
-    expect_same_dtype("add", a, b)?;
+    ensure_float("add", a)?;
+    ensure_same_device("add", a, b)?;
+    ensure_same_dtype("add", a, b)?;
     if a.shape() != b.shape() {
         return Err(Error::shape("add", format!("{:?}", a.shape()), format!("{:?}", b.shape())));
     }
@@ -43,9 +43,9 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// As [`add`].
 pub fn add_leaky_relu(a: &Tensor, b: &Tensor, slope: f32) -> Result<Tensor> {
     let _span = op_span!("add_leaky_relu", &[a, b]);
-    expect_float("add_leaky_relu", a)?;
-    expect_same_device("add_leaky_relu", a, b)?;
-    expect_same_dtype("add_leaky_relu", a, b)?;
+    ensure_float("add_leaky_relu", a)?;
+    ensure_same_device("add_leaky_relu", a, b)?;
+    ensure_same_dtype("add_leaky_relu", a, b)?;
     if a.shape() != b.shape() {
         return Err(Error::shape("add_leaky_relu", format!("{:?}", a.shape()), format!("{:?}", b.shape())));
     }
@@ -72,12 +72,12 @@ pub fn concat(tensors: &[&Tensor]) -> Result<Tensor> {
     let Some(first) = tensors.first() else {
         return Err(Error::argument("concat: tensors", "at least 1", 0));
     };
-    expect_float("concat", first)?;
+    ensure_float("concat", first)?;
     let mut shape = first.shape();
     shape[1] = 0;
     for (i, t) in tensors.iter().enumerate() {
-        expect_same_device("concat", first, t)?;
-        expect_same_dtype("concat", first, t)?;
+        ensure_same_device("concat", first, t)?;
+        ensure_same_dtype("concat", first, t)?;
         let mut expected = first.shape();
         expected[1] = t.shape()[1];
         if t.shape() != expected {

@@ -5,11 +5,11 @@ pub(crate) mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::expect_float;
+use super::ensure_float;
 use super::interpolate::cpu::separable;
 use super::interpolate::taps::{Taps, centre};
 use super::sampling::cpu::Cell;
-use super::sampling::{expect_sampleable, spatial};
+use super::sampling::{ensure_sampleable, spatial};
 use super::span::op_span;
 use crate::device::Device;
 use crate::error::Result;
@@ -34,7 +34,7 @@ impl BsplineResample3dProblem {
     /// An image without voxels for a result that has voxels.
     pub fn new(input: Shape, size: [usize; 3]) -> Result<Self> {
         let problem = Self { input, size };
-        expect_sampleable("bspline_resample3d", input, problem.output_shape())?;
+        ensure_sampleable("bspline_resample3d", input, problem.output_shape())?;
         Ok(problem)
     }
 
@@ -69,7 +69,7 @@ fn cubic(input: usize, output: usize) -> Taps<4> {
 /// A dtype that is not a float type, an image without voxels, an axis over 2^24 voxels, a device that fails.
 pub fn bspline_resample3d(x: &Tensor, size: [usize; 3]) -> Result<Tensor> {
     let _span = op_span!("bspline_resample3d", &[x]);
-    expect_float("bspline_resample3d", x)?;
+    ensure_float("bspline_resample3d", x)?;
     let problem = BsplineResample3dProblem::new(x.shape(), size)?;
     let shape = problem.output_shape();
     if shape == x.shape() {

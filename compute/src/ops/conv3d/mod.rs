@@ -22,7 +22,7 @@ pub use super::conv_plan::Conv3dAlgorithm as Algorithm;
 pub use super::conv_problem::{Conv3dParams, Conv3dProblem};
 
 use super::span::op_span;
-use super::{expect_operands, expect_vector};
+use super::{ensure_operands, ensure_vector};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::Gpu;
@@ -91,8 +91,8 @@ pub fn conv3d_then(
 /// [`conv3d_then`] by one algorithm, whatever the model of their costs says. For tests and measurements.
 ///
 /// # Errors
-/// As [`conv3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do (groups by any but
-/// [`Algorithm::Direct`], for one).
+/// As [`conv3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do (groups by
+/// a matrix product, for one).
 #[cfg(feature = "gpu")]
 pub fn conv3d_by(
     algorithm: Algorithm,
@@ -117,12 +117,12 @@ fn checked(
     epilogue: &Epilogue<'_>,
 ) -> Result<Conv3dProblem> {
     let problem = Conv3dProblem::new(x.shape(), w.shape(), *params)?;
-    expect_operands("conv3d", x, &[("weight", w)])?;
+    ensure_operands("conv3d", x, &[("weight", w)])?;
     if let Some(b) = b {
-        expect_vector("conv3d: bias", x, b, w.shape()[0])?;
+        ensure_vector("conv3d: bias", x, b, w.shape()[0])?;
     }
     if let Some(residual) = epilogue.residual {
-        expect_operands("conv3d", x, &[("residual", residual)])?;
+        ensure_operands("conv3d", x, &[("residual", residual)])?;
         if residual.shape() != problem.output_shape() {
             let [expected, found] = [problem.output_shape(), residual.shape()].map(|s| format!("{s:?}"));
             return Err(Error::shape("conv3d: residual", expected, found));

@@ -6,7 +6,7 @@ pub mod gpu;
 use super::conv_problem::{Conv3dParams, Conv3dProblem, ConvTranspose3dProblem};
 use super::conv_transpose3d::gathered;
 use super::conv3d::cpu;
-use super::expect_operands;
+use super::ensure_operands;
 use super::span::op_span;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -35,7 +35,7 @@ pub struct Conv3dGradients {
 pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<Conv3dGradients> {
     let _span = op_span!("conv3d_backward", &[x, w]);
     let problem = Conv3dProblem::new(x.shape(), w.shape(), *params)?;
-    expect_operands("conv3d_backward", x, &[("weight", w), ("dy", dy)])?;
+    ensure_operands("conv3d_backward", x, &[("weight", w), ("dy", dy)])?;
     let output = problem.output_shape();
     if dy.shape() != output {
         return Err(Error::shape("conv3d_backward: dy", format!("{output:?}"), format!("{:?}", dy.shape())));

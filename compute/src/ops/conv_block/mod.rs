@@ -5,9 +5,9 @@ mod cpu;
 pub mod gpu;
 
 use super::conv_problem::Conv3dProblem;
-use super::norm::expect_parameters;
+use super::norm::ensure_parameters;
 use super::span::op_span;
-use super::{Conv3dParams, concat, expect_operands, expect_vector};
+use super::{Conv3dParams, concat, ensure_operands, ensure_vector};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
@@ -105,13 +105,13 @@ fn checked(xs: &[Tensor], blocks: &[ConvBlockWeights<'_>]) -> Result<Vec<Conv3dP
     let mut problems = Vec::with_capacity(blocks.len());
     for block in blocks {
         let problem = Conv3dProblem::new(shape, block.w.shape(), block.params)?;
-        expect_operands("conv_block", first, &[("weight", block.w)])?;
+        ensure_operands("conv_block", first, &[("weight", block.w)])?;
         shape = problem.output_shape();
         if let Some(b) = block.b {
-            expect_vector("conv_block: bias", first, b, shape[1])?;
+            ensure_vector("conv_block: bias", first, b, shape[1])?;
         }
         let ConvBlockNorm { weight, bias, eps, .. } = block.norm;
-        expect_parameters("conv_block", first, shape[1], [weight, bias], eps)?;
+        ensure_parameters("conv_block", first, shape[1], [weight, bias], eps)?;
         problems.push(problem);
     }
     Ok(problems)
@@ -121,7 +121,7 @@ fn checked(xs: &[Tensor], blocks: &[ConvBlockWeights<'_>]) -> Result<Vec<Conv3dP
 fn joined_shape(xs: &[Tensor]) -> Result<Shape> {
     let mut shape = xs[0].shape();
     for x in &xs[1..] {
-        expect_operands("conv_block", &xs[0], &[("input", x)])?;
+        ensure_operands("conv_block", &xs[0], &[("input", x)])?;
         let [n, _, d, h, w] = x.shape();
         if [n, d, h, w] != [shape[0], shape[2], shape[3], shape[4]] {
             let found = format!("{:?}", x.shape());

@@ -22,7 +22,8 @@ pub enum Conv3dAlgorithm {
     RegisterBlocked,
     /// The same by matrix instructions. Devices without them run the same tiles by ordinary arithmetic, which is slow.
     ImplicitGemm,
-    /// By matrix instructions, with the inputs of all taps of a tile kept in shared memory. Stride 1.
+    /// By matrix instructions, with the inputs of all taps of a tile kept in shared memory. Stride and dilation 1, one
+    /// group, kernels of 1 or 3 along z and y and 3 along x.
     Halo,
 }
 

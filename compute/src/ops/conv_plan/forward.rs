@@ -10,7 +10,7 @@ use super::capabilities::DeviceCaps;
 use super::cost::cost;
 use super::gemm_tiling::{implicit_gemm_tiles, register_blocked_tiles};
 use super::halo_tiling::{self, HaloTile};
-use super::plan::{CUBE, Conv3dKernel, Conv3dPlan, Convolution, ENOUGH, Grid, output_channels_per_thread};
+use super::plan::{CUBE_LIMITS, Conv3dKernel, Conv3dPlan, Convolution, ROOM_FOR_A_TILE, Grid, output_channels_per_thread};
 use super::stem_tiling::{self, StemTile};
 use crate::error::Error;
 use crate::ops::conv_problem::Conv3dProblem;
@@ -35,7 +35,7 @@ impl Conv3dAlgorithm {
     pub fn unsupported(self, problem: &Conv3dProblem, caps: &DeviceCaps) -> Option<Error> {
         obstacle(problem, caps, self).or_else(|| {
             let none = plans(problem, caps, self).is_empty();
-            none.then(|| self.refuse(CUBE, ENOUGH, caps.limits())).flatten()
+            none.then(|| self.refuse(CUBE_LIMITS, ROOM_FOR_A_TILE, caps.limits())).flatten()
         })
     }
 }

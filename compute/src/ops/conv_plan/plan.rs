@@ -53,12 +53,12 @@ pub(crate) fn plan<C: Convolution>(problem: &C, caps: &DeviceCaps, algorithm: Op
         return Err(refused);
     }
     let best = problem.candidates(caps, algorithm).into_iter().next();
-    best.ok_or_else(|| Error::argument(format!("{}: {CUBE}", C::OP), ENOUGH, caps.limits()))
+    best.ok_or_else(|| Error::argument(format!("{}: {CUBE_LIMITS}", C::OP), ROOM_FOR_A_TILE, caps.limits()))
 }
 
 /// What is wrong and what is expected where no tile of an algorithm fits a device.
-pub(super) const CUBE: &str = "what a cube may have on this device";
-pub(super) const ENOUGH: &str = "enough for a tile";
+pub(super) const CUBE_LIMITS: &str = "what a cube may have on this device";
+pub(super) const ROOM_FOR_A_TILE: &str = "enough for a tile";
 
 /// The cubes of a launch, and the threads of each (CubeCL's units).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,10 +142,7 @@ impl Conv3dPlan {
 
     /// Whether the kernel, or the sum of its parts, stores the output with residual and activation applied.
     pub(crate) fn fuses_epilogue(&self) -> bool {
-        matches!(
-            self.kernel,
-            Conv3dKernel::RegisterBlocked(_) | Conv3dKernel::ImplicitGemm(_) | Conv3dKernel::Halo(_)
-        )
+        matches!(self.kernel, Conv3dKernel::RegisterBlocked(_) | Conv3dKernel::ImplicitGemm(_) | Conv3dKernel::Halo(_))
     }
 }
 

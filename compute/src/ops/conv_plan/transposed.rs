@@ -4,7 +4,7 @@
 use super::algorithm::ConvTranspose3dAlgorithm;
 use super::capabilities::DeviceCaps;
 use super::plan::{
-    CUBE, ConvTranspose3dKernel, ConvTranspose3dPlan, Convolution, ENOUGH, Grid, output_channels_per_thread,
+    CUBE_LIMITS, ConvTranspose3dKernel, ConvTranspose3dPlan, Convolution, ROOM_FOR_A_TILE, Grid, output_channels_per_thread,
 };
 use super::transposed_tiling::{TransposedTile, tiles};
 use crate::error::Error;
@@ -19,7 +19,7 @@ impl ConvTranspose3dAlgorithm {
             Self::Direct => None,
             Self::Gemm => gemm_obstacle(problem).or_else(|| {
                 let none = gemm_plans(problem, caps).is_empty();
-                none.then(|| self.refuse(CUBE, ENOUGH, caps.limits())).flatten()
+                none.then(|| self.refuse(CUBE_LIMITS, ROOM_FOR_A_TILE, caps.limits())).flatten()
             }),
         }
     }

@@ -45,10 +45,10 @@ impl Conv3dProblem {
     /// the padded input; an output that does not fit in memory.
     pub fn new(input: Shape, weight: Shape, params: Conv3dParams) -> Result<Self> {
         let Conv3dParams { stride, padding, dilation, groups } = params;
-        expect_no_empty_axis("conv3d: input", input)?;
-        expect_no_empty_axis("conv3d: weight", weight)?;
-        expect_steps("conv3d: stride", stride)?;
-        expect_steps("conv3d: dilation", dilation)?;
+        ensure_no_empty_axis("conv3d: input", input)?;
+        ensure_no_empty_axis("conv3d: weight", weight)?;
+        ensure_steps("conv3d: stride", stride)?;
+        ensure_steps("conv3d: dilation", dilation)?;
         expect_groups("conv3d: groups", "input", input[1], groups)?;
         expect_groups("conv3d: groups", "output", weight[0], groups)?;
         if weight[1] != input[1] / groups {
@@ -100,7 +100,7 @@ impl Conv3dProblem {
 }
 
 /// Refuses shapes without elements: a convolution of nothing has no meaning that libraries agree on.
-pub(super) fn expect_no_empty_axis(what: &str, shape: Shape) -> Result<()> {
+pub(super) fn ensure_no_empty_axis(what: &str, shape: Shape) -> Result<()> {
     if shape.contains(&0) {
         return Err(Error::shape(what, "at least 1 along every axis", format!("{shape:?}")));
     }
@@ -108,7 +108,7 @@ pub(super) fn expect_no_empty_axis(what: &str, shape: Shape) -> Result<()> {
 }
 
 /// Refuses strides and dilations that are 0 or beyond the limit.
-pub(super) fn expect_steps(what: &str, steps: [usize; 3]) -> Result<()> {
+pub(super) fn ensure_steps(what: &str, steps: [usize; 3]) -> Result<()> {
     if steps.iter().any(|s| !(1..EXTENT_LIMIT).contains(s)) {
         return Err(Error::argument(
             what,

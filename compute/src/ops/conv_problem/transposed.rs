@@ -1,6 +1,6 @@
 //! The problem of a transposed convolution.
 
-use super::forward::{AXES, Conv3dProblem, expect_no_empty_axis, expect_steps, padded_extent};
+use super::forward::{AXES, Conv3dProblem, ensure_no_empty_axis, ensure_steps, padded_extent};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, checked_len};
 
@@ -40,9 +40,9 @@ impl ConvTranspose3dProblem {
     /// in memory.
     pub fn new(input: Shape, weight: Shape, params: ConvTranspose3dParams) -> Result<Self> {
         let ConvTranspose3dParams { stride, padding } = params;
-        expect_no_empty_axis("conv_transpose3d: input", input)?;
-        expect_no_empty_axis("conv_transpose3d: weight", weight)?;
-        expect_steps("conv_transpose3d: stride", stride)?;
+        ensure_no_empty_axis("conv_transpose3d: input", input)?;
+        ensure_no_empty_axis("conv_transpose3d: weight", weight)?;
+        ensure_steps("conv_transpose3d: stride", stride)?;
         if weight[0] != input[1] {
             return Err(Error::shape(
                 "conv_transpose3d: weight",

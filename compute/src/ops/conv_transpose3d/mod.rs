@@ -10,7 +10,7 @@ pub use super::conv_plan::ConvTranspose3dAlgorithm as Algorithm;
 pub use super::conv_problem::{ConvTranspose3dParams, ConvTranspose3dProblem};
 
 use super::span::op_span;
-use super::{expect_operands, expect_vector};
+use super::{ensure_operands, ensure_vector};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::Gpu;
@@ -59,9 +59,9 @@ fn checked(
     params: &ConvTranspose3dParams,
 ) -> Result<ConvTranspose3dProblem> {
     let problem = ConvTranspose3dProblem::new(x.shape(), w.shape(), *params)?;
-    expect_operands("conv_transpose3d", x, &[("weight", w)])?;
+    ensure_operands("conv_transpose3d", x, &[("weight", w)])?;
     if let Some(b) = b {
-        expect_vector("conv_transpose3d: bias", x, b, w.shape()[1])?;
+        ensure_vector("conv_transpose3d: bias", x, b, w.shape()[1])?;
     }
     Ok(problem)
 }

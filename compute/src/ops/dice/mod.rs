@@ -6,7 +6,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::span::op_span;
-use super::{expect_float, expect_same_device};
+use super::{ensure_float, ensure_same_device};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor, checked_len};
@@ -40,8 +40,8 @@ pub struct DiceCeOutput {
 /// finite; a device that fails.
 pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
     let _span = op_span!("dice", &[p]);
-    expect_float("dice: p", p)?;
-    expect_same_device("dice: g", p, g)?;
+    ensure_float("dice: p", p)?;
+    ensure_same_device("dice: g", p, g)?;
     if g.shape() != p.shape() {
         return Err(Error::shape("dice: g", format!("{:?}", p.shape()), format!("{:?}", g.shape())));
     }
@@ -74,8 +74,8 @@ pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
 /// `smooth` negative or not finite; a device that fails.
 pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOutput> {
     let _span = op_span!("dice_ce", &[logits]);
-    expect_float("dice_ce: logits", logits)?;
-    expect_same_device("dice_ce: labels", logits, labels)?;
+    ensure_float("dice_ce: logits", logits)?;
+    ensure_same_device("dice_ce: labels", logits, labels)?;
     let [n, _, d, h, w] = logits.shape();
     if labels.shape() != [n, 1, d, h, w] {
         return Err(Error::shape("dice_ce: labels", format!("{:?}", [n, 1, d, h, w]), format!("{:?}", labels.shape())));

@@ -9,7 +9,7 @@ use nephron_kernels::grid_sample;
 use super::{GridSampleProblem, PaddingMode, SampleMode};
 use crate::error::Result;
 use crate::ops::launch::{WORD, array, elements, fits, grid, launches, with_float};
-use crate::ops::sampling::{expect_sampleable, spatial};
+use crate::ops::sampling::{ensure_sampleable, spatial};
 use crate::tensor::{DType, Shape};
 
 impl From<SampleMode> for Mode {
@@ -60,7 +60,7 @@ pub fn launch_grid_sample<R: Runtime>(
     problem: &GridSampleProblem,
 ) -> Result<()> {
     let GridSampleProblem { input, size, mode, padding, align_corners } = *problem;
-    expect_sampleable("grid_sample3d", input, problem.output_shape())?;
+    ensure_sampleable("grid_sample3d", input, problem.output_shape())?;
     let out = elements(&problem.output_shape());
     if out == 0 {
         return Ok(());
@@ -103,7 +103,7 @@ pub fn launch_affine_grid<R: Runtime>(
     align_corners: bool,
 ) -> Result<()> {
     let [n, _, d, h, w] = size;
-    expect_sampleable("affine_grid3d: size", [n, 3, 1, 1, 1], [n, 3, d, h, w])?;
+    ensure_sampleable("affine_grid3d: size", [n, 3, 1, 1, 1], [n, 3, d, h, w])?;
     let len = elements(&[n, 3, d, h, w]);
     if len == 0 {
         return Ok(());

@@ -6,9 +6,9 @@ pub mod gpu;
 pub mod reference;
 
 pub use super::sampling::{PaddingMode, SampleMode};
-use super::sampling::{expect_f32, expect_sampleable};
+use super::sampling::{ensure_f32, ensure_sampleable};
 use super::span::op_span;
-use super::{expect_float, expect_same_device};
+use super::{ensure_float, ensure_same_device};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, checked_len};
@@ -40,7 +40,7 @@ impl GridSampleProblem {
             return Err(Error::shape("grid_sample3d: grid", expected, format!("{grid:?}")));
         }
         let problem = Self { input, size: [d, h, w], mode, padding, align_corners };
-        expect_sampleable("grid_sample3d", input, problem.output_shape())?;
+        ensure_sampleable("grid_sample3d", input, problem.output_shape())?;
         Ok(problem)
     }
 
@@ -69,9 +69,9 @@ pub fn grid_sample3d(
     align_corners: bool,
 ) -> Result<Tensor> {
     let _span = op_span!("grid_sample3d", &[x, grid]);
-    expect_float("grid_sample3d", x)?;
-    expect_same_device("grid_sample3d: grid", x, grid)?;
-    expect_f32("grid_sample3d: grid", grid)?;
+    ensure_float("grid_sample3d", x)?;
+    ensure_same_device("grid_sample3d: grid", x, grid)?;
+    ensure_f32("grid_sample3d: grid", grid)?;
     let problem = GridSampleProblem::new(x.shape(), grid.shape(), mode, padding, align_corners)?;
     let shape = problem.output_shape();
     match x.device() {
@@ -98,9 +98,9 @@ pub fn grid_sample3d(
 pub fn affine_grid3d(theta: &Tensor, size: Shape, align_corners: bool) -> Result<Tensor> {
     let _span = op_span!("affine_grid3d", &[theta]);
     let [n, _, d, h, w] = size;
-    expect_theta("affine_grid3d: theta", theta, n)?;
+    ensure_theta("affine_grid3d: theta", theta, n)?;
     let shape = [n, 3, d, h, w];
-    expect_sampleable("affine_grid3d: size", [n, 3, 1, 1, 1], shape)?;
+    ensure_sampleable("affine_grid3d: size", [n, 3, 1, 1, 1], shape)?;
     checked_len("affine_grid3d: size", size)?;
     match theta.device() {
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::affine_grid(theta.host_floats()?, [d, h, w], align_corners))),
@@ -116,10 +116,10 @@ pub fn affine_grid3d(theta: &Tensor, size: Shape, align_corners: bool) -> Result
 }
 
 /// Checks that there is one affine matrix for each image: f32 [n, 1, 1, 3, 4].
-pub(super) fn expect_theta(what: &str, theta: &Tensor, n: usize) -> Result<()> {
+pub(super) fn ensure_theta(what: &str, theta: &Tensor, n: usize) -> Result<()> {
     let expected = [n, 1, 1, 3, 4];
     if theta.shape() != expected {
         return Err(Error::shape(what, format!("{expected:?}"), format!("{:?}", theta.shape())));
     }
-    expect_f32(what, theta)
+    ensure_f32(what, theta)
 }

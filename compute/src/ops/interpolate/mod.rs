@@ -6,8 +6,8 @@ pub mod gpu;
 pub mod reference;
 pub(crate) mod taps;
 
-use super::expect_float;
-use super::sampling::{expect_sampleable, spatial};
+use super::ensure_float;
+use super::sampling::{ensure_sampleable, spatial};
 use super::span::op_span;
 use crate::device::Device;
 use crate::error::Result;
@@ -38,7 +38,7 @@ impl Interpolate3dProblem {
     /// An image without voxels for a result that has voxels.
     pub fn new(input: Shape, size: [usize; 3], mode: InterpolateMode, align_corners: bool) -> Result<Self> {
         let problem = Self { input, size, mode, align_corners };
-        expect_sampleable("interpolate3d", input, problem.output_shape())?;
+        ensure_sampleable("interpolate3d", input, problem.output_shape())?;
         Ok(problem)
     }
 
@@ -68,7 +68,7 @@ impl Interpolate3dProblem {
 /// A dtype that is not a float type, an image without voxels, an axis over 2^24 voxels, a device that fails.
 pub fn interpolate3d(x: &Tensor, size: [usize; 3], mode: InterpolateMode, align_corners: bool) -> Result<Tensor> {
     let _span = op_span!("interpolate3d", &[x]);
-    expect_float("interpolate3d", x)?;
+    ensure_float("interpolate3d", x)?;
     let problem = Interpolate3dProblem::new(x.shape(), size, mode, align_corners)?;
     let shape = problem.output_shape();
     if shape == x.shape() {

@@ -6,7 +6,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::span::op_span;
-use super::{expect_float, expect_same_device, expect_same_dtype, expect_vector};
+use super::{ensure_float, ensure_same_device, ensure_same_dtype, ensure_vector};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, checked_len};
@@ -29,9 +29,9 @@ pub struct LinearProblem {
 /// Shapes, dtypes or devices that do not fit; a dtype that is not a float type; a device that fails.
 pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let _span = op_span!("linear", &[x, w]);
-    expect_float("linear", x)?;
-    expect_same_device("linear: weight", x, w)?;
-    expect_same_dtype("linear: weight", x, w)?;
+    ensure_float("linear", x)?;
+    ensure_same_device("linear: weight", x, w)?;
+    ensure_same_dtype("linear: weight", x, w)?;
     let ([rows, inputs, ..], [outputs, ..]) = (x.shape(), w.shape());
     for (what, t, expected) in [("x", x, [rows, inputs, 1, 1, 1]), ("weight", w, [outputs, inputs, 1, 1, 1])] {
         if t.shape() != expected {
@@ -39,7 +39,7 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         }
     }
     if let Some(bias) = bias {
-        expect_vector("linear: bias", x, bias, outputs)?;
+        ensure_vector("linear: bias", x, bias, outputs)?;
     }
     let shape = [rows, outputs, 1, 1, 1];
     checked_len("linear", shape)?;

@@ -16,9 +16,9 @@ const MERGE_LANES: usize = 8;
 /// Positions a unit reads at least, so that the merging stays small beside the reading.
 const POSITIONS_PER_UNIT: usize = 32;
 /// Cubes of the pass over x: enough to fill a large GPU several times over.
-const MOST_CUBES: usize = 4096;
+const MAX_CUBES: usize = 4096;
 /// Chunks of a group: what one cube can merge quickly.
-const MOST_CHUNKS: usize = 512;
+const MAX_CHUNKS: usize = 512;
 
 launches! {
     pub(crate) trait NormLaunches {
@@ -93,7 +93,7 @@ pub(in crate::ops) fn affine_fits(op: &str, affine: &Affine, channels: usize) ->
 fn chunk_size(problem: NormProblem, lanes: usize) -> usize {
     let rows = BLOCK as usize / lanes;
     let columns = problem.groups.saturating_mul(problem.channels.div_ceil(lanes)).max(1);
-    let most = (MOST_CUBES / columns).clamp(1, MOST_CHUNKS);
+    let most = (MAX_CUBES / columns).clamp(1, MAX_CHUNKS);
     let chunks = problem.positions.div_ceil(rows * POSITIONS_PER_UNIT).clamp(1, most);
     problem.positions.div_ceil(chunks).max(1)
 }
@@ -155,7 +155,7 @@ pub fn launch_merge<R: Runtime>(
     }
     fits("norm", &[&out.mean, &out.inverse_sd, &out.variance].map(|h| ("statistics", h, statistics, WORD)))?;
     // Thousands of parts (the bricks of a convolution) want all units of a cube on one channel.
-    let lanes = if parts.each > MOST_CHUNKS { 1 } else { channels.next_power_of_two().min(MERGE_LANES) };
+    let lanes = if parts.each > MAX_CHUNKS { 1 } else { channels.next_power_of_two().min(MERGE_LANES) };
     let count = cube_grid(groups * channels.div_ceil(lanes))?;
     // Without counts their array is not read; any buffer stands in for it.
     let (counts, counts_len) = parts.counts.as_ref().map_or((&parts.means, len), |c| (c, groups * parts.each));

@@ -10,7 +10,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::span::op_span;
-use super::{expect_float, expect_vector};
+use super::{ensure_float, ensure_vector};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -77,8 +77,8 @@ pub fn batch_norm(
     let _span = op_span!("batch_norm", &[x]);
     validate("batch_norm", x, weight, bias, eps)?;
     let [_, channels, ..] = x.shape();
-    expect_vector("batch_norm: mean", x, mean, channels)?;
-    expect_vector("batch_norm: var", x, var, channels)?;
+    ensure_vector("batch_norm: mean", x, mean, channels)?;
+    ensure_vector("batch_norm: var", x, var, channels)?;
     if x.is_empty() {
         return Ok(x.clone());
     }
@@ -177,12 +177,12 @@ fn normalise(
 }
 
 fn validate(what: &str, x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Result<()> {
-    expect_float(what, x)?;
-    expect_parameters(what, x, x.shape()[1], [weight, bias], eps)
+    ensure_float(what, x)?;
+    ensure_parameters(what, x, x.shape()[1], [weight, bias], eps)
 }
 
 /// Weight and bias have a value per channel on the device of `x`, eps can be added to a variance.
-pub(in crate::ops) fn expect_parameters(
+pub(in crate::ops) fn ensure_parameters(
     what: &str,
     x: &Tensor,
     channels: usize,
@@ -191,7 +191,7 @@ pub(in crate::ops) fn expect_parameters(
 ) -> Result<()> {
     for (name, parameter) in ["weight", "bias"].into_iter().zip(weight_bias) {
         if let Some(parameter) = parameter {
-            expect_vector(&format!("{what}: {name}"), x, parameter, channels)?;
+            ensure_vector(&format!("{what}: {name}"), x, parameter, channels)?;
         }
     }
     if !(eps.is_finite() && eps >= 0.0) {

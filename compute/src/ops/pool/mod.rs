@@ -5,7 +5,7 @@ mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::expect_float;
+use super::ensure_float;
 use super::span::op_span;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -107,7 +107,7 @@ pub fn avg_pool3d(x: &Tensor, params: &Pool3dParams) -> Result<Tensor> {
 }
 
 fn pool(what: &str, pooling: Pooling, x: &Tensor, params: &Pool3dParams) -> Result<Tensor> {
-    expect_float(what, x)?;
+    ensure_float(what, x)?;
     let problem = PoolProblem::new(what, x.shape(), params)?;
     match x.device() {
         Device::Cpu => {

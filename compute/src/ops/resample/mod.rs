@@ -8,7 +8,7 @@ mod table;
 
 pub use table::PlaceTable;
 
-use super::sampling::{expect_sampleable, spatial};
+use super::sampling::{ensure_sampleable, spatial};
 use super::span::op_span;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -95,7 +95,7 @@ impl ResampleProblem {
         if !matches!(dtype, DType::F32 | DType::I16 | DType::U8) {
             return Err(Error::argument("resample: dtype", "f32, i16 or u8", dtype));
         }
-        expect_sampleable("resample", input, [1, 1, d, h, w])?;
+        ensure_sampleable("resample", input, [1, 1, d, h, w])?;
         if let Some(Intensity { clip: [low, high], mean, sd }) = params.intensity {
             if low.is_nan() || high.is_nan() || low > high {
                 return Err(Error::argument("resample: clip", "lowest <= highest", format!("{low} and {high}")));

@@ -33,7 +33,7 @@ pub(crate) fn spatial(shape: Shape) -> [usize; 3] {
 
 /// Checks an image to sample and the shape of the result: axes must be short enough for f32 coordinates, and an image without voxels
 /// allows only a result without voxels.
-pub(crate) fn expect_sampleable(what: &str, input: Shape, output: Shape) -> Result<()> {
+pub(crate) fn ensure_sampleable(what: &str, input: Shape, output: Shape) -> Result<()> {
     for shape in [input, output] {
         if let Some(axis) = spatial(shape).into_iter().find(|&s| s > MAX_AXIS) {
             return Err(Error::shape(what, format!("axes of at most {MAX_AXIS} voxels"), axis));
@@ -48,7 +48,7 @@ pub(crate) fn expect_sampleable(what: &str, input: Shape, output: Shape) -> Resu
 }
 
 /// Checks that coordinates are f32. They are f32 whatever the image's type, because half precision would be off by a tenth of a voxel.
-pub(crate) fn expect_f32(what: &str, x: &Tensor) -> Result<()> {
+pub(crate) fn ensure_f32(what: &str, x: &Tensor) -> Result<()> {
     if x.dtype() == DType::F32 {
         return Ok(());
     }

@@ -5,7 +5,7 @@ mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::expect_float;
+use super::ensure_float;
 use super::span::op_span;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use crate::tensor::Tensor;
 /// A dtype that is not a float type; a device that fails.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     let _span = op_span!("softmax", &[x]);
-    expect_float("softmax", x)?;
+    ensure_float("softmax", x)?;
     if x.is_empty() {
         return Ok(x.clone());
     }
@@ -44,7 +44,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 /// A dtype that is not a float type; no channel, or more than 256; a device that fails.
 pub fn argmax(x: &Tensor) -> Result<Tensor> {
     let _span = op_span!("argmax", &[x]);
-    expect_float("argmax", x)?;
+    ensure_float("argmax", x)?;
     let [n, channels, d, h, w] = x.shape();
     if !(1..=256).contains(&channels) {
         return Err(Error::shape("argmax", "1 to 256 channels", format!("{channels} in {:?}", x.shape())));

@@ -2,10 +2,10 @@
 
 #[cfg(feature = "gpu")]
 use super::crop;
-use super::{TilePlacement, TileProblem, cpu, expect_f32, expect_no_empty_axis, list};
+use super::{TilePlacement, TileProblem, cpu, ensure_f32, ensure_no_empty_axis, list};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::{expect_float, expect_same_device};
+use crate::ops::{ensure_float, ensure_same_device};
 #[cfg(feature = "gpu")]
 use crate::tensor::DType;
 use crate::tensor::{Shape, Tensor, checked_len};
@@ -41,7 +41,7 @@ impl Accumulator {
     pub fn new(device: &Device, channels: usize, size: [usize; 3]) -> Result<Self> {
         let [d, h, w] = size;
         let shape = [1, channels, d, h, w];
-        expect_no_empty_axis("accumulator", shape)?;
+        ensure_no_empty_axis("accumulator", shape)?;
         let (len, voxels) = (checked_len("accumulator", shape)?, d * h * w);
         let storage = match device {
             Device::Cpu => Storage::Host { sum: vec![0.0; len], total: vec![0.0; voxels] },
@@ -68,16 +68,16 @@ impl Accumulator {
     /// # Errors
     /// Shapes, types or devices that do not fit; a device that fails.
     pub fn add(&mut self, tile: &Tensor, weight: &Tensor, placement: TilePlacement) -> Result<()> {
-        expect_float("accumulator: tile", tile)?;
-        expect_f32("accumulator: weight", weight)?;
-        expect_same_device("accumulator: weight", tile, weight)?;
+        ensure_float("accumulator: tile", tile)?;
+        ensure_f32("accumulator: weight", weight)?;
+        ensure_same_device("accumulator: weight", tile, weight)?;
         placement.checked("accumulator")?;
         let [_, channels, d, h, w] = self.shape;
         let [n, c, td, th, tw] = tile.shape();
         if n != 1 || c != channels {
             return Err(Error::shape("accumulator: tile", format!("[1, {channels}, d, h, w]"), list(&tile.shape())));
         }
-        expect_no_empty_axis("accumulator: tile", tile.shape())?;
+        ensure_no_empty_axis("accumulator: tile", tile.shape())?;
         if weight.shape() != [1, 1, td, th, tw] {
             return Err(Error::shape("accumulator: weight", list(&[1, 1, td, th, tw]), list(&weight.shape())));
         }

@@ -177,7 +177,7 @@ pub fn launch_labels<R: Runtime>(
     problem: &ResampleLogitsProblem,
     heads: Heads<'_>,
 ) -> Result<()> {
-    heads.expect_valid("resample_labels", problem.channels)?;
+    heads.ensure_valid("resample_labels", problem.channels)?;
     let size = Sizes::of("resample_labels", problem, axes)?;
     let words = size.voxels.div_ceil(4);
     fits("resample_labels", &[("logits", x, size.logits, WORD), ("labels", y, size.voxels, 1)])?;
@@ -249,7 +249,7 @@ pub fn launch_probabilities<R: Runtime>(
     problem: &ResampleLogitsProblem,
     heads: Heads<'_>,
 ) -> Result<()> {
-    heads.expect_valid("resample_probabilities", problem.channels)?;
+    heads.ensure_valid("resample_probabilities", problem.channels)?;
     let size = Sizes::of("resample_probabilities", problem, axes)?;
     let len = elements(&[size.voxels, problem.channels]);
     fits("resample_probabilities", &[("logits", x, size.logits, WORD), ("probabilities", y, len, WORD)])?;
@@ -289,7 +289,7 @@ impl Sizes {
             return Err(Error::argument(format!("{op}: classes"), "1 to 255", channels));
         }
         for (taps, size) in axes.into_iter().zip(input) {
-            taps.expect_within(&format!("{op}: taps"), size)?;
+            taps.ensure_within(&format!("{op}: taps"), size)?;
         }
         if axes.map(AxisTaps::len) != output {
             let found = format!("{:?}", axes.map(AxisTaps::len));

@@ -10,7 +10,7 @@ mod taps;
 pub use accumulator::Accumulator;
 pub use taps::{AxisSampling, AxisTaps};
 
-use super::expect_float;
+use super::ensure_float;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor, checked_len};
@@ -70,12 +70,12 @@ pub struct ResampleLogitsProblem {
 /// # Errors
 /// x that is not f32; an axis of size 0; a dtype the device cannot store; a device that fails.
 pub fn crop(x: &Tensor, placement: TilePlacement, size: [usize; 3], dtype: DType) -> Result<Tensor> {
-    expect_f32("crop: x", x)?;
+    ensure_f32("crop: x", x)?;
     placement.checked("crop")?;
     let [n, channels, d, h, w] = x.shape();
     let shape = [n, channels, size[0], size[1], size[2]];
-    expect_no_empty_axis("crop: x", x.shape())?;
-    expect_no_empty_axis("crop: size", shape)?;
+    ensure_no_empty_axis("crop: x", x.shape())?;
+    ensure_no_empty_axis("crop: size", shape)?;
     let device = x.device();
     if !dtype.is_float() || !device.supports(dtype) {
         return Err(Error::argument("crop: dtype", format!("a float type of {}", device.name()), dtype));
@@ -101,8 +101,8 @@ pub fn crop(x: &Tensor, placement: TilePlacement, size: [usize; 3], dtype: DType
 /// # Errors
 /// x that is not f32; an axis of size 0, no index, or an index that is not below n; a device that fails.
 pub fn select(x: &Tensor, indices: &[u32]) -> Result<Tensor> {
-    expect_f32("select: x", x)?;
-    expect_no_empty_axis("select: x", x.shape())?;
+    ensure_f32("select: x", x)?;
+    ensure_no_empty_axis("select: x", x.shape())?;
     let [n, c, d, h, w] = x.shape();
     if indices.is_empty() {
         return Err(Error::argument("select: indices", "at least one", 0));
@@ -137,7 +137,7 @@ pub enum Heads<'a> {
 }
 
 impl Heads<'_> {
-    fn expect_valid(&self, what: &str, channels: usize) -> Result<()> {
+    fn ensure_valid(&self, what: &str, channels: usize) -> Result<()> {
         let Self::Sigmoid(values) = self else { return Ok(()) };
         if values.len() != channels {
             return Err(Error::argument(
@@ -165,7 +165,7 @@ pub const NO_LABEL: u8 = u8::MAX;
 /// channels, a device that fails.
 pub fn resample_labels(logits: &Tensor, axes: [&AxisTaps; 3], heads: Heads<'_>) -> Result<Tensor> {
     let problem = resample_problem("resample_labels", logits, axes)?;
-    heads.expect_valid("resample_labels", problem.channels)?;
+    heads.ensure_valid("resample_labels", problem.channels)?;
     let [d, h, w] = problem.output;
     let shape = [1, 1, d, h, w];
     match logits.device() {
@@ -194,7 +194,7 @@ pub fn resample_labels(logits: &Tensor, axes: [&AxisTaps; 3], heads: Heads<'_>) 
 /// As [`resample_labels`].
 pub fn resample_probabilities(logits: &Tensor, axes: [&AxisTaps; 3], heads: Heads<'_>) -> Result<Tensor> {
     let problem = resample_problem("resample_probabilities", logits, axes)?;
-    heads.expect_valid("resample_probabilities", problem.channels)?;
+    heads.ensure_valid("resample_probabilities", problem.channels)?;
     let [d, h, w] = problem.output;
     let shape = [1, problem.channels, d, h, w];
     checked_len("resample_probabilities", shape)?;
@@ -219,15 +219,15 @@ pub fn resample_probabilities(logits: &Tensor, axes: [&AxisTaps; 3], heads: Head
 }
 
 fn resample_problem(what: &str, logits: &Tensor, axes: [&AxisTaps; 3]) -> Result<ResampleLogitsProblem> {
-    expect_f32(&format!("{what}: logits"), logits)?;
-    expect_no_empty_axis(&format!("{what}: logits"), logits.shape())?;
+    ensure_f32(&format!("{what}: logits"), logits)?;
+    ensure_no_empty_axis(&format!("{what}: logits"), logits.shape())?;
     let [n, channels, d, h, w] = logits.shape();
     if n != 1 || channels > 255 {
         return Err(Error::shape(format!("{what}: logits"), "[1, 1 to 255, d, h, w]", list(&logits.shape())));
     }
     let input = [d, h, w];
     for (axis, (taps, size)) in ["z", "y", "x"].into_iter().zip(axes.into_iter().zip(input)) {
-        taps.expect_within(&format!("{what}: taps along {axis}"), size)?;
+        taps.ensure_within(&format!("{what}: taps along {axis}"), size)?;
     }
     let output = axes.map(AxisTaps::len);
     let shape = [1, 1, output[0], output[1], output[2]];
@@ -235,12 +235,12 @@ fn resample_problem(what: &str, logits: &Tensor, axes: [&AxisTaps; 3]) -> Result
     Ok(ResampleLogitsProblem { input, output, channels })
 }
 
-fn expect_f32(what: &str, x: &Tensor) -> Result<()> {
-    expect_float(what, x)?;
+fn ensure_f32(what: &str, x: &Tensor) -> Result<()> {
+    ensure_float(what, x)?;
     if x.dtype() == DType::F32 { Ok(()) } else { Err(Error::argument(format!("{what}: dtype"), DType::F32, x.dtype())) }
 }
 
-fn expect_no_empty_axis(what: &str, shape: Shape) -> Result<()> {
+fn ensure_no_empty_axis(what: &str, shape: Shape) -> Result<()> {
     if shape.contains(&0) {
         return Err(Error::shape(what, "no axis of size 0", list(&shape)));
     }

@@ -103,7 +103,7 @@ impl AxisTaps {
         &self.fraction
     }
 
-    pub(super) fn expect_within(&self, what: &str, size: usize) -> Result<()> {
+    pub(super) fn ensure_within(&self, what: &str, size: usize) -> Result<()> {
         match self.high.last() {
             Some(&high) if (high as usize) < size => Ok(()),
             Some(high) => Err(Error::argument(what, format!("indices below {size}"), high)),

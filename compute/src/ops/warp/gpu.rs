@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::grid_sample::gpu::extent;
 use crate::ops::grid_sample::{PaddingMode, SampleMode};
 use crate::ops::launch::{WORD, array, elements, fits, grid, launches, with_float};
-use crate::ops::sampling::{expect_sampleable, spatial};
+use crate::ops::sampling::{ensure_sampleable, spatial};
 use crate::tensor::{DType, Shape};
 
 launches! {
@@ -36,7 +36,7 @@ pub fn launch_warp<R: Runtime>(
     shape: Shape,
     padding: PaddingMode,
 ) -> Result<()> {
-    expect_sampleable("warp3d", shape, shape)?;
+    ensure_sampleable("warp3d", shape, shape)?;
     let len = elements(&shape);
     if len == 0 {
         return Ok(());
@@ -75,7 +75,7 @@ pub fn launch_affine_warp<R: Runtime>(
     problem: &AffineWarpProblem,
 ) -> Result<()> {
     let AffineWarpProblem { input, size, mode, padding, align_corners } = *problem;
-    expect_sampleable("affine_warp3d", input, problem.output_shape())?;
+    ensure_sampleable("affine_warp3d", input, problem.output_shape())?;
     let (len, out) = (elements(&input), elements(&problem.output_shape()));
     if out == 0 {
         return Ok(());

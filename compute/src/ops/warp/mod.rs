@@ -5,10 +5,10 @@ mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::grid_sample::{PaddingMode, SampleMode, expect_theta};
-use super::sampling::{expect_f32, expect_sampleable};
+use super::grid_sample::{PaddingMode, SampleMode, ensure_theta};
+use super::sampling::{ensure_f32, ensure_sampleable};
 use super::span::op_span;
-use super::{expect_float, expect_same_device};
+use super::{ensure_float, ensure_same_device};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor};
@@ -22,15 +22,15 @@ use crate::tensor::{DType, Shape, Tensor};
 /// A flow of another shape or dtype, an axis over 2^24 voxels, operands on different devices, a device that fails.
 pub fn warp3d(x: &Tensor, flow: &Tensor, padding: PaddingMode) -> Result<Tensor> {
     let _span = op_span!("warp3d", &[x, flow]);
-    expect_float("warp3d", x)?;
-    expect_same_device("warp3d: flow", x, flow)?;
+    ensure_float("warp3d", x)?;
+    ensure_same_device("warp3d: flow", x, flow)?;
     let [n, _, d, h, w] = x.shape();
     let expected = [n, 3, d, h, w];
     if flow.shape() != expected {
         return Err(Error::shape("warp3d: flow", format!("{expected:?}"), format!("{:?}", flow.shape())));
     }
-    expect_f32("warp3d: flow", flow)?;
-    expect_sampleable("warp3d", x.shape(), x.shape())?;
+    ensure_f32("warp3d: flow", flow)?;
+    ensure_sampleable("warp3d", x.shape(), x.shape())?;
     match x.device() {
         Device::Cpu => {
             Ok(Tensor::host_f32(x.shape(), cpu::warp(x.host_floats()?, flow.host_floats()?, x.shape(), padding)))
@@ -88,13 +88,13 @@ pub fn affine_warp3d(
 ) -> Result<Tensor> {
     let _span = op_span!("affine_warp3d", &[x]);
     if (x.dtype(), mode) != (DType::U8, SampleMode::Nearest) {
-        expect_float("affine_warp3d (labels need nearest)", x)?;
+        ensure_float("affine_warp3d (labels need nearest)", x)?;
     }
-    expect_same_device("affine_warp3d: theta", x, theta)?;
-    expect_theta("affine_warp3d: theta", theta, x.shape()[0])?;
+    ensure_same_device("affine_warp3d: theta", x, theta)?;
+    ensure_theta("affine_warp3d: theta", theta, x.shape()[0])?;
     let problem = AffineWarpProblem { input: x.shape(), size, mode, padding, align_corners };
     let shape = problem.output_shape();
-    expect_sampleable("affine_warp3d", x.shape(), shape)?;
+    ensure_sampleable("affine_warp3d", x.shape(), shape)?;
     match x.device() {
         Device::Cpu if x.dtype() == DType::U8 => {
             Ok(Tensor::host_u8(shape, cpu::affine_warp_labels(x.host_labels()?, theta.host_floats()?, &problem)))
