@@ -73,14 +73,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if args.cohort.is_none() {
         phases[0].ensure_alignable().map_err(|e| Error::Usage(e.to_string()))?;
     }
-    for (patient, phases) in patients.iter().zip(&phases) {
-        // What an earlier run wrote goes first, so that a run that fails does not leave it.
-        let mut inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
-        if args.masks {
-            inputs.extend(patient.files.iter().map(|(_, path)| mask_beside(path)));
-        }
-        nephron::pipeline::diagnose::clear_results(&patient.output, phases, &inputs)?;
-    }
     let model = || {
         let none = || Error::Usage("--model: expected a model folder, found none".into());
         args.model.as_deref().ok_or_else(none)
@@ -105,8 +97,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     {
         note!("warning: {} not used: nothing is classified, {why}", args.what.given().join(", "));
     }
-    // A single patient's files are read before the models are loaded, so that errors in them are reported at once.
-    let single = if args.cohort.is_none() { Some(read(&patients[0], args.masks)?) } else { None };
     let device = context.device()?;
     let segmenter = if args.masks {
         None
@@ -130,8 +120,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let one = |patient: &Patient, inputs: Vec<PhaseInput>| {
         run_with_progress(&inputs, &system, &options, &device, &patient.output, context)
     };
-    if let Some(inputs) = single {
-        let result = one(&patients[0], inputs)?;
+    // What an earlier run wrote goes just before the patient's files are read, so that a run that fails does not leave it.
+    let read = |patient: &Patient, phases: &PhaseSet| {
+        let mut inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
+        if args.masks {
+            inputs.extend(patient.files.iter().map(|(_, path)| mask_beside(path)));
+        }
+        nephron::pipeline::diagnose::clear_results(&patient.output, phases, &inputs)?;
+        read(patient, args.masks)
+    };
+    if args.cohort.is_none() {
+        let result = one(&patients[0], read(&patients[0], &phases[0])?)?;
         if context.json {
             return context.print_json(&result);
         }
@@ -140,8 +139,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     // A patient that fails is reported and does not end the run.
     let (mut failed, mut results, mut written) = (0, Vec::new(), Ok(()));
-    for patient in &patients {
-        match read(patient, args.masks).and_then(|inputs| one(patient, inputs)) {
+    for (patient, phases) in patients.iter().zip(&phases) {
+        match read(patient, phases).and_then(|inputs| one(patient, inputs)) {
             Ok(result) if context.json => results.push(result),
             Ok(result) => {
                 let found = &result.findings;

@@ -49,6 +49,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -57,6 +58,9 @@ use crate::error::{Error, Result};
 use nephron::device::{Device, DeviceOptions, DeviceSpec};
 use nephron::error::Error as LibraryError;
 
+/// The heading of the options that every subcommand takes.
+const DEVICE: &str = "Device, output and profiling";
+
 /// GPU kernels for 3D medical imaging, and a kidney-cancer CT pipeline built from them.
 #[derive(Debug, Parser)]
 #[command(name = "nephron", version, propagate_version = true)]
@@ -64,31 +68,31 @@ struct Cli {
     #[command(subcommand)]
     verb: Verb,
     /// auto, cpu, cuda[:n] or vulkan[:n]
-    #[arg(long, global = true, default_value = "auto", value_parser = parse_device)]
+    #[arg(long, global = true, help_heading = DEVICE, default_value = "auto", value_parser = parse_device)]
     device: DeviceSpec,
     /// Threads of the CPU backend (all cores if not given)
-    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, global = true, help_heading = DEVICE, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Machine-readable result on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = DEVICE)]
     json: bool,
     /// Write a timeline of the ops to FILE, in Chrome's trace format; a GPU then finishes each op before the next
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = DEVICE, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Write the source of every kernel that is compiled for a GPU to DIR, with its registers, memory and occupancy on CUDA
     #[cfg(feature = "gpu")]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = DEVICE, value_name = "DIR")]
     dump: Option<PathBuf>,
     /// Time the most promising kernels for each convolution on a GPU and keep the fastest, also for later runs
     #[cfg(feature = "gpu")]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = DEVICE)]
     tune: bool,
     /// Let convolutions of f32 tensors round their operands to tf32 where a GPU multiplies those faster
     #[cfg(feature = "gpu")]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = DEVICE)]
     tf32: bool,
     /// Print the device, the chosen kernels and the use of memory to standard error
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = DEVICE, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
@@ -222,8 +226,11 @@ pub fn main() -> ExitCode {
 pub fn run_from<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>) -> Result<()> {
     match Cli::try_parse_from(args) {
         Ok(cli) => execute(cli),
-        // clap returns `--help` and `--version` as errors too.
+        // clap returns `--help` and `--version` as errors too, and the help that a call without a subcommand gets.
         Err(help) if !help.use_stderr() => help.print().map_err(Error::Output),
+        Err(help) if help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            write!(io::stdout(), "{help}").map_err(Error::Output)
+        }
         Err(wrong) => Err(usage(&wrong)),
     }
 }
@@ -233,7 +240,8 @@ fn usage(error: &clap::Error) -> Error {
     let text = error.to_string();
     let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|mark| text.find(mark)).min();
     let message = text[..end.unwrap_or(text.len())].trim_start_matches("error:");
-    Error::Usage(message.split_whitespace().collect::<Vec<_>>().join(" "))
+    let parts = message.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    Error::Usage(parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; "))
 }
 
 fn execute(cli: Cli) -> Result<()> {

@@ -75,6 +75,13 @@ pub(super) fn weight_files(folder: &Path, options: &ModelOptions) -> Result<Vec<
         folds.iter().filter(has).cloned().collect::<Vec<_>>()
     };
     let own: Vec<PathBuf> = folds.iter().map(|fold| fold.join(&checkpoint)).filter(|path| path.is_file()).collect();
+    if options.folds.is_none()
+        && let Some(stray) = folds.iter().find(|path| !is_fold(&name(path)))
+    {
+        let reason =
+            "is no fold: expected fold_0, fold_1, ... or fold_all; move it away, or choose folds (--folds 0,1)";
+        return Err(Error::file(stray, reason));
+    }
     let nothing_else = options.checkpoint.is_some();
     let single = single.into_iter().filter(|path| path.is_file()).map(|path| vec![path]);
     let mut kinds: Vec<Vec<PathBuf>> =
@@ -89,6 +96,13 @@ pub(super) fn weight_files(folder: &Path, options: &ModelOptions) -> Result<Vec<
             Err(Error::file(folder, format!("expected weights of one kind, found {first} and {second}")))
         }
     }
+}
+
+/// `fold_<number>` or `fold_all`, as a folder or with the ending of a file of weights.
+fn is_fold(name: &str) -> bool {
+    let fold = name.strip_prefix("fold_").unwrap_or_default();
+    let fold = [".safetensors", ".pth"].iter().find_map(|ending| fold.strip_suffix(ending)).unwrap_or(fold);
+    fold == "all" || !fold.is_empty() && fold.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Names what is there instead of the checkpoint.

@@ -6,7 +6,7 @@ use super::resample_channel::{resample, resampled_size, separate_axis};
 use super::strided_view::{StridedView, nonzero_box};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::models::{OrientationRule, UNetPlan};
+use crate::models::{ImageReader, OrientationRule, UNetPlan};
 use crate::ops::concat;
 use crate::tensor::Tensor;
 use crate::volume::{Grid, Volume, Voxels};
@@ -42,13 +42,20 @@ pub(super) fn prepare(
     device: &Device,
     admit: &mut dyn FnMut([usize; 3], [usize; 3]) -> Result<()>,
 ) -> Result<Prepared> {
-    let mut warnings = Vec::new();
-    let first = expect_channels(channels, plan, &mut warnings)?;
+    let first = first_channel(channels, plan)?;
     let orientation = match rule {
         OrientationRule::Fixed(orientation) => orientation,
         OrientationRule::Stored => first.orientation(),
     };
-    let oriented = channels.iter().map(|channel| channel.reorient(orientation)).collect::<Result<Vec<_>>>()?;
+    let oriented = channels
+        .iter()
+        .map(|channel| match rule {
+            OrientationRule::Fixed(orientation) => channel.reorient(orientation),
+            // Each as it is stored: nnU-Net's readers turn none.
+            OrientationRule::Stored => Ok(channel.clone()),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let warnings = compare_channels(&oriented, plan)?;
     let grid = oriented[0].grid();
     if oriented[0].orientation() != orientation {
         // Axes at exactly 45 degrees pair with either neighbour: the way back would be another one.
@@ -66,9 +73,12 @@ pub(super) fn prepare(
     let ranges = joined.ok_or_else(|| Error::Data("every voxel is 0: expected an image".into()))?;
     let view = StridedView::whole(grid.shape).cropped(&ranges).permuted(plan.transpose);
 
+    let turned = orientation != first.orientation();
     let stored = match spacing {
-        Some(spacing) => first.orientation().axes_towards(orientation).map(|axis| spacing[axis]),
-        None => oriented[0].spacing(),
+        Some(spacing) if !(turned && plan.reader == ImageReader::ReorientedByNibabel) => {
+            first.orientation().axes_towards(orientation).map(|axis| spacing[axis])
+        }
+        _ => oriented[0].spacing(),
     };
     let spacing = plan.transpose.map(|axis| stored[axis]);
     let target = plan.spacing_for(spacing);
@@ -95,15 +105,22 @@ pub(super) fn prepare(
     Ok(Prepared { image, view, spacing, resampled_spacing, oriented: grid, warnings })
 }
 
-/// As many channels as the model's, as many voxels in each as in the first and as far apart. Where their places in the
-/// patient differ, `warnings` says so: nnU-Net goes by the voxels.
-fn expect_channels<'a>(channels: &'a [Volume], plan: &UNetPlan, warnings: &mut Vec<String>) -> Result<&'a Volume> {
+/// The first of as many channels as the model has, all of finite values.
+fn first_channel<'a>(channels: &'a [Volume], plan: &UNetPlan) -> Result<&'a Volume> {
     let (Some(first), true) = (channels.first(), channels.len() == plan.channels.len()) else {
         let expected = format!("{} ({})", plan.channels.len(), plan.channels.join(", "));
         return Err(Error::argument("segment: channels of the image", expected, channels.len()));
     };
+    channels.iter().try_for_each(Volume::ensure_finite)?;
+    Ok(first)
+}
+
+/// Refuses channels of other sizes than the first. Where their places in the patient differ, a warning says so: nnU-Net goes by
+/// the voxels.
+fn compare_channels(channels: &[Volume], plan: &UNetPlan) -> Result<Vec<String>> {
+    let first = &channels[0];
+    let mut warnings = Vec::new();
     for (channel, name) in channels.iter().zip(&plan.channels) {
-        channel.ensure_finite()?;
         let (found, expected) = (channel.spacing(), first.spacing());
         let as_far_apart = (0..3).all(|a| (found[a] - expected[a]).abs() <= 1e-3 * expected[a]);
         if channel.shape() != first.shape() || !as_far_apart {
@@ -112,19 +129,23 @@ fn expect_channels<'a>(channels: &'a [Volume], plan: &UNetPlan, warnings: &mut V
             return Err(Error::argument(what, format!("the first channel's {}", size(first)), size(channel)));
         }
         if !channel.grid().matches(&first.grid()) {
-            warnings.push(format!("channel {name} lies elsewhere in the patient than the first; as nnU-Net does, its voxels are taken as they are"));
+            warnings.push(format!(
+                "channel {name} lies elsewhere in the patient than the first; as nnU-Net does, its voxels are taken as they are"
+            ));
         }
     }
-    Ok(first)
+    Ok(warnings)
 }
 
 /// Refuses a size past any scan's before memory is asked for.
 fn expect_possible(size: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<()> {
     const LARGEST: usize = 1 << 16;
-    if size.iter().all(|&s| s <= LARGEST) {
+    const MOST: usize = 1 << 33;
+    let voxels = size.iter().fold(1usize, |n, &s| n.saturating_mul(s));
+    if size.iter().all(|&s| s <= LARGEST) && voxels <= MOST {
         return Ok(());
     }
-    let expected = format!("axes of at most {LARGEST} voxels");
+    let expected = format!("axes of at most {LARGEST} voxels, and {MOST} voxels in all");
     Err(Error::argument("segment: resampled image", expected, resampling(size, from, to)))
 }
 

@@ -17,7 +17,7 @@ pub enum Output {
     /// The mask only.
     #[default]
     Labels,
-    /// The mask and the softmax of each foreground class, which takes 4 bytes of host memory for each voxel and class.
+    /// The mask and the probability of each label or region (softmax or sigmoid), which takes 4 bytes of host memory for each voxel and class.
     Probabilities,
 }
 

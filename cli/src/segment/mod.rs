@@ -52,7 +52,7 @@ pub struct Args {
     /// Configuration of plans.json (the one that the weights were trained by)
     #[arg(long)]
     configuration: Option<String>,
-    /// Folds to average, such as 0,1,2 or all (every numbered one)
+    /// Folds to average, such as 0,1,2, or all for fold_all (every numbered one)
     #[arg(long, value_delimiter = ',')]
     folds: Option<Vec<String>>,
     /// Checkpoint of each fold: final, best or latest (final)

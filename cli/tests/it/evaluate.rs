@@ -213,10 +213,17 @@ fn missed_false_and_absent_structures_are_counted_apart_and_strange_labels_named
     let (code, _, errors) = run(&[]);
     assert!(code == Some(0) && errors.contains("d.nii.gz: label 7 (5 voxels)"), "{errors}");
     let (code, text, errors) = run(&["--label", "cyst=7", "--label", "all=1,2,7"]);
-    assert!(code == Some(0) && line(&text, "cyst")["missed"] == 1 && line(&text, "all")["dice"]["mean"] == 1.0, "{errors}");
-    std::fs::write(at("dataset.json"), r#"{"labels": {"background": 0, "whole": [1, 2, 7], "tumor": 2}}"#).expect("written");
+    assert!(
+        code == Some(0) && line(&text, "cyst")["missed"] == 1 && line(&text, "all")["dice"]["mean"] == 1.0,
+        "{errors}"
+    );
+    std::fs::write(at("dataset.json"), r#"{"labels": {"background": 0, "whole": [1, 2, 7], "tumor": 2}}"#)
+        .expect("written");
     let (code, text, errors) = run(&["--dataset", &at("dataset.json")]);
-    assert!(code == Some(0) && line(&text, "whole")["dice"]["mean"] == 1.0 && line(&text, "tumor")["missed"] == 1, "{errors}");
+    assert!(
+        code == Some(0) && line(&text, "whole")["dice"]["mean"] == 1.0 && line(&text, "tumor")["missed"] == 1,
+        "{errors}"
+    );
     let (_, text, _) = run(&["--kits"]);
     assert_eq!(line(&text, "masses")["label"], "masses");
     assert_eq!(run(&["--kits", "--label", "a=1"]).0, Some(2));
@@ -244,7 +251,8 @@ fn rounded_probabilities_and_rare_classes_are_evaluated() {
     write(&format!("case,{},truth\n{}", names.join(","), (0..10).map(row).collect::<String>()));
     let (code, _, errors) = evaluate(folder.path(), &["--bootstrap", "50"]);
     assert!(code == Some(0) && errors.contains("too rare to be drawn together"), "{errors}");
-    let metrics: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/metrics.json")).expect("a file")).expect("JSON");
+    let metrics: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("out/metrics.json")).expect("a file")).expect("JSON");
     assert_eq!(metrics["macro_auc"]["value"], 1.0);
     write("case,a,b,truth\n1,0.3,0.2,a\n2,0.2,0.3,b\n");
     let (code, _, errors) = evaluate(folder.path(), &[]);

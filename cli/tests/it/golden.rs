@@ -81,22 +81,38 @@ fn run_all(wanted: &[&str]) {
     println!("{count:?} on {:?}", devices());
 }
 
+const CONVOLUTIONS: &[&str] = &["conv3d", "conv3d_backward", "conv_transpose3d"];
+const NORMS: &[&str] = &["instance_norm", "batch_norm", "leaky_relu", "softmax", "max_pool3d", "avg_pool3d"];
+const SAMPLING: &[&str] = &["interpolate3d", "bspline_resample3d", "grid_sample3d", "affine_grid3d", "warp3d"];
+const LOSSES: &[&str] = &["dice", "dice_ce", "affine_dice"];
+
 #[test]
 fn convolutions() {
-    run_all(&["conv3d", "conv3d_backward", "conv_transpose3d"]);
+    run_all(CONVOLUTIONS);
 }
 
 #[test]
 fn norms_activations_and_pools() {
-    run_all(&["instance_norm", "batch_norm", "leaky_relu", "softmax", "max_pool3d", "avg_pool3d"]);
+    run_all(NORMS);
 }
 
 #[test]
 fn sampling() {
-    run_all(&["interpolate3d", "bspline_resample3d", "grid_sample3d", "affine_grid3d", "warp3d"]);
+    run_all(SAMPLING);
 }
 
 #[test]
 fn losses() {
-    run_all(&["dice", "dice_ce", "affine_dice"]);
+    run_all(LOSSES);
+}
+
+/// Golden cases of an op that no test above names would never be run.
+#[test]
+fn every_golden_case_is_run() {
+    let cases: Value =
+        serde_json::from_str(&std::fs::read_to_string(golden("cases.json")).expect("cases.json")).expect("json");
+    let named = [CONVOLUTIONS, NORMS, SAMPLING, LOSSES].concat();
+    for case in list(&cases, "cases") {
+        assert!(named.contains(&text(case, "op")), "{} is in no test of this file", text(case, "op"));
+    }
 }

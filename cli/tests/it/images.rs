@@ -105,21 +105,59 @@ fn label_maps_that_are_interpolated_and_values_that_are_not_finite_are_named() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let said = "looks like a label map";
-    for (input, interp, warned) in [("labels.nii", "linear", true), ("labels.nii", "nearest", false), ("ct.nii", "linear", false)] {
-        let (code, errors) = run(&["resample", &at(input), &at("out.nii"), "--spacing", "0.7,0.7,0.7", "--interp", interp]);
+    for (input, interp, warned) in
+        [("labels.nii", "linear", true), ("labels.nii", "nearest", false), ("ct.nii", "linear", false)]
+    {
+        let (code, errors) =
+            run(&["resample", &at(input), &at("out.nii"), "--spacing", "0.7,0.7,0.7", "--interp", interp]);
         assert!(code == Some(0) && errors.contains(said) == warned, "{input} {interp}: {errors}");
-        let call = ["warp", &at(input), "--transform", &at("t.json"), "--like", &at(input), "-o", &at("w"), "--interp", interp];
+        let call = [
+            "warp",
+            &at(input),
+            "--transform",
+            &at("t.json"),
+            "--like",
+            &at(input),
+            "-o",
+            &at("w"),
+            "--interp",
+            interp,
+        ];
         let (code, errors) = run(&call);
         assert!(code == Some(0) && errors.contains(said) == warned, "{input} {interp}: {errors}");
     }
     for interp in ["linear", "cubic"] {
-        let call = ["warp", &at("nan.nii"), "--transform", &at("t.json"), "--like", &at("ct.nii"), "-o", &at("w"), "--interp", interp];
+        let call = [
+            "warp",
+            &at("nan.nii"),
+            "--transform",
+            &at("t.json"),
+            "--like",
+            &at("ct.nii"),
+            "-o",
+            &at("w"),
+            "--interp",
+            interp,
+        ];
         let (code, errors) = run(&call);
-        assert!(code == Some(1) && errors.contains("1 of 64 voxels are NaN or infinite") && errors.contains("nan.nii"), "{errors}");
+        assert!(
+            code == Some(1) && errors.contains("1 of 64 voxels are NaN or infinite") && errors.contains("nan.nii"),
+            "{errors}"
+        );
     }
     // Of several images one fails and the others are written.
     std::fs::write(at("broken.nii"), "no image").expect("written");
-    let call = ["warp", &at("ct.nii"), &at("broken.nii"), "--transform", &at("t.json"), "--like", &at("ct.nii"), "-o", &at("two")];
+    let call = [
+        "warp",
+        &at("ct.nii"),
+        &at("broken.nii"),
+        "--transform",
+        &at("t.json"),
+        "--like",
+        &at("ct.nii"),
+        "-o",
+        &at("two"),
+    ];
     let (code, errors) = run(&call);
     assert!(code == Some(1) && errors.contains("broken.nii") && errors.contains("1 of 2 images failed"), "{errors}");
     assert!(folder.path().join("two/ct.nii").is_file());

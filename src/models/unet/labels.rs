@@ -136,7 +136,20 @@ fn regions(dataset: &Node<'_>, found: Vec<(String, Vec<u8>)>) -> Result<TargetLa
             _ => return Err(node.mismatch(format!("a label from 1 to {MAX_VALUE}"))),
         });
     }
-    let target = |((name, members), value): ((String, Vec<u8>), &u8)| Target { name, value: *value, members };
-    let targets = found.into_iter().zip(&values).map(target).collect();
+    // The mask holds the regions' values, so a region is its own value and those of the regions inside it.
+    let inside = |outer: &[u8]| {
+        let is_inside = |(_, inner): &(String, Vec<u8>)| inner.iter().all(|label| outer.contains(label));
+        let values = found.iter().zip(&values).filter(|(region, _)| is_inside(region)).map(|(_, value)| *value);
+        let mut values: Vec<u8> = values.collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    };
+    let target = |((name, labels), value): (&(String, Vec<u8>), &u8)| Target {
+        name: name.clone(),
+        value: *value,
+        members: inside(labels),
+    };
+    let targets = found.iter().zip(&values).map(target).collect();
     Ok(TargetLabels { targets, regions: true, values, warning: None })
 }

@@ -25,8 +25,8 @@ impl Live {
 /// A forward pass that is being counted.
 struct Pass {
     live: Live,
-    /// Whether several inputs may be copied together before they are read.
-    may_join: bool,
+    /// Whether several inputs may be copied together before they are read: on a GPU, and by blocks that are not one operation.
+    joins: bool,
     /// Whether the norm writes a tensor of its own.
     unfused: bool,
 }
@@ -35,7 +35,7 @@ impl Pass {
     /// A convolution block that writes `output` elements from `inputs` tensors of as many elements each. On the CPU they
     /// are read where they are; elsewhere they may be copied together first, and the copy is then what is read.
     fn block(&mut self, inputs: u64, output: u64) {
-        if (self.may_join || self.unfused) && inputs > 1 {
+        if self.joins && inputs > 1 {
             self.live.allocate(inputs * output);
             self.live.free(inputs * output);
         }
@@ -54,7 +54,9 @@ impl UNetArchitecture {
     pub fn activation_bytes(&self, size: [usize; 3], dtype: DType, device: &Device) -> u64 {
         let voxels = self.voxels(size);
         let own = |stage: usize| self.features[stage] as u64 * voxels[stage];
-        let mut pass = Pass { live: Live::default(), may_join: *device != Device::Cpu, unfused: self.is_unfused() };
+        let fused = matches!(self.norm, UNetNorm::Instance { .. }) && !self.nonlin_first;
+        let mut pass =
+            Pass { live: Live::default(), joins: *device != Device::Cpu || !fused, unfused: self.is_unfused() };
         pass.live.allocate(self.input_channels as u64 * voxels[0]);
         match &self.encoder {
             UNetEncoder::Plain(convs) => {

@@ -81,6 +81,11 @@ impl UNetPlan {
         {
             return Err(preprocessor.mismatch("DefaultPreprocessor"));
         }
+        if let Some(manager) = plans.optional("label_manager")
+            && manager.text()? != "LabelManager"
+        {
+            return Err(manager.mismatch("LabelManager"));
+        }
         let trainer = training.trainer.as_deref();
         let architecture = plans_architecture::read(&configuration, trainer, channels.len(), labels.outputs())?;
         let spacing_node = configuration.key("spacing")?;
@@ -206,8 +211,10 @@ fn foreign_trainer(trainer: &str) -> Option<String> {
 }
 
 /// How the names of nnU-Net's own trainers go on behind `nnUNetTrainer`.
-const VARIANTS: [&str; 20] = [
+const VARIANTS: [&str; 22] = [
     "Adam",
+    "VanillaAdam",
+    "DASegOrd0",
     "Adan",
     "BN",
     "Benchmark",

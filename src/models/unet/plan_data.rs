@@ -41,8 +41,10 @@ pub struct ChannelNormalization {
 pub enum ImageReader {
     /// As stored: nnU-Net's SimpleITKIO and NibabelIO.
     Stored,
-    /// Turned to RAS first: SimpleITKIOWithReorient and NibabelIOWithReorient.
+    /// Turned to RAS first: SimpleITKIOWithReorient.
     Reoriented,
+    /// Turned to RAS first, which takes the voxel size of what is turned from the affine: NibabelIOWithReorient.
+    ReorientedByNibabel,
 }
 
 impl ImageReader {
@@ -50,7 +52,7 @@ impl ImageReader {
     pub fn orientation(self) -> OrientationRule {
         match self {
             Self::Stored => OrientationRule::Stored,
-            Self::Reoriented => OrientationRule::Fixed(Orientation::RAS),
+            Self::Reoriented | Self::ReorientedByNibabel => OrientationRule::Fixed(Orientation::RAS),
         }
     }
 }
@@ -254,7 +256,8 @@ pub(super) fn transpose(plans: &Node<'_>) -> Result<[usize; 3]> {
 pub(super) fn reader(plans: &Node<'_>) -> Result<ImageReader> {
     let Some(reader) = plans.optional("image_reader_writer") else { return Ok(ImageReader::Reoriented) };
     match reader.text()? {
-        "NibabelIOWithReorient" | "SimpleITKIOWithReorient" => Ok(ImageReader::Reoriented),
+        "SimpleITKIOWithReorient" => Ok(ImageReader::Reoriented),
+        "NibabelIOWithReorient" => Ok(ImageReader::ReorientedByNibabel),
         "SimpleITKIO" | "NibabelIO" => Ok(ImageReader::Stored),
         _ => Err(reader.mismatch("SimpleITKIO, NibabelIO, SimpleITKIOWithReorient or NibabelIOWithReorient")),
     }

@@ -54,7 +54,7 @@ pub(super) fn of_dataset(path: &Path) -> Result<Vec<Target>> {
     }
 }
 
-/// `name=1,2 other=3` as `--labels` has it.
+/// `name=1,2`, as `--label` has it.
 pub(super) fn parse(text: &str) -> Result<Target, String> {
     let expected = || format!("expected a name and its labels, such as kidney=1,2, found '{text}'");
     let (name, labels) = text.split_once('=').ok_or_else(expected)?;

@@ -30,7 +30,7 @@ pub enum Conv3dAlgorithm {
 impl Conv3dAlgorithm {
     /// All of them.
     pub const ALL: [Self; 7] =
-        [Self::Naive, Self::Direct, Self::Stem, Self::Pointwise, Self::RegisterBlocked, Self::ImplicitGemm, Self::Halo];
+        [Self::Naive, Self::Direct, Self::Pointwise, Self::Stem, Self::RegisterBlocked, Self::ImplicitGemm, Self::Halo];
 
     /// The error of this algorithm for a problem that it cannot do.
     pub(super) fn refuse(self, what: &str, expected: impl ToString, found: impl ToString) -> Option<Error> {

@@ -10,7 +10,9 @@ use super::capabilities::DeviceCaps;
 use super::cost::cost;
 use super::gemm_tiling::{implicit_gemm_tiles, register_blocked_tiles};
 use super::halo_tiling::{self, HaloTile};
-use super::plan::{CUBE_LIMITS, Conv3dKernel, Conv3dPlan, Convolution, ROOM_FOR_A_TILE, Grid, output_channels_per_thread};
+use super::plan::{
+    CUBE_LIMITS, Conv3dKernel, Conv3dPlan, Convolution, Grid, ROOM_FOR_A_TILE, output_channels_per_thread,
+};
 use super::stem_tiling::{self, StemTile};
 use crate::error::Error;
 use crate::ops::conv_problem::Conv3dProblem;
@@ -56,8 +58,9 @@ impl Convolution for Conv3dProblem {
     fn candidates(&self, caps: &DeviceCaps, algorithm: Option<Conv3dAlgorithm>) -> Vec<Conv3dPlan> {
         use Conv3dAlgorithm as By;
         // Of two that cost the same the one named first is taken.
-        let unasked = [By::Direct, By::Pointwise, By::Stem, By::RegisterBlocked, By::ImplicitGemm, By::Halo];
-        let asked = algorithm.map_or(unasked.to_vec(), |a| vec![a]);
+        // The naive kernel is a baseline that is used on request only.
+        let unasked = || By::ALL.into_iter().filter(|a| *a != By::Naive).collect();
+        let asked: Vec<_> = algorithm.map_or_else(unasked, |a| vec![a]);
         let able = asked.into_iter().filter(|a| obstacle(self, caps, *a).is_none());
         let plans = able.flat_map(|a| plans(self, caps, a));
         let mut costs: Vec<_> = plans.map(|plan| (cost(&plan, self, caps), plan)).collect();

@@ -4,7 +4,8 @@
 use super::algorithm::ConvTranspose3dAlgorithm;
 use super::capabilities::DeviceCaps;
 use super::plan::{
-    CUBE_LIMITS, ConvTranspose3dKernel, ConvTranspose3dPlan, Convolution, ROOM_FOR_A_TILE, Grid, output_channels_per_thread,
+    CUBE_LIMITS, ConvTranspose3dKernel, ConvTranspose3dPlan, Convolution, Grid, ROOM_FOR_A_TILE,
+    output_channels_per_thread,
 };
 use super::transposed_tiling::{TransposedTile, tiles};
 use crate::error::Error;

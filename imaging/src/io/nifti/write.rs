@@ -80,6 +80,10 @@ fn fields(image: &Image) -> Result<(Fields, Version)> {
         ..Fields::default()
     };
     let read = &header.geometry;
+    if affine == read.affine {
+        // What programs that go by pixdim take for the voxel size stays what it was.
+        fields.pixdim[1..4].copy_from_slice(&read.pixdim);
+    }
     let near = 1e-3 * spacing.iter().copied().fold(f64::INFINITY, f64::min);
     let represents = |candidate: &Affine| geometry::farthest(candidate, &affine, shape) <= near;
     if read.source == GeometrySource::Pixdim && represents(&geometry::centred(shape, spacing)) {
