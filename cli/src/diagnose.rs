@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 
-use super::Context;
 use super::classify::print_findings;
 use super::classify_args::ClassifyArgs;
 use super::cohort::{Patient, cohort, given, guessed, mask_beside, read};
+use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::phase::PhaseSet;
@@ -138,7 +138,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Ok(());
     }
     // A patient that fails is reported and does not end the run.
-    let (mut failed, mut results, mut written) = (0, Vec::new(), Ok(()));
+    let (mut failed, mut results, mut written) = (Vec::new(), Vec::new(), Ok(()));
     for (patient, phases) in patients.iter().zip(&phases) {
         match read(patient, phases).and_then(|inputs| one(patient, inputs)) {
             Ok(result) if context.json => results.push(result),
@@ -151,16 +151,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
                 written = written.and_then(|()| say!("{name}: {decision}, {:.1} s", result.seconds.total));
             }
             Err(error) => {
-                failed += 1;
-                note!("error: {}: {error}", patient.folder.display());
+                let input = patient.folder.display().to_string();
+                note!("error: {input}: {error}");
+                failed.push(Failure { input, error: error.to_string() });
             }
         }
     }
     if context.json {
-        written = context.print_json(&results);
+        written = context.print_json(&serde_json::json!({"patients": results, "failed": failed}));
     }
-    if failed > 0 {
-        return Err(LibraryError::Data(format!("{failed} of {} patients failed", patients.len())).into());
+    if !failed.is_empty() {
+        return Err(LibraryError::Data(format!("{} of {} patients failed", failed.len(), patients.len())).into());
     }
     written
 }

@@ -187,6 +187,14 @@ impl Context {
     }
 }
 
+/// An input of several that could not be processed, as the JSON of all subcommands lists it.
+#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+struct Failure {
+    /// The image, patient or case.
+    input: String,
+    error: String,
+}
+
 /// What is said of a label map that is interpolated.
 const LABELS_INTERPOLATED: &str =
     "looks like a label map: this interpolation makes fractions of its labels; --interp nearest keeps them";
@@ -204,6 +212,19 @@ fn ensure_no_input<'a>(
         return Err(error::Error::Usage(format!("{} is an input, choose another name", output.display())));
     }
     Ok(())
+}
+
+/// Removes what an earlier run wrote to `path`, if anything.
+///
+/// # Errors
+/// A file that cannot be removed.
+fn remove_stale(path: &std::path::Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(LibraryError::io(path, "cannot be replaced", e).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Parses the command line and runs the subcommand. An error is printed as one line on standard error, with exit code 1 or 2.

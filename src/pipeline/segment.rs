@@ -115,10 +115,12 @@ impl Segmenter {
     /// The warning that mirroring was requested and the weights do not allow it along all axes.
     fn mirroring_warning(&self, mirroring: Mirroring) -> Option<String> {
         let names = |wanted: bool| {
-            let list: Vec<_> = ["z", "y", "x"].iter().zip(self.mirrors).filter(|(_, m)| *m == wanted).collect();
+            let axes = ["z", "y", "x"].iter().zip(self.mirrors).skip(usize::from(self.plan.architecture.planar));
+            let list: Vec<_> = axes.filter(|(_, m)| *m == wanted).collect();
             if list.is_empty() { "none".into() } else { list.iter().map(|(n, _)| **n).collect::<Vec<_>>().join(", ") }
         };
-        (mirroring == Mirroring::AllAxes && self.mirrors != [true; 3]).then(|| {
+        let is_partial = self.mirrors != [!self.plan.architecture.planar, true, true];
+        (mirroring == Mirroring::AllAxes && is_partial).then(|| {
             let (allowed, left_out) = (names(true), names(false));
             format!("mirroring: the weights allow it along {allowed} of the network's axes, left out along {left_out}")
         })

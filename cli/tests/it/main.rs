@@ -17,3 +17,4 @@ mod phantom;
 mod profiling;
 mod register;
 mod segment;
+mod segment_folder;
