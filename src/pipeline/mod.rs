@@ -17,6 +17,7 @@ mod normalize;
 mod preprocess;
 mod report;
 mod resample_channel;
+mod resample_slabs;
 mod result;
 mod segment;
 mod segmentation;

@@ -10,6 +10,7 @@ use super::preprocess::{Prepared, prepare};
 use super::resample_channel::separate_axis;
 use super::segmentation::{Precision, SegmentOptions, Segmentation, Stage, Timings, continue_or_cancel};
 use super::sliding_window::{Mirroring, SlidingWindow};
+use super::strided_view::StridedView;
 use super::working_set::WorkingSet;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -204,12 +205,14 @@ impl Segmenter {
         )?;
         seconds.network = running.elapsed().as_secs_f64() - seconds.export;
 
+        let Prepared { view, warnings, image: resampled, .. } = prepared;
+        drop(resampled);
         let pasting = Instant::now();
-        let mask = paste(&prepared, image, &exporter.labels, |v| Voxels::U8(v.into()))?.to_labels()?;
+        let mask = paste(&view, image, &exporter.labels, |v| Voxels::U8(v.into()))?.to_labels()?;
         let probabilities = exporter
             .probabilities
             .iter()
-            .map(|values| paste(&prepared, image, values, |v| Voxels::F32(v.into())))
+            .map(|values| paste(&view, image, values, |v| Voxels::F32(v.into())))
             .collect::<Result<Vec<_>>>()?;
         seconds.export += pasting.elapsed().as_secs_f64();
         Ok(Segmentation {
@@ -224,7 +227,7 @@ impl Segmenter {
                 .warnings
                 .iter()
                 .cloned()
-                .chain(prepared.warnings)
+                .chain(warnings)
                 .chain(self.mirroring_warning(options.mirroring))
                 .collect(),
         })
@@ -283,15 +286,12 @@ impl Segmenter {
 
 /// Maps values of the cropped image in the network's axes back to the voxels of `image`; 0 outside the crop.
 fn paste<T: Copy + Default>(
-    prepared: &Prepared,
+    view: &StridedView,
     image: &Volume,
     values: &[T],
     voxels: impl Fn(Vec<T>) -> Voxels,
 ) -> Result<Volume> {
-    let mut all = vec![T::default(); prepared.oriented.shape.iter().product()];
-    prepared.view.write(values, &mut all);
-    let oriented = Volume::new(prepared.oriented.shape, voxels(all), prepared.oriented.affine)?;
-    let own = oriented.reorient(image.orientation())?;
-    // The image's own affine, so that the geometry agrees to the last bit.
-    image.with_voxels(own.voxels().clone())
+    let mut all = vec![T::default(); image.voxels().len()];
+    view.write(values, &mut all);
+    image.with_voxels(voxels(all))
 }

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::progress::Progress;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use cases::Case;
@@ -118,7 +119,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         orientation: args.orientation,
     };
     let device = context.device()?;
+    let progress = context.progress();
+    progress.stage("loading the model");
     let segmenter = load(args, &device)?;
+    progress.clear();
     let plan = segmenter.plan();
     let all = match &args.input {
         Some(folder) => cases::from_folder(folder, &plan.file_ending, plan.channels.len(), &args.output)?,
@@ -145,8 +149,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         label_files::write(&args.output, plan.labels.targets())?;
     }
     let mut written = Ok(());
-    for case in left {
-        match segment(&segmenter, case, &options, context) {
+    for (i, case) in left.iter().enumerate() {
+        progress.input("image", (i + 1, left.len()), &case.prefix);
+        let result = segment(&segmenter, case, &options, context, &progress);
+        progress.clear();
+        match result {
             Ok(file) => {
                 for warning in &file.warnings {
                     note!("warning: {}: {warning}", case.name);
@@ -232,7 +239,13 @@ fn outputs(case: &Case, segmenter: &Segmenter) -> Vec<PathBuf> {
     std::iter::once(case.mask.clone()).chain(probabilities).collect()
 }
 
-fn segment(segmenter: &Segmenter, case: &Case, options: &SegmentOptions, context: &Context) -> Result<FileRecord> {
+fn segment(
+    segmenter: &Segmenter,
+    case: &Case,
+    options: &SegmentOptions,
+    context: &Context,
+    progress: &Progress,
+) -> Result<FileRecord> {
     // What an earlier run wrote of this case goes first: a failure must not leave it.
     for output in outputs(case, segmenter) {
         super::remove_stale(&output)?;
@@ -240,6 +253,7 @@ fn segment(segmenter: &Segmenter, case: &Case, options: &SegmentOptions, context
     if let Some(problem) = &case.problem {
         return Err(LibraryError::Inputs(format!("{}: {problem}", case.name)).into());
     }
+    progress.stage("reading");
     let reading = Instant::now();
     let (mut channels, mut warnings) = (Vec::new(), Vec::new());
     let mut first = None;
@@ -251,21 +265,20 @@ fn segment(segmenter: &Segmenter, case: &Case, options: &SegmentOptions, context
     }
     let Some(image) = first else { return Err(LibraryError::Inputs(format!("{}: no image", case.name)).into()) };
     let read = reading.elapsed().as_secs_f64();
-    let bar = context.progress(0, &case.prefix);
     let spacing = Some(image.header_spacing());
     let result = segmenter.segment_channels(&channels, spacing, options, &mut |stage| {
-        if let Stage::Tiles(done, all) = stage {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
+        match stage {
+            Stage::Preparing => progress.stage("preprocessing"),
+            Stage::Tiles(done, all) => progress.step("network", done, all),
         }
         ControlFlow::Continue(())
     });
-    bar.finish_and_clear();
     let result = result.map_err(|error| match error.cause() {
         LibraryError::Data(_) | LibraryError::Argument { .. } => LibraryError::in_file(&case.files[0], error),
         _ => error,
     })?;
 
+    progress.stage("writing");
     let writing = Instant::now();
     let mut probabilities = std::collections::BTreeMap::new();
     for ((label, file), volume) in probability_files(case, &result.labels).into_iter().zip(&result.probabilities) {
