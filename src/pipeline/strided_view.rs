@@ -139,7 +139,7 @@ mod tests {
         let (shape, values) = ([2, 3, 4], (0..24).map(|v| v - 5).collect::<Vec<i16>>());
         let volume = Volume::new(shape, Voxels::I16(values.clone().into()), Affine::IDENTITY).expect("a volume");
         let ranges = [0..1, 1..3, 1..4];
-        for target in ["RAS", "LPS", "SLA", "PIR", "ISL", "ARS"] {
+        for target in ["RAS", "LPS", "SLA", "PIR", "ILP", "ARS"] {
             let target: Orientation = target.parse().expect("an orientation");
             let (turn, turned) = (volume.orientation().turn_to(target), volume.reorient(target).expect("turned"));
             let Voxels::I16(want) = turned.voxels() else { panic!("values keep their type") };
