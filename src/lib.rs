@@ -24,11 +24,11 @@
 //!
 //! ```no_run
 //! use nephron::io::nifti;
-//! use nephron::{Device, Precision, SegmentOptions, Segmenter};
+//! use nephron::{Device, ModelOptions, Precision, SegmentOptions, Segmenter};
 //! use std::{ops::ControlFlow, path::Path};
 //!
 //! let scan = nifti::read_ct("scan.nii.gz")?;
-//! let segmenter = Segmenter::load(Path::new("model"), None, Precision::Fastest, &Device::auto())?;
+//! let segmenter = Segmenter::load(Path::new("model"), &ModelOptions::default(), Precision::Fastest, &Device::auto())?;
 //! let found = segmenter.segment(&scan.volume, &SegmentOptions::default(), &mut |_| ControlFlow::Continue(()))?;
 //! nifti::write("mask.nii.gz", &scan.with_volume(found.mask))?;
 //! # Ok::<(), nephron::Error>(())
