@@ -11,6 +11,7 @@ use super::classify_args::ClassifyArgs;
 use super::cohort::{Patient, cohort, given, guessed, mask_beside, read};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::io::FolderLock;
 use nephron::phase::PhaseSet;
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{DiagnoseOptions, DiagnoseStage, Diagnosis, PhaseInput, System, diagnose};
@@ -117,20 +118,20 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         lesion: args.what.lesion(),
         ..DiagnoseOptions::default()
     };
-    let one = |patient: &Patient, inputs: Vec<PhaseInput>| {
-        run_with_progress(&inputs, &system, &options, &device, &patient.output, context)
-    };
-    // What an earlier run wrote goes just before the patient's files are read, so that a run that fails does not leave it.
-    let read = |patient: &Patient, phases: &PhaseSet| {
+    // What an earlier run wrote goes just before the patient's files are read, so that a run that fails does not leave it. The folder
+    // is held from then on.
+    let one = |patient: &Patient, phases: &PhaseSet| {
+        let _held = FolderLock::new(&patient.output)?;
         let mut inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
         if args.masks {
             inputs.extend(patient.files.iter().map(|(_, path)| mask_beside(path)));
         }
         nephron::pipeline::diagnose::clear_results(&patient.output, phases, &inputs)?;
-        read(patient, args.masks)
+        let inputs = read(patient, args.masks)?;
+        run_with_progress(&inputs, &system, &options, &device, &patient.output, context)
     };
     if args.cohort.is_none() {
-        let result = one(&patients[0], read(&patients[0], &phases[0])?)?;
+        let result = one(&patients[0], &phases[0])?;
         if context.json {
             return context.print_json(&result);
         }
@@ -140,7 +141,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     // A patient that fails is reported and does not end the run.
     let (mut failed, mut results, mut written) = (0, Vec::new(), Ok(()));
     for (patient, phases) in patients.iter().zip(&phases) {
-        match read(patient, phases).and_then(|inputs| one(patient, inputs)) {
+        match one(patient, phases) {
             Ok(result) if context.json => results.push(result),
             Ok(result) => {
                 let found = &result.findings;

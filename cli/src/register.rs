@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::io::{nifti, write_atomic};
+use nephron::io::{FolderLock, nifti, write_atomic};
 use nephron::ops::{Interpolation, PaddingMode};
 use nephron::registration::{
     self, Channels, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform,
@@ -143,6 +143,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     // Options are checked before any file is read.
     options.ensure_valid().map_err(|e| Error::Usage(e.to_string()))?;
+    let _held = FolderLock::new(&args.output)?;
     // What an earlier run wrote is removed first, so that a run that fails does not leave it.
     let files = ["result.json", "transform.tfm", "transform.json"].map(|name| args.output.join(name));
     for file in files.iter().chain(&outputs) {
@@ -156,11 +157,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         note!("warning: {warning}");
     }
 
-    std::fs::create_dir_all(&args.output)
-        .map_err(|e| LibraryError::io(&args.output, "the folder cannot be created", e))?;
     let grid = fixed.volume.grid();
     let write = |image: &nifti::Image, path: &Path, interpolation: Interpolation| {
-        let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)?;
+        let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)
+            .map_err(|e| e.context(path.display()))?;
         nifti::write(path, &image.moved_to(&fixed, warped))
     };
     write(&moving, &outputs[0], Interpolation::Nearest)?;

@@ -10,6 +10,7 @@ use crate::models::{ImageReader, OrientationRule, UNetPlan};
 use crate::ops::concat;
 use crate::tensor::Tensor;
 use crate::volume::{Grid, Volume, Voxels};
+use crate::{ensure_room, shown_list};
 
 /// A preprocessed image, with what is needed to map results back to the original.
 pub(super) struct Prepared {
@@ -86,7 +87,12 @@ pub(super) fn prepare(
     expect_possible(size, spacing, target)?;
     admit(size, view.shape).map_err(|e| e.context(resampling(size, spacing, target)))?;
     let separate = separate_axis(plan.data.separate, plan.data.anisotropy, spacing, target);
-    let mask = plan.normalization.iter().any(|channel| channel.inside_mask).then(|| nonzero_mask(&oriented, &view));
+    let mask = plan
+        .normalization
+        .iter()
+        .any(|channel| channel.inside_mask)
+        .then(|| nonzero_mask(&oriented, &view))
+        .transpose()?;
     let mut tensors = Vec::with_capacity(oriented.len());
     for (channel, normalization) in oriented.iter().zip(&plan.normalization) {
         let mask = mask.as_deref();
@@ -108,7 +114,7 @@ pub(super) fn prepare(
 /// The first of as many channels as the model has, all of finite values.
 fn first_channel<'a>(channels: &'a [Volume], plan: &UNetPlan) -> Result<&'a Volume> {
     let (Some(first), true) = (channels.first(), channels.len() == plan.channels.len()) else {
-        let expected = format!("{} ({})", plan.channels.len(), plan.channels.join(", "));
+        let expected = format!("{} ({})", plan.channels.len(), shown_list(&plan.channels));
         return Err(Error::argument("segment: channels of the image", expected, channels.len()));
     };
     channels.iter().try_for_each(Volume::ensure_finite)?;
@@ -155,16 +161,17 @@ fn resampling(size: [usize; 3], from: [f64; 3], to: [f64; 3]) -> String {
 
 /// Where any channel is not 0, under the view, holes filled. What the view leaves out is 0 and joined to the outside, so the
 /// holes of the whole image are those of the view.
-fn nonzero_mask(channels: &[Volume], view: &StridedView) -> Vec<bool> {
+fn nonzero_mask(channels: &[Volume], view: &StridedView) -> Result<Vec<bool>> {
+    ensure_room::<bool>("the mask of an image's non-zero part", view.shape.iter().product())?;
     let mut mask = vec![false; view.shape.iter().product()];
     for channel in channels {
         let nonzero = match channel.voxels() {
-            Voxels::U8(v) => view.read(v, |v| v != 0),
-            Voxels::I16(v) => view.read(v, |v| v != 0),
-            Voxels::F32(v) => view.read(v, |v| v != 0.0),
+            Voxels::U8(v) => view.read(v, |v| v != 0)?,
+            Voxels::I16(v) => view.read(v, |v| v != 0)?,
+            Voxels::F32(v) => view.read(v, |v| v != 0.0)?,
         };
         mask.iter_mut().zip(nonzero).for_each(|(all, own)| *all |= own);
     }
     fill_holes(&mut mask, view.shape);
-    mask
+    Ok(mask)
 }

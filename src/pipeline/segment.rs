@@ -12,6 +12,7 @@ use super::segmentation::{Precision, SegmentOptions, Segmentation, Stage, Timing
 use super::sliding_window::{Mirroring, SlidingWindow};
 use super::working_set::WorkingSet;
 use crate::device::Device;
+use crate::ensure_room;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::io::weights::{TrainingNotes, Weights};
@@ -261,6 +262,7 @@ impl Segmenter {
         let [_, _, d, h, w] = image.shape();
         let window = self.window([d, h, w], options)?;
         let outputs = self.plan.architecture.classes;
+        ensure_room::<f32>("segment: logits", outputs * d * h * w)?;
         let mut values = vec![0.0; outputs * d * h * w];
         window.run(
             image,
@@ -286,7 +288,9 @@ fn paste<T: Copy + Default>(
     values: &[T],
     voxels: impl Fn(Vec<T>) -> Voxels,
 ) -> Result<Volume> {
-    let mut all = vec![T::default(); prepared.oriented.shape.iter().product()];
+    let len = prepared.oriented.shape.iter().product();
+    ensure_room::<T>("segment: a result on the image's voxels", len)?;
+    let mut all = vec![T::default(); len];
     prepared.view.write(values, &mut all);
     let oriented = Volume::new(prepared.oriented.shape, voxels(all), prepared.oriented.affine)?;
     let own = oriented.reorient(image.orientation())?;

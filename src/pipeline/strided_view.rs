@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::ensure_room;
+use crate::error::Result;
+
 /// A view: a position (three axes, the last fastest) is mapped to an offset in an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StridedView {
@@ -38,11 +41,15 @@ impl StridedView {
     }
 
     /// `f` of each element, in the order of the view.
+    ///
+    /// # Errors
+    /// A view that does not fit in memory.
     pub(super) fn read<T: Copy + Sync, U: Copy + Default + Send>(
         &self,
         array: &[T],
         f: impl Fn(T) -> U + Sync,
-    ) -> Vec<U> {
+    ) -> Result<Vec<U>> {
+        ensure_room::<U>("an image in the network's axes", self.shape.iter().product())?;
         let mut out = vec![U::default(); self.shape.iter().product()];
         out.par_chunks_mut(self.shape[2].max(1)).enumerate().for_each(|(row, out)| {
             let start = self.row(row);
@@ -50,7 +57,7 @@ impl StridedView {
                 *out = f(array[start + i * self.strides[2]]);
             }
         });
-        out
+        Ok(out)
     }
 
     /// Writes values, given in the order of the view, to the elements that it shows.
@@ -91,7 +98,7 @@ mod tests {
         let array: Vec<u8> = (0..60).collect();
         let view = StridedView::whole([3, 4, 5]).permuted([2, 0, 1]).cropped(&[1..4, 0..2, 1..4]);
         assert_eq!(view.shape, [3, 2, 3]);
-        let values = view.read(&array, |v| v);
+        let values = view.read(&array, |v| v).expect("it fits");
         assert_eq!(values[..6], [6, 11, 16, 26, 31, 36]);
         let mut back = vec![0; 60];
         view.write(&values, &mut back);

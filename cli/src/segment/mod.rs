@@ -13,7 +13,7 @@ use super::Context;
 use crate::error::{Error, Result};
 use cases::Case;
 use nephron::error::Error as LibraryError;
-use nephron::io::nifti;
+use nephron::io::{nifti, try_folder};
 use nephron::models::{OrientationRule, TargetLabels};
 use nephron::pipeline::{
     Mirroring, ModelOptions, Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, Timings, parse_bytes,
@@ -170,7 +170,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     cases::check_outputs(&all)?;
     let part = all.into_iter().skip(args.part_id as usize).step_by(args.num_parts as usize);
     let cases: Vec<Case> = part.filter(|case| !(args.continue_ && is_done(case, &segmenter, &options))).collect();
-    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    try_folder(&args.output)?;
     let (mut files, mut failed, mut written) = (Vec::new(), Vec::new(), Ok(()));
     for case in &cases {
         match segment(&segmenter, case, &options, context) {
@@ -257,10 +257,8 @@ fn segment(segmenter: &Segmenter, case: &Case, options: &SegmentOptions, context
         ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    let result = result.map_err(|error| match error.cause() {
-        LibraryError::Data(_) | LibraryError::Argument { .. } => LibraryError::in_file(&case.files[0], error),
-        _ => error,
-    })?;
+    // Whatever went wrong, the message says with which of many images.
+    let result = result.map_err(|error| error.context(case.files[0].display()))?;
 
     let writing = Instant::now();
     let mut probabilities = BTreeMap::new();

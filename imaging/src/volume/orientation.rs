@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Affine, Volume, Voxels};
+use nephron_compute::ensure_room;
 use nephron_compute::error::{Error, Result};
 
 /// The anatomical direction each index axis (i, j, k) runs towards, as nibabel's axis codes: `RAS` has i growing to the
@@ -110,6 +111,7 @@ impl Volume {
         let offsets: [Vec<usize>; 3] = std::array::from_fn(|c| {
             (0..size[c]).map(|n| (if flip[c] { last(c) - n } else { n }) * old_stride[from[c]]).collect()
         });
+        ensure_room::<u8>("a turned volume", self.voxels().len() * self.voxels().dtype().size())?;
         let voxels = match self.voxels() {
             Voxels::U8(v) => Voxels::U8(gather(v, &offsets).into()),
             Voxels::I16(v) => Voxels::I16(gather(v, &offsets).into()),

@@ -13,6 +13,7 @@ use super::sampling::{ensure_sampleable, spatial};
 use super::span::op_span;
 use crate::device::Device;
 use crate::error::Result;
+use crate::room::ensure_room;
 use crate::tensor::{Shape, Tensor};
 
 /// The root of the cubic B-spline's inverse filter: sqrt(3) - 2.
@@ -78,6 +79,8 @@ pub fn bspline_resample3d(x: &Tensor, size: [usize; 3]) -> Result<Tensor> {
     match x.device() {
         Device::Cpu => {
             let x = x.host_floats()?;
+            // The coefficients, a copy of them while an axis is filtered, and the result.
+            ensure_room::<f32>("a resampled image", 2 * x.len() + shape.iter().product::<usize>())?;
             let (ranges, channels) = (cpu::ranges(x, problem.input), shape[1]);
             let coefficients = cpu::coefficients(problem.input, x.to_vec());
             let y = separable(&coefficients, problem.input, &problem.taps(), |n, c, v| {
