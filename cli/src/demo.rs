@@ -46,6 +46,8 @@ struct Report {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let device = context.device()?;
     let _held = FolderLock::new(&args.folder)?;
+    let progress = context.progress();
+    progress.stage("making a synthetic patient");
     let folder = args.folder.join("patient");
     let patient = generate(&PhantomOptions { seed: args.seed, ..PhantomOptions::default() })?;
     patient.write(&folder)?;
@@ -53,7 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let inputs =
         read(&Patient { files, folder: args.folder.clone(), output: args.folder.clone(), guessed: false }, false)?;
     let system = demo::system(&args.folder.join("model"), &device)?;
-    let result = run_with_progress(&inputs, &system, &DiagnoseOptions::default(), &device, &args.folder, context)?;
+    let result = run_with_progress(&inputs, &system, &DiagnoseOptions::default(), &device, &args.folder, &progress)?;
 
     let mut truth = Vec::new();
     for (phantom, found) in patient.phases.iter().zip(&result.phases) {

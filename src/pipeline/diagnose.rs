@@ -15,6 +15,7 @@ use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT};
 use super::labels::LabelMap;
 use super::lesion_results::findings;
 use super::lesions::LesionChoice;
+use super::result::program;
 pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds, read_result};
 use super::segmentation::continue_or_cancel;
 use super::{PhaseScan, SegmentOptions, Segmenter, Stage, Study, report};
@@ -192,7 +193,7 @@ pub fn diagnose(
     seconds.total = started.elapsed().as_secs_f64();
     let diagnosis = Diagnosis {
         schema_version: SCHEMA_VERSION,
-        program: format!("nephron {}", env!("CARGO_PKG_VERSION")),
+        program: program(),
         device: device.name(),
         models: Models {
             segmentation: system.segmenter.as_ref().map(|s| s.files().to_vec()).unwrap_or_default(),

@@ -17,6 +17,7 @@ mod normalize;
 mod preprocess;
 mod report;
 mod resample_channel;
+mod resample_slabs;
 mod result;
 mod segment;
 mod segmentation;
@@ -27,8 +28,9 @@ mod working_set;
 
 pub use model_folder::ModelOptions;
 pub use resample_channel::{resampled_size, separate_axis};
+pub use result::program;
 pub use segment::Segmenter;
-pub use segmentation::{Output, Precision, SegmentOptions, Segmentation, Stage, Timings};
+pub use segmentation::{Measurement, Output, Precision, SegmentOptions, Segmentation, Stage, Timings};
 pub use sliding_window::{Mirroring, gaussian, positions};
 pub use study::{PhaseScan, Study};
 pub use working_set::parse_bytes;

@@ -10,6 +10,7 @@ use super::preprocess::{Prepared, prepare};
 use super::resample_channel::separate_axis;
 use super::segmentation::{Precision, SegmentOptions, Segmentation, Stage, Timings, continue_or_cancel};
 use super::sliding_window::{Mirroring, SlidingWindow};
+use super::strided_view::StridedView;
 use super::working_set::WorkingSet;
 use crate::device::Device;
 use crate::ensure_room;
@@ -116,10 +117,12 @@ impl Segmenter {
     /// The warning that mirroring was requested and the weights do not allow it along all axes.
     fn mirroring_warning(&self, mirroring: Mirroring) -> Option<String> {
         let names = |wanted: bool| {
-            let list: Vec<_> = ["z", "y", "x"].iter().zip(self.mirrors).filter(|(_, m)| *m == wanted).collect();
+            let axes = ["z", "y", "x"].iter().zip(self.mirrors).skip(usize::from(self.plan.architecture.planar));
+            let list: Vec<_> = axes.filter(|(_, m)| *m == wanted).collect();
             if list.is_empty() { "none".into() } else { list.iter().map(|(n, _)| **n).collect::<Vec<_>>().join(", ") }
         };
-        (mirroring == Mirroring::AllAxes && self.mirrors != [true; 3]).then(|| {
+        let is_partial = self.mirrors != [!self.plan.architecture.planar, true, true];
+        (mirroring == Mirroring::AllAxes && is_partial).then(|| {
             let (allowed, left_out) = (names(true), names(false));
             format!("mirroring: the weights allow it along {allowed} of the network's axes, left out along {left_out}")
         })
@@ -203,12 +206,14 @@ impl Segmenter {
         )?;
         seconds.network = running.elapsed().as_secs_f64() - seconds.export;
 
+        let Prepared { view, warnings, image: resampled, .. } = prepared;
+        drop(resampled);
         let pasting = Instant::now();
-        let mask = paste(&prepared, image, &exporter.labels, |v| Voxels::U8(v.into()))?.to_labels()?;
+        let mask = paste(&view, image, &exporter.labels, |v| Voxels::U8(v.into()))?.to_labels()?;
         let probabilities = exporter
             .probabilities
             .iter()
-            .map(|values| paste(&prepared, image, values, |v| Voxels::F32(v.into())))
+            .map(|values| paste(&view, image, values, |v| Voxels::F32(v.into())))
             .collect::<Result<Vec<_>>>()?;
         seconds.export += pasting.elapsed().as_secs_f64();
         Ok(Segmentation {
@@ -223,7 +228,7 @@ impl Segmenter {
                 .warnings
                 .iter()
                 .cloned()
-                .chain(prepared.warnings)
+                .chain(warnings)
                 .chain(self.mirroring_warning(options.mirroring))
                 .collect(),
         })
@@ -283,17 +288,14 @@ impl Segmenter {
 
 /// Maps values of the cropped image in the network's axes back to the voxels of `image`; 0 outside the crop.
 fn paste<T: Copy + Default>(
-    prepared: &Prepared,
+    view: &StridedView,
     image: &Volume,
     values: &[T],
     voxels: impl Fn(Vec<T>) -> Voxels,
 ) -> Result<Volume> {
-    let len = prepared.oriented.shape.iter().product();
+    let len = image.voxels().len();
     ensure_room::<T>("segment: a result on the image's voxels", len)?;
     let mut all = vec![T::default(); len];
-    prepared.view.write(values, &mut all);
-    let oriented = Volume::new(prepared.oriented.shape, voxels(all), prepared.oriented.affine)?;
-    let own = oriented.reorient(image.orientation())?;
-    // The image's own affine, so that the geometry agrees to the last bit.
-    image.with_voxels(own.voxels().clone())
+    view.write(values, &mut all);
+    image.with_voxels(voxels(all))
 }

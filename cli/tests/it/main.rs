@@ -20,3 +20,4 @@ mod phantom;
 mod profiling;
 mod register;
 mod segment;
+mod segment_folder;

@@ -6,7 +6,7 @@ use crate::ops::tile::Heads;
 use crate::{shown, shown_list};
 
 /// A label or region that a network finds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// Its name in dataset.json.
     pub name: String,
