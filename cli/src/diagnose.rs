@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::io::FolderLock;
 use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{DiagnoseOptions, DiagnoseStage, Diagnosis, PhaseInput, System, diagnose};
@@ -119,21 +120,21 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         lesion: args.what.lesion(),
         ..DiagnoseOptions::default()
     };
-    let one = |patient: &Patient, inputs: Vec<PhaseInput>| {
-        run_with_progress(&inputs, &system, &options, &device, &patient.output, &progress)
-    };
-    // What an earlier run wrote goes just before the patient's files are read, so that a run that fails does not leave it.
-    let read = |patient: &Patient, phases: &PhaseSet| {
+    // What an earlier run wrote goes just before the patient's files are read, so that a run that fails does not leave it. The folder
+    // is held from then on.
+    let one = |patient: &Patient, phases: &PhaseSet| {
+        let _held = FolderLock::new(&patient.output)?;
         let mut inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
         if args.masks {
             inputs.extend(patient.files.iter().map(|(_, path)| mask_beside(path)));
         }
         nephron::pipeline::diagnose::clear_results(&patient.output, phases, &inputs)?;
         progress.stage("reading");
-        read(patient, args.masks)
+        let inputs = read(patient, args.masks)?;
+        run_with_progress(&inputs, &system, &options, &device, &patient.output, &progress)
     };
     if args.cohort.is_none() {
-        let result = one(&patients[0], read(&patients[0], &phases[0])?)?;
+        let result = one(&patients[0], &phases[0])?;
         if context.json {
             return context.print_json(&result);
         }
@@ -145,7 +146,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     for (i, (patient, phases)) in patients.iter().zip(&phases).enumerate() {
         let name = patient.folder.file_name().unwrap_or_default().to_string_lossy();
         progress.input("patient", (i + 1, patients.len()), &name);
-        let result = read(patient, phases).and_then(|inputs| one(patient, inputs));
+        let result = one(patient, phases);
         progress.clear();
         match result {
             Ok(result) if context.json => results.push(result),

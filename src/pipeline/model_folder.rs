@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::io::weights::TrainingNotes;
+use crate::{shown, shown_list};
 
 /// Which part of a model folder is used.
 ///
@@ -47,8 +48,8 @@ pub(super) fn find_plans(folder: &Path) -> Result<PathBuf> {
         [only] => Ok(only.clone()),
         [] => Err(Error::file(folder, "has no plans.json: expected a folder that nnU-Net's training made")),
         several => {
-            let names: Vec<_> = several.iter().map(|path| name(path)).collect();
-            Err(Error::file(folder, format!("holds several models, choose one of {}", names.join(", "))))
+            let names = shown_list(several.iter().map(|path| name(path)));
+            Err(Error::file(folder, format!("holds several models, choose one of {}", names)))
         }
     }
 }
@@ -117,7 +118,8 @@ fn no_weights(folder: &Path, folds: &[PathBuf], wanted: &str) -> Error {
     others.sort();
     others.dedup();
     if let Some(other) = others.first() {
-        let all = others.iter().map(|other| format!("checkpoint_{other}.pth")).collect::<Vec<_>>().join(", ");
+        let all = shown_list(others.iter().map(|other| format!("checkpoint_{other}.pth")));
+        let other = shown(other);
         let reason =
             format!("its folds hold {all} and no {wanted}: choose a checkpoint by name (--checkpoint {other})");
         return Error::file(folder, reason);
@@ -144,7 +146,7 @@ fn choose_folds(folder: &Path, files: &[PathBuf], options: &ModelOptions) -> Res
         let found = named.iter().find(|(fold, _)| fold.as_ref() == Some(wanted));
         found.map(|(_, file)| (*file).clone()).ok_or_else(|| {
             let there: Vec<_> = named.iter().filter_map(|(fold, _)| fold.clone()).collect();
-            let there = if there.is_empty() { "weights without folds".into() } else { there.join(", ") };
+            let there = if there.is_empty() { "weights without folds".into() } else { shown_list(&there) };
             Error::argument(format!("{}: folds", folder.display()), format!("some of {there}"), wanted)
         })
     };
@@ -157,7 +159,7 @@ pub(super) fn expect_same_training(path: &Path, first: &TrainingNotes, found: &T
         [("configuration", &first.configuration, &found.configuration), ("trainer", &first.trainer, &found.trainer)];
     for (what, first, found) in pairs {
         if first != found {
-            let shown = |value: &Option<String>| value.clone().unwrap_or("none".into());
+            let shown = |value: &Option<String>| crate::shown(value.as_deref().unwrap_or("none"));
             let reason = format!("expected the {what} of the first fold, {}, found {}", shown(first), shown(found));
             return Err(Error::file(path, reason));
         }

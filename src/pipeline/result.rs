@@ -128,7 +128,7 @@ pub fn read_result<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
         schema_version: u32,
     }
     let path = path.as_ref();
-    let text = std::fs::read(path).map_err(|e| Error::io(path, "cannot be read", e))?;
+    let text = crate::io::read_small(path)?;
     let other = |e| Error::io(path, "expected a result of diagnose", e);
     let Version { schema_version } = serde_json::from_slice(&text).map_err(other)?;
     if schema_version != SCHEMA_VERSION {

@@ -13,6 +13,7 @@ use super::sliding_window::{Mirroring, SlidingWindow};
 use super::strided_view::StridedView;
 use super::working_set::WorkingSet;
 use crate::device::Device;
+use crate::ensure_room;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::io::weights::{TrainingNotes, Weights};
@@ -266,6 +267,7 @@ impl Segmenter {
         let [_, _, d, h, w] = image.shape();
         let window = self.window([d, h, w], options)?;
         let outputs = self.plan.architecture.classes;
+        ensure_room::<f32>("segment: logits", outputs * d * h * w)?;
         let mut values = vec![0.0; outputs * d * h * w];
         window.run(
             image,
@@ -291,7 +293,9 @@ fn paste<T: Copy + Default>(
     values: &[T],
     voxels: impl Fn(Vec<T>) -> Voxels,
 ) -> Result<Volume> {
-    let mut all = vec![T::default(); image.voxels().len()];
+    let len = image.voxels().len();
+    ensure_room::<T>("segment: a result on the image's voxels", len)?;
+    let mut all = vec![T::default(); len];
     view.write(values, &mut all);
     image.with_voxels(voxels(all))
 }

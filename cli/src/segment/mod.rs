@@ -13,7 +13,7 @@ use super::{Context, Failure};
 use crate::error::{Error, Result};
 use cases::Case;
 use nephron::error::Error as LibraryError;
-use nephron::io::nifti;
+use nephron::io::{nifti, try_folder};
 use nephron::models::{OrientationRule, TargetLabels};
 use nephron::pipeline::{
     Mirroring, ModelOptions, Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, Timings, parse_bytes,
@@ -130,7 +130,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     cases::check_outputs(&all, |case| outputs(case, &segmenter))?;
     let cases: Vec<Case> = all.into_iter().skip(args.part_id as usize).step_by(args.num_parts as usize).collect();
-    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    try_folder(&args.output)?;
     let path = args.output.join(match args.num_parts {
         1 => "segment.json".to_owned(),
         parts => format!("segment_{}_of_{parts}.json", args.part_id),
@@ -273,10 +273,8 @@ fn segment(
         }
         ControlFlow::Continue(())
     });
-    let result = result.map_err(|error| match error.cause() {
-        LibraryError::Data(_) | LibraryError::Argument { .. } => LibraryError::in_file(&case.files[0], error),
-        _ => error,
-    })?;
+    // Whatever went wrong, the message says with which of many images.
+    let result = result.map_err(|error| error.context(case.files[0].display()))?;
 
     progress.stage("writing");
     let writing = Instant::now();

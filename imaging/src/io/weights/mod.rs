@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-pub use pickle::printable;
-
 use super::SourceFile;
 use super::numbers::{ByteOrder, Number};
 use nephron_compute::error::{Error, Result};
+use nephron_compute::{shown, shown_message};
 
 struct Entry {
     number: Number,
@@ -147,9 +146,9 @@ impl Weights {
     }
 
     fn missing(&self, name: &str) -> String {
-        let name = printable(name);
+        let name = shown(name);
         match self.names().min_by_key(|other| edit_distance(&name, other)) {
-            Some(nearest) => format!("has no tensor '{name}'; the nearest name is '{}'", printable(nearest)),
+            Some(nearest) => format!("has no tensor '{name}'; the nearest name is '{}'", shown(nearest)),
             None => format!("has no tensor '{name}'; it holds none at all"),
         }
     }
@@ -181,12 +180,13 @@ impl Entry {
 }
 
 fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|e| format!("is neither a whole safetensors file ({}) nor a checkpoint of PyTorch", one_line(&e)))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| {
+        format!("is neither a whole safetensors file ({}) nor a checkpoint of PyTorch", shown_message(e))
+    })?;
     let mut entries = BTreeMap::new();
     for (name, view) in file.iter() {
         let number = number(view.dtype()).ok_or_else(|| {
-            let (name, found) = (printable(name), view.dtype());
+            let (name, found) = (shown(name), view.dtype());
             format!("tensor '{name}' has type {found}, expected bool, an integer, F16, BF16, F32 or F64")
         })?;
         let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
@@ -194,11 +194,6 @@ fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> 
         entries.insert(name.to_owned(), Entry { number, order: ByteOrder::Little, shape, strides: None, bytes });
     }
     Ok(entries)
-}
-
-/// The message of the safetensors library on one line; it may contain text of the file.
-fn one_line(error: &safetensors::SafeTensorError) -> String {
-    error.to_string().chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// The tensors without those prefixes of wrappers that all names have.

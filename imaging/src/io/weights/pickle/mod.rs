@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use crate::io::numbers::Number;
 use globals::{Callable, callable};
-pub use reader::printable;
+use nephron_compute::shown;
 use reader::{Parsed, Reader};
 
 /// The index of a value in the arena.
@@ -225,7 +225,7 @@ impl Machine<'_> {
                 let (Value::Text(module), Value::Text(name)) = (&self.values[module], &self.values[name]) else {
                     return Err("names something by a value that is not a text".into());
                 };
-                let (module, name) = (printable(module), printable(name));
+                let (module, name) = (shown(module), shown(name));
                 self.global(&module, &name)?;
             }
             b'R' | 0x81 => {
