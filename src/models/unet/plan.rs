@@ -65,7 +65,7 @@ impl UNetPlan {
             && asked != trained
         {
             return Err(Error::argument(
-                "plans.json: configuration",
+                format!("{}: configuration", plans.file().display()),
                 format!("{}, the checkpoint's own", shown(trained)),
                 asked,
             ));
@@ -175,7 +175,8 @@ fn choose<'a>(configurations: &Node<'a>, wanted: Option<&str>) -> Result<&'a str
     };
     found.map(|(name, _)| *name).ok_or_else(|| {
         let names = shown_list(members.iter().map(|(name, _)| *name));
-        Error::argument("plans.json: configuration", format!("one of {names}"), wanted.unwrap_or("3d_fullres"))
+        let what = format!("{}: configuration", configurations.file().display());
+        Error::argument(what, format!("one of {names}"), wanted.unwrap_or("3d_fullres"))
     })
 }
 

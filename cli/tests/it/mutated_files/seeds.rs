@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support;
 use crate::support::checkpoint_file;
@@ -74,10 +74,27 @@ fn golden(name: &str) -> Vec<u8> {
     fs::read(support::root().join("tests/golden/unet").join(name)).expect("a golden file")
 }
 
+/// A result of `diagnose` with two phases, one of them aligned.
 fn result() -> Vec<u8> {
-    let result = json!({"schema_version": 2, "classes": ["AML", "ccRCC"], "lesions": [], "specks": {"count": 0, "volume_ml": 0.0},
-        "together": false, "lesion": 1, "not_classified": null, "classification": {
-            "probabilities": [0.75, 0.25], "decision": "AML", "images": [], "crops": [], "models": 1}});
+    let overlap = json!({"kidney": {"soft": 0.5, "hard": 0.75}, "tumour": {"soft": 0.25, "hard": 0.125}});
+    let rows = json!([[1.0, 0.0, 0.0, 2.5], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
+    let registration = json!({"transformation": "affine", "theta": rows, "align_corners": true, "transform": rows,
+        "identity": overlap, "centre_of_mass": overlap, "aligned": overlap, "loss": -0.5,
+        "channels": [{"labels": [1, 2], "weight": 0.5, "dice": 0.75}], "iterations": 30, "converged": true,
+        "outcome": "converged", "seconds": 1.5, "warnings": []});
+    let phase = |name: &str, registration: &Value| {
+        json!({"phase": name, "input": "in.nii.gz", "files": [], "mask": "m.nii.gz", "kidney_ml": 150.5, "tumour_ml": 2.5,
+            "tumour_diameter": {"maximum_3d_diameter_mm": 30.5, "maximum_2d_diameter_mm": 20.25}, "aligned": "a.nii.gz",
+            "aligned_mask": "b.nii.gz", "registration": registration, "transform": null, "pictures": []})
+    };
+    let result = json!({"schema_version": 2, "program": "nephron 0.1.0", "device": "cpu",
+        "models": {"segmentation": [], "classification": []}, "notes": [], "warnings": [], "reference": "portal", "slices": [0, 41],
+        "phases": [phase("portal", &Value::Null), phase("arterial", &registration)],
+        "classes": ["oncocytoma", "AML", "chRCC", "pRCC", "ccRCC"],
+        "lesions": [], "specks": {"count": 0, "volume_ml": 0.0}, "together": false, "lesion": 1, "not_classified": null,
+        "classification": {"probabilities": [0.125, 0.125, 0.25, 0.25, 0.25], "decision": "ccRCC", "images": [], "crops": [],
+            "models": 1},
+        "seconds": {"segment": 1.0, "align": 2.0, "classify": 0.5, "write": 0.25, "total": 4.0}});
     result.to_string().into_bytes()
 }
 
