@@ -1,7 +1,7 @@
 //! Output folders: made, tried and locked before the work.
 
 use std::fs::{self, File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::folder_of;
 use super::temporary::Temporary;
@@ -36,10 +36,13 @@ pub fn try_beside(path: impl AsRef<Path>) -> Result<()> {
 /// The right of one process to write its results to a folder, until it is dropped or the process ends.
 ///
 /// The lock is the system's on the folder itself, so that no file of it is left. Where the system or the file system does not lock
-/// folders (Windows, some network file systems) every process gets the right.
+/// folders (Windows, some network file systems) every process gets the right. A folder that was made for it and is still empty
+/// when it is dropped, as after a call that was refused, is removed.
 #[derive(Debug)]
 pub struct FolderLock {
-    _folder: Option<File>,
+    /// The folders that were made, the outermost last.
+    made: Vec<PathBuf>,
+    held: Option<File>,
 }
 
 impl FolderLock {
@@ -49,14 +52,30 @@ impl FolderLock {
     /// As [`try_folder`], and [`Error::File`] where another run holds the folder.
     pub fn new(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
+        let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+        let made = folder.ancestors().take_while(missing).map(Path::to_path_buf).collect();
+        let mut lock = Self { made, held: None };
         try_folder(folder)?;
-        let Ok(file) = File::open(folder) else { return Ok(Self { _folder: None }) };
+        let Ok(file) = File::open(folder) else { return Ok(lock) };
         match file.try_lock() {
-            Ok(()) => Ok(Self { _folder: Some(file) }),
+            Ok(()) => lock.held = Some(file),
             Err(TryLockError::WouldBlock) => {
-                Err(Error::file(folder, "another run is writing its results to this folder, choose another one"))
+                return Err(Error::file(
+                    folder,
+                    "another run is writing its results to this folder, choose another one",
+                ));
             }
-            Err(TryLockError::Error(_)) => Ok(Self { _folder: None }),
+            Err(TryLockError::Error(_)) => {}
+        }
+        Ok(lock)
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        for folder in &self.made {
+            // One with files in it stays.
+            let _ = fs::remove_dir(folder);
         }
     }
 }

@@ -19,10 +19,10 @@ fn a_write_that_fails_leaves_nothing_and_names_the_final_file_alone() {
     write_atomic(&path, |file| file.write_all(b"first")).expect("written");
     let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
     let message = write_atomic(&path, |file| file.write_all(b"half").and(Err(full()))).expect_err("full").to_string();
-    assert!(message.contains("a.txt: cannot be written") && !message.contains(".tmp"), "{message}");
+    assert!(message.contains("a.txt: cannot be written") && !message.contains(".nephron-"), "{message}");
     assert_eq!(fs::read(&path).expect("the old file"), b"first");
     let below = write_atomic(path.join("b"), |_| Ok(())).expect_err("no folder").to_string();
-    assert!(below.contains("there is no folder") && !below.contains(".tmp"), "{below}");
+    assert!(below.contains("there is no folder") && !below.contains(".nephron-"), "{below}");
     assert_eq!(names(folder.path()), ["a.txt"]);
 }
 
@@ -56,9 +56,14 @@ fn a_folder_is_held_by_one_run_and_free_after_it() {
         let message = FolderLock::new(&path).expect_err("held").to_string();
         assert!(message.contains("new: another run is writing"), "{message}");
     }
+    assert_eq!(names(&path), [""; 0], "the lock has no file");
     drop(first);
-    FolderLock::new(&path).expect("free again");
-    assert_eq!(names(&path), [""; 0], "no file of the lock is left");
+    assert!(!path.exists(), "it was made for the lock and nothing was written");
+    let below = path.join("of/results");
+    let second = FolderLock::new(&below).expect("free again");
+    fs::write(below.join("a"), "").expect("written");
+    drop(second);
+    assert_eq!((names(&path), names(&below)), (vec!["of".into()], vec!["a".into()]));
     let file = folder.path().join("file");
     fs::write(&file, "").expect("written");
     assert!(FolderLock::new(&file).expect_err("a file").to_string().contains("cannot be created"));
