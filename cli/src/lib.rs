@@ -29,6 +29,7 @@ mod bench;
 mod classify;
 mod classify_args;
 mod cohort;
+mod cohort_summary;
 mod completions;
 mod demo;
 mod device_options;

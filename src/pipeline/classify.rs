@@ -110,6 +110,11 @@ impl Classifier {
         &self.files
     }
 
+    /// The configuration, with what [`Classifier::adjusted`] has put in place of it.
+    pub fn config(&self) -> &ClassifierConfig {
+        &self.config
+    }
+
     /// The same networks with other thresholds and another margin than the configuration's, where they are given.
     ///
     /// # Errors
