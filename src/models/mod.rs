@@ -4,6 +4,7 @@ mod json;
 pub mod resnet;
 mod unet;
 
+pub(crate) use json::JsonFile;
 pub use unet::{
     ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, ResidualEncoder,
     SeparateAxis, Target, TargetLabels, UNet, UNetArchitecture, UNetEncoder, UNetNorm, UNetPlan,

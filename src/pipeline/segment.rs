@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::export::Exporter;
-use super::model_folder::{ModelOptions, expect_same_training, find_plans, mirrors_of, weight_files};
+use super::model_folder::{ModelDir, ModelOptions, expect_same_training, find_plans, mirrors_of, weight_files};
 use super::preprocess::{Prepared, prepare};
 use super::resample_channel::separate_axis;
 use super::segmentation::{Precision, SegmentOptions, Segmentation, Stage, Timings, continue_or_cancel};
@@ -14,8 +14,8 @@ use super::working_set::WorkingSet;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
-use crate::io::weights::{TrainingNotes, Weights};
-use crate::models::{UNet, UNetPlan};
+use crate::io::weights::TrainingNotes;
+use crate::models::{JsonFile, UNet, UNetPlan};
 use crate::tensor::{DType, Tensor};
 use crate::volume::{Volume, Voxels};
 
@@ -31,27 +31,29 @@ pub struct Segmenter {
 
 impl Segmenter {
     /// Reads a model folder: plans.json, dataset.json and weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or
-    /// nnU-Net's own fold_*/checkpoint_final.pth (all folds), in `folder`, its folder `segmentation` or the only folder of
-    /// training results in it. What the checkpoints say of their training decides: the configuration, the trainer's network,
+    /// nnU-Net's own fold_*/checkpoint_final.pth (all folds), in `folder`, its folder `segmentation` or a folder of training
+    /// results in it. A .zip of nnUNetv2_export_model is read without being unpacked. What the checkpoints say of their training decides: the configuration, the trainer's network,
     /// the axes that may be mirrored.
     ///
     /// # Errors
     /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights or with several kinds of them; folds that were trained
     /// by different configurations or trainers.
     pub fn load(folder: &Path, options: &ModelOptions, precision: Precision, device: &Device) -> Result<Self> {
-        let folder = find_plans(folder)?;
+        let folder = find_plans(&ModelDir::open(folder)?, options.configuration.as_deref())?;
         let dtype = precision.dtype(device);
         let (mut plan, mut notes) = (None, TrainingNotes::default());
         let (mut networks, mut files, mut mirrors) = (Vec::new(), Vec::new(), [true; 3]);
-        for path in weight_files(&folder, options)? {
-            let weights = Weights::read(&path)?;
+        for name in weight_files(&folder, options)? {
+            let weights = folder.weights(&name)?;
             let plan = match &plan {
                 None => {
                     notes = weights.training().clone();
-                    plan.insert(UNetPlan::read(&folder, options.configuration.as_deref(), &notes)?)
+                    let json = |name: &str| JsonFile::parse(&folder.path().join(name), &folder.read(name)?);
+                    let configuration = options.configuration.as_deref();
+                    plan.insert(UNetPlan::parse(&json("plans.json")?, &json("dataset.json")?, configuration, &notes)?)
                 }
                 Some(plan) => {
-                    expect_same_training(&path, &notes, weights.training())?;
+                    expect_same_training(weights.path(), &notes, weights.training())?;
                     plan
                 }
             };

@@ -30,7 +30,8 @@ pub struct Args {
     #[arg(short, long, value_name = "DIR")]
     input: Option<PathBuf>,
     /// Model folder: plans.json, dataset.json and weights (fold_*/checkpoint_final.pth, or weights or fold_* as
-    /// .safetensors or .pth), in it, in its segmentation/ or in the only folder of training results in it
+    /// .safetensors or .pth), in it, in its segmentation/ or in a folder of training results in it; or a .zip of
+    /// nnUNetv2_export_model
     #[arg(long)]
     model: PathBuf,
     /// Folder for the masks, <image>_mask.nii.gz; made if missing

@@ -13,6 +13,7 @@ mod diagnose_folder;
 mod evaluate;
 mod golden;
 mod images;
+mod models;
 mod phantom;
 mod profiling;
 mod register;

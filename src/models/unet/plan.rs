@@ -53,6 +53,16 @@ impl UNetPlan {
     pub fn read(folder: &Path, configuration: Option<&str>, training: &TrainingNotes) -> Result<Self> {
         let plans = JsonFile::read(&folder.join("plans.json"))?;
         let dataset = JsonFile::read(&folder.join("dataset.json"))?;
+        Self::parse(&plans, &dataset, configuration, training)
+    }
+
+    /// As [`UNetPlan::read`], from files that were read before.
+    pub(crate) fn parse(
+        plans: &JsonFile,
+        dataset: &JsonFile,
+        configuration: Option<&str>,
+        training: &TrainingNotes,
+    ) -> Result<Self> {
         let (plans, dataset) = (plans.root(), dataset.root());
         let labels = TargetLabels::read(&dataset)?;
         // nnU-Net's first releases called the channels modalities.

@@ -1,0 +1,124 @@
+//! A folder of a model, on disk or inside a zip archive.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::error::{Error, Result};
+use crate::io::Archive;
+use crate::io::weights::Weights;
+
+/// Largest file beside the weights in bytes; plans of many configurations take some hundred kilobytes.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+
+/// A folder, on disk or inside a zip archive. A clone shares the open archive.
+#[derive(Clone)]
+pub(in crate::pipeline) struct ModelDir {
+    /// Its path on disk; inside an archive that of the archive with the folder behind it, for messages.
+    path: PathBuf,
+    /// The archive, and the folder in it with a slash at its end; empty for the outermost.
+    inside: Option<(Rc<Archive>, String)>,
+}
+
+impl ModelDir {
+    /// The folder `path`, or the outermost folder of the zip archive `path`.
+    ///
+    /// # Errors
+    /// Neither: nothing there, another file, a damaged archive.
+    pub(in crate::pipeline) fn open(path: &Path) -> Result<Self> {
+        let directory = Self { path: path.to_path_buf(), inside: None };
+        if path.is_dir() {
+            return Ok(directory);
+        }
+        if !path.exists() {
+            return Err(Error::file(path, "there is no such folder, expected a model folder with plans.json"));
+        }
+        let zip = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("zip"));
+        if !zip {
+            return Err(Error::file(path, "is a file, expected a model folder or a .zip of nnUNetv2_export_model"));
+        }
+        Ok(Self { inside: Some((Rc::new(Archive::open(path)?), String::new())), ..directory })
+    }
+
+    /// Its path, for messages.
+    pub(in crate::pipeline) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last part of its path.
+    pub(in crate::pipeline) fn name(&self) -> String {
+        // A path such as `.` has no name of its own.
+        let whole = if self.inside.is_none() { self.path.canonicalize().ok() } else { None };
+        whole.as_deref().unwrap_or(&self.path).file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// A folder in it, which need not be there.
+    pub(in crate::pipeline) fn join(&self, name: &str) -> Self {
+        let inside = self.inside.as_ref().map(|(archive, prefix)| (archive.clone(), format!("{prefix}{name}/")));
+        Self { path: self.path.join(name), inside }
+    }
+
+    /// Whether `name`, which may hold slashes, is a file in it.
+    pub(in crate::pipeline) fn is_file(&self, name: &str) -> bool {
+        match &self.inside {
+            None => self.path.join(name).is_file(),
+            Some((archive, prefix)) => archive.contains(&format!("{prefix}{name}")),
+        }
+    }
+
+    /// The names of the files and folders that lie in it, sorted.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub(in crate::pipeline) fn entries(&self) -> Result<Vec<String>> {
+        let mut names: Vec<String> = match &self.inside {
+            None => {
+                let unreadable = |e| Error::io(&self.path, "cannot be read", e);
+                let entries = std::fs::read_dir(&self.path).map_err(unreadable)?;
+                entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned())).collect()
+            }
+            Some((archive, prefix)) => {
+                let own = archive.names().filter_map(|name| name.strip_prefix(prefix.as_str())?.split('/').next());
+                own.map(str::to_owned).collect()
+            }
+        };
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The bytes of a file in it that is no weights: plans, labels and the like.
+    ///
+    /// # Errors
+    /// A file that is not there, cannot be read or is larger than any of its kind.
+    pub(in crate::pipeline) fn read(&self, name: &str) -> Result<Vec<u8>> {
+        if let Some((archive, prefix)) = &self.inside {
+            return archive.read(&format!("{prefix}{name}"), MAX_TEXT_BYTES);
+        }
+        read_small(&self.path.join(name))
+    }
+
+    /// The weights in a file in it.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub(in crate::pipeline) fn weights(&self, name: &str) -> Result<Weights> {
+        let path = self.path.join(name);
+        match &self.inside {
+            None => Weights::read(path),
+            Some((archive, prefix)) => Weights::from_bytes(path, archive.read(&format!("{prefix}{name}"), u64::MAX)?),
+        }
+    }
+}
+
+/// The bytes of a file on disk, of at most [`MAX_TEXT_BYTES`].
+///
+/// # Errors
+/// A file that cannot be read or is larger.
+fn read_small(path: &Path) -> Result<Vec<u8>> {
+    let unreadable = |e| Error::io(path, "cannot be read", e);
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > MAX_TEXT_BYTES {
+        return Err(Error::file(path, format!("takes {size} bytes, expected at most {MAX_TEXT_BYTES}")));
+    }
+    std::fs::read(path).map_err(unreadable)
+}
