@@ -2,8 +2,10 @@
 
 use nephron_testing as support;
 
+mod cascade;
 mod checkpoint_folder;
 mod crop;
+mod ensemble;
 mod layering;
 mod layering_of_ops;
 mod lesions;
@@ -11,4 +13,5 @@ mod nnunet;
 mod phantom;
 mod pipeline;
 mod resnet;
+mod tiny_models;
 mod unet;

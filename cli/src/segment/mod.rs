@@ -1,6 +1,8 @@
 //! `nephron segment`.
 
 mod cases;
+mod model;
+mod previous;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,12 +14,11 @@ use serde::{Serialize, Serializer};
 use super::Context;
 use crate::error::{Error, Result};
 use cases::Case;
+use model::{ModelArgs, ModelReport};
 use nephron::error::Error as LibraryError;
 use nephron::io::nifti;
 use nephron::models::{OrientationRule, TargetLabels};
-use nephron::pipeline::{
-    Mirroring, ModelOptions, Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, Timings, parse_bytes,
-};
+use nephron::pipeline::{Ensemble, Mirroring, Output, Scan, SegmentOptions, Segmentation, Stage, Timings, parse_bytes};
 
 /// Segment kidneys and tumours.
 #[derive(Debug, clap::Args)]
@@ -29,11 +30,8 @@ pub struct Args {
     /// Folder of images as nnU-Net names them, <case>_0000.nii.gz with a number a channel; their masks become <case>.nii.gz
     #[arg(short, long, value_name = "DIR")]
     input: Option<PathBuf>,
-    /// Model folder: plans.json, dataset.json and weights (fold_*/checkpoint_final.pth, or weights or fold_* as
-    /// .safetensors or .pth), in it, in its segmentation/ or in a folder of training results in it; or a .zip of
-    /// nnUNetv2_export_model
-    #[arg(long)]
-    model: PathBuf,
+    #[command(flatten)]
+    what: ModelArgs,
     /// Folder for the masks, <image>_mask.nii.gz; made if missing
     #[arg(short, long)]
     output: PathBuf,
@@ -50,21 +48,9 @@ pub struct Args {
     /// The most memory for the network's sums, activations and slabs: bytes, or with KB, MB, GB, KiB, MiB, GiB
     #[arg(long, value_parser = parse_budget)]
     memory_budget: Option<u64>,
-    /// Configuration of plans.json (the one that the weights were trained by)
-    #[arg(long)]
-    configuration: Option<String>,
-    /// Folds to average, such as 0,1,2, or all for fold_all (every numbered one)
-    #[arg(long, value_delimiter = ',')]
-    folds: Option<Vec<String>>,
-    /// Checkpoint of each fold: final, best or latest (final)
-    #[arg(long)]
-    checkpoint: Option<String>,
     /// How the network sees the image's axes: stored, or three letters such as RAS or LPS (what plans.json says)
     #[arg(long, value_parser = parse_orientation)]
     orientation: Option<OrientationRule>,
-    /// What a GPU computes with (a CPU: f32)
-    #[arg(long, value_enum, default_value_t)]
-    precision: PrecisionArg,
     /// Leave out images whose mask is there already
     #[arg(long = "continue")]
     continue_: bool,
@@ -74,15 +60,6 @@ pub struct Args {
     /// The part of --num-parts, from 0
     #[arg(long, default_value_t = 0, value_name = "K")]
     part_id: u32,
-}
-
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
-enum PrecisionArg {
-    /// f16 where the GPU has it
-    #[default]
-    Fastest,
-    /// f32
-    Single,
 }
 
 fn parse_step(text: &str) -> Result<f64, String> {
@@ -110,6 +87,8 @@ struct Report {
     device: String,
     precision: String,
     folds: usize,
+    /// All models; the fields above are the first one's.
+    models: Vec<ModelReport>,
     files: Vec<FileReport>,
     failed: Vec<Failure>,
 }
@@ -162,19 +141,20 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         orientation: args.orientation,
     };
     let device = context.device()?;
-    let segmenter = load(args, &device)?;
-    let plan = segmenter.plan();
+    let ensemble = args.what.load(&device)?;
+    let first = &ensemble.members()[0];
+    let plan = first.plan();
     let all = match &args.input {
         Some(folder) => cases::from_folder(folder, &plan.file_ending, plan.channels.len(), &args.output)?,
         None => cases::from_files(&args.images, plan.channels.len(), &args.output)?,
     };
     cases::check_outputs(&all)?;
     let part = all.into_iter().skip(args.part_id as usize).step_by(args.num_parts as usize);
-    let cases: Vec<Case> = part.filter(|case| !(args.continue_ && is_done(case, &segmenter, &options))).collect();
+    let cases: Vec<Case> = part.filter(|case| !(args.continue_ && is_done(case, &plan.labels, &options))).collect();
     std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
     let (mut files, mut failed, mut written) = (Vec::new(), Vec::new(), Ok(()));
     for case in &cases {
-        match segment(&segmenter, case, &options, context) {
+        match segment(&ensemble, case, &options, context) {
             Ok(report) => {
                 for warning in &report.warnings {
                     note!("warning: {}: {warning}", case.name);
@@ -195,11 +175,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let failures = failed.len();
     if context.json {
         written = context.print_json(&Report {
-            model: args.model.clone(),
+            model: args.what.model[0].clone(),
             configuration: plan.configuration.clone(),
             device: device.name(),
-            precision: segmenter.dtype().to_string(),
-            folds: segmenter.folds(),
+            precision: first.dtype().to_string(),
+            folds: first.folds(),
+            models: args.what.reports(&ensemble),
             files,
             failed,
         });
@@ -210,33 +191,16 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     written
 }
 
-fn load(args: &Args, device: &nephron::Device) -> Result<Segmenter> {
-    let precision = match args.precision {
-        PrecisionArg::Fastest => Precision::Fastest,
-        PrecisionArg::Single => Precision::Single,
-    };
-    let model = ModelOptions {
-        configuration: args.configuration.clone(),
-        folds: args.folds.clone(),
-        checkpoint: args.checkpoint.clone(),
-    };
-    let asked = model != ModelOptions::default();
-    Segmenter::load(&args.model, &model, precision, device).map_err(|e| {
-        // A configuration or fold that the model does not have is a wrong call, not a wrong model.
-        if asked && matches!(e, LibraryError::Argument { .. }) { Error::Usage(e.to_string()) } else { e.into() }
-    })
-}
-
 /// Whether all files of a case are there. Each was renamed to its name when it was whole, the mask last.
-fn is_done(case: &Case, segmenter: &Segmenter, options: &SegmentOptions) -> bool {
+fn is_done(case: &Case, labels: &TargetLabels, options: &SegmentOptions) -> bool {
     let probabilities = match options.output {
         Output::Labels => Vec::new(),
-        Output::Probabilities => probability_files(case, &segmenter.plan().labels),
+        Output::Probabilities => probability_files(case, labels),
     };
     case.mask.is_file() && probabilities.iter().all(|(_, file)| file.is_file())
 }
 
-fn segment(segmenter: &Segmenter, case: &Case, options: &SegmentOptions, context: &Context) -> Result<FileReport> {
+fn segment(ensemble: &Ensemble, case: &Case, options: &SegmentOptions, context: &Context) -> Result<FileReport> {
     let reading = Instant::now();
     let (mut channels, mut warnings) = (Vec::new(), Vec::new());
     let mut first = None;
@@ -249,8 +213,14 @@ fn segment(segmenter: &Segmenter, case: &Case, options: &SegmentOptions, context
     let Some(image) = first else { return Err(LibraryError::Inputs(format!("{}: no image", case.name)).into()) };
     let read = reading.elapsed().as_secs_f64();
     let bar = context.progress(0, &case.prefix);
-    let spacing = Some(image.header_spacing());
-    let result = segmenter.segment_channels(&channels, spacing, options, &mut |stage| {
+    let previous = previous::read(ensemble, case)?;
+    warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
+    let scan = Scan {
+        channels: &channels,
+        spacing: Some(image.header_spacing()),
+        previous: previous.as_ref().map(|(mask, _)| mask),
+    };
+    let result = ensemble.segment(scan, options, &mut |stage| {
         if let Stage::Tiles(done, all) = stage {
             bar.set_length(all as u64);
             bar.set_position(done as u64);

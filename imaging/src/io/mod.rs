@@ -8,6 +8,7 @@ mod hash;
 pub mod nifti;
 pub mod npy;
 pub mod numbers;
+pub mod postprocessing;
 pub mod weights;
 
 pub use archive::Archive;

@@ -7,6 +7,7 @@ mod memory;
 mod plan;
 mod plan_data;
 mod plans_architecture;
+mod previous_stage;
 
 use std::path::Path;
 
@@ -19,6 +20,7 @@ pub use plan::UNetPlan;
 pub use plan_data::{
     ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, SeparateAxis,
 };
+pub use previous_stage::PreviousStage;
 
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -6,6 +6,8 @@ mod weights;
 pub(super) use place::ModelDir;
 pub(super) use weights::{expect_same_training, mirrors_of, weight_files};
 
+use std::path::PathBuf;
+
 use crate::error::{Error, Result};
 
 /// Which part of a model folder is used.
@@ -19,6 +21,9 @@ pub struct ModelOptions {
     pub folds: Option<Vec<String>>,
     /// The checkpoint of each fold, `final`, `best` or `latest`; `final` if None.
     pub checkpoint: Option<String>,
+    /// The first stage of a cascade: its model folder, or a folder of its masks; the model beside the cascade's if None. Folds
+    /// and checkpoint are chosen in both models.
+    pub previous_stage: Option<PathBuf>,
 }
 
 /// The folder with plans.json: `root` itself, its folder `segmentation`, a folder of training results in either
@@ -98,4 +103,34 @@ fn choose(folder: &ModelDir, found: Vec<String>, configuration: Option<&str>) ->
             Err(Error::file(folder.path(), format!("holds several models, give the folder of one: {names}")))
         }
     }
+}
+
+/// The folder of a cascade's first stage: `previous_stage` in the model's, or that of its configuration beside it.
+///
+/// # Errors
+/// Neither is there.
+pub(super) fn beside(folder: &ModelDir, configuration: &str) -> Result<ModelDir> {
+    let inside = folder.join(PREVIOUS_STAGE);
+    let name = folder.name();
+    let sibling = configuration_of(&name)
+        .and_then(|own| Some(folder.parent()?.join(&format!("{}{configuration}", name.strip_suffix(own)?))));
+    let found = std::iter::once(inside).chain(sibling).find(|place| place.is_file("plans.json"));
+    found.ok_or_else(|| {
+        let reason = format!(
+            "is the second stage of a cascade, and the results of its first stage, {configuration}, are not beside it: give \
+             their folder or the folder of its masks (--previous-stage)"
+        );
+        Error::file(folder.path(), reason)
+    })
+}
+
+/// Where `nephron import` puts the first stage of a cascade.
+pub(super) const PREVIOUS_STAGE: &str = "previous_stage";
+
+/// Whether a folder holds masks, by the ending of their names.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub(super) fn holds_masks(folder: &ModelDir, ending: &str) -> Result<bool> {
+    Ok(folder.entries()?.iter().any(|name| name.ends_with(ending) || name.ends_with(".nii.gz")))
 }

@@ -8,7 +8,7 @@ use crate::io::Archive;
 use crate::io::weights::Weights;
 
 /// Largest file beside the weights in bytes; plans of many configurations take some hundred kilobytes.
-const MAX_TEXT_BYTES: u64 = 64 << 20;
+pub(in crate::pipeline) const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// A folder, on disk or inside a zip archive. A clone shares the open archive.
 #[derive(Clone)]
@@ -55,6 +55,23 @@ impl ModelDir {
     pub(in crate::pipeline) fn join(&self, name: &str) -> Self {
         let inside = self.inside.as_ref().map(|(archive, prefix)| (archive.clone(), format!("{prefix}{name}/")));
         Self { path: self.path.join(name), inside }
+    }
+
+    /// The folder that it lies in; None for the outermost of an archive and of the disk.
+    pub(in crate::pipeline) fn parent(&self) -> Option<Self> {
+        match &self.inside {
+            None => {
+                let whole = self.path.canonicalize().ok()?;
+                Some(Self { path: whole.parent()?.to_path_buf(), inside: None })
+            }
+            Some((archive, prefix)) => {
+                let above = prefix.strip_suffix('/')?.rfind('/').map_or("", |at| &prefix[..=at]);
+                Some(Self {
+                    path: self.path.parent()?.to_path_buf(),
+                    inside: Some((archive.clone(), above.to_owned())),
+                })
+            }
+        }
     }
 
     /// Whether `name`, which may hold slashes, is a file in it.
@@ -114,7 +131,7 @@ impl ModelDir {
 ///
 /// # Errors
 /// A file that cannot be read or is larger.
-fn read_small(path: &Path) -> Result<Vec<u8>> {
+pub(in crate::pipeline) fn read_small(path: &Path) -> Result<Vec<u8>> {
     let unreadable = |e| Error::io(path, "cannot be read", e);
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
     if size > MAX_TEXT_BYTES {

@@ -4,7 +4,7 @@
 //! as data, and a pickle that names any other callable than those of tensors and containers is refused.
 
 mod checkpoint;
-mod pickle;
+pub(in crate::io) mod pickle;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
