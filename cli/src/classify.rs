@@ -96,7 +96,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let report = Report {
         schema_version: SCHEMA_VERSION,
-        program: format!("nephron {}", env!("CARGO_PKG_VERSION")),
+        program: nephron::pipeline::program(),
         device: device.name(),
         files: hash_files(&files)?,
         models: classifier.files().to_vec(),

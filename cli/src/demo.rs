@@ -44,6 +44,8 @@ struct Report {
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let device = context.device()?;
+    let progress = context.progress();
+    progress.stage("making a synthetic patient");
     let folder = args.folder.join("patient");
     let patient = generate(&PhantomOptions { seed: args.seed, ..PhantomOptions::default() })?;
     patient.write(&folder)?;
@@ -51,7 +53,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let inputs =
         read(&Patient { files, folder: args.folder.clone(), output: args.folder.clone(), guessed: false }, false)?;
     let system = demo::system(&args.folder.join("model"), &device)?;
-    let result = run_with_progress(&inputs, &system, &DiagnoseOptions::default(), &device, &args.folder, context)?;
+    let result = run_with_progress(&inputs, &system, &DiagnoseOptions::default(), &device, &args.folder, &progress)?;
 
     let mut truth = Vec::new();
     for (phantom, found) in patient.phases.iter().zip(&result.phases) {

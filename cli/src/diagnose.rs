@@ -3,15 +3,14 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
-
-use super::Context;
 use super::classify::print_findings;
 use super::classify_args::ClassifyArgs;
 use super::cohort::{Patient, cohort, given, guessed, mask_beside, read};
+use super::progress::Progress;
+use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::phase::PhaseSet;
+use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{DiagnoseOptions, DiagnoseStage, Diagnosis, PhaseInput, System, diagnose};
 use nephron::pipeline::{Mirroring, ModelOptions, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
@@ -98,6 +97,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         note!("warning: {} not used: nothing is classified, {why}", args.what.given().join(", "));
     }
     let device = context.device()?;
+    let progress = context.progress();
+    progress.stage("loading the model");
     let segmenter = if args.masks {
         None
     } else {
@@ -107,6 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Some(folder) => Some(args.what.apply(Classifier::read(&folder, &device)?)?),
         None => None,
     };
+    progress.clear();
     let system = System { segmenter, classifier, notes: vec![] };
     let options = DiagnoseOptions {
         segment: SegmentOptions {
@@ -118,7 +120,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         ..DiagnoseOptions::default()
     };
     let one = |patient: &Patient, inputs: Vec<PhaseInput>| {
-        run_with_progress(&inputs, &system, &options, &device, &patient.output, context)
+        run_with_progress(&inputs, &system, &options, &device, &patient.output, &progress)
     };
     // What an earlier run wrote goes just before the patient's files are read, so that a run that fails does not leave it.
     let read = |patient: &Patient, phases: &PhaseSet| {
@@ -127,6 +129,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             inputs.extend(patient.files.iter().map(|(_, path)| mask_beside(path)));
         }
         nephron::pipeline::diagnose::clear_results(&patient.output, phases, &inputs)?;
+        progress.stage("reading");
         read(patient, args.masks)
     };
     if args.cohort.is_none() {
@@ -138,9 +141,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Ok(());
     }
     // A patient that fails is reported and does not end the run.
-    let (mut failed, mut results, mut written) = (0, Vec::new(), Ok(()));
-    for (patient, phases) in patients.iter().zip(&phases) {
-        match read(patient, phases).and_then(|inputs| one(patient, inputs)) {
+    let (mut failed, mut results, mut written) = (Vec::new(), Vec::new(), Ok(()));
+    for (i, (patient, phases)) in patients.iter().zip(&phases).enumerate() {
+        let name = patient.folder.file_name().unwrap_or_default().to_string_lossy();
+        progress.input("patient", (i + 1, patients.len()), &name);
+        let result = read(patient, phases).and_then(|inputs| one(patient, inputs));
+        progress.clear();
+        match result {
             Ok(result) if context.json => results.push(result),
             Ok(result) => {
                 let found = &result.findings;
@@ -151,16 +158,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
                 written = written.and_then(|()| say!("{name}: {decision}, {:.1} s", result.seconds.total));
             }
             Err(error) => {
-                failed += 1;
-                note!("error: {}: {error}", patient.folder.display());
+                let input = patient.folder.display().to_string();
+                note!("error: {input}: {error}");
+                failed.push(Failure { input, error: error.to_string() });
             }
         }
     }
     if context.json {
-        written = context.print_json(&results);
+        written = context.print_json(&serde_json::json!({"patients": results, "failed": failed}));
     }
-    if failed > 0 {
-        return Err(LibraryError::Data(format!("{failed} of {} patients failed", patients.len())).into());
+    if !failed.is_empty() {
+        return Err(LibraryError::Data(format!("{} of {} patients failed", failed.len(), patients.len())).into());
     }
     written
 }
@@ -177,34 +185,32 @@ fn patients(args: &Args) -> Result<Vec<Patient>> {
     Ok(vec![Patient { files, folder, output: args.output.clone(), guessed: false }])
 }
 
-/// Runs the pipeline with a progress bar.
+/// Runs the pipeline and shows its progress.
 pub(super) fn run_with_progress(
     inputs: &[PhaseInput],
     system: &System,
     options: &DiagnoseOptions,
     device: &nephron::Device,
     folder: &Path,
-    context: &Context,
+    progress: &Progress,
 ) -> Result<Diagnosis> {
-    let bar = context.progress(0, "reading");
+    let place = |phase: Phase| inputs.iter().position(|input| input.phase == phase).map_or(0, |i| i + 1);
     let result = diagnose(inputs, system, options, device, folder, &mut |step| {
-        show(&bar, step);
+        match step {
+            DiagnoseStage::Segment(phase, stage) => {
+                let what = format!("segment phase {} of {}, {phase}", place(phase), inputs.len());
+                match stage {
+                    Stage::Preparing => progress.stage(&what),
+                    Stage::Tiles(done, all) => progress.step(&what, done, all),
+                }
+            }
+            DiagnoseStage::Align => progress.stage("align"),
+            DiagnoseStage::Classify => progress.stage("classify"),
+        }
         ControlFlow::Continue(())
     });
-    bar.finish_and_clear();
+    progress.clear();
     Ok(result?)
-}
-
-fn show(bar: &ProgressBar, step: DiagnoseStage) {
-    match step {
-        DiagnoseStage::Segment(phase, Stage::Preparing) => bar.set_message(format!("segment {phase}")),
-        DiagnoseStage::Segment(_, Stage::Tiles(done, all)) => {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-        }
-        DiagnoseStage::Align => bar.set_message("align"),
-        DiagnoseStage::Classify => bar.set_message("classify"),
-    }
 }
 
 /// Prints the result as text.

@@ -26,6 +26,7 @@ mod bench;
 mod classify;
 mod classify_args;
 mod cohort;
+mod completions;
 mod demo;
 mod device_options;
 mod devices;
@@ -36,6 +37,7 @@ mod info;
 mod logging;
 mod op;
 mod phantom;
+mod progress;
 mod register;
 mod resample;
 mod segment;
@@ -43,18 +45,17 @@ mod warp;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use nephron::device::{Device, DeviceOptions, DeviceSpec};
 use nephron::error::Error as LibraryError;
 
@@ -94,6 +95,9 @@ struct Cli {
     /// Print the device, the chosen kernels and the use of memory to standard error
     #[arg(short, long, global = true, help_heading = DEVICE, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// Show no progress
+    #[arg(short, long, global = true, help_heading = DEVICE, conflicts_with = "verbose")]
+    quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +128,10 @@ enum Verb {
     Op(op::Args),
     /// Time operations and networks after checking each.
     Bench(bench::Args),
+    /// Print the completions of a shell, such as for `source <(nephron completions bash)`.
+    Completions(completions::Args),
+    /// Write the manual pages.
+    Man(completions::ManArgs),
 }
 
 /// Prints a line to standard output.
@@ -152,6 +160,7 @@ pub(crate) struct Context {
     opened: OnceLock<Device>,
     pub(crate) json: bool,
     pub(crate) verbose: u8,
+    quiet: bool,
 }
 
 impl Context {
@@ -173,18 +182,18 @@ impl Context {
         say!("{text}")
     }
 
-    /// A progress bar on standard error; hidden where that is not a terminal.
-    pub(crate) fn progress(&self, length: u64, what: &str) -> ProgressBar {
-        let target =
-            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(length), target);
-        if let Ok(style) = ProgressStyle::with_template("{msg:24} {bar:40} {pos}/{len} {elapsed}") {
-            bar.set_style(style);
-        }
-        bar.set_message(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        bar
+    /// What shows the progress of a run.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::new(self.quiet)
     }
+}
+
+/// An input of several that could not be processed, as the JSON of all subcommands lists it.
+#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+struct Failure {
+    /// The image, patient or case.
+    input: String,
+    error: String,
 }
 
 /// What is said of a label map that is interpolated.
@@ -204,6 +213,19 @@ fn ensure_no_input<'a>(
         return Err(error::Error::Usage(format!("{} is an input, choose another name", output.display())));
     }
     Ok(())
+}
+
+/// Removes what an earlier run wrote to `path`, if anything.
+///
+/// # Errors
+/// A file that cannot be removed.
+fn remove_stale(path: &std::path::Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(LibraryError::io(path, "cannot be replaced", e).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Parses the command line and runs the subcommand. An error is printed as one line on standard error, with exit code 1 or 2.
@@ -247,7 +269,14 @@ fn usage(error: &clap::Error) -> Error {
 fn execute(cli: Cli) -> Result<()> {
     let options = device_options::of(&cli)?;
     let trace = logging::start(cli.verbose > 0, cli.trace.as_deref())?;
-    let context = Context { spec: cli.device, options, opened: OnceLock::new(), json: cli.json, verbose: cli.verbose };
+    let context = Context {
+        spec: cli.device,
+        options,
+        opened: OnceLock::new(),
+        json: cli.json,
+        verbose: cli.verbose,
+        quiet: cli.quiet,
+    };
     let done = in_pool(cli.threads, || run(&cli.verb, &context));
     // Trace and dump are completed after a failure too; the error of the run has precedence.
     drop(trace);
@@ -279,5 +308,7 @@ fn run(verb: &Verb, context: &Context) -> Result<()> {
         Verb::Demo(args) => demo::run(args, context),
         Verb::Op(args) => op::run(args, context),
         Verb::Bench(args) => bench::run(args, context),
+        Verb::Completions(args) => completions::run(args),
+        Verb::Man(args) => completions::man(args),
     }
 }

@@ -1,14 +1,13 @@
 //! `nephron register`: aligns a moving mask, and images with it, to a fixed mask.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::io::{nifti, write_atomic};
+use nephron::io::{lossy, nifti, write_atomic};
 use nephron::ops::{Interpolation, PaddingMode};
 use nephron::registration::{
     self, Channels, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform,
@@ -112,18 +111,27 @@ fn start(text: &str) -> Result<Start> {
 /// The content of result.json, which `--json` prints too.
 #[derive(Serialize)]
 struct Report<'a> {
+    #[serde(serialize_with = "lossy")]
     fixed: &'a Path,
+    #[serde(serialize_with = "lossy")]
     moving: &'a Path,
     device: String,
     #[serde(flatten)]
     registration: &'a Registration,
     /// The moving mask and the images on the fixed grid.
-    warped: &'a [PathBuf],
+    warped: Vec<String>,
+    /// The images that could not be resampled.
+    failed: Vec<Failure>,
 }
 
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let outputs = outputs(args)?;
+    let files = ["result.json", "transform.tfm", "transform.json"].map(|name| args.output.join(name));
+    let start_file = PathBuf::from(&args.start);
+    for file in files.iter().chain(&outputs) {
+        super::ensure_no_input(file, [&start_file])?;
+    }
     let options = RegistrationOptions {
         transformation: args.transformation,
         channels: args.channels,
@@ -144,9 +152,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     // Options are checked before any file is read.
     options.ensure_valid().map_err(|e| Error::Usage(e.to_string()))?;
     // What an earlier run wrote is removed first, so that a run that fails does not leave it.
-    let files = ["result.json", "transform.tfm", "transform.json"].map(|name| args.output.join(name));
     for file in files.iter().chain(&outputs) {
-        remove_stale(file)?;
+        super::remove_stale(file)?;
     }
     let [fixed, moving] = [labels(&args.fixed, &args.channels)?, labels(&args.moving, &args.channels)?];
     let device = context.device()?;
@@ -163,43 +170,51 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)?;
         nifti::write(path, &image.moved_to(&fixed, warped))
     };
-    write(&moving, &outputs[0], Interpolation::Nearest)?;
-    for (path, output) in args.images.iter().zip(&outputs[1..]) {
+    let resampled = |path: &Path, output: &Path| {
         let image = warned(path, nifti::read_ct(path)?);
         if image.volume.grid().is_apart_from(&moving.volume.grid())? {
             note!("warning: {}: is completely outside the moving mask's grid", path.display());
         }
-        write(&image, output, Interpolation::Linear)?;
+        write(&image, output, Interpolation::Linear)
+    };
+    transform::write_itk(&files[1], &found.transform)?;
+    transform::write_json(&files[2], &found, &grid, &moving.volume.grid())?;
+    // An image that fails does not cost the registration.
+    let (mut written, mut failed) = (Vec::new(), Vec::new());
+    let paths = std::iter::once(&args.moving).chain(&args.images);
+    for (i, (path, output)) in paths.zip(&outputs).enumerate() {
+        let done = if i == 0 { write(&moving, output, Interpolation::Nearest) } else { resampled(path, output) };
+        match done {
+            Ok(()) => written.push(output.display().to_string()),
+            Err(error) => {
+                note!("error: {}: {error}", path.display());
+                failed.push(Failure { input: path.display().to_string(), error: error.to_string() });
+            }
+        }
     }
-    transform::write_itk(args.output.join("transform.tfm"), &found.transform)?;
-    transform::write_json(args.output.join("transform.json"), &found, &grid, &moving.volume.grid())?;
+    let failures = failed.len();
     let report = Report {
         fixed: &args.fixed,
         moving: &args.moving,
         device: device.name(),
         registration: &found,
-        warped: &outputs,
+        warped: written,
+        failed,
     };
     let text = serde_json::to_string_pretty(&report).map_err(|e| LibraryError::other("result", e))?;
-    write_atomic(args.output.join("result.json"), |file| {
+    write_atomic(&files[0], |file| {
         use std::io::Write;
         writeln!(file, "{text}")
     })?;
-    if context.json {
-        return context.print_json(&report);
+    let said = if context.json {
+        context.print_json(&report)
+    } else {
+        print(&found, &args.channels).and_then(|()| say!("{}", args.output.display()))
+    };
+    if failures > 0 {
+        return Err(LibraryError::Data(format!("{failures} of {} images failed", outputs.len())).into());
     }
-    print(&found, &args.channels)?;
-    say!("{}", args.output.display())?;
-    Ok(())
-}
-
-fn remove_stale(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Err(LibraryError::io(path, "cannot be replaced", e).into())
-        }
-        _ => Ok(()),
-    }
+    said
 }
 
 /// A mask as a volume of u8, with its header. Labels that no channel has are named: they count as background.

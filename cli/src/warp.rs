@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Context;
+use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::io::nifti;
@@ -73,7 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let device = context.device()?;
     std::fs::create_dir_all(&args.output)
         .map_err(|e| LibraryError::io(&args.output, "the folder cannot be created", e))?;
-    let (mut done, mut failed, mut written) = (Vec::new(), 0, Ok(()));
+    let (mut done, mut failed, mut written) = (Vec::new(), Vec::new(), Ok(()));
     for (path, output) in args.images.iter().zip(&outputs) {
         match warp(path, output, &chain, &reference, args.interp, &device) {
             Ok(()) => {
@@ -86,15 +86,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             Err(error) if outputs.len() == 1 => return Err(error),
             Err(error) => {
                 note!("error: {error}");
-                failed += 1;
+                failed.push(Failure { input: path.display().to_string(), error: error.to_string() });
             }
         }
     }
     if context.json {
-        written = context.print_json(&serde_json::json!({"transform": chain.0, "written": done}));
+        written = context.print_json(&serde_json::json!({"transform": chain.0, "written": done, "failed": failed}));
     }
-    if failed > 0 {
-        return Err(LibraryError::Data(format!("{failed} of {} images failed", outputs.len())).into());
+    if !failed.is_empty() {
+        return Err(LibraryError::Data(format!("{} of {} images failed", failed.len(), outputs.len())).into());
     }
     written
 }
@@ -107,6 +107,7 @@ fn warp(
     interp: WarpInterpolation,
     device: &nephron::Device,
 ) -> Result<()> {
+    super::remove_stale(output)?;
     let image = nifti::read(path)?;
     for warning in &image.warnings {
         note!("warning: {}: {warning}", path.display());

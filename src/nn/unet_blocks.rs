@@ -56,10 +56,8 @@ pub enum NormLayer {
         weight: Option<Tensor>,
         /// Added last; 0 where absent.
         bias: Option<Tensor>,
-        /// Subtracted first.
-        mean: Tensor,
-        /// Its square root divides.
-        var: Tensor,
+        /// The mean, which is subtracted first, and the variance, whose square root divides.
+        statistics: Box<[Tensor; 2]>,
         /// Added to the variance.
         eps: f32,
     },
@@ -70,7 +68,8 @@ impl NormLayer {
         match self {
             Self::None => Ok(x),
             Self::Instance { weight, bias, eps } => instance_norm(&x, weight.as_ref(), bias.as_ref(), *eps),
-            Self::Running { weight, bias, mean, var, eps } => {
+            Self::Running { weight, bias, statistics, eps } => {
+                let [mean, var] = statistics.as_ref();
                 batch_norm(&x, weight.as_ref(), bias.as_ref(), mean, var, *eps)
             }
         }

@@ -15,6 +15,7 @@ use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT};
 use super::labels::LabelMap;
 use super::lesion_results::findings;
 use super::lesions::LesionChoice;
+use super::result::program;
 pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds, read_result};
 use super::segmentation::continue_or_cancel;
 use super::{PhaseScan, SegmentOptions, Segmenter, Stage, Study, report};
@@ -111,6 +112,9 @@ pub fn diagnose(
     clear_results(folder, &phases, &read)?;
     let mut seconds = Seconds::default();
     let mut warnings = Vec::new();
+    for found in system.segmenter.iter().flat_map(|s| s.postprocessing()) {
+        warnings.push(format!("{} was found and not applied", found.path.display()));
+    }
 
     let (mut scans, mut results) = (Vec::new(), Vec::new());
     for input in inputs {
@@ -192,7 +196,7 @@ pub fn diagnose(
     seconds.total = started.elapsed().as_secs_f64();
     let diagnosis = Diagnosis {
         schema_version: SCHEMA_VERSION,
-        program: format!("nephron {}", env!("CARGO_PKG_VERSION")),
+        program: program(),
         device: device.name(),
         models: Models {
             segmentation: system.segmenter.as_ref().map(|s| s.files().to_vec()).unwrap_or_default(),

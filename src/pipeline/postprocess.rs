@@ -18,7 +18,7 @@ pub struct PostprocessingFile {
 }
 
 /// The steps that are applied to masks, and the file that they were read from.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Postprocessing {
     /// The file.
     #[serde(serialize_with = "crate::io::lossy")]

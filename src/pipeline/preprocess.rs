@@ -4,27 +4,26 @@
 use super::normalize::{fill_holes, normalize};
 use super::previous_stage;
 use super::resample_channel::{resample, resampled_size, separate_axis};
+use super::resample_slabs::{is_resampled_in_slabs, resample_in_slabs};
 use super::segmentation::Scan;
-use super::strided_view::{StridedView, nonzero_box};
+use super::strided_view::{StridedView, nonzero_box, turned_box};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{ImageReader, OrientationRule, UNetPlan};
 use crate::ops::concat;
 use crate::tensor::Tensor;
-use crate::volume::{Grid, Volume, Voxels};
+use crate::volume::{Grid, Orientation, Turn, Volume, Voxels};
 
 /// A preprocessed image, with what is needed to map results back to the original.
 pub(super) struct Prepared {
     /// f32 [1, channels, d, h, w] in the network's axes and spacing.
     pub(super) image: Tensor,
-    /// The view of the oriented image that is the cropped one in the network's axes.
+    /// The view of the first channel, as it is stored, that is the turned and cropped image in the network's axes.
     pub(super) view: StridedView,
     /// The spacing of the view in millimetres.
     pub(super) spacing: [f64; 3],
     /// Spacing of `image`, millimetres.
     pub(super) resampled_spacing: [f64; 3],
-    /// The grid of the image as it was turned for the network.
-    pub(super) oriented: Grid,
     /// Warnings for the user.
     pub(super) warnings: Vec<String>,
 }
@@ -50,38 +49,36 @@ pub(super) fn prepare(
         OrientationRule::Fixed(orientation) => orientation,
         OrientationRule::Stored => first.orientation(),
     };
-    let oriented = channels
+    let turned: Vec<Turned<'_>> = channels
         .iter()
         .map(|channel| match rule {
-            OrientationRule::Fixed(orientation) => channel.reorient(orientation),
+            OrientationRule::Fixed(orientation) => Turned::new(channel, channel.orientation().turn_to(orientation)),
             // Each as it is stored: nnU-Net's readers turn none.
-            OrientationRule::Stored => Ok(channel.clone()),
+            OrientationRule::Stored => Turned::new(channel, Turn::NONE),
         })
-        .collect::<Result<Vec<_>>>()?;
-    let warnings = compare_channels(&oriented, plan)?;
-    let grid = oriented[0].grid();
-    if oriented[0].orientation() != orientation {
+        .collect();
+    let warnings = compare_channels(&turned, plan)?;
+    let grid = turned[0].grid;
+    if Orientation::of(&grid.affine) != orientation {
         // Axes at exactly 45 degrees pair with either neighbour: the way back would be another one.
-        let found = format!("one as close to {}", oriented[0].orientation());
+        let found = format!("one as close to {}", Orientation::of(&grid.affine));
         return Err(Error::argument("image: orientation", format!("axes closest to {orientation}"), found));
     }
-    let ranges = oriented.iter().filter_map(|channel| match channel.voxels() {
-        Voxels::U8(v) => nonzero_box(v, grid.shape),
-        Voxels::I16(v) => nonzero_box(v, grid.shape),
-        Voxels::F32(v) => nonzero_box(v, grid.shape),
-    });
-    let joined = ranges
+    let joined = turned
+        .iter()
+        .filter_map(Turned::nonzero_box)
         .reduce(|a, b| std::array::from_fn(|axis| a[axis].start.min(b[axis].start)..a[axis].end.max(b[axis].end)));
     // nnU-Net fills the holes of the non-zero mask first, which leaves its box as it is.
     let ranges = joined.ok_or_else(|| Error::Data("every voxel is 0: expected an image".into()))?;
-    let view = StridedView::whole(grid.shape).cropped(&ranges).permuted(plan.transpose);
+    let views: Vec<StridedView> =
+        turned.iter().map(|channel| channel.view().cropped(&ranges).permuted(plan.transpose)).collect();
+    let view = views[0];
 
-    let turned = orientation != first.orientation();
     let stored = match spacing {
-        Some(spacing) if !(turned && plan.reader == ImageReader::ReorientedByNibabel) => {
-            first.orientation().axes_towards(orientation).map(|axis| spacing[axis])
+        Some(spacing) if turned[0].turn == Turn::NONE || plan.reader != ImageReader::ReorientedByNibabel => {
+            turned[0].turn.axes.map(|axis| spacing[axis])
         }
-        _ => oriented[0].spacing(),
+        _ => grid.spacing(),
     };
     let spacing = plan.transpose.map(|axis| stored[axis]);
     let target = plan.spacing_for(spacing);
@@ -89,27 +86,66 @@ pub(super) fn prepare(
     expect_possible(size, spacing, target)?;
     admit(size, view.shape).map_err(|e| e.context(resampling(size, spacing, target)))?;
     let separate = separate_axis(plan.data.separate, plan.data.anisotropy, spacing, target);
-    let mask = plan.normalization.iter().any(|channel| channel.inside_mask).then(|| nonzero_mask(&oriented, &view));
-    let mut tensors = Vec::with_capacity(oriented.len());
-    for (channel, normalization) in oriented.iter().zip(&plan.normalization) {
-        let mask = mask.as_deref();
-        let values = match channel.voxels() {
-            Voxels::U8(v) => normalize(v, &view, *normalization, mask),
-            Voxels::I16(v) => normalize(v, &view, *normalization, mask),
-            Voxels::F32(v) => normalize(v, &view, *normalization, mask),
-        }?;
-        tensors.push(resample(values, view.shape, size, &plan.data, separate, device)?);
+    let mask = plan.normalization.iter().any(|channel| channel.inside_mask).then(|| nonzero_mask(channels, &views));
+    let mask = mask.as_deref();
+    let mut tensors = Vec::with_capacity(channels.len());
+    for ((channel, view), how) in channels.iter().zip(&views).zip(&plan.normalization) {
+        let in_slabs = separate.is_none() && is_resampled_in_slabs(view.shape, size, &plan.data, how.scheme, device);
+        tensors.push(if in_slabs {
+            match channel.voxels() {
+                Voxels::U8(v) => resample_in_slabs(v, view, how, size, device),
+                Voxels::I16(v) => resample_in_slabs(v, view, how, size, device),
+                Voxels::F32(v) => resample_in_slabs(v, view, how, size, device),
+            }?
+        } else {
+            let values = match channel.voxels() {
+                Voxels::U8(v) => normalize(v, view, *how, mask),
+                Voxels::I16(v) => normalize(v, view, *how, mask),
+                Voxels::F32(v) => normalize(v, view, *how, mask),
+            }?;
+            resample(values, view.shape, size, &plan.data, separate, device)?
+        });
     }
     if let Some(previous) = previous {
-        let place = previous_stage::Target { oriented: &oriented, view, spacings: [spacing, target], size };
-        tensors.extend(previous_stage::channels(previous, rule, &place, device)?);
+        let place = previous_stage::Target { channels, views: &views, spacings: [spacing, target], size };
+        tensors.extend(previous_stage::channels(previous, &place, device)?);
     }
     let image = match tensors.as_slice() {
         [only] => only.clone(),
         several => concat(&several.iter().collect::<Vec<_>>())?,
     };
     let resampled_spacing = if plan.data.enabled { target } else { spacing };
-    Ok(Prepared { image, view, spacing, resampled_spacing, oriented: grid, warnings })
+    Ok(Prepared { image, view, spacing, resampled_spacing, warnings })
+}
+
+/// A channel and how it is turned for the network. The voxels stay where they are.
+struct Turned<'a> {
+    channel: &'a Volume,
+    turn: Turn,
+    grid: Grid,
+}
+
+impl<'a> Turned<'a> {
+    fn new(channel: &'a Volume, turn: Turn) -> Self {
+        // Without a turn the affine stays as it is, to the last bit.
+        let grid = if turn == Turn::NONE { channel.grid() } else { channel.grid().turned(&turn) };
+        Self { channel, turn, grid }
+    }
+
+    fn view(&self) -> StridedView {
+        StridedView::whole(self.channel.shape()).turned(&self.turn)
+    }
+
+    /// The smallest box of all voxels that are not 0.
+    fn nonzero_box(&self) -> Option<[std::ops::Range<usize>; 3]> {
+        let shape = self.channel.shape();
+        let stored = match self.channel.voxels() {
+            Voxels::U8(v) => nonzero_box(v, shape),
+            Voxels::I16(v) => nonzero_box(v, shape),
+            Voxels::F32(v) => nonzero_box(v, shape),
+        };
+        stored.map(|ranges| turned_box(&ranges, shape, &self.turn))
+    }
 }
 
 /// The first of as many channels as the model has, all of finite values.
@@ -124,18 +160,18 @@ fn first_channel<'a>(channels: &'a [Volume], plan: &UNetPlan) -> Result<&'a Volu
 
 /// Refuses channels of other sizes than the first. Where their places in the patient differ, a warning says so: nnU-Net goes by
 /// the voxels.
-fn compare_channels(channels: &[Volume], plan: &UNetPlan) -> Result<Vec<String>> {
-    let first = &channels[0];
+fn compare_channels(channels: &[Turned<'_>], plan: &UNetPlan) -> Result<Vec<String>> {
+    let first = channels[0].grid;
     let mut warnings = Vec::new();
-    for (channel, name) in channels.iter().zip(&plan.channels) {
+    for (channel, name) in channels.iter().map(|channel| channel.grid).zip(&plan.channels) {
         let (found, expected) = (channel.spacing(), first.spacing());
         let as_far_apart = (0..3).all(|a| (found[a] - expected[a]).abs() <= 1e-3 * expected[a]);
-        if channel.shape() != first.shape() || !as_far_apart {
-            let size = |v: &Volume| format!("{:?} voxels of {:?} mm (z, y, x)", v.shape(), v.spacing());
+        if channel.shape != first.shape || !as_far_apart {
+            let size = |grid: &Grid| format!("{:?} voxels of {:?} mm (z, y, x)", grid.shape, grid.spacing());
             let what = format!("segment: voxels of channel {name}");
-            return Err(Error::argument(what, format!("the first channel's {}", size(first)), size(channel)));
+            return Err(Error::argument(what, format!("the first channel's {}", size(&first)), size(&channel)));
         }
-        if !channel.grid().matches(&first.grid()) {
+        if !channel.matches(&first) {
             warnings.push(format!(
                 "channel {name} lies elsewhere in the patient than the first; as nnU-Net does, its voxels are taken as they are"
             ));
@@ -160,11 +196,11 @@ fn resampling(size: [usize; 3], from: [f64; 3], to: [f64; 3]) -> String {
     format!("{size:?} voxels from a spacing of {from:?} mm to the plan's {to:?} mm")
 }
 
-/// Where any channel is not 0, under the view, holes filled. What the view leaves out is 0 and joined to the outside, so the
-/// holes of the whole image are those of the view.
-pub(super) fn nonzero_mask(channels: &[Volume], view: &StridedView) -> Vec<bool> {
-    let mut mask = vec![false; view.shape.iter().product()];
-    for channel in channels {
+/// Where any channel is not 0, under its view, holes filled. What the views leave out is 0 and joined to the outside, so the holes
+/// of the whole image are those of the views.
+pub(super) fn nonzero_mask(channels: &[Volume], views: &[StridedView]) -> Vec<bool> {
+    let mut mask = vec![false; views[0].shape.iter().product()];
+    for (channel, view) in channels.iter().zip(views) {
         let nonzero = match channel.voxels() {
             Voxels::U8(v) => view.read(v, |v| v != 0),
             Voxels::I16(v) => view.read(v, |v| v != 0),
@@ -172,6 +208,6 @@ pub(super) fn nonzero_mask(channels: &[Volume], view: &StridedView) -> Vec<bool>
         };
         mask.iter_mut().zip(nonzero).for_each(|(all, own)| *all |= own);
     }
-    fill_holes(&mut mask, view.shape);
+    fill_holes(&mut mask, views[0].shape);
     mask
 }

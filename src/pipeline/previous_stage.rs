@@ -6,7 +6,7 @@ use super::resample_labels::resample_labels;
 use super::strided_view::StridedView;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::models::{OrientationRule, PreviousStage, UNetPlan};
+use crate::models::{PreviousStage, UNetPlan};
 use crate::tensor::{DType, Tensor};
 use crate::volume::{LabelVolume, Volume};
 
@@ -41,43 +41,40 @@ pub(super) fn expected<'a>(
 
 /// Where the image's channels lie and what becomes of them.
 pub(super) struct Target<'a> {
-    /// The channels as they were turned.
-    pub(super) oriented: &'a [Volume],
-    /// The view of them that is the cropped image in the network's axes.
-    pub(super) view: StridedView,
-    /// The spacing of the view and the one it is resampled to.
+    /// The channels as they are stored.
+    pub(super) channels: &'a [Volume],
+    /// The view of each that is the cropped image in the network's axes.
+    pub(super) views: &'a [StridedView],
+    /// The spacing of the views and the one they are resampled to.
     pub(super) spacings: [[f64; 3]; 2],
-    /// The voxels it is resampled to.
+    /// The voxels they are resampled to.
     pub(super) size: [usize; 3],
 }
 
-/// A channel f32 [1, 1, d, h, w] for each label of the stage: 1 where the mask has it, else 0.
+/// A channel f32 [1, 1, d, h, w] for each label of the stage: 1 where the mask has it, else 0. The mask lies on the grid of the
+/// first channel.
 ///
 /// # Errors
-/// A mask that cannot be turned; a device that fails.
+/// A plan that does not resample a mask of another size; a device that fails.
 pub(super) fn channels(
     (stage, mask): (&PreviousStage, &LabelVolume),
-    rule: OrientationRule,
     target: &Target<'_>,
     device: &Device,
 ) -> Result<Vec<Tensor>> {
-    let mask = match rule {
-        OrientationRule::Fixed(orientation) => mask.reorient(orientation)?,
-        OrientationRule::Stored => mask.clone(),
-    };
-    let mut labels = target.view.read(mask.labels(), i16::from);
+    let view = target.views[0];
+    let mut labels = view.read(mask.labels(), i16::from);
     // nnU-Net gives the background outside of the image's non-zero part a label of its own, which takes part in the resampling.
-    let inside = nonzero_mask(target.oriented, &target.view);
+    let inside = nonzero_mask(target.channels, target.views);
     labels.iter_mut().zip(inside).filter(|(label, inside)| **label == 0 && !inside).for_each(|(label, _)| *label = -1);
     let how = &stage.resampling;
     let [from, to] = target.spacings;
     let separate = separate_axis(how.separate, how.anisotropy, from, to);
     let [d, h, w] = target.size;
-    if !how.enabled && target.view.shape != target.size {
+    if !how.enabled && view.shape != target.size {
         let expected = format!("{:?} voxels, since the plan does not resample it", target.size);
-        return Err(Error::shape("segment: mask of the previous stage", expected, format!("{:?}", target.view.shape)));
+        return Err(Error::shape("segment: mask of the previous stage", expected, format!("{:?}", view.shape)));
     }
-    let labels = resample_labels(labels, target.view.shape, target.size, how, separate);
+    let labels = resample_labels(labels, view.shape, target.size, how, separate);
     let channel = |label: &u8| {
         let values = labels.iter().map(|own| f32::from(*own == i16::from(*label))).collect::<Vec<f32>>();
         Tensor::from_ndhwc(device, [1, 1, d, h, w], DType::F32, values)

@@ -113,6 +113,11 @@ impl Diagnosis {
     }
 }
 
+/// Name and version of this program, as its results hold them.
+pub fn program() -> String {
+    format!("nephron {}", env!("CARGO_PKG_VERSION"))
+}
+
 /// Reads those fields of a `result.json` that `T` has, such as its [`Findings`], which `classify` writes too.
 ///
 /// # Errors

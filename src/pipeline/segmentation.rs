@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::sliding_window::Mirroring;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::models::{OrientationRule, TargetLabels};
+use crate::models::{OrientationRule, Target, TargetLabels};
 use crate::tensor::DType;
-use crate::volume::{LabelVolume, Volume};
+use crate::volume::{BACKGROUND, LabelVolume, Volume};
 
 /// The outputs of the segmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,7 +86,7 @@ pub enum Stage {
 }
 
 /// Wall-clock seconds of each part. Logits are exported between tiles; that time counts as export and not as network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
     /// Orientation, cropping, normalisation and resampling.
     pub preprocess: f64,
@@ -126,12 +126,53 @@ pub struct Segmentation {
     pub warnings: Vec<String>,
 }
 
+/// What was found of a label or region.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Its name in dataset.json.
+    pub name: String,
+    /// Voxels of the mask that belong to it.
+    pub voxels: usize,
+    /// Their volume in millilitres.
+    pub ml: f64,
+    /// The mean of the image's values there, for CT in Hounsfield units; None without voxels.
+    pub mean: Option<f64>,
+}
+
 impl Segmentation {
     /// Millilitres of each label or region, the background left out; regions overlap.
     pub fn volumes_ml(&self) -> Vec<(String, f64)> {
         let (counts, voxel) = (self.mask.counts(), self.mask.voxel_ml());
         let volume = |members: &[u8]| members.iter().map(|m| counts[usize::from(*m)]).sum::<usize>() as f64 * voxel;
         self.labels.targets().iter().map(|target| (target.name.clone(), volume(&target.members))).collect()
+    }
+
+    /// Size and mean value of each label or region; `image` is the image (or its first channel) that was segmented.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an image of another shape than the mask.
+    pub fn measure(&self, image: &Volume) -> Result<Vec<Measurement>> {
+        if image.shape() != self.mask.shape() {
+            let [expected, found] = [self.mask.shape(), image.shape()].map(|shape| format!("{shape:?}"));
+            return Err(Error::shape("measure: image", expected, found));
+        }
+        let (mut counts, mut sums) = ([0_usize; 256], [0.0_f64; 256]);
+        for (offset, label) in self.mask.labels().iter().enumerate().filter(|(_, label)| **label != BACKGROUND) {
+            counts[usize::from(*label)] += 1;
+            sums[usize::from(*label)] += f64::from(image.voxels().value(offset));
+        }
+        let measurement = |target: &Target| {
+            let of = |m: &u8| usize::from(*m);
+            let voxels = target.members.iter().map(|m| counts[of(m)]).sum();
+            let sum = target.members.iter().map(|m| sums[of(m)]).sum::<f64>();
+            Measurement {
+                name: target.name.clone(),
+                voxels,
+                ml: voxels as f64 * self.mask.voxel_ml(),
+                mean: (voxels > 0).then(|| sum / voxels as f64),
+            }
+        };
+        Ok(self.labels.targets().iter().map(measurement).collect())
     }
 }
 

@@ -1,22 +1,25 @@
-//! A strided view of a 3D array: cropped and permuted, read and written through the same strides, so that a mask is written to
+//! A strided view of a 3D array: turned, cropped and permuted, read and written through the same strides, so that a mask is written to
 //! exactly those voxels that the network's input was read from.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::volume::Turn;
+
 /// A view: a position (three axes, the last fastest) is mapped to an offset in an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StridedView {
     pub(super) shape: [usize; 3],
-    strides: [usize; 3],
-    offset: usize,
+    /// Elements from one position to the next along each axis, below 0 along flipped ones.
+    strides: [isize; 3],
+    offset: isize,
 }
 
 impl StridedView {
     /// The view of a whole array [d, h, w].
     pub(super) fn whole(shape: [usize; 3]) -> Self {
-        Self { shape, strides: [shape[1] * shape[2], shape[2], 1], offset: 0 }
+        Self { shape, strides: [(shape[1] * shape[2]) as isize, shape[2] as isize, 1], offset: 0 }
     }
 
     /// The view whose axis a is the present axis `order[a]`, as NumPy's `transpose`.
@@ -28,13 +31,24 @@ impl StridedView {
     pub(super) fn cropped(self, ranges: &[Range<usize>; 3]) -> Self {
         Self {
             shape: std::array::from_fn(|a| ranges[a].len()),
-            offset: self.offset + (0..3).map(|a| ranges[a].start * self.strides[a]).sum::<usize>(),
+            offset: self.offset + (0..3).map(|a| ranges[a].start as isize * self.strides[a]).sum::<isize>(),
             ..self
         }
     }
 
-    fn row(&self, row: usize) -> usize {
-        self.offset + row / self.shape[1] * self.strides[0] + row % self.shape[1] * self.strides[1]
+    /// The view in another orientation.
+    pub(super) fn turned(self, turn: &Turn) -> Self {
+        let mut view = self.permuted(turn.axes);
+        for a in (0..3).filter(|a| turn.flipped[*a]) {
+            view.offset += view.strides[a] * (view.shape[a] as isize - 1);
+            view.strides[a] = -view.strides[a];
+        }
+        view
+    }
+
+    fn row(&self, row: usize) -> isize {
+        let (z, y) = ((row / self.shape[1]) as isize, (row % self.shape[1]) as isize);
+        self.offset + z * self.strides[0] + y * self.strides[1]
     }
 
     /// `f` of each element, in the order of the view.
@@ -47,10 +61,22 @@ impl StridedView {
         out.par_chunks_mut(self.shape[2].max(1)).enumerate().for_each(|(row, out)| {
             let start = self.row(row);
             for (i, out) in out.iter_mut().enumerate() {
-                *out = f(array[start + i * self.strides[2]]);
+                *out = f(array[(start + i as isize * self.strides[2]) as usize]);
             }
         });
         out
+    }
+
+    /// The smallest and the largest element; None of nothing, or where one cannot be compared.
+    pub(super) fn range<T: Copy + PartialOrd + Sync + Send>(&self, array: &[T]) -> Option<(T, T)> {
+        let join = |a: (T, T), b: (T, T)| (if b.0 < a.0 { b.0 } else { a.0 }, if b.1 > a.1 { b.1 } else { a.1 });
+        let rows = self.shape[0] * self.shape[1];
+        let of_row = |row: usize| {
+            let start = self.row(row);
+            let values = (0..self.shape[2] as isize).map(|i| array[(start + i * self.strides[2]) as usize]);
+            values.map(|v| (v, v)).reduce(join)
+        };
+        (0..rows).into_par_iter().filter_map(of_row).reduce_with(join)
     }
 
     /// Writes values, given in the order of the view, to the elements that it shows.
@@ -58,10 +84,18 @@ impl StridedView {
         for (row, values) in values.chunks_exact(self.shape[2].max(1)).enumerate() {
             let start = self.row(row);
             for (i, &value) in values.iter().enumerate() {
-                array[start + i * self.strides[2]] = value;
+                array[(start + i as isize * self.strides[2]) as usize] = value;
             }
         }
     }
+}
+
+/// A box in another orientation of an array of `shape`.
+pub(super) fn turned_box(ranges: &[Range<usize>; 3], shape: [usize; 3], turn: &Turn) -> [Range<usize>; 3] {
+    std::array::from_fn(|a| {
+        let (old, size) = (&ranges[turn.axes[a]], shape[turn.axes[a]]);
+        if turn.flipped[a] { size - old.end..size - old.start } else { old.clone() }
+    })
 }
 
 /// The smallest box that contains every non-zero element; None where all elements are zero.
@@ -97,6 +131,30 @@ mod tests {
         view.write(&values, &mut back);
         let inside = |i: usize| (1..4).contains(&(i % 5)) && i / 20 < 2 && (1..4).contains(&(i / 5 % 4));
         assert!(back.iter().enumerate().all(|(i, &v)| usize::from(v) == if inside(i) { i } else { 0 }));
+    }
+
+    #[test]
+    fn a_turned_view_shows_the_turned_volume() {
+        use crate::volume::{Affine, Orientation, Volume, Voxels};
+        let (shape, values) = ([2, 3, 4], (0..24).map(|v| v - 5).collect::<Vec<i16>>());
+        let volume = Volume::new(shape, Voxels::I16(values.clone().into()), Affine::IDENTITY).expect("a volume");
+        let ranges = [0..1, 1..3, 1..4];
+        for target in ["RAS", "LPS", "SLA", "PIR", "ILP", "ARS"] {
+            let target: Orientation = target.parse().expect("an orientation");
+            let (turn, turned) = (volume.orientation().turn_to(target), volume.reorient(target).expect("turned"));
+            let Voxels::I16(want) = turned.voxels() else { panic!("values keep their type") };
+            let view = StridedView::whole(shape).turned(&turn);
+            assert_eq!((view.shape, &view.read(&values, |v| v)), (turned.shape(), want.as_ref()), "{target}");
+            assert_eq!(volume.grid().turned(&turn), turned.grid(), "{target}");
+            assert_eq!(view.range(&values), Some((-5, 18)), "{target}");
+            // Cropping before and after turning is the same.
+            let before = StridedView::whole(shape).cropped(&ranges).turned(&turn);
+            let after = view.cropped(&turned_box(&ranges, shape, &turn));
+            assert_eq!(before.read(&values, |v| v), after.read(&values, |v| v), "{target}");
+            let mut back = vec![0; 24];
+            view.write(want, &mut back);
+            assert_eq!(back, values, "{target}");
+        }
     }
 
     #[test]

@@ -6,8 +6,10 @@ mod segmentation;
 
 use std::path::{Path, PathBuf};
 
-use super::Context;
-use crate::error::Result;
+use serde::Serialize;
+
+use super::{Context, Failure};
+use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::io::write_atomic;
 
@@ -41,7 +43,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 ///
 /// # Errors
 /// As [`write_atomic`]; a row with another number of cells than the head.
-fn write_table(path: &Path, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<()> {
+pub(super) fn write_table(path: &Path, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<()> {
     write_atomic(path, |file| {
         let mut table = csv::Writer::from_writer(file);
         table.write_record(head)?;
@@ -51,6 +53,27 @@ fn write_table(path: &Path, head: &[&str], rows: impl IntoIterator<Item = Vec<St
         table.flush()
     })?;
     Ok(())
+}
+
+/// Prints the summaries and the cases that failed.
+fn print_json(context: &Context, summary: &impl Serialize, failed: &[(String, Error)]) -> Result<()> {
+    let failure = |(input, error): &(String, Error)| Failure { input: input.clone(), error: error.to_string() };
+    let failed: Vec<Failure> = failed.iter().map(failure).collect();
+    context.print_json(&serde_json::json!({"summary": summary, "failed": failed}))
+}
+
+/// One failure is the verb's own; several are listed and counted.
+fn finish(mut failed: Vec<(String, Error)>, cases: usize) -> Result<()> {
+    match (failed.pop(), failed.len()) {
+        (None, _) => Ok(()),
+        (Some((_, only)), 0) => Err(only),
+        (Some(last), others) => {
+            for (_, error) in failed.iter().chain([&last]) {
+                note!("error: {error}");
+            }
+            Err(LibraryError::Data(format!("{} of {cases} cases failed", others + 1)).into())
+        }
+    }
 }
 
 /// Largest depth below a given folder at which results are searched.

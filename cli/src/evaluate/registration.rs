@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{results, write_table};
+use super::{finish, print_json, results, write_table};
 use crate::Context;
 use crate::error::Result;
 use nephron::error::Error as LibraryError;
@@ -60,11 +60,16 @@ struct Summary {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let files = results(&args.folders)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for file in &files {
-        read(file, args.soft, &mut rows)?;
+        // A result that cannot be read costs itself alone.
+        match read(file, args.soft) {
+            Ok(found) => rows.extend(found),
+            Err(error) => failed.push((file.display().to_string(), error)),
+        }
     }
     if rows.is_empty() {
+        finish(failed, files.len())?;
         return Err(
             LibraryError::Data(format!("{} results without a registration: nothing to evaluate", files.len())).into()
         );
@@ -80,13 +85,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(path) = &args.csv {
         write_table(path, &HEAD, rows.iter().map(cells))?;
     }
-    if context.json {
-        return context.print_json(&table);
-    }
-    print(&table)
+    let written = if context.json { print_json(context, &table, &failed) } else { print(&table) };
+    finish(failed, files.len())?;
+    written
 }
 
-fn read(path: &Path, soft: bool, rows: &mut Vec<Row>) -> Result<()> {
+fn read(path: &Path, soft: bool) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
     let text = std::fs::read(path).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
     let other = |e| LibraryError::io(path, "expected a result of register or diagnose", e);
     let case = path.parent().unwrap_or(Path::new("")).display().to_string();
@@ -111,11 +116,11 @@ fn read(path: &Path, soft: bool, rows: &mut Vec<Row>) -> Result<()> {
                 keep(phase.phase.name(), found);
             }
         }
-        return Ok(());
+        return Ok(rows);
     }
     let found = serde_json::from_slice(&text).map_err(other)?;
     keep("moving", found);
-    Ok(())
+    Ok(rows)
 }
 
 fn spread(values: &[f64]) -> Spread {

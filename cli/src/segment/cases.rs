@@ -13,6 +13,8 @@ pub(super) struct Case {
     pub(super) name: String,
     /// A file a channel, in the channels' order; or one file with all of them.
     pub(super) files: Vec<PathBuf>,
+    /// Why it cannot be segmented, where its files do not fit the model: that costs this case alone.
+    pub(super) problem: Option<String>,
     /// The mask.
     pub(super) mask: PathBuf,
     /// What files beside the mask begin with.
@@ -26,22 +28,24 @@ pub(super) fn from_files(files: &[PathBuf], channels: usize, output: &Path) -> R
         name: files[0].display().to_string(),
         prefix: stem,
         files,
+        problem: None,
     };
     if channels == 1 {
         return Ok(files.iter().map(|file| case(stem(file), vec![file.clone()])).collect());
     }
-    let (mut cases, mut parts) = (Vec::new(), BTreeMap::<(PathBuf, String), BTreeMap<usize, PathBuf>>::new());
+    let (mut cases, mut parts) = (Vec::new(), BTreeMap::<(PathBuf, String), Vec<(usize, PathBuf)>>::new());
     for file in files {
         match numbered(&stem(file)) {
             None => cases.push(case(stem(file), vec![file.clone()])),
             Some((name, channel)) => {
                 let folder = file.parent().unwrap_or(Path::new("")).to_path_buf();
-                parts.entry((folder, name)).or_default().insert(channel, file.clone());
+                parts.entry((folder, name)).or_default().push((channel, file.clone()));
             }
         }
     }
     for ((_, name), found) in parts {
-        cases.push(case(name.clone(), complete(&name, &found, channels)?));
+        let (files, problem) = complete(found, channels);
+        cases.push(Case { problem, ..case(name, files) });
     }
     Ok(cases)
 }
@@ -50,7 +54,7 @@ pub(super) fn from_files(files: &[PathBuf], channels: usize, output: &Path) -> R
 /// also `<case><ending>`. The mask is `<case>.nii.gz` in `output`.
 pub(super) fn from_folder(folder: &Path, ending: &str, channels: usize, output: &Path) -> Result<Vec<Case>> {
     let entries = std::fs::read_dir(folder).map_err(|e| LibraryError::io(folder, "cannot be read", e))?;
-    let mut found = BTreeMap::<String, BTreeMap<usize, PathBuf>>::new();
+    let mut found = BTreeMap::<String, Vec<(usize, PathBuf)>>::new();
     for entry in entries {
         let path = entry.map_err(|e| LibraryError::io(folder, "cannot be read", e))?.path();
         let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -63,19 +67,16 @@ pub(super) fn from_folder(folder: &Path, ending: &str, channels: usize, output: 
                 return Err(LibraryError::file(&path, reason).into());
             }
         };
-        if let Some(other) = found.entry(name).or_default().insert(channel, path.clone()) {
-            let reason = format!("is the same case and channel as {}", other.display());
-            return Err(LibraryError::file(&path, reason).into());
-        }
+        found.entry(name).or_default().push((channel, path));
     }
     if found.is_empty() {
         return Err(LibraryError::file(folder, format!("holds no images that end in {ending}")).into());
     }
-    let case = |(name, files): (String, BTreeMap<usize, PathBuf>)| {
-        let files = complete(&name, &files, channels)?;
-        Ok(Case { mask: output.join(format!("{name}.nii.gz")), prefix: name.clone(), name, files })
+    let case = |(name, files): (String, Vec<(usize, PathBuf)>)| {
+        let (files, problem) = complete(files, channels);
+        Case { mask: output.join(format!("{name}.nii.gz")), prefix: name.clone(), name, files, problem }
     };
-    found.into_iter().map(case).collect()
+    Ok(found.into_iter().map(case).collect())
 }
 
 /// `case_001_0000` is channel 0 of case_001.
@@ -85,29 +86,38 @@ fn numbered(stem: &str) -> Option<(String, usize)> {
     Some((name.to_owned(), number.parse().ok()?)).filter(|(name, _)| four_digits && !name.is_empty())
 }
 
-/// The files of channels 0, 1, ...; none missing and none too many.
-fn complete(name: &str, found: &BTreeMap<usize, PathBuf>, channels: usize) -> Result<Vec<PathBuf>> {
-    if found.keys().copied().eq(0..channels) {
-        return Ok(found.values().cloned().collect());
-    }
-    let list = |numbers: Vec<usize>| numbers.iter().map(|n| format!("{n:04}")).collect::<Vec<_>>().join(", ");
-    let (expected, there) = (list((0..channels).collect()), list(found.keys().copied().collect()));
-    Err(LibraryError::Inputs(format!("{name}: expected files of the channels {expected}, found {there}")).into())
+/// The files in the channels' order, and what is wrong with them: each of 0, 1, ... must be there once.
+fn complete(mut found: Vec<(usize, PathBuf)>, channels: usize) -> (Vec<PathBuf>, Option<String>) {
+    found.sort();
+    let problem = if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let [first, second] = [&pair[0], &pair[1]].map(|(_, path)| path.display());
+        Some(format!("expected one file of channel {:04}, found {first} and {second}", pair[0].0))
+    } else if !found.iter().map(|(channel, _)| *channel).eq(0..channels) {
+        let list = |numbers: &[usize]| numbers.iter().map(|n| format!("{n:04}")).collect::<Vec<_>>().join(", ");
+        let there: Vec<usize> = found.iter().map(|(channel, _)| *channel).collect();
+        let expected = list(&(0..channels).collect::<Vec<_>>());
+        Some(format!("expected files of the channels {expected}, found {}", list(&there)))
+    } else {
+        None
+    };
+    (found.into_iter().map(|(_, path)| path).collect(), problem)
 }
 
-/// Refuses masks that would be written over an input or over one another.
-pub(super) fn check_outputs(cases: &[Case]) -> Result<()> {
+/// Refuses outputs that would be written over an input or over one another; `outputs` lists a case's files.
+pub(super) fn check_outputs(cases: &[Case], outputs: impl Fn(&Case) -> Vec<PathBuf>) -> Result<()> {
     let place = |path: &Path| path.canonicalize().ok();
     let inputs: Vec<PathBuf> = cases.iter().flat_map(|case| &case.files).filter_map(|file| place(file)).collect();
-    let mut masks = BTreeMap::new();
+    let mut taken = BTreeMap::new();
     for case in cases {
-        if place(&case.mask).is_some_and(|mask| inputs.contains(&mask)) {
-            return Err(Error::Usage(format!("{} is an input, choose another folder", case.mask.display())));
-        }
-        if let Some(other) = masks.insert(&case.mask, case) {
-            let [first, second] = [other, case].map(|case| case.files[0].display());
-            let mask = case.mask.display();
-            return Err(Error::Usage(format!("{first} and {second} would both be written to {mask}")));
+        for output in outputs(case) {
+            if place(&output).is_some_and(|output| inputs.contains(&output)) {
+                return Err(Error::Usage(format!("{} is an input, choose another folder", output.display())));
+            }
+            if let Some(other) = taken.insert(output.clone(), case) {
+                let [first, second] = [other, case].map(|case| case.files[0].display());
+                let output = output.display();
+                return Err(Error::Usage(format!("{first} and {second} would both be written to {output}")));
+            }
         }
     }
     Ok(())
@@ -145,9 +155,13 @@ mod tests {
         let names: Vec<_> = cases.iter().map(|case| (case.name.as_str(), case.mask.clone())).collect();
         assert_eq!(names, [("a_x", out.join("a_x.nii.gz")), ("b", out.join("b.nii.gz"))]);
         assert_eq!(cases[1].files[1], folder.path().join("b_0001.nii.gz"));
+        let problem = |channels: usize| {
+            let cases = from_folder(folder.path(), ".nii.gz", channels, out).expect("cases");
+            cases[0].problem.clone().expect("a problem")
+        };
+        assert!(problem(1).contains("found 0000, 0001") && problem(3).contains("0002"), "{}", problem(3));
         let refused =
             |channels: usize| from_folder(folder.path(), ".nii.gz", channels, out).expect_err("refused").to_string();
-        assert!(refused(1).contains("found 0000, 0001") && refused(3).contains("0002"), "{}", refused(3));
         assert!(from_folder(folder.path(), ".mha", 1, out).expect_err("refused").to_string().contains(".mha"));
         std::fs::write(folder.path().join("c.nii.gz"), "").expect("written");
         assert!(refused(2).contains("c_0000.nii.gz"), "{}", refused(2));
@@ -160,6 +174,10 @@ mod tests {
         assert_eq!(cases[0].files, [PathBuf::from("y/four.nii.gz")]);
         assert_eq!(cases[1].files, [PathBuf::from("x/a_0000.nii"), PathBuf::from("x/a_0001.nii")]);
         assert_eq!(cases[1].mask, Path::new("o/a_mask.nii.gz"));
+        assert!(cases.iter().all(|case| case.problem.is_none()));
+        let twice: Vec<PathBuf> = ["a_0000.nii", "a_0001.nii", "a_0001.nii.gz"].map(PathBuf::from).into();
+        let problem = from_files(&twice, 2, Path::new("o")).expect("cases")[0].problem.clone().expect("a problem");
+        assert!(problem.contains("0001") && problem.contains("a_0001.nii.gz"), "{problem}");
         let alone = from_files(&files, 1, Path::new("o")).expect("cases");
         assert_eq!(alone.len(), 3);
         assert_eq!(alone[0].mask, Path::new("o/a_0001_mask.nii.gz"));

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::lossy;
 use crate::error::{Error, Result};
 use nephron::Device;
 use nephron::error::Error as LibraryError;
@@ -44,12 +43,12 @@ enum PrecisionArg {
     Single,
 }
 
-/// A model in the JSON of `segment`.
-#[derive(Serialize)]
+/// A model in the record of `segment`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelReport {
-    #[serde(serialize_with = "lossy")]
+    #[serde(serialize_with = "nephron::io::lossy")]
     model: PathBuf,
-    configuration: String,
+    pub(super) configuration: String,
     folds: usize,
 }
 
@@ -97,7 +96,7 @@ impl ModelArgs {
         Segmenter::load(model, options, precision, device)
     }
 
-    /// The models as they were read, for the JSON.
+    /// The models as they were read, for the record.
     pub fn reports(&self, ensemble: &Ensemble) -> Vec<ModelReport> {
         let report = |(model, member): (&PathBuf, &Segmenter)| ModelReport {
             model: model.clone(),

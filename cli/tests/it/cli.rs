@@ -203,3 +203,22 @@ fn a_call_from_another_program_returns_its_error() {
     let nephron_cli::error::Error::Library(error) = error else { panic!("{error:?}") };
     assert_eq!(error.io_error().map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
 }
+
+/// Completions and manual pages name every subcommand and option that the help does.
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, script, errors) = support::run(&["completions", "bash"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let pages = folder.path().join("pages");
+    let (code, names, errors) = support::run(&["man", "-o", pages.to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(0), "{errors}");
+    let read = |name: &str| std::fs::read_to_string(pages.join(name)).expect("a page");
+    for verb in ["segment", "register", "diagnose", "evaluate", "man"] {
+        assert!(script.contains(verb) && names.contains(&format!("nephron-{verb}.1")), "{verb}: {names}");
+        assert!(read("nephron.1").contains(verb), "{verb}");
+    }
+    assert!(script.contains("--memory-budget") && read("nephron-segment.1").contains("memory\\-budget"), "{script}");
+    assert!(read("nephron-evaluate-segmentation.1").contains("truth"));
+    assert_eq!(support::run(&["completions", "dos"]).0, Some(2));
+}

@@ -55,8 +55,8 @@ fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
         run(&["diagnose", "--cohort", &cohort, "--masks", "--model", &model, "-o", &out, "--json"]);
     assert_eq!(code, Some(0), "{errors}");
     let results: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
-    assert_eq!(results.as_array().expect("results").len(), 4);
-    for (i, result) in results.as_array().expect("results").iter().enumerate() {
+    assert_eq!(results["patients"].as_array().expect("results").len(), 4);
+    for (i, result) in results["patients"].as_array().expect("results").iter().enumerate() {
         assert_eq!(result["classification"].is_null(), i == 3, "{i}");
         assert_eq!(result["seconds"]["segment"], 0.0, "nothing is segmented");
         let tumour = result["phases"][0]["tumour_ml"].as_f64().expect("a volume");
@@ -123,7 +123,9 @@ fn stray_folders_short_patients_and_repeated_scans_cost_nobody_else() {
         assert!(errors.contains(part), "{part}: {errors}");
     }
     let results: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
-    assert_eq!(results.as_array().expect("results").len(), 2);
+    let [patients, failed] = ["patients", "failed"].map(|key| results[key].as_array().expect("a list"));
+    assert_eq!((patients.len(), failed.len()), (2, 2), "{results}");
+    assert!(failed[0]["input"].as_str().is_some_and(|name| name.ends_with("short")), "{results}");
     for (patient, done) in [("packed", true), ("plain", true), ("short", false), ("twice", false)] {
         assert_eq!(at("out").join(patient).join("result.json").exists(), done, "{patient}");
     }

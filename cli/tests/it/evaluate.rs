@@ -145,7 +145,7 @@ fn masks_are_evaluated() {
     assert_eq!(code, Some(0), "{errors}");
     let table: Value = serde_json::from_str(text.trim()).expect("JSON");
     let line = |phase: &str, label: &str| {
-        let lines = table.as_array().expect("lines");
+        let lines = table["summary"].as_array().expect("lines");
         lines.iter().find(|l| l["phase"] == phase && l["label"] == label).expect("a line").clone()
     };
     let portal = line("portal", "kidney");
@@ -195,7 +195,7 @@ fn missed_false_and_absent_structures_are_counted_apart_and_strange_labels_named
     };
     let line = |text: &str, label: &str| {
         let table: Value = serde_json::from_str(text.trim()).expect("JSON");
-        table.as_array().expect("lines").iter().find(|l| l["label"] == label).expect("a line").clone()
+        table["summary"].as_array().expect("lines").iter().find(|l| l["label"] == label).expect("a line").clone()
     };
     let (code, text, errors) = run(&[]);
     assert_eq!(code, Some(0), "{errors}");

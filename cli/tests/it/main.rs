@@ -3,6 +3,8 @@
 #[path = "../../../imaging/tests/it/kidneys.rs"]
 mod kidneys;
 mod support;
+#[path = "../../../tests/it/tiny_models.rs"]
+mod tiny_models;
 
 mod bad_input;
 mod bench;
@@ -18,3 +20,5 @@ mod phantom;
 mod profiling;
 mod register;
 mod segment;
+mod segment_folder;
+mod several_models;

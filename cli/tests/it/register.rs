@@ -225,11 +225,19 @@ fn the_commands_work_on_one_another() {
     let table: serde_json::Value = serde_json::from_str(text.trim()).expect("JSON");
     let result: serde_json::Value =
         serde_json::from_slice(&std::fs::read(at("cases/a/result.json")).expect("a result")).expect("JSON");
-    assert_eq!(table[0]["cases"], 1);
-    assert_eq!(table[0]["kidney"][2]["mean"], result["aligned"]["kidney"]["hard"]);
-    assert_eq!(table[0]["tumour"][1]["mean"], result["centre_of_mass"]["tumour"]["hard"]);
+    assert_eq!(table["summary"][0]["cases"], 1);
+    assert_eq!(table["summary"][0]["kidney"][2]["mean"], result["aligned"]["kidney"]["hard"]);
+    assert_eq!(table["summary"][0]["tumour"][1]["mean"], result["centre_of_mass"]["tumour"]["hard"]);
     let csv = std::fs::read_to_string(at("cases.csv")).expect("a table");
     assert_eq!(csv.lines().count(), 2, "{csv}");
+    // A damaged result costs itself.
+    std::fs::create_dir(at("cases/b")).expect("a folder");
+    std::fs::write(at("cases/b/result.json"), "{").expect("written");
+    let output =
+        support::nephron().args(["evaluate", "registration", &at("cases"), "--json"]).output().expect("it runs");
+    let table: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), &table["summary"][0]["cases"]), (Some(1), &1.into()), "{table}");
+    assert!(table["failed"][0]["input"].as_str().is_some_and(|path| path.ends_with("b/result.json")), "{table}");
     let (code, text) = run(&["evaluate", "registration", &at("by_tfm")]);
     assert!(code == Some(1) && text.contains("by_tfm") && text.contains("found none"), "{text}");
 }

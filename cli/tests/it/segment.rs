@@ -20,14 +20,14 @@ fn scan(shape: [usize; 3], values: Vec<i16>, [z, y, x]: [f64; 3]) -> Volume {
     Volume::new(shape, Voxels::I16(values.into()), affine).expect("a volume")
 }
 
-fn noise(shape: [usize; 3], spacing: [f64; 3]) -> Volume {
+pub fn noise(shape: [usize; 3], spacing: [f64; 3]) -> Volume {
     let mut rng = rng();
     let values = (0..shape.iter().product()).map(|_| rng.random_range(-100i32..400) as i16).collect();
     scan(shape, values, spacing)
 }
 
 /// A model folder as users have it: the golden network in `segmentation`, as two folds.
-fn model_folder(root: &Path) -> PathBuf {
+pub fn model_folder(root: &Path) -> PathBuf {
     let folder = root.join("model/segmentation");
     std::fs::create_dir_all(&folder).expect("folder");
     for name in ["plans.json", "dataset.json"] {
@@ -40,7 +40,7 @@ fn model_folder(root: &Path) -> PathBuf {
     root.join("model")
 }
 
-fn nephron(arguments: &[&str], paths: &[&Path]) -> (i32, String, String) {
+pub fn nephron(arguments: &[&str], paths: &[&Path]) -> (i32, String, String) {
     let output = support::nephron().args(arguments).args(paths).output().expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
@@ -110,45 +110,4 @@ fn the_verb_refuses_in_one_line() {
     let error =
         Segmenter::load(&empty, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect_err("no model there");
     assert!(matches!(error, Error::File { .. }) && error.to_string().contains("plans.json"), "{error}");
-}
-
-#[test]
-fn a_folder_is_segmented_in_parts_and_continued_and_a_broken_image_costs_itself() {
-    let folder = tempfile::tempdir().expect("folder");
-    let (model, out, images) = (model_folder(folder.path()), folder.path().join("out"), folder.path().join("images"));
-    std::fs::create_dir(&images).expect("a folder");
-    let image = nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]));
-    for name in ["a", "c", "d_1"] {
-        nifti::write(images.join(format!("{name}_0000.nii.gz")), &image).expect("written");
-    }
-    std::fs::write(images.join("b_0000.nii.gz"), "no image").expect("written");
-    std::fs::write(images.join("readme.txt"), "no image either").expect("written");
-    let paths: [&Path; 6] = [Path::new("--model"), &model, Path::new("-o"), &out, Path::new("-i"), &images];
-    let run = |more: &[&str]| nephron(&[&["--device", "cpu", "--json", "segment"], more].concat(), &paths);
-    let masks = || {
-        let entries = std::fs::read_dir(&out).expect("a folder");
-        let mut names: Vec<_> =
-            entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
-        names.sort();
-        names
-    };
-    // Every second image from the second one on: b, which is broken, and d_1.
-    let (code, stdout, stderr) = run(&["--num-parts", "2", "--part-id", "1"]);
-    assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("1 of 2 images failed") && stderr.contains("b_0000.nii.gz"), "{stderr}");
-    assert_eq!(masks(), ["d_1.nii.gz"]);
-    let report: serde_json::Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("json");
-    assert_eq!(
-        (report["files"].as_array().map(Vec::len), report["failed"].as_array().map(Vec::len)),
-        (Some(1), Some(1))
-    );
-    let before = std::fs::metadata(out.join("d_1.nii.gz")).expect("a mask").modified().expect("a time");
-    let (code, stdout, stderr) = run(&["--continue"]);
-    assert!(code == 1 && stderr.contains("1 of 3 images failed"), "{stderr}");
-    assert_eq!(masks(), ["a.nii.gz", "c.nii.gz", "d_1.nii.gz"]);
-    let report: serde_json::Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("json");
-    assert_eq!(report["files"].as_array().map(Vec::len), Some(2));
-    assert_eq!(std::fs::metadata(out.join("d_1.nii.gz")).expect("a mask").modified().expect("a time"), before);
-    let (code, _, stderr) = run(&["--num-parts", "2", "--part-id", "2"]);
-    assert!(code == 2 && stderr.contains("--part-id: expected 0 to 1, found 2"), "{stderr}");
 }

@@ -33,7 +33,7 @@ pub mod warp;
 pub use activation::{leaky_relu, relu};
 pub use affine_dice::{AffineDiceOutput, AffineDiceParams, Channels, affine_dice};
 pub use arithmetic::{add, add_leaky_relu, concat};
-pub use bspline::bspline_resample3d;
+pub use bspline::{bspline_resample3d, bspline_resample3d_slices, bspline_slices};
 #[cfg(feature = "gpu")]
 pub use conv_block::conv_blocks_by;
 pub use conv_block::{ConvBlockNorm, ConvBlockWeights, conv_block, conv_blocks};

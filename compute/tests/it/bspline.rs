@@ -1,7 +1,7 @@
 //! bspline_resample3d.
 
 use nephron_compute::ops::bspline::reference;
-use nephron_compute::ops::bspline_resample3d;
+use nephron_compute::ops::{bspline_resample3d, bspline_resample3d_slices, bspline_slices};
 use nephron_compute::{DType, Tensor};
 
 use crate::support::{assert_close, assert_exact, devices, f64s, float_types, rng, tensor, uniform};
@@ -99,4 +99,53 @@ fn what_does_not_fit_is_refused() {
         let message = bspline_resample3d(&labels, [1, 1, 1]).expect_err("refused").to_string();
         assert!(message.contains("f32") && message.contains("u8"), "{message}");
     }
+}
+
+/// An image of more slices than the filter reaches, resized slab by slab: each voxel as of the whole image, but for what the filter
+/// carries from slices that a slab leaves out and what rounding makes of the order.
+#[test]
+fn slabs_are_parts_of_the_whole() {
+    let mut rng = rng();
+    let (shape, slice) = ([1, 1, 70, 3, 5], 15);
+    let data = uniform(&mut rng, shape.iter().product());
+    let (low, high) = data.iter().fold((f32::MAX, f32::MIN), |(low, high), v| (low.min(*v), high.max(*v)));
+    for size in [[70, 4, 5], [23, 3, 4], [150, 5, 2]] {
+        let want = reference::resize(&f64s(&data), shape, size);
+        for device in devices() {
+            for dtype in float_types(device) {
+                let whole = bspline_resample3d(&tensor(device, shape, dtype, &data), size).expect("bspline");
+                let (mut found, whole) = (Vec::new(), whole.to_ncdhw().expect("read"));
+                for (start, end) in [(0, 9), (9, 10), (10, size[0] - 1), (size[0] - 1, size[0])] {
+                    let slices = bspline_slices(70, size[0], start..end);
+                    assert!(end - start > 8 || slices.len() <= 4 + 2 * 16, "{slices:?} for {start}..{end}");
+                    let values = &data[slices.start * slice..slices.end * slice];
+                    let x = tensor(device, [1, 1, slices.len(), 3, 5], dtype, values);
+                    let y = bspline_resample3d_slices(&x, 70, size, start..end, [low, high]).expect("slices");
+                    assert_eq!(y.shape(), [1, 1, end - start, size[1], size[2]]);
+                    found.extend(y.to_ncdhw().expect("read"));
+                }
+                let found = tensor(device, [1, 1, size[0], size[1], size[2]], dtype, &found);
+                assert_close(&format!("slabs of {size:?}"), &found, &want.value, &want.magnitude, ROUNDINGS);
+                if *device == nephron_compute::Device::Cpu {
+                    let values = found.to_ncdhw().expect("read");
+                    let same = values.iter().zip(&whole).filter(|(a, b)| a == b).count();
+                    assert!(same * 10 >= values.len() * 9, "{same} of {} voxels have the same bits", values.len());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn slabs_that_do_not_fit_are_refused() {
+    let x = tensor(&nephron_compute::Device::Cpu, [1, 1, 4, 1, 1], DType::F32, &[0.0; 4]);
+    let refused = |depth, outputs, range| {
+        bspline_resample3d_slices(&x, depth, [8, 1, 1], outputs, range).expect_err("refused").to_string()
+    };
+    assert!(refused(4, 0..9, [0.0, 1.0]).contains("below 8"));
+    assert!(refused(90, 0..8, [0.0, 1.0]).contains("found 4"));
+    assert!(
+        refused(4, 0..8, [1.0, 0.0]).contains("smaller one first") && refused(4, 0..8, [f32::NAN; 2]).contains("NaN")
+    );
+    assert_eq!(bspline_slices(100, 50, 20..20), 0..0);
 }

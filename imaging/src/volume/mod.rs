@@ -11,7 +11,7 @@ pub use affine::Affine;
 pub use components::{Component, Diameter, components};
 pub use grid::Grid;
 pub use labels::{BACKGROUND, KIDNEY, LabelVolume, TUMOUR, WHOLE_KIDNEY, hard_dice};
-pub use orientation::Orientation;
+pub use orientation::{Orientation, Turn};
 pub use voxels::Voxels;
 
 use std::sync::{Arc, OnceLock};

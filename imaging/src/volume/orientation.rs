@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Affine, Volume, Voxels};
+use super::{Affine, Grid, Volume, Voxels};
 use nephron_compute::error::{Error, Result};
 
 /// The anatomical direction each index axis (i, j, k) runs towards, as nibabel's axis codes: `RAS` has i growing to the
@@ -70,10 +70,40 @@ impl FromStr for Orientation {
     }
 }
 
+/// How the axes of a volume are permuted and flipped to another orientation. Axes are (d, h, w).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// For each new axis the old axis that it is.
+    pub axes: [usize; 3],
+    /// Whether each new axis runs in the opposite direction.
+    pub flipped: [bool; 3],
+}
+
+impl Turn {
+    /// The turn that changes nothing.
+    pub const NONE: Self = Self { axes: [0, 1, 2], flipped: [false; 3] };
+}
+
 impl Orientation {
-    /// For each axis (d, h, w) of a volume turned from this orientation to `target` the axis it was before.
-    pub fn axes_towards(self, target: Self) -> [usize; 3] {
-        std::array::from_fn(|a| (0..3).find(|&old| self.axes[2 - old] == target.axes[2 - a]).unwrap_or(a))
+    /// The turn from this orientation to `target`.
+    pub fn turn_to(self, target: Self) -> Turn {
+        let old = |a: usize| (0..3).find(|&old| self.axes[2 - old] == target.axes[2 - a]).unwrap_or(a);
+        let axes: [usize; 3] = std::array::from_fn(old);
+        Turn { axes, flipped: std::array::from_fn(|a| self.positive[2 - axes[a]] != target.positive[2 - a]) }
+    }
+}
+
+impl Grid {
+    /// The grid with its axes turned; every voxel keeps its position in the patient.
+    pub fn turned(&self, turn: &Turn) -> Self {
+        let shape = turn.axes.map(|old| self.shape[old]);
+        let mut step = Affine([[0.0; 4]; 3]); // new index (i, j, k) to old index
+        for a in 0..3 {
+            let (new, row) = (2 - a, &mut step.0[2 - turn.axes[a]]);
+            row[new] = if turn.flipped[a] { -1.0 } else { 1.0 };
+            row[3] = if turn.flipped[a] { shape[a].saturating_sub(1) as f64 } else { 0.0 };
+        }
+        Self { shape, affine: self.affine.after(&step) }
     }
 }
 
@@ -93,34 +123,25 @@ impl Volume {
         if source == target {
             return Ok(self.clone());
         }
-        let [d, h, w] = self.shape();
-        let (old_size, old_stride) = ([w, h, d], [1, w, w * h]);
-        // For each new index axis: the old axis that it is, and whether it runs in the opposite direction.
-        let from: [usize; 3] = std::array::from_fn(|c| (0..3).find(|&o| source.axes[o] == target.axes[c]).unwrap_or(c));
-        let flip: [bool; 3] = std::array::from_fn(|c| source.positive[from[c]] != target.positive[c]);
-        let size = from.map(|o| old_size[o]);
-        let last = |c: usize| size[c] - 1;
-
-        let mut step = Affine([[0.0; 4]; 3]); // new index to old index
-        for c in 0..3 {
-            let row = &mut step.0[from[c]];
-            row[c] = if flip[c] { -1.0 } else { 1.0 };
-            row[3] = if flip[c] { last(c) as f64 } else { 0.0 };
-        }
-        let offsets: [Vec<usize>; 3] = std::array::from_fn(|c| {
-            (0..size[c]).map(|n| (if flip[c] { last(c) - n } else { n }) * old_stride[from[c]]).collect()
+        let turn = source.turn_to(target);
+        let grid = self.grid().turned(&turn);
+        let [_, h, w] = self.shape();
+        let strides = [h * w, w, 1];
+        let offsets: [Vec<usize>; 3] = std::array::from_fn(|a| {
+            let (size, stride) = (grid.shape[a], strides[turn.axes[a]]);
+            (0..size).map(|n| (if turn.flipped[a] { size - 1 - n } else { n }) * stride).collect()
         });
         let voxels = match self.voxels() {
             Voxels::U8(v) => Voxels::U8(gather(v, &offsets).into()),
             Voxels::I16(v) => Voxels::I16(gather(v, &offsets).into()),
             Voxels::F32(v) => Voxels::F32(gather(v, &offsets).into()),
         };
-        Self::new([size[2], size[1], size[0]], voxels, self.affine().after(&step))
+        Self::new(grid.shape, voxels, grid.affine)
     }
 }
 
 /// Collects `values[x + y + z]` with z as the slowest and x as the fastest offset.
-fn gather<T: Copy>(values: &[T], [x, y, z]: &[Vec<usize>; 3]) -> Vec<T> {
+fn gather<T: Copy>(values: &[T], [z, y, x]: &[Vec<usize>; 3]) -> Vec<T> {
     let mut out = Vec::with_capacity(values.len());
     for z in z {
         for y in y {

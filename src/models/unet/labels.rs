@@ -5,7 +5,7 @@ use crate::models::json::Node;
 use crate::ops::tile::Heads;
 
 /// A label or region that a network finds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// Its name in dataset.json.
     pub name: String,

@@ -206,7 +206,7 @@ impl Loader<'_> {
                 let [weight, bias] = self.affine(&format!("{name}.norm"), shape.channels[1], affine)?;
                 let mean = self.vector(format!("{name}.norm.running_mean"), shape.channels[1], 0.0)?;
                 let var = self.vector(format!("{name}.norm.running_var"), shape.channels[1], 1.0)?;
-                (conv, NormLayer::Running { weight, bias, mean, var, eps })
+                (conv, NormLayer::Running { weight, bias, statistics: Box::new([mean, var]), eps })
             }
         };
         Ok(ConvBlock { conv, norm, slope, nonlin_first })

@@ -66,6 +66,15 @@ pub enum OrientationRule {
     Fixed(Orientation),
 }
 
+impl std::fmt::Display for OrientationRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stored => write!(f, "stored"),
+            Self::Fixed(orientation) => write!(f, "{orientation}"),
+        }
+    }
+}
+
 /// The interpolation of a resampling. Output i of an axis lies at (i + 0.5) * input / output - 0.5, clamped to the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {

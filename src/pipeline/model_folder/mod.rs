@@ -3,8 +3,8 @@
 mod place;
 mod weights;
 
-pub(super) use place::ModelDir;
-pub(super) use weights::{expect_same_training, mirrors_of, weight_files};
+pub(super) use place::{ModelDir, read_small};
+pub(super) use weights::{expect_same_training, fold_of, mirrors_of, weight_files};
 
 use std::path::PathBuf;
 

@@ -71,7 +71,7 @@ fn no_weights(folder: &ModelDir, folds: &[String], wanted: &str) -> Error {
 }
 
 /// The fold of a file: `0` of fold_0/checkpoint_final.pth or fold_0.pth.
-fn fold_of(file: &str) -> Option<&str> {
+pub(in crate::pipeline) fn fold_of(file: &str) -> Option<&str> {
     let first = file.split('/').next()?;
     Path::new(first).file_stem()?.to_str()?.strip_prefix("fold_")
 }

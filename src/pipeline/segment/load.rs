@@ -8,8 +8,9 @@ use crate::error::{Error, Result};
 use crate::io::weights::TrainingNotes;
 use crate::models::{JsonFile, UNet, UNetPlan};
 use crate::pipeline::model_folder::{
-    ModelDir, ModelOptions, beside, expect_same_training, find_plans, holds_masks, mirrors_of, weight_files,
+    ModelDir, ModelOptions, beside, expect_same_training, find_plans, fold_of, holds_masks, mirrors_of, weight_files,
 };
+use crate::pipeline::postprocess;
 use crate::pipeline::segmentation::Precision;
 
 impl Segmenter {
@@ -70,6 +71,7 @@ impl Segmenter {
         let dtype = precision.dtype(device);
         let (mut plan, mut notes) = (None, TrainingNotes::default());
         let (mut networks, mut files, mut mirrors) = (Vec::new(), Vec::new(), [true; 3]);
+        let mut fold_names = Vec::new();
         for name in weight_files(folder, options)? {
             let weights = folder.weights(&name)?;
             let plan = match &plan {
@@ -88,8 +90,10 @@ impl Segmenter {
             let allowed = mirrors_of(weights.training(), plan.architecture.planar);
             mirrors = std::array::from_fn(|a| mirrors[a] && allowed[a]);
             files.push(weights.source());
+            fold_names.extend(fold_of(&name).map(str::to_owned));
         }
         let Some(plan) = plan else { return Err(Error::argument("segment: networks", "at least one", 0)) };
-        Ok(Self { files, mirrors, ..Self::new(plan, networks)? })
+        let postprocessing = postprocess::find(folder)?;
+        Ok(Self { files, mirrors, fold_names, postprocessing, ..Self::new(plan, networks)? })
     }
 }

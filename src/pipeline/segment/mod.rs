@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::export::Exporter;
+#[cfg(doc)]
+use super::postprocess::Postprocessing;
+use super::postprocess::PostprocessingFile;
 use super::preprocess::{Prepared, prepare};
 use super::resample_channel::separate_axis;
 use super::segmentation::{Output, Scan, SegmentOptions, Segmentation, Stage, Timings, continue_or_cancel};
 use super::sliding_window::{Mirroring, SlidingWindow};
+use super::strided_view::StridedView;
 use super::working_set::WorkingSet;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
@@ -28,6 +32,9 @@ pub struct Segmenter {
     /// The axes (z, y, x) along which all weights allow mirroring.
     mirrors: [bool; 3],
     previous: Previous,
+    /// The folds of the networks, where their files say so.
+    fold_names: Vec<String>,
+    postprocessing: Vec<PostprocessingFile>,
 }
 
 /// Where the mask of a cascade's first stage comes from.
@@ -56,6 +63,17 @@ impl Segmenter {
         }
     }
 
+    /// The postprocessings in the model folder. None is applied by itself, as with nnU-Net: [`Postprocessing::choose`] with
+    /// [`Segmenter::fold_names`] gives the one of the folds in use.
+    pub fn postprocessing(&self) -> &[PostprocessingFile] {
+        &self.postprocessing
+    }
+
+    /// The folds of the networks, `0`, `1`, ... or `all`; empty where the files of the weights name none.
+    pub fn fold_names(&self) -> &[String] {
+        &self.fold_names
+    }
+
     /// A segmenter from a plan and networks of its architecture, all on one device and with one float type.
     ///
     /// # Errors
@@ -76,7 +94,15 @@ impl Segmenter {
             }
         }
         let mirrors = [!plan.architecture.planar, true, true];
-        Ok(Self { plan, networks, files: vec![], mirrors, previous: Previous::Caller })
+        Ok(Self {
+            plan,
+            networks,
+            files: vec![],
+            mirrors,
+            previous: Previous::Caller,
+            fold_names: vec![],
+            postprocessing: vec![],
+        })
     }
 
     /// The axes (z, y, x) of the network's images that all weights allow to be mirrored.
@@ -102,10 +128,12 @@ impl Segmenter {
     /// The warning that mirroring was requested and the weights do not allow it along all axes.
     fn mirroring_warning(&self, mirroring: Mirroring) -> Option<String> {
         let names = |wanted: bool| {
-            let list: Vec<_> = ["z", "y", "x"].iter().zip(self.mirrors).filter(|(_, m)| *m == wanted).collect();
+            let axes = ["z", "y", "x"].iter().zip(self.mirrors).skip(usize::from(self.plan.architecture.planar));
+            let list: Vec<_> = axes.filter(|(_, m)| *m == wanted).collect();
             if list.is_empty() { "none".into() } else { list.iter().map(|(n, _)| **n).collect::<Vec<_>>().join(", ") }
         };
-        (mirroring == Mirroring::AllAxes && self.mirrors != [true; 3]).then(|| {
+        let is_partial = self.mirrors != [!self.plan.architecture.planar, true, true];
+        (mirroring == Mirroring::AllAxes && is_partial).then(|| {
             let (allowed, left_out) = (names(true), names(false));
             format!("mirroring: the weights allow it along {allowed} of the network's axes, left out along {left_out}")
         })
@@ -248,8 +276,10 @@ impl Segmenter {
         )?;
         seconds.network = running.elapsed().as_secs_f64() - seconds.export;
 
+        let Prepared { view, warnings, image: resampled, .. } = prepared;
+        drop(resampled);
         let pasting = Instant::now();
-        let mask = paste(&prepared, image, &exporter.labels, 0, |v| Voxels::U8(v.into()))?.to_labels()?;
+        let mask = paste(&view, image, &exporter.labels, 0, |v| Voxels::U8(v.into()))?.to_labels()?;
         let probabilities = exporter
             .probabilities
             .iter()
@@ -257,7 +287,7 @@ impl Segmenter {
             .map(|(i, values)| {
                 // Outside of the crop everything is background, which has an output of its own in a model of labels.
                 let outside = f32::from(first + i == 0 && !self.plan.labels.are_regions());
-                paste(&prepared, image, values, outside, |v| Voxels::F32(v.into()))
+                paste(&view, image, values, outside, |v| Voxels::F32(v.into()))
             })
             .collect::<Result<Vec<_>>>()?;
         seconds.export += pasting.elapsed().as_secs_f64();
@@ -273,7 +303,7 @@ impl Segmenter {
                 .warnings
                 .iter()
                 .cloned()
-                .chain(prepared.warnings)
+                .chain(warnings)
                 .chain(self.mirroring_warning(options.mirroring))
                 .collect(),
         })
@@ -290,16 +320,13 @@ impl Segmenter {
 
 /// Maps values of the cropped image in the network's axes back to the voxels of `image`; `outside` outside the crop.
 fn paste<T: Copy>(
-    prepared: &Prepared,
+    view: &StridedView,
     image: &Volume,
     values: &[T],
     outside: T,
     voxels: impl Fn(Vec<T>) -> Voxels,
 ) -> Result<Volume> {
-    let mut all = vec![outside; prepared.oriented.shape.iter().product()];
-    prepared.view.write(values, &mut all);
-    let oriented = Volume::new(prepared.oriented.shape, voxels(all), prepared.oriented.affine)?;
-    let own = oriented.reorient(image.orientation())?;
-    // The image's own affine, so that the geometry agrees to the last bit.
-    image.with_voxels(own.voxels().clone())
+    let mut all = vec![outside; image.voxels().len()];
+    view.write(values, &mut all);
+    image.with_voxels(voxels(all))
 }

@@ -7,9 +7,9 @@ mod targets;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::write_table;
+use super::{finish, print_json, write_table};
 use crate::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use nephron::error::Error as LibraryError;
 use nephron::io::nifti;
 use nephron::stats;
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     for (pair, phase) in pairs.iter().zip(&phases) {
         match compare(pair, phase, &targets) {
             Ok(found) => rows.extend(found),
-            Err(error) => failed.push(error),
+            Err(error) => failed.push((pair.case.clone(), error)),
         }
     }
     let mut groups: BTreeMap<(&str, usize), Vec<&Row>> = BTreeMap::new();
@@ -79,23 +79,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(path) = &args.csv {
         write_table(path, &HEAD, rows.iter().map(cells))?;
     }
-    let written = if context.json { context.print_json(&table) } else { print(&table) };
+    let written = if context.json { print_json(context, &table, &failed) } else { print(&table) };
     finish(failed, pairs.len())?;
     written
-}
-
-/// One failure is the verb's own; several are listed and counted.
-fn finish(mut failed: Vec<Error>, cases: usize) -> Result<()> {
-    match (failed.pop(), failed.len()) {
-        (None, _) => Ok(()),
-        (Some(only), 0) => Err(only),
-        (Some(last), others) => {
-            for error in failed.iter().chain([&last]) {
-                note!("error: {error}");
-            }
-            Err(LibraryError::Data(format!("{} of {cases} cases failed", others + 1)).into())
-        }
-    }
 }
 
 fn compare(pair: &Pair, phase: &str, targets: &[Target]) -> Result<Vec<Row>> {

@@ -48,7 +48,10 @@ pub fn launch_bspline_resample<R: Runtime>(
     fits("bspline_resample3d", &[("x", x, len, size), scratch_buffer, ("y", y, out, size)])?;
     launch_coefficients(client, dtype, x, scratch, input, None)?;
     with_float!(dtype, F => {
-        let range = ranges::<F, R>(client, x, input)?;
+        let range = match problem.part {
+            Some(part) => client.create_from_slice(bytemuck::cast_slice(&part.range.repeat(input[0] * input[1]))),
+            None => ranges::<F, R>(client, x, input)?,
+        };
         launch_separable::<f32, F, R, 4>(client, scratch, y, input, &taps, Some(&range))?;
     });
     Ok(())

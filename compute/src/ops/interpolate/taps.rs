@@ -1,5 +1,7 @@
 //! The voxels of an axis from which each voxel of a resized axis is computed.
 
+use std::ops::Range;
+
 /// For each index of a resized axis, `COUNT` consecutive voxels and their weights, computed in f64 once for the axis, so that
 /// positions are not rounded separately. Taps past the end of a short axis weigh 0.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +15,11 @@ impl<const COUNT: usize> Taps<COUNT> {
     pub(crate) fn new(entries: impl Iterator<Item = (usize, [f32; COUNT])>) -> Self {
         let (first, weights) = entries.map(|(first, weights)| (first as u32, weights)).unzip();
         Self { first, weights }
+    }
+
+    /// Those of some voxels of the resized axis, which must lie on it.
+    pub(crate) fn slice(&self, range: Range<usize>) -> Self {
+        Self { first: self.first[range.clone()].to_vec(), weights: self.weights[range].to_vec() }
     }
 
     /// Voxels of the resized axis.

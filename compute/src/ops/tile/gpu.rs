@@ -187,9 +187,9 @@ pub fn launch_labels<R: Runtime>(
     let [d, h, w] = problem.output.map(|s| s as u32);
     let (len, row, column) = (size.voxels as u32, problem.input[1] as u32, problem.input[2] as u32);
     let channels = problem.channels as u32;
-    // SAFETY: each unit writes the word of its own position below y's length; positions are clamped to the last voxel,
-    // taps were checked to lie inside the logits, and values to be as many as the channels.
     match heads {
+        // SAFETY: each unit writes the word of its own position below y's length; positions are clamped to the last voxel, and
+        // taps were checked to lie inside the logits.
         Heads::Softmax => unsafe {
             tile::labels::launch_unchecked::<R>(
                 client,
@@ -211,7 +211,7 @@ pub fn launch_labels<R: Runtime>(
         Heads::Sigmoid(values) => {
             let values: Vec<u32> = values.iter().map(|&v| v.into()).collect();
             let uploaded = client.create_from_slice(bytemuck::cast_slice(&values));
-            // SAFETY: as above.
+            // SAFETY: as above; the values were checked to be as many as the channels.
             unsafe {
                 tile::regions::launch_unchecked::<R>(
                     client,

@@ -97,7 +97,6 @@ pub fn resample(x: &[f64], channels: usize, input: [usize; 3], output: [usize; 3
 /// The value of the last of the regions whose logit is above 0, for logits [regions, voxels].
 pub fn regions(logits: &[f64], values: &[u8]) -> Vec<u8> {
     let voxels = logits.len() / values.len();
-    let label =
-        |v: usize| (0..values.len()).filter(|r| logits[r * voxels + v] > 0.0).next_back().map_or(0, |r| values[r]);
+    let label = |v: usize| (0..values.len()).rfind(|r| logits[r * voxels + v] > 0.0).map_or(0, |r| values[r]);
     (0..voxels).map(label).collect()
 }

@@ -157,7 +157,10 @@ fn check_consistency(
 ) {
     let found = affine.spacing();
     if (0..3).any(|a| (found[a] - spacing[a]).abs() > 0.01 * spacing[a]) {
-        warnings.push(format!("the affine's voxel size {found:.4?} differs from pixdim's {spacing:.4?}; it is used"));
+        warnings.push(format!(
+            "the affine's voxel size {found:.4?} differs from pixdim's {spacing:.4?}; it is used, but for \
+             segment's resampling, which goes by pixdim as nnU-Net does"
+        ));
     }
     let cosine = largest_cosine(affine);
     if cosine > 1e-3 {

@@ -86,7 +86,7 @@ fn euler([x, y, z]: [f64; 3], zyx: bool) -> Rotation {
 fn versor([x, y, z]: [f64; 3]) -> Result<Rotation, String> {
     let squares = x * x + y * y + z * z;
     // Written with a few digits, a half turn may be a little longer than 1.
-    if !(squares <= 1.0 + 1e-6) {
+    if squares.is_nan() || squares > 1.0 + 1e-6 {
         return Err(format!("expected a versor of length 1 at most, found {x}, {y}, {z}"));
     }
     let w = (1.0 - squares).max(0.0).sqrt();

@@ -1,0 +1,199 @@
+//! The record of a run: `segment.json`, which `--json` prints too, and `segment.csv`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::cases::Case;
+use super::model::ModelReport;
+use crate::Failure;
+use crate::error::{Error, Result};
+use crate::evaluate::write_table;
+use nephron::error::Error as LibraryError;
+use nephron::io::{SourceFile, lossy, write_atomic};
+use nephron::models::Target;
+use nephron::pipeline::{Measurement, Postprocessing, Timings};
+
+/// The version of the record's layout.
+const SCHEMA_VERSION: u32 = 1;
+
+/// What decides the masks besides the images. A run can be continued only by one that has all of it in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    /// Name and version of the program.
+    pub(super) program: String,
+    /// The first model's configuration.
+    pub(super) configuration: String,
+    /// The models whose probabilities were averaged.
+    pub(super) models: Vec<ModelReport>,
+    /// The files of the weights, one a fold; of a cascade those of its first stage too.
+    pub(super) weights: Vec<SourceFile>,
+    /// The folder of a cascade's first stage's masks, where they were given.
+    pub(super) previous_masks: Option<PathBuf>,
+    /// What was done to the masks; null for nothing.
+    pub(super) postprocessing: Option<Postprocessing>,
+    /// The device that computed.
+    pub(super) device: String,
+    /// What it computed with.
+    pub(super) precision: String,
+    /// The distance of neighbouring tiles, in tiles.
+    pub(super) step: f64,
+    /// Whether mirrored copies were averaged.
+    pub(super) mirroring: bool,
+    /// The orientation that was asked for instead of the model's.
+    pub(super) orientation: Option<String>,
+    /// Whether probabilities were written.
+    pub(super) probabilities: bool,
+}
+
+/// What was done with the images of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    schema_version: u32,
+    #[serde(serialize_with = "lossy")]
+    pub(super) model: PathBuf,
+    /// Number of networks that were averaged.
+    pub(super) folds: usize,
+    #[serde(flatten)]
+    pub(super) settings: Settings,
+    /// The labels or regions, with the values of the mask that belong to each.
+    pub(super) labels: Vec<Target>,
+    /// The images that have a mask, those of an earlier run that this one continued included.
+    pub(super) files: Vec<FileRecord>,
+    /// The names of images whose masks were there, of a run that left no record.
+    pub(super) skipped: Vec<String>,
+    pub(super) failed: Vec<Failure>,
+    /// The most bytes that the CPU's tensors took at a time, weights included.
+    pub(super) host_memory_peak_bytes: u64,
+}
+
+/// An image and what was found in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct FileRecord {
+    pub(super) case: String,
+    #[serde(serialize_with = "lossy")]
+    pub(super) image: PathBuf,
+    /// The files of all channels.
+    pub(super) sources: Vec<SourceFile>,
+    #[serde(serialize_with = "lossy")]
+    pub(super) mask: PathBuf,
+    pub(super) probabilities: BTreeMap<String, String>,
+    pub(super) volumes_ml: BTreeMap<String, f64>,
+    pub(super) measurements: Vec<Measurement>,
+    pub(super) tiles: usize,
+    pub(super) working_set_bytes: u64,
+    pub(super) seconds: Seconds,
+    pub(super) warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Seconds {
+    pub(super) read: f64,
+    #[serde(flatten)]
+    pub(super) segment: Timings,
+    pub(super) write: f64,
+}
+
+impl Record {
+    pub(super) fn new(model: &Path, folds: usize, settings: Settings, labels: &[Target]) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            model: model.to_path_buf(),
+            folds,
+            settings,
+            labels: labels.to_vec(),
+            files: Vec::new(),
+            skipped: Vec::new(),
+            failed: Vec::new(),
+            host_memory_peak_bytes: 0,
+        }
+    }
+
+    /// Takes over what earlier runs did whose records are in `folder`, those of other parts included, and returns the images that
+    /// are left to do. Without a record, as after other programs, an image is done where its files are.
+    ///
+    /// # Errors
+    /// A record that cannot be read; one of another model or of other options, whose masks this run's must not be mixed with.
+    pub(super) fn keep<'a>(
+        &mut self,
+        folder: &Path,
+        cases: Vec<&'a Case>,
+        has_files: impl Fn(&Case) -> bool,
+    ) -> Result<Vec<&'a Case>> {
+        let earlier = self.earlier(folder)?;
+        let mut left = Vec::new();
+        for case in cases {
+            let file = earlier.iter().flat_map(|record| &record.files).find(|file| file.case == case.name);
+            match file {
+                Some(file) if has_files(case) => self.files.push(file.clone()),
+                None if earlier.is_empty() && has_files(case) => self.skipped.push(case.name.clone()),
+                _ => left.push(case),
+            }
+        }
+        Ok(left)
+    }
+
+    /// The records in a folder.
+    fn earlier(&self, folder: &Path) -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(|e| LibraryError::io(folder, "cannot be read", e))? {
+            let path = entry.map_err(|e| LibraryError::io(folder, "cannot be read", e))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !(name.starts_with("segment") && name.ends_with(".json")) {
+                continue;
+            }
+            let text = std::fs::read(&path).map_err(|e| LibraryError::io(&path, "cannot be read", e))?;
+            let earlier: Self = serde_json::from_slice(&text)
+                .map_err(|e| LibraryError::io(&path, "expected the record of an earlier run of segment", e))?;
+            let differing = differences(&earlier.settings, &self.settings);
+            if !differing.is_empty() {
+                return Err(Error::Usage(format!(
+                    "--continue: {} is of a run with another {}; choose another folder, or leave out --continue",
+                    path.display(),
+                    differing.join(", ")
+                )));
+            }
+            found.push(earlier);
+        }
+        Ok(found)
+    }
+
+    /// Writes the record as JSON to `path`, and a row for each image and label to the .csv beside it.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| LibraryError::other("segment.json", e))?;
+        write_atomic(path, |file| {
+            use std::io::Write;
+            writeln!(file, "{text}")
+        })?;
+        const HEAD: [&str; 7] = ["case", "image", "mask", "label", "voxels", "volume_ml", "mean"];
+        let row = |(file, m): (&FileRecord, &Measurement)| {
+            let mean = m.mean.map(|mean| mean.to_string()).unwrap_or_default();
+            let [image, mask] = [&file.image, &file.mask].map(|path| path.display().to_string());
+            vec![file.case.clone(), image, mask, m.name.clone(), m.voxels.to_string(), m.ml.to_string(), mean]
+        };
+        let rows = self.files.iter().flat_map(|file| file.measurements.iter().map(move |m| (file, m)));
+        write_table(&path.with_extension("csv"), &HEAD, rows.map(row))
+    }
+}
+
+/// What two runs do not have in common. Weights are compared by their content, wherever they lie.
+fn differences(a: &Settings, b: &Settings) -> Vec<&'static str> {
+    let hashes = |s: &Settings| s.weights.iter().map(|file| file.sha256.clone()).collect::<Vec<_>>();
+    let configurations = |s: &Settings| s.models.iter().map(|m| m.configuration.clone()).collect::<Vec<_>>();
+    let steps = |s: &Settings| s.postprocessing.as_ref().map(|p| p.steps.clone());
+    let all = [
+        ("program", a.program != b.program),
+        ("configuration", configurations(a) != configurations(b)),
+        ("--previous-stage", a.previous_masks != b.previous_masks),
+        ("--postprocessing", steps(a) != steps(b)),
+        ("weights", hashes(a) != hashes(b)),
+        ("device", a.device != b.device),
+        ("precision", a.precision != b.precision),
+        ("--step", a.step != b.step),
+        ("--tta", a.mirroring != b.mirroring),
+        ("--orientation", a.orientation != b.orientation),
+        ("--probabilities", a.probabilities != b.probabilities),
+    ];
+    all.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
