@@ -201,6 +201,7 @@ pub fn diagnose(
         models: Models {
             segmentation: system.segmenter.as_ref().map(|s| s.files().to_vec()).unwrap_or_default(),
             classification: system.classifier.as_ref().map(|c| c.files().to_vec()).unwrap_or_default(),
+            segmentation_card: system.segmenter.as_ref().and_then(|s| s.card().cloned()),
         },
         notes: system.notes.clone(),
         warnings,

@@ -12,7 +12,6 @@ use crate::volume::{LabelVolume, components};
 pub struct PostprocessingFile {
     /// Its file.
     pub path: PathBuf,
-    /// The folds of the cross-validation, such as `0_1_2_3_4`; None for a file in the model folder itself.
     folds: Option<String>,
     bytes: Vec<u8>,
 }
@@ -51,7 +50,23 @@ pub(super) fn find(folder: &ModelDir) -> Result<Vec<PostprocessingFile>> {
     Ok(found)
 }
 
+impl PostprocessingFile {
+    /// The folds of the cross-validation that it is of, such as `0_1_2_3_4`; None for a file in the model folder itself.
+    pub(super) fn folds(&self) -> Option<&str> {
+        self.folds.as_deref()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Postprocessing {
+    /// The steps as nnU-Net's postprocessing.json holds them.
+    pub(super) fn json(&self) -> String {
+        postprocessing::to_json(&self.steps)
+    }
+
     /// Reads nnU-Net's postprocessing.pkl, of which nothing is executed, or its postprocessing.json.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod cascade;
 mod checkpoint_folder;
 mod crop;
 mod ensemble;
+mod import;
 mod layering;
 mod layering_of_ops;
 mod lesions;

@@ -108,6 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     progress.stage("loading the model");
     let ensemble = args.what.load(&device)?;
     progress.clear();
+    args.what.tell_cards(&ensemble);
     let finish = postprocessing::load(&args.postprocessing, &ensemble)?;
     let first = &ensemble.members()[0];
     let plan = first.plan();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use nephron::Device;
 use nephron::error::Error as LibraryError;
-use nephron::pipeline::{Ensemble, ModelOptions, Precision, Segmenter};
+use nephron::pipeline::{Ensemble, ModelCard, ModelOptions, Precision, Segmenter};
 
 /// The models and the parts of them that are used.
 #[derive(Debug, clap::Args)]
@@ -50,6 +50,8 @@ pub struct ModelReport {
     model: PathBuf,
     pub(super) configuration: String,
     folds: usize,
+    /// What its maker says of it.
+    card: Option<ModelCard>,
 }
 
 impl ModelArgs {
@@ -96,12 +98,22 @@ impl ModelArgs {
         Segmenter::load(model, options, precision, device)
     }
 
+    /// Tells what the models' makers say of them.
+    pub fn tell_cards(&self, ensemble: &Ensemble) {
+        for (model, member) in self.model.iter().zip(ensemble.members()) {
+            for (name, text) in member.card().iter().flat_map(|card| card.lines()) {
+                note!("model {}: {name}: {text}", model.display());
+            }
+        }
+    }
+
     /// The models as they were read, for the record.
     pub fn reports(&self, ensemble: &Ensemble) -> Vec<ModelReport> {
         let report = |(model, member): (&PathBuf, &Segmenter)| ModelReport {
             model: model.clone(),
             configuration: member.plan().configuration.clone(),
             folds: member.folds(),
+            card: member.card().cloned(),
         };
         self.model.iter().zip(ensemble.members()).map(report).collect()
     }

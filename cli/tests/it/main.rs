@@ -15,6 +15,7 @@ mod diagnose_folder;
 mod evaluate;
 mod golden;
 mod images;
+mod model_card;
 mod models;
 mod phantom;
 mod profiling;

@@ -39,6 +39,18 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<Vec<KeepLargest>> {
     steps.map_err(|reason| Error::file(path, reason))
 }
 
+/// The steps as postprocessing.json holds them.
+pub fn to_json(steps: &[KeepLargest]) -> String {
+    let argument =
+        |step: &KeepLargest| serde_json::json!({"labels_or_regions": step.labels, "background_label": step.background});
+    let arguments: Vec<Json> = steps.iter().map(argument).collect();
+    let root = serde_json::json!({
+        "postprocessing_fns": vec![KEEP_LARGEST; steps.len()],
+        "postprocessing_kwargs": arguments,
+    });
+    format!("{root:#}\n")
+}
+
 fn from_pickle(bytes: &[u8]) -> Result<Vec<KeepLargest>, String> {
     let pickle = Pickle::read(bytes, Purpose::Postprocessing)?;
     let sequence = |value: &Value| match value {
@@ -175,6 +187,7 @@ mod tests {
             [{{"labels_or_regions": [1, 2]}}, {{"labels_or_regions": [2, 3], "background_label": 1}}]}}"#
         );
         assert_eq!(read_bytes(json.as_bytes()).expect("json"), want);
+        assert_eq!(read_bytes(to_json(&want).as_bytes()).expect("json"), want);
     }
 
     #[test]

@@ -46,9 +46,15 @@ impl ModelDir {
 
     /// The last part of its path.
     pub(in crate::pipeline) fn name(&self) -> String {
-        // A path such as `.` has no name of its own.
-        let whole = if self.inside.is_none() { self.path.canonicalize().ok() } else { None };
-        whole.as_deref().unwrap_or(&self.path).file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.named_path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Its path; on disk the whole one where it has no name of its own, such as `.`.
+    fn named_path(&self) -> PathBuf {
+        match (&self.inside, self.path.file_name()) {
+            (None, None) => self.path.canonicalize().unwrap_or_else(|_| self.path.clone()),
+            _ => self.path.clone(),
+        }
     }
 
     /// A folder in it, which need not be there.
@@ -61,8 +67,10 @@ impl ModelDir {
     pub(in crate::pipeline) fn parent(&self) -> Option<Self> {
         match &self.inside {
             None => {
-                let whole = self.path.canonicalize().ok()?;
-                Some(Self { path: whole.parent()?.to_path_buf(), inside: None })
+                let path = self.named_path();
+                let above = path.parent()?;
+                let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+                Some(Self { path: above.to_path_buf(), inside: None })
             }
             Some((archive, prefix)) => {
                 let above = prefix.strip_suffix('/')?.rfind('/').map_or("", |at| &prefix[..=at]);

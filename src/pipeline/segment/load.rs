@@ -6,7 +6,8 @@ use super::{Previous, Segmenter};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::TrainingNotes;
-use crate::models::{JsonFile, UNet, UNetPlan};
+use crate::models::{JsonFile, PreviousStage, UNet, UNetPlan};
+use crate::pipeline::model_card::ModelCard;
 use crate::pipeline::model_folder::{
     ModelDir, ModelOptions, beside, expect_same_training, find_plans, fold_of, holds_masks, mirrors_of, weight_files,
 };
@@ -24,28 +25,58 @@ impl Segmenter {
     /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights or with several kinds of them; folds that were trained
     /// by different configurations or trainers; a cascade without its first stage.
     pub fn load(folder: &Path, options: &ModelOptions, precision: Precision, device: &Device) -> Result<Self> {
-        let folder = find_plans(&ModelDir::open(folder)?, options.configuration.as_deref())?;
-        let own = Self::read(&folder, options, precision, device)?;
+        let given = ModelDir::open(folder)?;
+        let folder = find_plans(&given, options.configuration.as_deref())?;
+        let mut own = Self::read(&folder, options, precision, device)?;
+        own.card = ModelCard::find(&[&folder, &given])?;
         let Some(stage) = &own.plan.previous else {
             let Some(given) = &options.previous_stage else { return Ok(own) };
             let expected = format!("none, since {} has no previous stage", own.plan.configuration);
             return Err(Error::argument("segment: previous stage", expected, given.display()));
         };
-        let place = match &options.previous_stage {
-            Some(path) => {
-                let given = ModelDir::open(path)?;
-                if holds_masks(&given, &own.plan.file_ending)? {
-                    return Ok(Self { previous: Previous::Masks(path.clone()), ..own });
-                }
-                find_plans(&given, Some(&stage.configuration))?
-            }
-            None => beside(&folder, &stage.configuration)?,
-        };
+        if let Some(path) = &options.previous_stage
+            && holds_masks(&ModelDir::open(path)?, &own.plan.file_ending)?
+        {
+            return Ok(Self { previous: Previous::Masks(path.clone()), ..own });
+        }
+        let place = own.first_place(stage, &folder, options)?;
         let first = ModelOptions { configuration: Some(stage.configuration.clone()), ..options.clone() };
         let first = Self::read(&place, &first, precision, device).map_err(|e| e.context("previous stage"))?;
         own.expect_to_follow(&first, &place)?;
         let files = first.files.iter().chain(&own.files).cloned().collect();
         Ok(Self { previous: Previous::Model(Box::new(first)), files, ..own })
+    }
+
+    /// Where the model of the previous stage lies.
+    fn first_place(&self, stage: &PreviousStage, folder: &ModelDir, options: &ModelOptions) -> Result<ModelDir> {
+        match &options.previous_stage {
+            Some(path) => find_plans(&ModelDir::open(path)?, Some(&stage.configuration)),
+            None => beside(folder, &stage.configuration),
+        }
+    }
+
+    /// The model of the previous stage and its folder, for a model that was loaded from `folder` with these options.
+    pub(in crate::pipeline) fn first_stage(
+        &self,
+        folder: &ModelDir,
+        options: &ModelOptions,
+    ) -> Result<Option<(&Self, ModelDir)>> {
+        let (Previous::Model(first), Some(stage)) = (&self.previous, &self.plan.previous) else { return Ok(None) };
+        Ok(Some((first, self.first_place(stage, folder, options)?)))
+    }
+
+    /// Writes the weights of each fold as safetensors, with the configuration and what their files say of their training.
+    pub(in crate::pipeline) fn save_networks(&self, folder: &Path) -> Result<()> {
+        for (i, network) in self.networks.iter().enumerate() {
+            let name = match self.fold_names.get(i) {
+                Some(fold) => format!("fold_{fold}.safetensors"),
+                None => "weights.safetensors".to_owned(),
+            };
+            let mut training = self.training.get(i).cloned().unwrap_or_default();
+            training.configuration = Some(self.plan.configuration.clone());
+            network.save_with(&folder.join(name), &training)?;
+        }
+        Ok(())
     }
 
     /// Refuses a first stage for other labels or images, or with a previous stage of its own.
@@ -71,7 +102,7 @@ impl Segmenter {
         let dtype = precision.dtype(device);
         let (mut plan, mut notes) = (None, TrainingNotes::default());
         let (mut networks, mut files, mut mirrors) = (Vec::new(), Vec::new(), [true; 3]);
-        let mut fold_names = Vec::new();
+        let (mut fold_names, mut training) = (Vec::new(), Vec::new());
         for name in weight_files(folder, options)? {
             let weights = folder.weights(&name)?;
             let plan = match &plan {
@@ -91,9 +122,10 @@ impl Segmenter {
             mirrors = std::array::from_fn(|a| mirrors[a] && allowed[a]);
             files.push(weights.source());
             fold_names.extend(fold_of(&name).map(str::to_owned));
+            training.push(weights.training().clone());
         }
         let Some(plan) = plan else { return Err(Error::argument("segment: networks", "at least one", 0)) };
         let postprocessing = postprocess::find(folder)?;
-        Ok(Self { files, mirrors, fold_names, postprocessing, ..Self::new(plan, networks)? })
+        Ok(Self { files, mirrors, fold_names, training, postprocessing, ..Self::new(plan, networks)? })
     }
 }

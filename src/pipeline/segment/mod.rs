@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::export::Exporter;
+use super::model_card::ModelCard;
 #[cfg(doc)]
 use super::postprocess::Postprocessing;
 use super::postprocess::PostprocessingFile;
@@ -19,6 +20,7 @@ use super::strided_view::StridedView;
 use super::working_set::WorkingSet;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
+use crate::io::weights::TrainingNotes;
 use crate::models::{UNet, UNetPlan};
 use crate::tensor::DType;
 use crate::volume::{Volume, Voxels};
@@ -34,6 +36,9 @@ pub struct Segmenter {
     previous: Previous,
     /// The folds of the networks, where their files say so.
     fold_names: Vec<String>,
+    /// What the file of each network says of its training.
+    training: Vec<TrainingNotes>,
+    card: Option<ModelCard>,
     postprocessing: Vec<PostprocessingFile>,
 }
 
@@ -69,6 +74,11 @@ impl Segmenter {
         &self.postprocessing
     }
 
+    /// What the model's maker says of it, if there is a model.json.
+    pub fn card(&self) -> Option<&ModelCard> {
+        self.card.as_ref()
+    }
+
     /// The folds of the networks, `0`, `1`, ... or `all`; empty where the files of the weights name none.
     pub fn fold_names(&self) -> &[String] {
         &self.fold_names
@@ -101,6 +111,8 @@ impl Segmenter {
             mirrors,
             previous: Previous::Caller,
             fold_names: vec![],
+            training: vec![],
+            card: None,
             postprocessing: vec![],
         })
     }
@@ -305,6 +317,7 @@ impl Segmenter {
                 .cloned()
                 .chain(warnings)
                 .chain(self.mirroring_warning(options.mirroring))
+                .chain(self.card.as_ref().and_then(ModelCard::warning))
                 .collect(),
         })
     }
