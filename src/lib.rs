@@ -24,11 +24,11 @@
 //!
 //! ```no_run
 //! use nephron::io::nifti;
-//! use nephron::{Device, Precision, SegmentOptions, Segmenter};
+//! use nephron::{Device, ModelOptions, Precision, SegmentOptions, Segmenter};
 //! use std::{ops::ControlFlow, path::Path};
 //!
 //! let scan = nifti::read_ct("scan.nii.gz")?;
-//! let segmenter = Segmenter::load(Path::new("model"), None, Precision::Fastest, &Device::auto())?;
+//! let segmenter = Segmenter::load(Path::new("model"), &ModelOptions::default(), Precision::Fastest, &Device::auto())?;
 //! let found = segmenter.segment(&scan.volume, &SegmentOptions::default(), &mut |_| ControlFlow::Continue(()))?;
 //! nifti::write("mask.nii.gz", &scan.with_volume(found.mask))?;
 //! # Ok::<(), nephron::Error>(())
@@ -79,6 +79,9 @@
 //! [ndarray_interop.rs]: https://github.com/nephron-rs/nephron/blob/main/examples/ndarray_interop.rs
 //! [own_client.rs]: https://github.com/nephron-rs/nephron/blob/main/examples/own_client.rs
 
+// A stream that cannot be written makes these macros panic.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod models;
 pub mod nn;
 pub mod phantom;
@@ -95,8 +98,9 @@ pub use nephron_compute::cubecl_cuda;
 #[cfg(feature = "vulkan")]
 pub use nephron_compute::cubecl_wgpu;
 pub use nephron_compute::{
-    Autotune, DType, Device, DeviceOptions, DeviceSpec, Error, HostMemory, Result, Shape, Tensor, device, error,
-    host_memory, ops, release_host_memory, reset_peak, tensor,
+    Autotune, DType, Device, DeviceOptions, DeviceSpec, Error, HostMemory, Result, Shape, Tensor, device, ensure_room,
+    error, files, host_memory, is_unprintable, ops, release_host_memory, reset_peak, shown, shown_list, shown_message,
+    tensor,
 };
 pub use nephron_imaging::registration::register;
 pub use nephron_imaging::{io, registration, stats, volume};

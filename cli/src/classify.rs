@@ -11,7 +11,7 @@ use super::classify_args::ClassifyArgs;
 use super::cohort::given;
 use crate::error::Result;
 use nephron::error::Error as LibraryError;
-use nephron::io::{SourceFile, hash_files, nifti, write_atomic};
+use nephron::io::{FolderLock, SourceFile, hash_files, nifti, write_atomic};
 use nephron::phase::{PhaseSet, Subtype};
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{SCHEMA_VERSION, clear_classification};
@@ -83,6 +83,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         scans.push(scan.map_err(apart)?.reorient(Orientation::LPS)?);
     }
     let study = Study::new(scans)?;
+    let _held = args.output.as_ref().map(FolderLock::new).transpose()?;
     let device = context.device()?;
     let classifier = args.what.apply(Classifier::read(&args.model.join("classification"), &device)?)?;
     if let Some(folder) = &args.output {
@@ -106,7 +107,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         seconds: started.elapsed().as_secs_f64(),
     };
     if let Some(folder) = &args.output {
-        std::fs::create_dir_all(folder).map_err(|e| LibraryError::io(folder, "the folder cannot be created", e))?;
         let text = serde_json::to_string_pretty(&report).map_err(|e| LibraryError::other("result.json", e))?;
         write_atomic(folder.join("result.json"), |file| writeln!(file, "{text}"))?;
     }

@@ -38,6 +38,7 @@ pub fn man(args: &ManArgs) -> Result<()> {
     std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
     let mut root = Cli::command();
     root.build();
+    let mut written = Ok(());
     let mut left = vec![(root, String::from("nephron"))];
     while let Some((command, name)) = left.pop() {
         for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
@@ -46,7 +47,8 @@ pub fn man(args: &ManArgs) -> Result<()> {
         let page = args.output.join(format!("{name}.1"));
         let man = clap_mangen::Man::new(command.name(name));
         write_atomic(&page, |file| man.render(file))?;
-        say!("{}", page.display())?;
+        // A closed standard output does not end the run: the other pages are still written.
+        written = written.and_then(|()| say!("{}", page.display()));
     }
-    Ok(())
+    written
 }

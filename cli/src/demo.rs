@@ -8,6 +8,7 @@ use super::Context;
 use super::cohort::{Patient, read};
 use super::diagnose::{print, run_with_progress};
 use crate::error::Result;
+use nephron::io::FolderLock;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::{Phase, Subtype};
 use nephron::pipeline::demo;
@@ -44,6 +45,7 @@ struct Report {
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let device = context.device()?;
+    let _held = FolderLock::new(&args.folder)?;
     let progress = context.progress();
     progress.stage("making a synthetic patient");
     let folder = args.folder.join("patient");

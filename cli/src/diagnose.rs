@@ -6,16 +6,21 @@ use std::path::{Path, PathBuf};
 use super::classify::print_findings;
 use super::classify_args::ClassifyArgs;
 use super::cohort::{Patient, cohort, given, guessed, mask_beside, read};
+use super::cohort_summary::{self, Outcome};
 use super::progress::Progress;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::io::FolderLock;
+use nephron::io::{SourceFile, hash_files, nifti};
 use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::classify::Classifier;
-use nephron::pipeline::diagnose::{DiagnoseOptions, DiagnoseStage, Diagnosis, PhaseInput, System, diagnose};
+use nephron::pipeline::diagnose::{
+    DiagnoseOptions, DiagnoseStage, Diagnosis, PhaseInput, RunOptions, System, diagnose, run_options,
+};
 use nephron::pipeline::{Mirroring, ModelOptions, Precision, SegmentOptions, Segmenter, Stage, parse_bytes};
 
-/// Run the whole pipeline on two to four phases: masks, aligned phases and a report; with three or four phases also subtype
+/// Run the whole pipeline on one to four phases: masks, aligned phases and a report; with three or four phases also subtype
 /// probabilities.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -52,6 +57,9 @@ pub struct Args {
     /// Result folder; created if needed
     #[arg(short, long)]
     output: PathBuf,
+    /// Leave out patients whose results are there already, of the same scans, models and options
+    #[arg(long = "continue", requires = "cohort")]
+    continue_: bool,
     /// Average over mirrored copies of each tile (eight in total where the weights allow all axes)
     #[arg(long)]
     tta: bool,
@@ -69,8 +77,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     args.what.ensure_valid()?;
     let patients = patients(args)?;
     let phases = patients.iter().map(Patient::phases).collect::<Result<Vec<_>>>()?;
-    if args.cohort.is_none() {
-        phases[0].ensure_alignable().map_err(|e| Error::Usage(e.to_string()))?;
+    if patients.iter().any(|patient| patient.files.is_empty()) {
+        return Err(Error::Usage("expected one to four phases, none given".into()));
     }
     let model = || {
         let none = || Error::Usage("--model: expected a model folder, found none".into());
@@ -119,58 +127,111 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         lesion: args.what.lesion(),
         ..DiagnoseOptions::default()
     };
-    let one = |patient: &Patient, inputs: Vec<PhaseInput>| {
-        run_with_progress(&inputs, &system, &options, &device, &patient.output, &progress)
-    };
-    // What an earlier run wrote goes just before the patient's files are read, so that a run that fails does not leave it.
-    let read = |patient: &Patient, phases: &PhaseSet| {
+    // What an earlier run wrote goes just before the patient's files are read, so that a run that fails does not leave it. The folder
+    // is held from then on.
+    let one = |patient: &Patient, phases: &PhaseSet| {
+        let _held = FolderLock::new(&patient.output)?;
         let mut inputs: Vec<PathBuf> = patient.files.iter().map(|(_, path)| path.clone()).collect();
         if args.masks {
             inputs.extend(patient.files.iter().map(|(_, path)| mask_beside(path)));
         }
         nephron::pipeline::diagnose::clear_results(&patient.output, phases, &inputs)?;
         progress.stage("reading");
-        read(patient, args.masks)
+        let inputs = read(patient, args.masks)?;
+        run_with_progress(&inputs, &system, &options, &device, &patient.output, &progress)
     };
     if args.cohort.is_none() {
-        let result = one(&patients[0], read(&patients[0], &phases[0])?)?;
+        let result = one(&patients[0], &phases[0])?;
         if context.json {
             return context.print_json(&result);
         }
         print(&result, &patients[0].output)?;
         return Ok(());
     }
+    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    cohort_summary::clear(&args.output)?;
+    let run_options = run_options(&system, &options, args.masks);
     // A patient that fails is reported and does not end the run.
-    let (mut failed, mut results, mut written) = (Vec::new(), Vec::new(), Ok(()));
+    let (mut outcomes, mut written, mut kept) = (Vec::new(), Ok(()), 0);
     for (i, (patient, phases)) in patients.iter().zip(&phases).enumerate() {
         let name = patient.folder.file_name().unwrap_or_default().to_string_lossy();
         progress.input("patient", (i + 1, patients.len()), &name);
-        let result = read(patient, phases).and_then(|inputs| one(patient, inputs));
+        let is_same = |found: &Diagnosis| is_result_of(found, patient, &system, &run_options, &device);
+        let earlier = if args.continue_ { earlier(patient).filter(is_same) } else { None };
+        kept += usize::from(earlier.is_some());
+        let result = earlier.map_or_else(|| one(patient, phases), Ok);
         progress.clear();
-        match result {
-            Ok(result) if context.json => results.push(result),
+        let result = match result {
             Ok(result) => {
-                let found = &result.findings;
-                let reason = || found.not_classified.clone().unwrap_or_else(|| "not classified".into());
-                let decision = found.classification.as_ref().map_or_else(reason, |c| c.decision.to_string());
-                // A closed standard output does not end the run: the other patients are still processed.
-                let name = patient.output.display();
-                written = written.and_then(|()| say!("{name}: {decision}, {:.1} s", result.seconds.total));
+                if !context.json {
+                    // A closed standard output does not end the run: the other patients are still processed.
+                    written = written.and_then(|()| print_line(&result, &patient.output));
+                }
+                Ok(result)
             }
             Err(error) => {
                 let input = patient.folder.display().to_string();
                 note!("error: {input}: {error}");
-                failed.push(Failure { input, error: error.to_string() });
+                Err(Failure { input, error: error.to_string() })
             }
-        }
+        };
+        outcomes.push(Outcome { patient, result });
     }
+    cohort_summary::write(&args.output, &outcomes)?;
+    if kept > 0 {
+        note!("{kept} of {} patients left out: their results were there", patients.len());
+    }
+    let (results, failed): (Vec<_>, Vec<_>) =
+        outcomes.into_iter().map(|outcome| outcome.result).partition(Result::is_ok);
+    let (results, failed): (Vec<Diagnosis>, Vec<Failure>) =
+        (results.into_iter().flatten().collect(), failed.into_iter().filter_map(Result::err).collect());
+    let failures = failed.len();
     if context.json {
         written = context.print_json(&serde_json::json!({"patients": results, "failed": failed}));
     }
-    if !failed.is_empty() {
-        return Err(LibraryError::Data(format!("{} of {} patients failed", failed.len(), patients.len())).into());
+    if failures > 0 {
+        return Err(LibraryError::Data(format!("{failures} of {} patients failed", patients.len())).into());
     }
     written
+}
+
+fn print_line(result: &Diagnosis, folder: &Path) -> Result<()> {
+    let found = &result.findings;
+    let reason = || found.not_classified.clone().unwrap_or_else(|| "not classified".into());
+    let decision = found.classification.as_ref().map_or_else(reason, |c| c.decision.to_string());
+    say!("{}: {decision}, {:.1} s", folder.display(), result.seconds.total)
+}
+
+/// The result of an earlier run in a patient's folder, which is complete where it is there.
+fn earlier(patient: &Patient) -> Option<Diagnosis> {
+    Diagnosis::read(patient.output.join("result.json")).ok()
+}
+
+/// Whether a result is what this run would make: of the same scans and masks, weights, options, program and device.
+fn is_result_of(
+    found: &Diagnosis,
+    patient: &Patient,
+    system: &System,
+    options: &RunOptions,
+    device: &nephron::Device,
+) -> bool {
+    let hashes = |files: &[SourceFile]| files.iter().map(|file| file.sha256.clone()).collect::<Vec<_>>();
+    let weights = [
+        system.segmenter.as_ref().map(|s| hashes(s.files())).unwrap_or_default(),
+        system.classifier.as_ref().map(|c| hashes(c.files())).unwrap_or_default(),
+    ];
+    let used = [&found.models.segmentation, &found.models.classification].map(|files| hashes(files));
+    let same_run = found.program == nephron::pipeline::program()
+        && found.device == device.name()
+        && found.options.as_ref() == Some(options)
+        && used == weights;
+    let of_phase = |(phase, path): &(Phase, PathBuf)| {
+        let mask = options.given_masks.then(|| mask_beside(path));
+        let files: Vec<PathBuf> = nifti::files(path).into_iter().chain(mask.iter().flat_map(nifti::files)).collect();
+        Some((*phase, hashes(&hash_files(&files).ok()?)))
+    };
+    let read = found.phases.iter().map(|p| Some((p.phase, hashes(&p.files))));
+    same_run && patient.files.iter().map(of_phase).eq(read)
 }
 
 fn patients(args: &Args) -> Result<Vec<Patient>> {

@@ -8,6 +8,9 @@
 //!
 //! There is one module for each subcommand, with its arguments and a `run` function.
 
+// A stream that cannot be written makes these macros panic.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 /// Prints a line to standard output, as `println!`; a line that cannot be written is an error, [`error::Error::Output`].
 macro_rules! say {
     ($($text:tt)*) => {
@@ -26,6 +29,7 @@ mod bench;
 mod classify;
 mod classify_args;
 mod cohort;
+mod cohort_summary;
 mod completions;
 mod demo;
 mod device_options;
@@ -42,6 +46,8 @@ mod progress;
 mod register;
 mod resample;
 mod segment;
+mod signals;
+mod terminal;
 mod warp;
 
 use std::ffi::OsString;
@@ -137,18 +143,19 @@ enum Verb {
     Man(completions::ManArgs),
 }
 
-/// Prints a line to standard output.
+/// Prints a line to standard output, without what a terminal would obey: it may contain text of files.
 ///
 /// # Errors
 /// [`Error::Output`] where it cannot be written. A subcommand with work left finishes it and then returns the error; all others
 /// return at once.
 fn write_line(text: fmt::Arguments<'_>) -> Result<()> {
-    writeln!(io::stdout().lock(), "{text}").map_err(Error::Output)
+    writeln!(io::stdout().lock(), "{}", terminal::plain(&text.to_string())).map_err(Error::Output)
 }
 
-/// Prints a line to standard error. A failure to write it is ignored, because there is nowhere to report it.
+/// Prints a line to standard error, as [`terminal::message`] has it. A failure to write it is ignored, because there is nowhere to
+/// report it.
 fn warn_line(text: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", terminal::message(&text.to_string()));
 }
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
@@ -182,7 +189,7 @@ impl Context {
     /// Prints a value as JSON on one line, which is the last line of standard output.
     pub(crate) fn print_json(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value).map_err(|e| LibraryError::other("result", e))?;
-        say!("{text}")
+        writeln!(io::stdout().lock(), "{}", terminal::plain_json(&text)).map_err(Error::Output)
     }
 
     /// What shows the progress of a run.
@@ -231,8 +238,10 @@ fn remove_stale(path: &std::path::Path) -> Result<()> {
     }
 }
 
-/// Parses the command line and runs the subcommand. An error is printed as one line on standard error, with exit code 1 or 2.
+/// Parses the command line and runs the subcommand. An error is printed as one line on standard error, with exit code 1 or 2. A
+/// signal that ends the program removes the files that were being written.
 pub fn main() -> ExitCode {
+    signals::remove_files_at_the_end();
     match run_from(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

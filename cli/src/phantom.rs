@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Context;
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::io::FolderLock;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::{Phase, Subtype};
 
@@ -51,6 +52,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         spacing: args.spacing,
         size: args.size,
     };
+    // Arguments are checked before the folder is made.
+    options.ensure_valid().map_err(Error::wrong_argument)?;
+    let _held = FolderLock::new(&args.dir)?;
     // An argument that `generate` refuses is a wrong call.
     let patient = generate(&options).map_err(Error::wrong_argument)?;
     let paths = patient.write(&args.dir)?;

@@ -83,7 +83,7 @@ impl Progress {
         }
         self.bar.reset();
         let message = if state.input.is_empty() { stage.to_owned() } else { format!("{}: {stage}", state.input) };
-        self.bar.set_message(message);
+        self.bar.set_message(crate::terminal::message(&message).into_owned());
     }
 
     fn line(&self, steps: Option<(usize, usize)>) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::io::{lossy, nifti, write_atomic};
+use nephron::io::{FolderLock, lossy, nifti, write_atomic};
 use nephron::ops::{Interpolation, PaddingMode};
 use nephron::registration::{
     self, Channels, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform,
@@ -151,6 +151,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     // Options are checked before any file is read.
     options.ensure_valid().map_err(|e| Error::Usage(e.to_string()))?;
+    let _held = FolderLock::new(&args.output)?;
     // What an earlier run wrote is removed first, so that a run that fails does not leave it.
     for file in files.iter().chain(&outputs) {
         super::remove_stale(file)?;
@@ -163,11 +164,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         note!("warning: {warning}");
     }
 
-    std::fs::create_dir_all(&args.output)
-        .map_err(|e| LibraryError::io(&args.output, "the folder cannot be created", e))?;
     let grid = fixed.volume.grid();
     let write = |image: &nifti::Image, path: &Path, interpolation: Interpolation| {
-        let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)?;
+        let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)
+            .map_err(|e| e.context(path.display()))?;
         nifti::write(path, &image.moved_to(&fixed, warped))
     };
     let resampled = |path: &Path, output: &Path| {

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Result};
-use nephron::io::nifti;
+use nephron::error::Error as LibraryError;
+use nephron::io::{nifti, try_beside};
 use nephron::ops::Interpolation;
 use nephron::volume::Grid;
 
@@ -85,14 +86,16 @@ struct Report {
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     nifti::ensure_name(&args.output).map_err(|e| Error::Usage(e.to_string()))?;
+    try_beside(&args.output)?;
     super::ensure_no_input(&args.output, std::iter::once(&args.input).chain(&args.target.like))?;
     let image = nifti::read_ct(&args.input)?;
     warn(&args.input, &image);
     if image.volume.looks_like_labels() && !matches!(args.interp, Interp::Nearest) {
         note!("warning: {}: {}", args.input.display(), super::LABELS_INTERPOLATED);
     }
+    let named = |e: LibraryError| e.context(args.input.display());
     let grid = match (&args.target.spacing, &args.target.like) {
-        (Some(spacing), _) => Grid::with_spacing(&image.volume, *spacing)?,
+        (Some(spacing), _) => Grid::with_spacing(&image.volume, *spacing).map_err(named)?,
         (None, Some(like)) => {
             let reference = nifti::read(like)?;
             warn(like, &reference);
@@ -100,12 +103,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         }
         (None, None) => image.volume.grid(),
     };
-    if grid.is_apart_from(&image.volume.grid())? {
+    if grid.is_apart_from(&image.volume.grid()).map_err(named)? {
         note!("warning: {}: is completely outside the new grid", args.input.display());
     }
     let device = context.device()?;
     let start = Instant::now();
-    let volume = image.volume.resample_to(&grid, args.interp.into(), &device)?;
+    let volume = image.volume.resample_to(&grid, args.interp.into(), &device).map_err(named)?;
     let seconds = start.elapsed().as_secs_f64();
     let result = image.with_volume(volume);
     nifti::write(&args.output, &result)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::io::nifti;
+use nephron::io::{nifti, try_folder};
 use nephron::ops::Interpolation;
 use nephron::registration::transform;
 use nephron::volume::Affine;
@@ -59,8 +59,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     for path in &args.transforms {
         chain = transform::read(path)?.after(&chain);
     }
+    let transforms = args.transforms.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    let finite = chain.0.as_flattened().iter().all(|v| v.is_finite());
+    if !finite {
+        return Err(LibraryError::Data(format!("{transforms}: expected finite numbers, found {:?}", chain.0)).into());
+    }
     if args.inverse {
-        chain = chain.inverse()?;
+        chain = chain.inverse().map_err(|e| e.context(format!("inverse of {transforms}")))?;
     }
     let outputs = args.images.iter().map(|image| output(image, args)).collect::<Result<Vec<_>>>()?;
     for (i, path) in outputs.iter().enumerate() {
@@ -71,11 +76,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let reference = nifti::read(&args.like)?;
     let device = context.device()?;
-    std::fs::create_dir_all(&args.output)
-        .map_err(|e| LibraryError::io(&args.output, "the folder cannot be created", e))?;
+    try_folder(&args.output)?;
     let (mut done, mut failed, mut written) = (Vec::new(), Vec::new(), Ok(()));
     for (path, output) in args.images.iter().zip(&outputs) {
-        match warp(path, output, &chain, &reference, args.interp, &device) {
+        let by = |error: LibraryError| error.context(format!("{} by {transforms}", path.display()));
+        match warp(path, output, &chain, &reference, args.interp, &device, by) {
             Ok(()) => {
                 if !context.json {
                     // A closed standard output does not end the run: the other images are still processed.
@@ -106,6 +111,7 @@ fn warp(
     reference: &nifti::Image,
     interp: WarpInterpolation,
     device: &nephron::Device,
+    by: impl Fn(LibraryError) -> LibraryError,
 ) -> Result<()> {
     super::remove_stale(output)?;
     let image = nifti::read(path)?;
@@ -122,11 +128,9 @@ fn warp(
                     note!("warning: {}: {}", path.display(), super::LABELS_INTERPOLATED);
                 }
             }
-            transform::warp(&image.volume, chain, &grid, interpolation, device)?
+            transform::warp(&image.volume, chain, &grid, interpolation, device).map_err(by)?
         }
-        WarpInterpolation::Soft => {
-            transform::warp_largest(&image.volume, chain, &grid, device).map_err(|e| LibraryError::in_file(path, e))?
-        }
+        WarpInterpolation::Soft => transform::warp_largest(&image.volume, chain, &grid, device).map_err(by)?,
     };
     Ok(nifti::write(output, &image.moved_to(reference, moved))?)
 }

@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::shown::shown_message;
+
 /// The error of another library, or of the standard library.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -126,17 +128,18 @@ impl Error {
         Self::File { path: path.as_ref().to_path_buf(), reason: reason.to_string(), source: None }
     }
 
-    /// [`Error::File`] with a source whose message is appended: `PATH: cannot be read: No such file or directory`.
+    /// [`Error::File`] with a source whose message is appended: `PATH: cannot be read: No such file or directory`. The message may
+    /// quote the file, so it is appended as [`shown_message`](crate::shown_message) has it.
     pub fn io(path: impl AsRef<Path>, what: impl std::fmt::Display, cause: impl Into<Cause>) -> Self {
         let cause = cause.into();
-        let reason = format!("{what}: {cause}");
+        let reason = format!("{what}: {}", shown_message(&cause));
         Self::File { path: path.as_ref().to_path_buf(), reason, source: Some(cause) }
     }
 
     /// [`Error::File`] whose reason is the message of its source.
     pub fn in_file(path: impl AsRef<Path>, cause: impl Into<Cause>) -> Self {
         let cause = cause.into();
-        Self::File { path: path.as_ref().to_path_buf(), reason: cause.to_string(), source: Some(cause) }
+        Self::File { path: path.as_ref().to_path_buf(), reason: shown_message(&cause), source: Some(cause) }
     }
 
     /// [`Error::Other`] from the work that failed and the error of the other library.

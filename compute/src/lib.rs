@@ -24,12 +24,18 @@
 //! The crate prints nothing. Every operation is a [`tracing`] span of target [`ops::span::TARGET`]; messages about the choice of
 //! kernels have the target `nephron::kernels`, those about backends that were passed over `nephron::device`.
 
+// A stream that cannot be written makes these macros panic.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 #[doc(hidden)]
 pub mod bench_shapes;
 pub mod device;
 pub mod error;
+pub mod files;
 mod memory;
 pub mod ops;
+mod room;
+mod shown;
 pub mod tensor;
 
 #[cfg(feature = "gpu")]
@@ -41,4 +47,6 @@ pub use cubecl_wgpu;
 pub use device::{Autotune, Device, DeviceOptions, DeviceSpec};
 pub use error::{Error, Result};
 pub use memory::{HostMemory, host_memory, release_host_memory, reset_peak};
+pub use room::ensure_room;
+pub use shown::{is_unprintable, shown, shown_list, shown_message};
 pub use tensor::{DType, Shape, Tensor};

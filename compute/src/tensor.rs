@@ -22,6 +22,7 @@ use half::{bf16, f16};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
+use crate::room::ensure_room;
 
 /// The logical shape [n, c, d, h, w].
 pub type Shape = [usize; 5];
@@ -55,6 +56,10 @@ impl fmt::Debug for Tensor {
     }
 }
 
+/// Shapes of fewer elements than this are not asked for: from 32 MiB on, an allocation is a mapping of its own (of glibc at least),
+/// so that asking first does not change where later ones are placed.
+const MIN_ASKED: usize = 8 << 20;
+
 /// The number of elements of a shape, or an error where they do not fit into memory. Axes of size 0 are left out of that check, so
 /// that the product of any subset of the axes of an accepted shape fits too.
 pub(crate) fn checked_len(what: &str, shape: Shape) -> Result<usize> {
@@ -64,7 +69,7 @@ pub(crate) fn checked_len(what: &str, shape: Shape) -> Result<usize> {
         .try_fold(1usize, |n, &d| n.checked_mul(d))
         .filter(|&n| n <= isize::MAX as usize / 8)
         // A reservation costs nothing, and an allocation that fails later would abort the process.
-        .filter(|&n| n < 1 << 28 || Vec::<f32>::new().try_reserve_exact(n).is_ok())
+        .filter(|&n| n < MIN_ASKED || ensure_room::<f32>(what, n).is_ok())
         .map(|n| if shape.contains(&0) { 0 } else { n })
         .ok_or_else(|| Error::shape(what, "a shape that fits in memory", format!("{shape:?}")))
 }
@@ -109,6 +114,7 @@ impl Tensor {
     /// cannot store; a buffer over the device's limit.
     pub fn from_ncdhw(device: &Device, shape: Shape, dtype: DType, data: &[f32]) -> Result<Self> {
         ensure_len("tensor", shape, data.len())?;
+        ensure_room::<f32>("a tensor's values", data.len())?;
         Self::from_ndhwc(device, shape, dtype, to_channels_last(shape, data))
     }
 
@@ -242,6 +248,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Kernel`] for a launch that failed before.
     pub fn to_ndhwc(&self) -> Result<Vec<f32>> {
+        ensure_room::<f32>("a tensor's values", self.len())?;
         Ok(match &self.storage {
             Storage::Host(HostBuffer::F32(data)) => data.to_vec(),
             Storage::Host(HostBuffer::U8(data)) => data.iter().map(|&v| v.into()).collect(),
@@ -274,7 +281,10 @@ impl Tensor {
     /// A tensor of another type; otherwise as [`Tensor::to_ndhwc`].
     pub fn to_u8(&self) -> Result<Vec<u8>> {
         match &self.storage {
-            Storage::Host(HostBuffer::U8(data)) => Ok(data.to_vec()),
+            Storage::Host(HostBuffer::U8(data)) => {
+                ensure_room::<u8>("a tensor's labels", data.len())?;
+                Ok(data.to_vec())
+            }
             #[cfg(feature = "gpu")]
             Storage::Gpu(gpu, handle) if self.dtype == DType::U8 => gpu.read(handle, self.bytes()),
             _ => Err(Error::argument("labels: dtype", DType::U8, self.dtype)),

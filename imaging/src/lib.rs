@@ -26,6 +26,9 @@
 //! Features, all on by default: `cuda` and `vulkan` add those backends, `gpu` (part of both) only the device code, for
 //! applications that bring a CubeCL client of their own.
 
+// A stream that cannot be written makes these macros panic.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod io;
 pub mod registration;
 pub mod stats;

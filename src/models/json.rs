@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::io::read_small;
+use crate::{shown, shown_message};
 
 /// A parsed JSON file.
 pub(crate) struct JsonFile {
@@ -15,7 +17,7 @@ pub(crate) struct JsonFile {
 impl JsonFile {
     /// Reads and parses a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        Self::parse(path, &std::fs::read(path).map_err(|e| Error::io(path, "cannot be read", e))?)
+        Self::parse(path, &read_small(path)?)
     }
 
     /// Parses the bytes of a file; errors name it `path`.
@@ -72,15 +74,12 @@ impl<'a> Node<'a> {
     }
 
     fn key_of(&self, name: &str) -> String {
-        if self.key.is_empty() { name.to_owned() } else { format!("{}.{name}", self.key) }
+        if self.key.is_empty() { shown(name) } else { format!("{}.{}", self.key, shown(name)) }
     }
 
     /// The error that another value was expected.
     pub(crate) fn mismatch(&self, expected: impl std::fmt::Display) -> Error {
-        let mut found = self.value.to_string();
-        if found.chars().count() > 120 {
-            found = found.chars().take(120).chain("...".chars()).collect();
-        }
+        let found = shown_message(self.value);
         let key = if self.key.is_empty() { "the file" } else { &self.key };
         Error::file(self.file, format!("{key}: expected {expected}, found {found}"))
     }

@@ -159,6 +159,14 @@ pub fn generate(options: &PhantomOptions) -> Result<Patient> {
 }
 
 impl PhantomOptions {
+    /// Checks that every option is in range, without generating anything.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], as [`generate`].
+    pub fn ensure_valid(&self) -> Result<()> {
+        self.shape().map(|_| ())
+    }
+
     /// The shape [d, h, w] of every phase.
     ///
     /// # Errors

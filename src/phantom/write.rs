@@ -1,35 +1,40 @@
 //! Writing a patient: NIfTI images and masks, and the ground truth as JSON.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Patient, PhasePhantom};
+use super::Patient;
 use crate::error::{Error, Result};
 use crate::io::nifti::{self, Image};
-use crate::io::write_atomic;
+use crate::io::{try_folder, write_atomic};
+use crate::phase::Phase;
 use crate::volume::{BACKGROUND, KIDNEY, TUMOUR};
 
 impl Patient {
     /// Writes `<phase>.nii.gz` and `<phase>_mask.nii.gz` for every phase, and `truth.json`, to `dir`, which is created if needed, and
     /// returns their paths. The labels of the masks are 0 background, 1 kidney, 2 tumour.
     ///
+    /// What an earlier patient left of these names, of any phase, is removed first, and `truth.json` is written last: a folder with
+    /// it is complete and of one patient.
+    ///
     /// # Errors
-    /// [`Error::File`] where the folder cannot be created or a file cannot be written.
+    /// [`Error::File`] where the folder cannot be created or a file cannot be removed or written.
     pub fn write(&self, dir: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let dir = dir.as_ref();
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "the folder cannot be created", e))?;
+        try_folder(dir)?;
+        clear(dir)?;
         let mut paths = Vec::new();
         for phase in &self.phases {
             let mask = phase.mask.to_volume();
-            for (name, volume) in [(image_name(phase), phase.image.clone()), (mask_name(phase), mask)] {
+            for (name, volume) in [(image_name(phase.phase), phase.image.clone()), (mask_name(phase.phase), mask)] {
                 let path = dir.join(name);
                 nifti::write(&path, &Image::new(volume))?;
                 paths.push(path);
             }
         }
-        let path = dir.join("truth.json");
+        let path = dir.join(TRUTH);
         let text = serde_json::to_string_pretty(&self.truth()).map_err(|e| Error::other("truth.json", e))?;
         write_atomic(&path, |file| writeln!(file, "{text}"))?;
         paths.push(path);
@@ -45,8 +50,8 @@ impl Patient {
             .map(|p| {
                 json!({
                     "phase": p.phase,
-                    "image": image_name(p),
-                    "mask": mask_name(p),
+                    "image": image_name(p.phase),
+                    "mask": mask_name(p.phase),
                     "affine": p.transform.0,
                     "deformation": p.deformation,
                 })
@@ -63,10 +68,26 @@ impl Patient {
     }
 }
 
-fn image_name(phase: &PhasePhantom) -> String {
-    format!("{}.nii.gz", phase.phase)
+/// The file that is written last.
+const TRUTH: &str = "truth.json";
+
+/// Removes an earlier patient, its truth first.
+fn clear(dir: &Path) -> Result<()> {
+    let phases = Phase::ALL.into_iter().flat_map(|phase| [image_name(phase), mask_name(phase)]);
+    for name in std::iter::once(TRUTH.to_owned()).chain(phases) {
+        let path = dir.join(name);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io(&path, "cannot be replaced", e)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
-fn mask_name(phase: &PhasePhantom) -> String {
-    format!("{}_mask.nii.gz", phase.phase)
+fn image_name(phase: Phase) -> String {
+    format!("{phase}.nii.gz")
+}
+
+fn mask_name(phase: Phase) -> String {
+    format!("{phase}_mask.nii.gz")
 }

@@ -8,8 +8,6 @@ use crate::error::{Error, Result};
 pub struct PhaseSet(Vec<Phase>);
 
 impl PhaseSet {
-    /// Smallest number of phases that can be aligned.
-    pub const MIN_ALIGNED: usize = 2;
     /// Smallest number of phases that can be classified: the channels of the classifier's image.
     pub const MIN_CLASSIFIED: usize = 3;
 
@@ -43,17 +41,6 @@ impl PhaseSet {
         self.0.contains(&phase)
     }
 
-    /// Checks that there are enough phases to be aligned.
-    ///
-    /// # Errors
-    /// [`Error::Inputs`] for fewer than [`Self::MIN_ALIGNED`].
-    pub fn ensure_alignable(&self) -> Result<()> {
-        if self.count() >= Self::MIN_ALIGNED {
-            return Ok(());
-        }
-        Err(Error::Inputs(format!("diagnose needs two to four phases, {} given", self.count())))
-    }
-
     /// Whether there are enough phases to be classified.
     pub fn is_classifiable(&self) -> bool {
         self.count() >= Self::MIN_CLASSIFIED
@@ -67,15 +54,16 @@ impl PhaseSet {
         self.images().map(|_| ())
     }
 
-    /// The reference phase, to which the others are aligned: the portal phase, else the arterial, else the delayed phase.
+    /// The reference phase, to which the others are aligned: the portal phase, else the arterial, else the delayed phase; a phase
+    /// that is alone is its own.
     ///
     /// # Errors
-    /// [`Error::Inputs`] where the set contains none of the three.
+    /// [`Error::Inputs`] for a set without a phase.
     pub fn reference(&self) -> Result<Phase> {
-        [Phase::Portal, Phase::Arterial, Phase::Delayed]
+        [Phase::Portal, Phase::Arterial, Phase::Delayed, Phase::NonContrast]
             .into_iter()
             .find(|p| self.contains(*p))
-            .ok_or_else(|| Error::Inputs("alignment needs a portal, arterial or delayed phase to align to".into()))
+            .ok_or_else(|| Error::Inputs("expected one to four phases, none given".into()))
     }
 
     /// The classifier's images, each as the phases of its three channels in order of acquisition. Three phases give one image. Four
@@ -114,10 +102,11 @@ mod tests {
         let message = set(&[D, P, D]).expect_err("twice").to_string();
         assert_eq!(message, "expected each phase once, found the delayed phase twice");
         let one = set(&[N]).expect("one");
-        assert_eq!(one.ensure_alignable().expect_err("one").to_string(), "diagnose needs two to four phases, 1 given");
-        assert!(one.reference().is_err() && !one.is_classifiable());
+        assert!(one.reference().expect("itself") == N && !one.is_classifiable());
+        let message = set(&[]).expect("none").reference().expect_err("none").to_string();
+        assert_eq!(message, "expected one to four phases, none given");
         let two = set(&[D, N]).expect("two");
-        assert!(two.ensure_alignable().is_ok() && two.reference().expect("delayed") == D);
+        assert!(two.reference().expect("delayed") == D);
         let message = two.ensure_classifiable().expect_err("two").to_string();
         assert_eq!(message, "classification needs three or four phases, 2 given");
         let three = set(&[D, A, N]).expect("three");

@@ -4,7 +4,7 @@
 //! ([`PhaseSet::images`](crate::phase::PhaseSet::images)). The softmax vectors of all images and all models are averaged (Uhm et al.
 //! 2021).
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
@@ -15,12 +15,13 @@ use super::crop::{self, CropBox, Margin};
 use super::lesions::Lesion;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::SourceFile;
 use crate::io::weights::Weights;
+use crate::io::{SourceFile, read_small};
 use crate::models::resnet::{FUSION, ResNet, seeded_weights};
 use crate::ops::Intensity;
 use crate::phase::{Phase, Subtype};
 use crate::stats;
+use crate::{is_unprintable, shown};
 
 /// The probabilities of one image of three phases, averaged over the models.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,14 +76,19 @@ impl Classifier {
     /// Reads `config.json` and the weights that it names from `folder`.
     ///
     /// # Errors
-    /// [`Error::File`] for a file that is missing or invalid, and for a parameter of another shape.
+    /// [`Error::File`] for a file that is missing or invalid, for weights outside the folder, and for a parameter of another shape.
     pub fn read(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::in_file(&path, e))?;
-        let config: ClassifierConfig = serde_json::from_str(&text).map_err(|e| Error::in_file(&path, e))?;
+        let config: ClassifierConfig =
+            serde_json::from_slice(&read_small(&path)?).map_err(|e| Error::in_file(&path, e))?;
         config.ensure_valid().map_err(|e| Error::in_file(&path, e))?;
         if config.weights.is_empty() {
             return Err(Error::file(&path, "expected at least one file under \"weights\", found none"));
+        }
+        if let Some(outside) = config.weights.iter().find(|file| !is_below(file)) {
+            let found = shown(&outside.to_string_lossy());
+            let reason = format!("weights: expected paths of files in the model's folder, found '{found}'");
+            return Err(Error::file(&path, reason));
         }
         let (dtype, mut files) = (config.precision.dtype(device), Vec::new());
         let read = |file: &PathBuf| {
@@ -102,6 +108,11 @@ impl Classifier {
     /// The files of the weights; empty for seeded weights.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
+    }
+
+    /// The configuration, with what [`Classifier::adjusted`] has put in place of it.
+    pub fn config(&self) -> &ClassifierConfig {
+        &self.config
     }
 
     /// The same networks with other thresholds and another margin than the configuration's, where they are given.
@@ -172,6 +183,13 @@ impl Classifier {
         }
         Ok(Combination { phases, probabilities: mean_rows(rows.iter().map(Vec::as_slice)), picture: None })
     }
+}
+
+/// Whether a path leads from a folder to something in it: it is relative, does not go up, and has the name of a file without control
+/// characters.
+fn is_below(path: &Path) -> bool {
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    path.file_name().is_some() && path.components().all(plain) && !path.to_string_lossy().chars().any(is_unprintable)
 }
 
 /// The network's input as grey values.

@@ -39,7 +39,16 @@ impl From<Margin> for serde_json::Value {
     fn from(margin: Margin) -> Self {
         match margin {
             Margin::Voxels(voxels) => voxels.into(),
-            Margin::Millimetres(mm) => format!("{mm}mm").into(),
+            Margin::Millimetres(_) => margin.to_string().into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Margin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Voxels(voxels) => write!(f, "{voxels}"),
+            Self::Millimetres(mm) => write!(f, "{mm}mm"),
         }
     }
 }

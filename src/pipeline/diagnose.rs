@@ -16,9 +16,9 @@ use super::labels::LabelMap;
 use super::lesion_results::findings;
 use super::lesions::LesionChoice;
 use super::result::program;
-pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds, read_result};
+pub use super::result::{Diagnosis, Models, PhaseResult, RunOptions, SCHEMA_VERSION, Seconds, read_result};
 use super::segmentation::continue_or_cancel;
-use super::{PhaseScan, SegmentOptions, Segmenter, Stage, Study, report};
+use super::{Mirroring, PhaseScan, SegmentOptions, Segmenter, Stage, Study, report};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::nifti::{self, Image, LabelImage};
@@ -45,7 +45,7 @@ pub struct PhaseInput {
 pub struct System {
     /// The segmentation model; not needed where every phase has a given mask.
     pub segmenter: Option<Segmenter>,
-    /// The classification model; not needed for patients with two phases.
+    /// The classification model; not needed for patients with one or two phases.
     pub classifier: Option<Classifier>,
     /// Notes that every result of these models must contain, such as that they are untrained or for phantoms only.
     pub notes: Vec<String>,
@@ -75,13 +75,13 @@ pub enum DiagnoseStage {
     Classify,
 }
 
-/// Runs every stage and writes the result folder, which is created if needed; docs/result.md describes its files. Two phases are
-/// segmented and aligned. Classification needs three and a classifier; without, the result contains the reason why nothing was
-/// classified.
+/// Runs every stage and writes the result folder, which is created if needed; docs/result.md describes its files. One phase is
+/// segmented and measured, two and more are also aligned. Classification needs three and a classifier; without, the result contains
+/// the reason why nothing was classified.
 /// `progress` is called before each stage and after each tile of the segmentation; [`ControlFlow::Break`] ends the run.
 ///
 /// # Errors
-/// Fewer than two phases, or a phase that is given twice; a model that is needed and missing; an error of a stage, which names the
+/// No phase, or one that is given twice; a model that is needed and missing; an error of a stage, which names the
 /// phase; a file that cannot be written; [`Error::Cancelled`]. A patient without a tumour is not an error.
 pub fn diagnose(
     inputs: &[PhaseInput],
@@ -93,7 +93,6 @@ pub fn diagnose(
 ) -> Result<Diagnosis> {
     let started = Instant::now();
     let phases = PhaseSet::new(inputs.iter().map(|i| i.phase))?;
-    phases.ensure_alignable()?;
     phases.reference()?;
     ensure_different(inputs)?;
     if system.segmenter.is_none()
@@ -203,6 +202,7 @@ pub fn diagnose(
             classification: system.classifier.as_ref().map(|c| c.files().to_vec()).unwrap_or_default(),
             segmentation_card: system.segmenter.as_ref().and_then(|s| s.card().cloned()),
         },
+        options: Some(run_options(system, options, inputs.iter().any(|input| input.given.is_some()))),
         notes: system.notes.clone(),
         warnings,
         reference: alignment.reference,
@@ -217,6 +217,18 @@ pub fn diagnose(
     let text = serde_json::to_string_pretty(&diagnosis).map_err(|e| Error::other("result.json", e))?;
     write_atomic(folder.join(RESULT), |file| writeln!(file, "{text}"))?;
     Ok(diagnosis)
+}
+
+/// What a run is asked for, as its result holds it; `given_masks` says whether masks are given instead of segmented.
+pub fn run_options(system: &System, options: &DiagnoseOptions, given_masks: bool) -> RunOptions {
+    let config = system.classifier.as_ref().map(Classifier::config);
+    RunOptions {
+        given_masks,
+        mirroring: !given_masks && options.segment.mirroring == Mirroring::AllAxes,
+        lesion: options.lesion.to_string(),
+        margin: config.map(|config| config.margin.to_string()),
+        thresholds: config.and_then(|config| config.thresholds.clone()),
+    }
 }
 
 /// Refuses one scan given as two phases, under whatever names.

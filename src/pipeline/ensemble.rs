@@ -4,8 +4,10 @@ use std::ops::ControlFlow;
 
 use super::Segmenter;
 use super::segmentation::{Output, Scan, SegmentOptions, Segmentation, Stage};
+use crate::ensure_room;
 use crate::error::{Error, Result};
 use crate::models::TargetLabels;
+use crate::shown_list;
 use crate::volume::{LabelVolume, Volume, Voxels};
 
 /// One model, or several for the same labels and images, such as configurations of one data set.
@@ -34,7 +36,7 @@ impl Ensemble {
             }
             if found.channels != expected.channels {
                 let what = format!("ensemble: channels of model {number}");
-                let [expected, found] = [expected, found].map(|plan| plan.channels.join(", "));
+                let [expected, found] = [expected, found].map(|plan| shown_list(&plan.channels));
                 return Err(Error::argument(what, format!("those of the first, {expected}"), found));
             }
         }
@@ -84,7 +86,7 @@ impl Ensemble {
         let count = self.members.len() as f32;
         sums.iter_mut().flatten().for_each(|sum| *sum /= count);
         let labels = &self.members[0].plan().labels;
-        result.mask = LabelVolume::new(result.mask.shape(), decide(&sums, labels), result.mask.affine())?;
+        result.mask = LabelVolume::new(result.mask.shape(), decide(&sums, labels)?, result.mask.affine())?;
         if options.output == Output::Probabilities {
             let image = &scan.channels[0];
             let foreground = sums.len() - labels.targets().len();
@@ -97,7 +99,7 @@ impl Ensemble {
 
 /// Names and values of labels.
 fn listed(labels: &TargetLabels) -> String {
-    labels.targets().iter().map(|t| format!("{} {}", t.name, t.value)).collect::<Vec<_>>().join(", ")
+    shown_list(labels.targets().iter().map(|t| format!("{} {}", t.name, t.value)))
 }
 
 fn add(sums: &mut Vec<Vec<f32>>, found: Vec<Volume>) {
@@ -112,14 +114,15 @@ fn add(sums: &mut Vec<Vec<f32>>, found: Vec<Volume>) {
 }
 
 /// The mask of averaged probabilities.
-fn decide(averages: &[Vec<f32>], labels: &TargetLabels) -> Vec<u8> {
+fn decide(averages: &[Vec<f32>], labels: &TargetLabels) -> Result<Vec<u8>> {
     let voxels = averages.first().map_or(0, Vec::len);
+    ensure_room::<u8>("ensemble: labels", voxels)?;
     let mut mask = vec![0u8; voxels];
     if labels.are_regions() {
         for (values, target) in averages.iter().zip(labels.targets()) {
             mask.iter_mut().zip(values).filter(|(_, p)| **p > 0.5).for_each(|(label, _)| *label = target.value);
         }
-        return mask;
+        return Ok(mask);
     }
     let mut best = averages.first().cloned().unwrap_or_default();
     for (values, target) in averages.iter().skip(1).zip(labels.targets()) {
@@ -129,7 +132,7 @@ fn decide(averages: &[Vec<f32>], labels: &TargetLabels) -> Vec<u8> {
             }
         }
     }
-    mask
+    Ok(mask)
 }
 
 #[cfg(test)]
@@ -140,6 +143,6 @@ mod tests {
     fn the_first_of_equal_averages_wins() {
         let labels = TargetLabels::exclusive(&["background", "kidney", "tumour"]);
         let averages = [vec![0.4, 0.2, 0.3], vec![0.4, 0.4, 0.3], vec![0.2, 0.4, 0.4]];
-        assert_eq!(decide(&averages, &labels), [0, 1, 2]);
+        assert_eq!(decide(&averages, &labels).expect("labels"), [0, 1, 2]);
     }
 }

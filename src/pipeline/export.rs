@@ -5,6 +5,7 @@
 
 use super::segmentation::Output;
 use super::sliding_window::Finished;
+use crate::ensure_room;
 use crate::error::{Error, Result};
 use crate::models::{Order, Resampling, TargetLabels};
 use crate::ops::tile::{AxisSampling, AxisTaps, NO_LABEL, resample_labels, resample_probabilities};
@@ -58,11 +59,16 @@ impl Exporter {
         };
         let classes = targets.outputs();
         let slab = (slab_bytes / slice_bytes(output_size, output, classes)).clamp(1, output_size[0] as u64) as usize;
+        let voxels: usize = output_size.iter().product();
+        ensure_room::<u8>("segment: labels", voxels)?;
         let probabilities = match output {
             Output::Labels => Vec::new(),
-            Output::Probabilities => vec![Vec::with_capacity(output_size.iter().product()); classes - first],
+            Output::Probabilities => {
+                ensure_room::<f32>("segment: probabilities", voxels.saturating_mul(classes - first))?;
+                (0..classes - first).map(|_| Vec::with_capacity(voxels)).collect()
+            }
         };
-        let labels = Vec::with_capacity(output_size.iter().product());
+        let labels = Vec::with_capacity(voxels);
         let axes = [axis(0)?, axis(1)?, axis(2)?];
         Ok(Self { targets: targets.clone(), axes, output, slab, done: 0, first, labels, probabilities })
     }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::models::TargetLabels;
+use crate::shown_list;
 use crate::volume::{BACKGROUND, KIDNEY, LabelVolume, TUMOUR};
 
 /// The map from a model's labels to those of the pipeline, by their names; all other labels become background.
@@ -25,8 +26,8 @@ impl LabelMap {
             ((Some(kidney), None), (Some(tumour), None)) if kidney != tumour => Ok(Self { kidney, tumour }),
             _ => {
                 let what = "diagnose: labels of the segmentation model";
-                let names: Vec<&str> = labels.targets().iter().map(|t| t.name.as_str()).collect();
-                Err(Error::argument(what, "one named kidney and one named tumour", names.join(", ")))
+                let names = shown_list(labels.targets().iter().map(|t| t.name.as_str()));
+                Err(Error::argument(what, "one named kidney and one named tumour", names))
             }
         }
     }

@@ -42,6 +42,17 @@ pub enum LesionChoice {
     Together,
 }
 
+impl std::fmt::Display for LesionChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Largest => f.write_str("largest"),
+            Self::All => f.write_str("all"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Together => f.write_str("together"),
+        }
+    }
+}
+
 impl std::str::FromStr for LesionChoice {
     type Err = Error;
 

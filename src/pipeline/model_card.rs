@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model_folder::ModelDir;
 use crate::error::{Error, Result};
+use crate::is_unprintable;
 
 /// The file of a card.
 pub(super) const FILE: &str = "model.json";
@@ -71,10 +72,8 @@ impl ModelCard {
 
 /// A text of a file on one line: bounded, without control characters and those that change the direction of text.
 fn plain(text: &str) -> String {
-    let is_hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
+    // A joiner or a mark of zero width hides or joins what is read.
+    let is_hidden = |c: char| is_unprintable(c) || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}');
     let mut shown: String = text.trim().chars().take(MAX_SHOWN).map(|c| if is_hidden(c) { ' ' } else { c }).collect();
     if text.trim().chars().nth(MAX_SHOWN).is_some() {
         shown.push_str("...");

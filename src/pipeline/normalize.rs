@@ -19,13 +19,13 @@ pub(super) fn normalize<T: Copy + Into<f32> + Sync>(
     mask: Option<&[bool]>,
 ) -> Result<Vec<f32>> {
     match channel.scheme {
-        Normalization::None => Ok(view.read(voxels, |v| v.into())),
+        Normalization::None => view.read(voxels, |v| v.into()),
         Normalization::Ct { clip: [low, high], mean, sd } => {
             let divisor = sd.max(MIN_DIVISOR as f32);
-            Ok(view.read(voxels, |v| (v.into().max(low).min(high) - mean) / divisor))
+            view.read(voxels, |v| (v.into().max(low).min(high) - mean) / divisor)
         }
         Normalization::ZScore => {
-            let mut values = view.read(voxels, |v| v.into());
+            let mut values = view.read(voxels, |v| v.into())?;
             let inside = mask.filter(|_| channel.inside_mask);
             let is_inside = |i: usize| inside.is_none_or(|mask| mask[i]);
             let (mean, divisor) = mean_and_divisor(&values, is_inside);
@@ -37,7 +37,7 @@ pub(super) fn normalize<T: Copy + Into<f32> + Sync>(
             Ok(values)
         }
         Normalization::RescaleTo01 => {
-            let mut values = view.read(voxels, |v| v.into());
+            let mut values = view.read(voxels, |v| v.into())?;
             let (low, high) =
                 values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
             let divisor = (high - low).max(MIN_DIVISOR as f32);
@@ -45,7 +45,7 @@ pub(super) fn normalize<T: Copy + Into<f32> + Sync>(
             Ok(values)
         }
         Normalization::RgbTo01 => {
-            let values = view.read(voxels, |v| v.into() / 255.0);
+            let values = view.read(voxels, |v| v.into() / 255.0)?;
             match values.iter().find(|v| !(0.0..=1.0).contains(*v)) {
                 None => Ok(values),
                 Some(value) => Err(Error::Data(format!(

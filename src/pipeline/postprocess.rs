@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::model_folder::{ModelDir, read_small};
+use super::model_folder::ModelDir;
 use crate::error::{Error, Result};
 use crate::io::postprocessing::{self, KeepLargest};
+use crate::io::read_small;
 use crate::volume::{LabelVolume, components};
 
 /// A postprocessing that lies in a model folder, where nnU-Net's cross-validation puts it. It is not applied by itself.

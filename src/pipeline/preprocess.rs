@@ -13,6 +13,7 @@ use crate::models::{ImageReader, OrientationRule, UNetPlan};
 use crate::ops::concat;
 use crate::tensor::Tensor;
 use crate::volume::{Grid, Orientation, Turn, Volume, Voxels};
+use crate::{ensure_room, shown_list};
 
 /// A preprocessed image, with what is needed to map results back to the original.
 pub(super) struct Prepared {
@@ -86,7 +87,12 @@ pub(super) fn prepare(
     expect_possible(size, spacing, target)?;
     admit(size, view.shape).map_err(|e| e.context(resampling(size, spacing, target)))?;
     let separate = separate_axis(plan.data.separate, plan.data.anisotropy, spacing, target);
-    let mask = plan.normalization.iter().any(|channel| channel.inside_mask).then(|| nonzero_mask(channels, &views));
+    let mask = plan
+        .normalization
+        .iter()
+        .any(|channel| channel.inside_mask)
+        .then(|| nonzero_mask(channels, &views))
+        .transpose()?;
     let mask = mask.as_deref();
     let mut tensors = Vec::with_capacity(channels.len());
     for ((channel, view), how) in channels.iter().zip(&views).zip(&plan.normalization) {
@@ -151,7 +157,7 @@ impl<'a> Turned<'a> {
 /// The first of as many channels as the model has, all of finite values.
 fn first_channel<'a>(channels: &'a [Volume], plan: &UNetPlan) -> Result<&'a Volume> {
     let (Some(first), true) = (channels.first(), channels.len() == plan.channels.len()) else {
-        let expected = format!("{} ({})", plan.channels.len(), plan.channels.join(", "));
+        let expected = format!("{} ({})", plan.channels.len(), shown_list(&plan.channels));
         return Err(Error::argument("segment: channels of the image", expected, channels.len()));
     };
     channels.iter().try_for_each(Volume::ensure_finite)?;
@@ -198,16 +204,17 @@ fn resampling(size: [usize; 3], from: [f64; 3], to: [f64; 3]) -> String {
 
 /// Where any channel is not 0, under its view, holes filled. What the views leave out is 0 and joined to the outside, so the holes
 /// of the whole image are those of the views.
-pub(super) fn nonzero_mask(channels: &[Volume], views: &[StridedView]) -> Vec<bool> {
+pub(super) fn nonzero_mask(channels: &[Volume], views: &[StridedView]) -> Result<Vec<bool>> {
+    ensure_room::<bool>("the mask of an image's non-zero part", views[0].shape.iter().product())?;
     let mut mask = vec![false; views[0].shape.iter().product()];
     for (channel, view) in channels.iter().zip(views) {
         let nonzero = match channel.voxels() {
-            Voxels::U8(v) => view.read(v, |v| v != 0),
-            Voxels::I16(v) => view.read(v, |v| v != 0),
-            Voxels::F32(v) => view.read(v, |v| v != 0.0),
+            Voxels::U8(v) => view.read(v, |v| v != 0)?,
+            Voxels::I16(v) => view.read(v, |v| v != 0)?,
+            Voxels::F32(v) => view.read(v, |v| v != 0.0)?,
         };
         mask.iter_mut().zip(nonzero).for_each(|(all, own)| *all |= own);
     }
     fill_holes(&mut mask, views[0].shape);
-    mask
+    Ok(mask)
 }

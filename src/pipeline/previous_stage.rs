@@ -62,9 +62,9 @@ pub(super) fn channels(
     device: &Device,
 ) -> Result<Vec<Tensor>> {
     let view = target.views[0];
-    let mut labels = view.read(mask.labels(), i16::from);
+    let mut labels = view.read(mask.labels(), i16::from)?;
     // nnU-Net gives the background outside of the image's non-zero part a label of its own, which takes part in the resampling.
-    let inside = nonzero_mask(target.channels, target.views);
+    let inside = nonzero_mask(target.channels, target.views)?;
     labels.iter_mut().zip(inside).filter(|(label, inside)| **label == 0 && !inside).for_each(|(label, _)| *label = -1);
     let how = &stage.resampling;
     let [from, to] = target.spacings;
@@ -74,7 +74,7 @@ pub(super) fn channels(
         let expected = format!("{:?} voxels, since the plan does not resample it", target.size);
         return Err(Error::shape("segment: mask of the previous stage", expected, format!("{:?}", view.shape)));
     }
-    let labels = resample_labels(labels, view.shape, target.size, how, separate);
+    let labels = resample_labels(labels, view.shape, target.size, how, separate)?;
     let channel = |label: &u8| {
         let values = labels.iter().map(|own| f32::from(*own == i16::from(*label))).collect::<Vec<f32>>();
         Tensor::from_ndhwc(device, [1, 1, d, h, w], DType::F32, values)

@@ -122,7 +122,9 @@ pub(super) fn page(d: &Diagnosis) -> Page {
             })
             .collect(),
     });
-    sections.push(alignment_table(d));
+    if d.phases.len() > 1 {
+        sections.push(alignment_table(d));
+    }
     let (mut tumour, mut kidney) = (Vec::new(), Vec::new());
     for phase in &d.phases {
         for path in &phase.pictures {
@@ -133,7 +135,8 @@ pub(super) fn page(d: &Diagnosis) -> Page {
     }
     for (title, pictures) in [("Slice with most tumour", tumour), ("Slice with most kidney", kidney)] {
         if !pictures.is_empty() {
-            sections.push(Section::Pictures { title: format!("{title}, phases aligned"), pictures, wide: false });
+            let aligned = if d.phases.len() > 1 { ", phases aligned" } else { "" };
+            sections.push(Section::Pictures { title: format!("{title}{aligned}"), pictures, wide: false });
         }
     }
     if let Some(card) = &d.models.segmentation_card {

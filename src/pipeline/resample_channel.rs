@@ -2,6 +2,7 @@
 
 use super::strided_view::StridedView;
 use crate::device::Device;
+use crate::ensure_room;
 use crate::error::Result;
 use crate::models::{Order, Resampling, SeparateAxis};
 use crate::ops::tile::{AxisSampling, AxisTaps, select};
@@ -50,7 +51,7 @@ pub(super) fn resample(
     // Slices along n, each resampled in its plane and clipped to its own range; then across.
     let order = if axis == 0 { [0, 1, 2] } else { [axis, 0, 3 - axis] };
     let view = StridedView::whole(shape).permuted(order);
-    let values = if axis == 0 { values } else { view.read(&values, |v| v) };
+    let values = if axis == 0 { values } else { view.read(&values, |v| v)? };
     let [slices, rows, columns] = view.shape;
     let new = order.map(|a| size[a]);
     let resampled = by_order(&upload([slices, 1, rows, columns], values)?, [1, new[1], new[2]], how.order)?;
@@ -60,6 +61,7 @@ pub(super) fn resample(
         return Ok(resampled);
     }
     // The coarsest axis is hardly ever another one: back through the host.
+    ensure_room::<f32>("a resampled image", size.iter().product())?;
     let mut values = vec![0.0; size.iter().product()];
     StridedView::whole(size).permuted(order).write(&resampled.to_ndhwc()?, &mut values);
     upload([1, size[0], size[1], size[2]], values)
@@ -87,7 +89,9 @@ fn nearest(x: &Tensor, size: [usize; 3]) -> Result<Tensor> {
     let axis = |from: usize, to: usize| AxisTaps::new(AxisSampling::Nearest, from, to);
     let [along_z, along_y, along_x] = [axis(d, size[0])?, axis(h, size[1])?, axis(w, size[2])?];
     let values = x.to_ndhwc()?;
-    let mut out = Vec::with_capacity(n * c * size.iter().product::<usize>());
+    let len = n * c * size.iter().product::<usize>();
+    ensure_room::<f32>("a resampled image", len)?;
+    let mut out = Vec::with_capacity(len);
     for image in 0..n {
         for &z in along_z.low() {
             for &y in along_y.low() {

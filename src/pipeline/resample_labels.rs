@@ -8,20 +8,26 @@
 use rayon::prelude::*;
 
 use super::strided_view::StridedView;
+use crate::ensure_room;
+use crate::error::Result;
 use crate::models::{Order, Resampling};
 
 /// Labels of `shape` on a grid of `size`; `separate` is the axis that is resampled by the nearest slice, after its slices were
 /// resampled in their plane.
+///
+/// # Errors
+/// A size for which there is no memory.
 pub(super) fn resample_labels(
     labels: Vec<i16>,
     shape: [usize; 3],
     size: [usize; 3],
     how: &Resampling,
     separate: Option<usize>,
-) -> Vec<i16> {
+) -> Result<Vec<i16>> {
     if shape == size {
-        return labels;
+        return Ok(labels);
     }
+    ensure_room::<i16>("the resampled mask of the previous stage", size.iter().product())?;
     let axes: [Axis; 3] = std::array::from_fn(|a| {
         // The nearest slice, on its own, is what the two taps of the axis would be with all of the weight on it.
         let nearest = how.order == Order::Nearest || separate == Some(a);
@@ -47,7 +53,7 @@ pub(super) fn resample_labels(
             *out = votes.winner(labels[nearest_row + x.nearest]);
         }
     });
-    out
+    Ok(out)
 }
 
 /// Where an axis is sampled.
@@ -116,9 +122,14 @@ impl Votes {
 mod tests {
     use super::*;
 
+    fn cube(labels: &[i16], size: [usize; 3], separate: Option<usize>) -> Vec<i16> {
+        let how = Resampling::of_order(Order::Linear);
+        resample_labels(labels.to_vec(), [2; 3], size, &how, separate).expect("labels")
+    }
+
     fn along_x(labels: &[i16], size: usize, order: Order) -> Vec<i16> {
         let how = Resampling::of_order(order);
-        resample_labels(labels.to_vec(), [1, 1, labels.len()], [1, 1, size], &how, None)
+        resample_labels(labels.to_vec(), [1, 1, labels.len()], [1, 1, size], &how, None).expect("labels")
     }
 
     #[test]
@@ -133,11 +144,10 @@ mod tests {
     /// A 2x2x2 block sampled at its centre: 1 and 2 have 3/8 each, and the nearest voxel's 3 has lost, so the lowest stands.
     #[test]
     fn the_lowest_label_stands_where_the_nearest_has_lost() {
-        let how = Resampling::of_order(Order::Linear);
-        let block = vec![3, 1, 1, 1, 2, 2, 2, 3];
-        assert_eq!(resample_labels(block.clone(), [2; 3], [1; 3], &how, None), [1]);
-        assert_eq!(resample_labels(block.clone(), [2; 3], [2; 3], &how, None), block);
+        let block = [3, 1, 1, 1, 2, 2, 2, 3];
+        assert_eq!(cube(&block, [1; 3], None), [1]);
+        assert_eq!(cube(&block, [2; 3], None), block);
         // Slice 1 is the nearer one of two; 2 has three quarters of it.
-        assert_eq!(resample_labels(block, [2; 3], [1; 3], &how, Some(0)), [2]);
+        assert_eq!(cube(&block, [1; 3], Some(0)), [2]);
     }
 }

@@ -76,6 +76,22 @@ pub struct Models {
     pub segmentation_card: Option<ModelCard>,
 }
 
+/// What decides a result besides scans and weights. A run continues only results of the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunOptions {
+    /// Whether masks were given instead of segmented.
+    pub given_masks: bool,
+    /// Whether the segmentation averaged mirrored copies.
+    pub mirroring: bool,
+    /// Which lesions were to be classified.
+    pub lesion: String,
+    /// The margin around a lesion; None without a classifier.
+    pub margin: Option<String>,
+    /// The thresholds of the decision; None for the highest score.
+    pub thresholds: Option<Vec<f64>>,
+}
+
 /// The result of a diagnosis: the content of `result.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -88,6 +104,9 @@ pub struct Diagnosis {
     pub device: String,
     /// The weights that were used.
     pub models: Models,
+    /// What the run was asked for; None in results of versions that did not write it.
+    #[serde(default)]
+    pub options: Option<RunOptions>,
     /// Notes about the models that every reader must know.
     pub notes: Vec<String>,
     /// Conditions that the reader should know of and that did not prevent a result.
@@ -132,7 +151,7 @@ pub fn read_result<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
         schema_version: u32,
     }
     let path = path.as_ref();
-    let text = std::fs::read(path).map_err(|e| Error::io(path, "cannot be read", e))?;
+    let text = crate::io::read_small(path)?;
     let other = |e| Error::io(path, "expected a result of diagnose", e);
     let Version { schema_version } = serde_json::from_slice(&text).map_err(other)?;
     if schema_version != SCHEMA_VERSION {
@@ -182,7 +201,8 @@ mod tests {
         };
         json!({
             "schema_version": SCHEMA_VERSION, "program": "nephron 0.1.0", "device": "cpu",
-            "models": {"segmentation": [file], "classification": []}, "notes": ["n"], "warnings": [],
+            "models": {"segmentation": [file], "classification": []},
+            "options": {"given_masks": true, "mirroring": false, "lesion": "largest", "margin": "5mm", "thresholds": [0.5]}, "notes": ["n"], "warnings": [],
             "reference": "portal", "slices": [0, 41], "phases": [phase(Value::Null), phase(registration())],
             "classes": ["oncocytoma", "AML", "chRCC", "pRCC", "ccRCC"],
             "lesions": [lesion], "specks": {"count": 1, "volume_ml": 0.0625}, "together": false, "lesion": 1,

@@ -6,6 +6,7 @@ use std::f64::consts::E;
 use half::f16;
 
 use crate::device::Device;
+use crate::ensure_room;
 use crate::error::{Error, Result};
 use crate::models::UNet;
 use crate::ops::tile::{Accumulator, TilePlacement, crop};
@@ -59,7 +60,10 @@ pub fn positions(size: usize, patch: usize, step: f64) -> Result<Vec<usize>> {
 ///
 /// The Gaussian is that of `scipy.ndimage.gaussian_filter` applied to a single 1: along each axis the samples within four sigma are
 /// normalised to sum 1, and those outside the tile are dropped.
-pub fn gaussian(patch: [usize; 3]) -> Vec<f32> {
+///
+/// # Errors
+/// A tile whose weights do not fit in memory.
+pub fn gaussian(patch: [usize; 3]) -> Result<Vec<f32>> {
     let axes = patch.map(|size| {
         let sigma = size as f64 / 8.0;
         let radius = (4.0 * sigma + 0.5) as isize;
@@ -72,16 +76,20 @@ pub fn gaussian(patch: [usize; 3]) -> Vec<f32> {
         };
         (0..size).map(sample).collect::<Vec<f64>>()
     });
-    let mut values = Vec::with_capacity(patch.iter().product());
+    let voxels = patch.iter().product();
+    ensure_room::<f32>("segment: weights of a tile", voxels)?;
+    // Rounding keeps the order, so that the largest product is that of the largest factors.
+    let [z, y, x] = [0, 1, 2].map(|a: usize| axes[a].iter().copied().fold(0.0, f64::max));
+    let largest = z * y * x / 10.0;
+    let mut values = Vec::with_capacity(voxels);
     for z in &axes[0] {
         for y in &axes[1] {
-            values.extend(axes[2].iter().map(|x| z * y * x));
+            values.extend(axes[2].iter().map(|x| f16::from_f32((z * y * x / largest) as f32).to_f32()));
         }
     }
-    let largest = values.iter().copied().fold(0.0, f64::max) / 10.0;
-    let rounded = values.iter().map(|v| f16::from_f32((v / largest) as f32).to_f32());
-    let smallest = rounded.clone().filter(|v| *v > 0.0).fold(f32::INFINITY, f32::min);
-    rounded.map(|v| if v > 0.0 { v } else { smallest }).collect()
+    let smallest = values.iter().copied().filter(|v| *v > 0.0).fold(f32::INFINITY, f32::min);
+    values.iter_mut().filter(|v| **v <= 0.0).for_each(|v| *v = smallest);
+    Ok(values)
 }
 
 /// The tiles of one image.
@@ -187,6 +195,6 @@ impl SlidingWindow {
 
     fn weights(&self, device: &Device) -> Result<Tensor> {
         let [d, h, w] = self.patch;
-        Tensor::from_ndhwc(device, [1, 1, d, h, w], DType::F32, gaussian(self.patch))
+        Tensor::from_ndhwc(device, [1, 1, d, h, w], DType::F32, gaussian(self.patch)?)
     }
 }

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::ensure_room;
+use crate::error::Result;
 use crate::volume::Turn;
 
 /// A view: a position (three axes, the last fastest) is mapped to an offset in an array.
@@ -52,11 +54,15 @@ impl StridedView {
     }
 
     /// `f` of each element, in the order of the view.
+    ///
+    /// # Errors
+    /// A view that does not fit in memory.
     pub(super) fn read<T: Copy + Sync, U: Copy + Default + Send>(
         &self,
         array: &[T],
         f: impl Fn(T) -> U + Sync,
-    ) -> Vec<U> {
+    ) -> Result<Vec<U>> {
+        ensure_room::<U>("an image in the network's axes", self.shape.iter().product())?;
         let mut out = vec![U::default(); self.shape.iter().product()];
         out.par_chunks_mut(self.shape[2].max(1)).enumerate().for_each(|(row, out)| {
             let start = self.row(row);
@@ -64,7 +70,7 @@ impl StridedView {
                 *out = f(array[(start + i as isize * self.strides[2]) as usize]);
             }
         });
-        out
+        Ok(out)
     }
 
     /// The smallest and the largest element; None of nothing, or where one cannot be compared.
@@ -125,7 +131,7 @@ mod tests {
         let array: Vec<u8> = (0..60).collect();
         let view = StridedView::whole([3, 4, 5]).permuted([2, 0, 1]).cropped(&[1..4, 0..2, 1..4]);
         assert_eq!(view.shape, [3, 2, 3]);
-        let values = view.read(&array, |v| v);
+        let values = view.read(&array, |v| v).expect("it fits");
         assert_eq!(values[..6], [6, 11, 16, 26, 31, 36]);
         let mut back = vec![0; 60];
         view.write(&values, &mut back);
@@ -144,13 +150,14 @@ mod tests {
             let (turn, turned) = (volume.orientation().turn_to(target), volume.reorient(target).expect("turned"));
             let Voxels::I16(want) = turned.voxels() else { panic!("values keep their type") };
             let view = StridedView::whole(shape).turned(&turn);
-            assert_eq!((view.shape, &view.read(&values, |v| v)), (turned.shape(), want.as_ref()), "{target}");
+            let read = |view: &StridedView| view.read(&values, |v| v).expect("it fits");
+            assert_eq!((view.shape, &read(&view)), (turned.shape(), want.as_ref()), "{target}");
             assert_eq!(volume.grid().turned(&turn), turned.grid(), "{target}");
             assert_eq!(view.range(&values), Some((-5, 18)), "{target}");
             // Cropping before and after turning is the same.
             let before = StridedView::whole(shape).cropped(&ranges).turned(&turn);
             let after = view.cropped(&turned_box(&ranges, shape, &turn));
-            assert_eq!(before.read(&values, |v| v), after.read(&values, |v| v), "{target}");
+            assert_eq!(read(&before), read(&after), "{target}");
             let mut back = vec![0; 24];
             view.write(want, &mut back);
             assert_eq!(back, values, "{target}");

@@ -14,6 +14,15 @@ pub enum Section {
         /// The rows.
         rows: Vec<Vec<String>>,
     },
+    /// A table whose rows lead to other pages.
+    Links {
+        /// Heading.
+        title: String,
+        /// Names of the columns.
+        head: Vec<String>,
+        /// The rows; where there is a path, relative to the page, the first cell leads to it.
+        rows: Vec<(Option<String>, Vec<String>)>,
+    },
     /// Fractions of 1 as bars, with one bar marked.
     Bars {
         /// Heading.
@@ -83,6 +92,24 @@ impl Section {
                 rows.iter().for_each(|r| row(out, "td", r));
                 out.push_str("</table>\n");
             }
+            Self::Links { title, head, rows } => {
+                push(out, format_args!("<h2>{}</h2>\n<table>", escape(title)));
+                row(out, "th", head);
+                for (target, cells) in rows {
+                    out.push_str("<tr>");
+                    for (i, cell) in cells.iter().enumerate() {
+                        match target.as_ref().filter(|_| i == 0) {
+                            Some(target) => {
+                                let target = escape(&encoded(target));
+                                push(out, format_args!("<td><a href=\"{target}\">{}</a></td>", escape(cell)));
+                            }
+                            None => push(out, format_args!("<td>{}</td>", escape(cell))),
+                        }
+                    }
+                    out.push_str("</tr>\n");
+                }
+                out.push_str("</table>\n");
+            }
             Self::Bars { title, bars, chosen } => {
                 push(out, format_args!("<h2>{}</h2>\n<table>", escape(title)));
                 for (i, (name, share)) in bars.iter().enumerate() {
@@ -129,6 +156,18 @@ fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
+/// A path as a relative reference: what has a meaning of its own in an address is given by its code.
+fn encoded(path: &str) -> String {
+    let mut out = String::from("./");
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => out.push(byte.into()),
+            _ => push(&mut out, format_args!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -142,5 +181,9 @@ mod tests {
         let page = Page { title: "a<b & \"c\"".into(), notes: vec!["<script>".into()], sections: vec![] };
         let html = page.html();
         assert!(html.contains("a&lt;b &amp; &quot;c&quot;") && !html.contains("<script>"), "{html}");
+        let row = (Some("javascript:a\"b #1/r.html".into()), vec!["<i>".into(), "2".into()]);
+        let links = Section::Links { title: String::new(), head: vec![], rows: vec![row] };
+        let html = Page { sections: vec![links], ..Page::default() }.html();
+        assert!(html.contains("href=\"./javascript%3Aa%22b%20%231/r.html\">&lt;i&gt;</a></td><td>2</td>"), "{html}");
     }
 }

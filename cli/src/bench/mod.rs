@@ -83,20 +83,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let copy_gbs = rate(copy.bytes, median(&ms));
     let (product, ms) = timed(cases::matrix_product(&device, dtype)?)?;
     let matrix_gflops = rate(product.flops, median(&ms));
+    let mut written = Ok(());
     if !context.json {
-        say!("{}, {dtype}, nephron {}", device.name(), env!("CARGO_PKG_VERSION"))?;
-        say!("ceilings: copy {copy_gbs:.1} GB/s, matrix product {matrix_gflops:.0} GFLOP/s")?;
-        say!(
-            "{:16} {:34} {:>10} {:>21} {:>9} {:>8} {:>7} {:>6}",
-            "op",
-            "case",
-            "median ms",
-            "10 %..90 %",
-            "GFLOP/s",
-            "GB/s",
-            "matrix",
-            "copy"
-        )?;
+        written = print_head(&device, dtype, copy_gbs, matrix_gflops);
     }
     let mut lines = Vec::new();
     for make in wanted {
@@ -117,12 +106,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             percent_of_copy: 100.0 * gbs / copy_gbs,
         };
         if !context.json {
-            line.print()?;
+            // A closed standard output does not end the run: the other cases are still checked.
+            written = written.and_then(|()| line.print());
         }
         lines.push(line);
     }
     if !context.json {
-        return Ok(());
+        return written;
     }
     context.print_json(&Report {
         device: device.name(),
@@ -132,6 +122,22 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         matrix_gflops,
         cases: lines,
     })
+}
+
+fn print_head(device: &Device, dtype: DType, copy_gbs: f64, matrix_gflops: f64) -> Result<()> {
+    say!("{}, {dtype}, nephron {}", device.name(), env!("CARGO_PKG_VERSION"))?;
+    say!("ceilings: copy {copy_gbs:.1} GB/s, matrix product {matrix_gflops:.0} GFLOP/s")?;
+    say!(
+        "{:16} {:34} {:>10} {:>21} {:>9} {:>8} {:>7} {:>6}",
+        "op",
+        "case",
+        "median ms",
+        "10 %..90 %",
+        "GFLOP/s",
+        "GB/s",
+        "matrix",
+        "copy"
+    )
 }
 
 impl Line {

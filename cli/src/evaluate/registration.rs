@@ -9,6 +9,7 @@ use super::{finish, print_json, results, write_table};
 use crate::Context;
 use crate::error::Result;
 use nephron::error::Error as LibraryError;
+use nephron::io::read_small;
 use nephron::pipeline::diagnose::Diagnosis;
 use nephron::registration::{Dice, Registration};
 
@@ -92,7 +93,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 
 fn read(path: &Path, soft: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let text = std::fs::read(path).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
+    let text = read_small(path)?;
     let other = |e| LibraryError::io(path, "expected a result of register or diagnose", e);
     let case = path.parent().unwrap_or(Path::new("")).display().to_string();
     let mut keep = |phase: &str, found: Registration| {

@@ -13,6 +13,7 @@ use super::Context;
 use crate::error::{Error, Result};
 use arrays::Inputs;
 use attributes::Attributes;
+use nephron::io::try_beside;
 use nephron::tensor::DType;
 
 /// Run one operation on .npy arrays (f32 [n, c, d, h, w] unless the README's table says otherwise).
@@ -72,6 +73,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     attributes.ensure_all_known(&args.name)?;
     inputs.ensure_all_known(&args.name)?;
 
+    for (_, path) in &outputs {
+        try_beside(path)?;
+    }
     let results = call.run().map_err(Error::wrong_argument)?;
     device.synchronize()?;
     for (name, _) in &outputs {

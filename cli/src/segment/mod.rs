@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use cases::Case;
 use model::ModelArgs;
 use nephron::error::Error as LibraryError;
-use nephron::io::nifti;
+use nephron::io::{nifti, try_folder};
 use nephron::models::{OrientationRule, TargetLabels};
 use nephron::pipeline::{
     Ensemble, Mirroring, Output, Postprocessing, Scan, SegmentOptions, Segmentation, Stage, Timings, parse_bytes,
@@ -118,7 +118,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     cases::check_outputs(&all, |case| outputs(case, &plan.labels))?;
     let cases: Vec<Case> = all.into_iter().skip(args.part_id as usize).step_by(args.num_parts as usize).collect();
-    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    try_folder(&args.output)?;
     let path = args.output.join(match args.num_parts {
         1 => "segment.json".to_owned(),
         parts => format!("segment_{}_of_{parts}.json", args.part_id),
@@ -259,10 +259,8 @@ fn segment(
         }
         ControlFlow::Continue(())
     });
-    let mut result = result.map_err(|error| match error.cause() {
-        LibraryError::Data(_) | LibraryError::Argument { .. } => LibraryError::in_file(&case.files[0], error),
-        _ => error,
-    })?;
+    // Whatever went wrong, the message says with which of many images.
+    let mut result = result.map_err(|error| error.context(case.files[0].display()))?;
 
     if let Some(finish) = finish {
         let finishing = Instant::now();

@@ -11,7 +11,7 @@ use crate::Failure;
 use crate::error::{Error, Result};
 use crate::evaluate::write_table;
 use nephron::error::Error as LibraryError;
-use nephron::io::{SourceFile, lossy, write_atomic};
+use nephron::io::{SourceFile, lossy, read_small, write_atomic};
 use nephron::models::Target;
 use nephron::pipeline::{Measurement, Postprocessing, Timings};
 
@@ -143,8 +143,7 @@ impl Record {
             if !(name.starts_with("segment") && name.ends_with(".json")) {
                 continue;
             }
-            let text = std::fs::read(&path).map_err(|e| LibraryError::io(&path, "cannot be read", e))?;
-            let earlier: Self = serde_json::from_slice(&text)
+            let earlier: Self = serde_json::from_slice(&read_small(&path)?)
                 .map_err(|e| LibraryError::io(&path, "expected the record of an earlier run of segment", e))?;
             let differing = differences(&earlier.settings, &self.settings);
             if !differing.is_empty() {

@@ -41,7 +41,7 @@ fn wrong_calls_exit_with_2_and_say_what_was_expected() {
         (&["op", "softmax", "--device", "cuda:x"], "whole number"),
         (&["resample", "a.nii", "b.nii"], "--spacing"),
         (&["resample", "a.nii", "b.nii", "--spacing", "0,1,1"], "above 0"),
-        (&["diagnose", "--portal", "a", "--model", "m", "-o", "o"], "two to four phases, 1 given"),
+        (&["diagnose", "--model", "m", "-o", "o"], "one to four phases, none given"),
         (&["nosuch"], "nosuch"),
     ] {
         let (code, line) = refused(args);

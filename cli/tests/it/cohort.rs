@@ -119,16 +119,48 @@ fn stray_folders_short_patients_and_repeated_scans_cost_nobody_else() {
     let (cohort, out) = (text("patients"), text("out"));
     let (code, said, errors) = run(&["diagnose", "--cohort", &cohort, "--masks", "-o", &out, "--json"]);
     assert_eq!(code, Some(1), "{errors}");
-    for part in ["logs: no patient", "short", "1 given", "twice", "are the same image", "2 of 4 patients failed"] {
+    for part in ["logs: no patient", "twice", "are the same image", "1 of 4 patients failed"] {
         assert!(errors.contains(part), "{part}: {errors}");
     }
     let results: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
     let [patients, failed] = ["patients", "failed"].map(|key| results[key].as_array().expect("a list"));
-    assert_eq!((patients.len(), failed.len()), (2, 2), "{results}");
-    assert!(failed[0]["input"].as_str().is_some_and(|name| name.ends_with("short")), "{results}");
-    for (patient, done) in [("packed", true), ("plain", true), ("short", false), ("twice", false)] {
+    assert_eq!((patients.len(), failed.len()), (3, 1), "{results}");
+    assert!(failed[0]["input"].as_str().is_some_and(|name| name.ends_with("twice")), "{results}");
+    for (patient, done) in [("packed", true), ("plain", true), ("short", true), ("twice", false)] {
         assert_eq!(at("out").join(patient).join("result.json").exists(), done, "{patient}");
     }
+
+    // The table and the page have every patient.
+    let read = |name: &str| std::fs::read_to_string(at("out").join(name)).expect("a file");
+    let table = read("summary.csv");
+    assert_eq!(table.lines().count(), 5, "{table}");
+    let row = |name: &str| table.lines().find(|line| line.starts_with(&format!("{name},"))).expect("a row").to_owned();
+    assert!(row("short").contains("portal") && row("short").contains("1 given"), "{table}");
+    assert!(row("twice").contains("failed: ") && row("plain").contains("2 given"), "{table}");
+    let page = read("summary.html");
+    assert!(page.contains("href=\"./plain/report.html\"") && !page.contains("./twice/report.html"), "{page}");
+
+    // A run that is continued makes what is missing, and what was made of other inputs or by other options.
+    let written = |name: &str| {
+        std::fs::metadata(at("out").join(name).join("result.json")).expect("one").modified().expect("a time")
+    };
+    let resume = |more: &[&str]| {
+        let base = ["diagnose", "--cohort", &cohort, "--masks", "-o", &out, "--continue"];
+        let (code, _, errors) = run(&[&base[..], more].concat());
+        assert_eq!(code, Some(1), "{errors}");
+        errors
+    };
+    std::fs::remove_file(at("out/packed/result.json")).expect("removed");
+    let mask = at("patients/short/portal_mask.nii.gz");
+    let image = nifti::read_labels(&mask).expect("a mask");
+    let healthy: Vec<u8> = image.labels.labels().iter().map(|l| (*l).min(1)).collect();
+    let healthy = image.labels.with_labels(healthy).expect("a mask");
+    nifti::write(&mask, &image.with_volume(healthy)).expect("written");
+    let before = ["plain", "short"].map(written);
+    assert!(resume(&[]).contains("1 of 4 patients left out"));
+    assert_eq!([written("plain") == before[0], written("short") == before[1]], [true, false]);
+    assert!(at("out/packed/result.json").exists() && read("summary.csv").lines().count() == 5);
+    assert!(!resume(&["--lesion", "together"]).contains("left out"));
 
     // A run that fails takes the result of the earlier one with it, and one on its own output is refused.
     let one = |name: &str| text(&format!("patients/packed/{name}.nii.gz"));

@@ -3,11 +3,13 @@
 //! CubeCL logs all kernels that it compiles to one file. Here that log becomes one file for each kernel and a table.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::files::write_atomic;
 
 /// The columns of kernels.csv.
 const HEAD: [&str; 7] =
@@ -64,7 +66,7 @@ pub(super) fn finish(folder: &Path) -> Result<usize> {
     let kernels: Vec<Kernel<'_>> = text.split(START).skip(1).filter_map(parse).collect();
     let path = folder.join("kernels.csv");
     let failed = |e: csv::Error| Error::io(&path, "cannot be written", e);
-    let mut table = csv::Writer::from_path(&path).map_err(failed)?;
+    let mut table = csv::Writer::from_writer(Vec::new());
     table.write_record(HEAD).map_err(failed)?;
     for (i, kernel) in kernels.iter().enumerate() {
         let extension = match kernel.language {
@@ -74,7 +76,7 @@ pub(super) fn finish(folder: &Path) -> Result<usize> {
         };
         let file = format!("{i:03}_{}.{extension}", kernel.name);
         let source = folder.join(&file);
-        fs::write(&source, kernel.source).map_err(|e| Error::io(&source, "cannot be written", e))?;
+        write_atomic(&source, |out| out.write_all(kernel.source.as_bytes()))?;
         let usage = if kernel.language == "cpp" { usage(kernel.source) } else { Err("not a CUDA kernel".into()) };
         let (numbers, note) = match usage {
             Ok(u) => ([u.registers, u.local_bytes, u.shared_bytes, u.cubes].map(|n| n.to_string()), String::new()),
@@ -83,7 +85,8 @@ pub(super) fn finish(folder: &Path) -> Result<usize> {
         let cells = [file, kernel.name.clone()].into_iter().chain(numbers).chain([note]);
         table.write_record(cells).map_err(failed)?;
     }
-    table.flush().map_err(|e| failed(e.into()))?;
+    let table = table.into_inner().map_err(|e| Error::io(&path, "cannot be written", e.into_error()))?;
+    write_atomic(&path, |out| out.write_all(&table))?;
     let _ = fs::remove_file(log_in(folder));
     Ok(kernels.len())
 }

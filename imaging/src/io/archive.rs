@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::weights::printable;
 use nephron_compute::error::{Error, Result};
+use nephron_compute::shown;
 
 /// Largest number of files of an archive; that of five folds with all their validation masks takes some thousands.
 const MAX_FILES: usize = 100_000;
@@ -50,11 +50,11 @@ impl Archive {
                 continue;
             }
             if !is_plain(&name) {
-                let reason = format!("names the file '{}', expected a path inside the archive", printable(&name));
+                let reason = format!("names the file '{}', expected a path inside the archive", shown(&name));
                 return Err(Error::file(path, reason));
             }
             if files.insert(name.to_string(), index).is_some() {
-                return Err(Error::file(path, format!("holds the file '{}' twice", printable(&name))));
+                return Err(Error::file(path, format!("holds the file '{}' twice", shown(&name))));
             }
         }
         Ok(Self { path: path.to_path_buf(), files, zip: RefCell::new(zip) })

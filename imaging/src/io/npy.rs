@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::numbers::{ByteOrder, Number};
 use nephron_compute::error::{Error, Result};
+use nephron_compute::shown;
 
 /// Largest header in bytes, that of NumPy's own reader. Longer ones are structured types or attacks.
 const MAX_HEADER: usize = 10_000;
@@ -128,8 +129,8 @@ fn read(path: &Path) -> Result<(Header, Vec<u8>)> {
     let available = metadata.len().saturating_sub((8 + length_bytes + header_length) as u64);
     let needed = header.shape.iter().try_fold(header.number.size() as u64, |n, &d| n.checked_mul(d as u64));
     let Some(needed) = needed.filter(|&n| n <= available) else {
-        let (shape, number) = (&header.shape, header.number);
-        let reason = format!("its header claims shape {shape:?} of {number}, but only {available} bytes follow");
+        let (shape, number) = (shown(&format!("{:?}", header.shape)), header.number);
+        let reason = format!("its header claims shape {shape} of {number}, but only {available} bytes follow");
         return Err(Error::file(path, reason));
     };
     let mut bytes = Vec::with_capacity(needed as usize);
@@ -166,7 +167,10 @@ fn parse(text: &str) -> Result<Header, String> {
         "f2" => Number::F16,
         "f4" => Number::F32,
         "f8" => Number::F64,
-        _ => return Err(format!("elements of type '{descr}' are not supported, expected bool, integer or float")),
+        _ => {
+            let found = shown(descr);
+            return Err(format!("elements of type '{found}' are not supported, expected bool, integer or float"));
+        }
     };
     let order = value(text, "fortran_order")?;
     let axis_order = if order.starts_with("True") {
@@ -182,7 +186,7 @@ fn parse(text: &str) -> Result<Header, String> {
         .split(',')
         .map(str::trim)
         .filter(|axis| !axis.is_empty())
-        .map(|axis| axis.parse().map_err(|_| format!("its header's shape has an axis of '{axis}'")))
+        .map(|axis| axis.parse().map_err(|_| format!("its header's shape has an axis of '{}'", shown(axis))))
         .collect::<Result<Vec<usize>, String>>()?;
     Ok(Header { number, byte_order, axis_order, shape })
 }

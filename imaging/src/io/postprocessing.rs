@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::weights::pickle::{Callable, Id, KEEP_LARGEST, Pickle, Purpose, Value};
-use super::weights::printable;
 use nephron_compute::error::{Error, Result};
+use nephron_compute::shown;
 
 /// Largest file in bytes; nnU-Net's take some hundred, and its JSON holds a table of figures.
 const MAX_BYTES: usize = 16 << 20;
@@ -72,7 +72,7 @@ fn from_pickle(bytes: &[u8]) -> Result<Vec<KeepLargest>, String> {
                 let Value::Text(name) = pickle.get(*name) else {
                     return Err("names an argument by no text".to_owned());
                 };
-                named.push((printable(name), labels_of(&pickle, *value, 2)?));
+                named.push((shown(name), labels_of(&pickle, *value, 2)?));
             }
             keep_largest(named)
         }
@@ -108,13 +108,13 @@ fn from_json(bytes: &[u8]) -> Result<Vec<KeepLargest>, String> {
     }
     let step = |(function, arguments): (&Json, &Json)| {
         if function.as_str() != Some(KEEP_LARGEST) {
-            let found = printable(&function.to_string());
+            let found = shown(&function.to_string());
             return Err(format!("names the function {found}, expected {KEEP_LARGEST}: refused"));
         }
         let arguments = arguments.as_object().ok_or("has arguments that are no object")?;
         let mut named = Vec::new();
         for (name, value) in arguments {
-            named.push((printable(name), json_labels(value, 2)?));
+            named.push((shown(name), json_labels(value, 2)?));
         }
         keep_largest(named)
     };

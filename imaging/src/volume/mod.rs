@@ -17,6 +17,7 @@ pub use voxels::Voxels;
 use std::sync::{Arc, OnceLock};
 
 use nephron_compute::device::Device;
+use nephron_compute::ensure_room;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::{self, Interpolation, Outside, ResampleParams};
 use nephron_compute::tensor::{DType, Tensor};
@@ -152,8 +153,14 @@ impl Volume {
                 let label = v.round() as u8;
                 if (f32::from(label) - v).abs() <= ROUNDING { Ok(label) } else { Err((n, v)) }
             };
-            values.iter().enumerate().map(label).collect()
+            // Collecting into a result would grow the vector step by step.
+            let mut labels = Vec::with_capacity(values.len());
+            for value in values.iter().enumerate() {
+                labels.push(label(value)?);
+            }
+            Ok(labels)
         }
+        ensure_room::<u8>("labels", self.voxels.len())?;
         let labels = match &self.voxels {
             Voxels::U8(labels) => return LabelVolume::new(self.grid.shape, labels.clone(), self.grid.affine),
             Voxels::I16(values) => narrow(values),
@@ -214,6 +221,7 @@ impl Volume {
         let result = Self::from_tensor(&ops::resample(&self.to_tensor(device)?, &params)?, grid.affine)?;
         match (&self.voxels, interpolation, &result.voxels) {
             (Voxels::I16(_), Interpolation::Nearest, Voxels::F32(values)) => {
+                ensure_room::<i16>("a volume", values.len())?;
                 result.with_voxels(Voxels::I16(values.iter().map(|&v| v as i16).collect::<Vec<_>>().into()))
             }
             _ => Ok(result),
@@ -227,6 +235,7 @@ impl Volume {
     pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
         let [d, h, w] = self.grid.shape;
         let shape = [1, 1, d, h, w];
+        ensure_room::<u8>("a copy of a volume", self.voxels.len() * self.voxels.dtype().size())?;
         match &self.voxels {
             Voxels::U8(v) => Tensor::from_u8(device, shape, v.to_vec()),
             Voxels::I16(v) => Tensor::from_i16(device, shape, v.to_vec()),

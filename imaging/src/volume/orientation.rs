@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Affine, Grid, Volume, Voxels};
+use nephron_compute::ensure_room;
 use nephron_compute::error::{Error, Result};
 
 /// The anatomical direction each index axis (i, j, k) runs towards, as nibabel's axis codes: `RAS` has i growing to the
@@ -131,6 +132,7 @@ impl Volume {
             let (size, stride) = (grid.shape[a], strides[turn.axes[a]]);
             (0..size).map(|n| (if turn.flipped[a] { size - 1 - n } else { n }) * stride).collect()
         });
+        ensure_room::<u8>("a turned volume", self.voxels().len() * self.voxels().dtype().size())?;
         let voxels = match self.voxels() {
             Voxels::U8(v) => Voxels::U8(gather(v, &offsets).into()),
             Voxels::I16(v) => Voxels::I16(gather(v, &offsets).into()),

@@ -10,8 +10,9 @@ use rand_distr::{Distribution, StandardNormal};
 use super::{BATCH_NORM_EPS, Block, Conv, FUSION, ResNetConfig, WIDTHS};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::weights::{Weights, printable};
+use crate::io::weights::Weights;
 use crate::ops::Conv3dParams;
+use crate::shown;
 use crate::tensor::{DType, Tensor};
 
 /// Reads parameters whose names have a prefix, and stores them on a device.
@@ -43,7 +44,7 @@ impl<'a> Reader<'a> {
         match self.weights.names().find(|name| !used.contains(*name) && !name.ends_with(COUNT)) {
             None => Ok(()),
             Some(name) => {
-                let reason = format!("expected only the weights of a ResNet-{depth}, found '{}' too", printable(name));
+                let reason = format!("expected only the weights of a ResNet-{depth}, found '{}' too", shown(name));
                 Err(Error::file(self.weights.path(), reason))
             }
         }

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::models::json::Node;
 use crate::ops::tile::Heads;
+use crate::{shown, shown_list};
 
 /// A label or region that a network finds.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -113,10 +114,10 @@ fn labels(node: &Node<'_>, mut found: Vec<(String, Vec<u8>)>) -> Result<TargetLa
         .iter()
         .zip(1..)
         .filter(|((_, values), place)| values[0] != *place)
-        .map(|((name, values), place)| format!("{name} ({} in dataset.json) is written as {place}", values[0]))
+        .map(|((name, values), place)| format!("{} ({} in dataset.json) is written as {place}", shown(name), values[0]))
         .collect();
-    let warning =
-        (!moved.is_empty()).then(|| format!("dataset.json's labels have gaps; as nnU-Net does, {}", moved.join(", ")));
+    let warning = (!moved.is_empty())
+        .then(|| format!("dataset.json's labels have gaps; as nnU-Net does, {}", shown_list(&moved)));
     let target = |((name, _), value): ((String, Vec<u8>), u8)| Target { name, value, members: vec![value] };
     let targets = found.into_iter().zip(1..).map(target).collect();
     Ok(TargetLabels { targets, regions: false, values: Vec::new(), warning })

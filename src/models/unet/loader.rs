@@ -9,9 +9,10 @@ use rand_distr::{Distribution, StandardNormal};
 use super::architecture::{UNetArchitecture, UNetNorm};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::weights::{Weights, printable};
+use crate::io::weights::Weights;
 use crate::nn::{ConvBlock, ConvLayer, NormLayer, UpLayer};
 use crate::ops::Conv3dParams;
+use crate::shown;
 use crate::tensor::{DType, Tensor};
 
 /// A weight under nnU-Net's name, with PyTorch's shape.
@@ -109,7 +110,7 @@ impl Loader<'_> {
             Some(name) => {
                 let reason = format!(
                     "tensor '{}' belongs to no layer of the plans' network: expected the weights of that network alone",
-                    printable(name)
+                    shown(name)
                 );
                 Err(Error::file(weights.path(), reason))
             }

@@ -10,6 +10,7 @@ use super::previous_stage::{self, PreviousStage};
 use crate::error::{Error, Result};
 use crate::io::weights::TrainingNotes;
 use crate::models::json::{JsonFile, Node};
+use crate::{shown, shown_list};
 
 /// A trained network's plan. Axes are the network's (z, y, x) unless said otherwise.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +79,7 @@ impl UNetPlan {
         {
             return Err(Error::argument(
                 "plans.json: configuration",
-                format!("{trained}, the checkpoint's own"),
+                format!("{}, the checkpoint's own", shown(trained)),
                 asked,
             ));
         }
@@ -137,7 +138,10 @@ impl UNetPlan {
     }
 }
 
+/// Largest number of voxels of a tile along an axis.
 const MAX_PATCH: usize = 4096;
+/// Largest number of voxels of a tile, that of 512 x 512 x 512: nnU-Net's own plans for GPUs of 80 GB stay below a tenth of it.
+const MAX_PATCH_VOXELS: usize = 1 << 27;
 const MAX_CHANNELS: usize = 64;
 
 fn patch(node: &Node<'_>, architecture: &UNetArchitecture) -> Result<[usize; 3]> {
@@ -150,6 +154,15 @@ fn patch(node: &Node<'_>, architecture: &UNetArchitecture) -> Result<[usize; 3]>
     architecture.ensure_size("patch_size", patch).map_err(|e| node.mismatch(e))?;
     if patch.iter().any(|&p| p > MAX_PATCH) {
         return Err(node.mismatch(format!("at most {MAX_PATCH} voxels along an axis")));
+    }
+    // Three axes of 4096 fit in 64 bits.
+    let voxels: u64 = patch.iter().map(|&p| p as u64).product();
+    if voxels > MAX_PATCH_VOXELS as u64 {
+        let (bytes, features) = (size_of::<f32>() as u64, architecture.features[0] as u64);
+        let gigabytes = (voxels * bytes).saturating_mul(features) as f64 / 1e9;
+        return Err(node.mismatch(format!(
+            "at most {MAX_PATCH_VOXELS} voxels (one activation of a tile of {voxels} voxels would take {gigabytes:.0} GB)"
+        )));
     }
     Ok(patch)
 }
@@ -174,7 +187,7 @@ fn choose<'a>(configurations: &Node<'a>, wanted: Option<&str>) -> Result<&'a str
         }),
     };
     found.map(|(name, _)| *name).ok_or_else(|| {
-        let names = members.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let names = shown_list(members.iter().map(|(name, _)| *name));
         Error::argument("plans.json: configuration", format!("one of {names}"), wanted.unwrap_or("3d_fullres"))
     })
 }
@@ -219,7 +232,8 @@ fn foreign_trainer(trainer: &str) -> Option<String> {
         variant.is_empty() || epochs || VARIANTS.iter().any(|known| variant.starts_with(known))
     });
     (!own).then(|| {
-        format!("the trainer {trainer} is not one of nnU-Net's own: its network is taken to be the one in plans.json")
+        let name = shown(trainer);
+        format!("the trainer {name} is not one of nnU-Net's own: its network is taken to be the one in plans.json")
     })
 }
 

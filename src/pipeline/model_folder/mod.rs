@@ -3,12 +3,13 @@
 mod place;
 mod weights;
 
-pub(super) use place::{ModelDir, read_small};
+pub(super) use place::ModelDir;
 pub(super) use weights::{expect_same_training, fold_of, mirrors_of, weight_files};
 
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::{shown, shown_list};
 
 /// Which part of a model folder is used.
 ///
@@ -53,11 +54,8 @@ pub(super) fn find_plans(root: &ModelDir, configuration: Option<&str>) -> Result
         [(folder, found)] => choose(folder, found.clone(), configuration),
         [] => Err(Error::file(root.path(), "has no plans.json: expected a folder that nnU-Net's training made")),
         several => {
-            let names: Vec<_> = several.iter().map(|(folder, _)| folder.name()).collect();
-            Err(Error::file(
-                root.path(),
-                format!("holds several data sets, give the folder of one: {}", names.join(", ")),
-            ))
+            let names = shown_list(several.iter().map(|(folder, _)| folder.name()));
+            Err(Error::file(root.path(), format!("holds several data sets, give the folder of one: {}", names)))
         }
     }
 }
@@ -88,18 +86,22 @@ fn choose(folder: &ModelDir, found: Vec<String>, configuration: Option<&str>) ->
         ([only], _) => Ok(folder.join(only)),
         ([], _) => {
             let what = format!("{}: configuration", folder.path().display());
-            Err(Error::argument(what, format!("one of {}", configurations.join(", ")), configuration.unwrap_or("none")))
+            Err(Error::argument(
+                what,
+                format!("one of {}", shown_list(&configurations)),
+                configuration.unwrap_or("none"),
+            ))
         }
         (_, None) if configurations.len() == found.len() => {
             let reason = format!(
                 "holds several models, {}: choose one (--configuration {})",
-                found.join(", "),
-                configurations.join(", or --configuration ")
+                shown_list(&found),
+                configurations.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", or --configuration ")
             );
             Err(Error::file(folder.path(), reason))
         }
         (several, _) => {
-            let names = several.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            let names = shown_list(several);
             Err(Error::file(folder.path(), format!("holds several models, give the folder of one: {names}")))
         }
     }

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::error::{Error, Result};
-use crate::io::Archive;
 use crate::io::weights::Weights;
+use crate::io::{Archive, read_small};
 
-/// Largest file beside the weights in bytes; plans of many configurations take some hundred kilobytes.
-pub(in crate::pipeline) const MAX_TEXT_BYTES: u64 = 64 << 20;
+/// Largest file beside the weights in an archive in bytes, as on disk.
+const MAX_TEXT_BYTES: u64 = crate::files::MAX_SMALL;
 
 /// A folder, on disk or inside a zip archive. A clone shares the open archive.
 #[derive(Clone)]
@@ -133,17 +133,4 @@ impl ModelDir {
             Some((archive, prefix)) => Weights::from_bytes(path, archive.read(&format!("{prefix}{name}"), u64::MAX)?),
         }
     }
-}
-
-/// The bytes of a file on disk, of at most [`MAX_TEXT_BYTES`].
-///
-/// # Errors
-/// A file that cannot be read or is larger.
-pub(in crate::pipeline) fn read_small(path: &Path) -> Result<Vec<u8>> {
-    let unreadable = |e| Error::io(path, "cannot be read", e);
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > MAX_TEXT_BYTES {
-        return Err(Error::file(path, format!("takes {size} bytes, expected at most {MAX_TEXT_BYTES}")));
-    }
-    std::fs::read(path).map_err(unreadable)
 }

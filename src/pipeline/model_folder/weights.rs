@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{ModelDir, ModelOptions};
 use crate::error::{Error, Result};
 use crate::io::weights::TrainingNotes;
+use crate::{shown, shown_list};
 
 /// The weights of a model folder, of one kind: weights.safetensors or weights.pth; every fold_*.safetensors or fold_*.pth;
 /// nnU-Net's own fold_*/checkpoint_<name>.pth; each in the order of their names. nnU-Net's fold_all, which saw all cases, counts
@@ -61,7 +62,8 @@ fn no_weights(folder: &ModelDir, folds: &[String], wanted: &str) -> Error {
     others.sort();
     others.dedup();
     if let Some(other) = others.first() {
-        let all = others.iter().map(|other| format!("checkpoint_{other}.pth")).collect::<Vec<_>>().join(", ");
+        let all = shown_list(others.iter().map(|other| format!("checkpoint_{other}.pth")));
+        let other = shown(other);
         let reason =
             format!("its folds hold {all} and no {wanted}: choose a checkpoint by name (--checkpoint {other})");
         return Error::file(folder.path(), reason);
@@ -85,7 +87,7 @@ fn choose_folds(folder: &ModelDir, files: &[String], options: &ModelOptions) -> 
         let found = files.iter().find(|file| fold_of(file) == Some(wanted));
         found.cloned().ok_or_else(|| {
             let there: Vec<_> = files.iter().filter_map(|file| fold_of(file)).collect();
-            let there = if there.is_empty() { "weights without folds".into() } else { there.join(", ") };
+            let there = if there.is_empty() { "weights without folds".into() } else { shown_list(&there) };
             Error::argument(format!("{}: folds", folder.path().display()), format!("some of {there}"), wanted)
         })
     };
@@ -102,7 +104,7 @@ pub(in crate::pipeline) fn expect_same_training(
         [("configuration", &first.configuration, &found.configuration), ("trainer", &first.trainer, &found.trainer)];
     for (what, first, found) in pairs {
         if first != found {
-            let shown = |value: &Option<String>| value.clone().unwrap_or("none".into());
+            let shown = |value: &Option<String>| crate::shown(value.as_deref().unwrap_or("none"));
             let reason = format!("expected the {what} of the first fold, {}, found {}", shown(first), shown(found));
             return Err(Error::file(path, reason));
         }

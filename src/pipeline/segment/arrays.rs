@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::Segmenter;
+use crate::ensure_room;
 use crate::error::Result;
 use crate::pipeline::preprocess::prepare;
 use crate::pipeline::{Scan, SegmentOptions};
@@ -38,6 +39,7 @@ impl Segmenter {
         let [_, _, d, h, w] = image.shape();
         let window = self.window([d, h, w], options)?;
         let outputs = self.plan.architecture.classes;
+        ensure_room::<f32>("segment: logits", outputs * d * h * w)?;
         let mut values = vec![0.0; outputs * d * h * w];
         window.run(
             image,

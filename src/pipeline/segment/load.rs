@@ -13,6 +13,7 @@ use crate::pipeline::model_folder::{
 };
 use crate::pipeline::postprocess;
 use crate::pipeline::segmentation::Precision;
+use crate::shown_list;
 
 impl Segmenter {
     /// Reads a model folder: plans.json, dataset.json and weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or
@@ -84,7 +85,7 @@ impl Segmenter {
         let refused = |what: &str, expected: String, found: String| {
             Err(Error::file(place.path(), format!("previous stage: expected the {what} {expected}, found {found}")))
         };
-        let names = |s: &Self| s.plan.labels.targets().iter().map(|t| t.name.clone()).collect::<Vec<_>>().join(", ");
+        let names = |s: &Self| shown_list(s.plan.labels.targets().iter().map(|t| &t.name));
         if first.plan.previous.is_some() {
             return refused("configuration", "of a first stage".into(), first.plan.configuration.clone());
         }
@@ -92,7 +93,7 @@ impl Segmenter {
             return refused("labels", names(self), names(first));
         }
         if first.plan.channels != self.plan.channels {
-            return refused("channels", self.plan.channels.join(", "), first.plan.channels.join(", "));
+            return refused("channels", shown_list(&self.plan.channels), shown_list(&first.plan.channels));
         }
         Ok(())
     }

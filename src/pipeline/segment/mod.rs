@@ -18,6 +18,7 @@ use super::segmentation::{Output, Scan, SegmentOptions, Segmentation, Stage, Tim
 use super::sliding_window::{Mirroring, SlidingWindow};
 use super::strided_view::StridedView;
 use super::working_set::WorkingSet;
+use crate::ensure_room;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::io::weights::TrainingNotes;
@@ -339,7 +340,9 @@ fn paste<T: Copy>(
     outside: T,
     voxels: impl Fn(Vec<T>) -> Voxels,
 ) -> Result<Volume> {
-    let mut all = vec![outside; image.voxels().len()];
+    let len = image.voxels().len();
+    ensure_room::<T>("segment: a result on the image's voxels", len)?;
+    let mut all = vec![outside; len];
     view.write(values, &mut all);
     image.with_voxels(voxels(all))
 }

@@ -11,7 +11,7 @@ use crate::Context;
 use crate::error::{Error, Result};
 use metrics::{Metrics, Settings};
 use nephron::error::Error as LibraryError;
-use nephron::io::write_atomic;
+use nephron::io::{FolderLock, write_atomic};
 use nephron::report::plot::{Chart, Series};
 use nephron::stats;
 use tables::{Cohort, Reader};
@@ -78,6 +78,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         permutations: args.permutations as usize,
         seed: args.seed,
     };
+    let _held = FolderLock::new(&args.output)?;
     let metrics = metrics::metrics(&cohort, &readers, &settings)?;
     for warning in &metrics.warnings {
         note!("warning: {warning}");
@@ -92,7 +93,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| LibraryError::io(folder, "the folder cannot be created", e))?;
     let save = |name: &str, bytes: &[u8]| write_atomic(folder.join(name), |file| file.write_all(bytes));
     let mut roc = Chart {
         title: "Receiver operating characteristic".into(),

@@ -1,16 +1,17 @@
 //! Reading the CSV files of scores, true classes and readers. Errors name the file, the line, and what was expected and found.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::io::read_small;
 use nephron::phase::Subtype;
 use nephron::pipeline::diagnose::read_result;
 use nephron::pipeline::lesion_results::Findings;
+use nephron::{shown, shown_list};
 
 /// Deviation from 1 of the sum of a case's scores that is always allowed.
 const SUM: f64 = 1e-3;
@@ -49,16 +50,21 @@ pub(super) struct Table {
     path: PathBuf,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// The file of each row: that of the table, or a result of its own.
+    files: Vec<PathBuf>,
 }
 
 impl Table {
     fn read(path: &Path) -> Result<Self> {
         let failed = |e: csv::Error| LibraryError::io(path, "is not a CSV table", e);
-        let file = File::open(path).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
-        let head = reader.headers().map_err(failed)?.iter().map(str::to_owned).collect();
+        let bytes = read_small(path)?;
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes.as_slice());
+        let head: Vec<String> = reader.headers().map_err(failed)?.iter().map(str::to_owned).collect();
+        ensure_different(path, "column", &head)?;
         let rows = reader.records().map(|r| Ok(r.map_err(failed)?.iter().map(str::to_owned).collect()));
-        Ok(Self { path: path.to_path_buf(), head, rows: rows.collect::<Result<_>>()? })
+        let rows: Vec<Vec<String>> = rows.collect::<Result<_>>()?;
+        let files = vec![path.to_path_buf(); rows.len()];
+        Ok(Self { path: path.to_path_buf(), head, rows, files })
     }
 
     fn column(&self, name: &str) -> Option<usize> {
@@ -67,13 +73,25 @@ impl Table {
 
     fn need(&self, name: &str) -> Result<usize> {
         let found =
-            || LibraryError::file(&self.path, format!("expected a column '{name}', found {}", self.head.join(", ")));
+            || LibraryError::file(&self.path, format!("expected a column '{name}', found {}", shown_list(&self.head)));
         Ok(self.column(name).ok_or_else(found)?)
     }
 
     /// An error in row `row`, counted from 0.
     fn wrong(&self, row: usize, reason: String) -> Error {
-        LibraryError::file(&self.path, format!("row {}: {reason}", row + 1)).into()
+        let place = if self.files[row] == self.path { format!("row {}: ", row + 1) } else { String::new() };
+        LibraryError::file(&self.files[row], format!("{place}{reason}")).into()
+    }
+}
+
+/// Refuses a name that occurs twice, whatever the case of its letters: it would be unclear which of the two is meant.
+fn ensure_different(path: &Path, what: &str, names: &[String]) -> Result<()> {
+    let mut seen = HashSet::new();
+    match names.iter().find(|name| !seen.insert(name.to_ascii_lowercase())) {
+        None => Ok(()),
+        Some(name) => {
+            Err(LibraryError::file(path, format!("expected each {what} once, found '{}' twice", shown(name))).into())
+        }
     }
 }
 
@@ -87,35 +105,44 @@ struct Scores {
 
 /// The scores in results of `diagnose`, and the cases without scores, with the reason.
 pub(super) fn from_results(files: &[PathBuf]) -> Result<(Table, Vec<(String, String)>)> {
-    let (mut head, mut rows, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut head, mut rows, mut sources, mut without) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for file in files {
         let Scores { classes, findings } = read_result(file)?;
         let case = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
         let own: Vec<String> =
             std::iter::once("case".to_owned()).chain(classes.iter().map(Subtype::to_string)).collect();
         if head.is_empty() {
+            ensure_different(file, "class", &own[1..])?;
             head = own;
         } else if head != own {
-            let [expected, found] = [&head, &own].map(|h| h[1..].join(", "));
+            let [expected, found] = [&head, &own].map(|h| shown_list(&h[1..]));
             return Err(LibraryError::file(file, format!("expected the classes {expected}, found {found}")).into());
         }
         match findings.classification {
+            Some(found) if found.probabilities.len() != classes.len() => {
+                let (expected, found) = (classes.len(), found.probabilities.len());
+                let reason = format!("expected {expected} probabilities, one for each class, found {found}");
+                return Err(LibraryError::file(file, reason).into());
+            }
             Some(found) => {
                 let scores = found.probabilities.iter().map(f32::to_string);
                 rows.push(std::iter::once(case).chain(scores).collect());
+                sources.push(file.clone());
             }
             None => without.push((case, findings.not_classified.unwrap_or_else(|| "no tumour was found".into()))),
         }
     }
     let path = files.first().and_then(|f| f.parent()).unwrap_or(Path::new("")).to_path_buf();
-    Ok((Table { path, head, rows }, without))
+    Ok((Table { path, head, rows, files: sources }, without))
 }
 
 /// The index of a class from its name, in upper or lower case, or its number from 0.
 fn class(text: &str, classes: &[String]) -> Result<usize, String> {
     let by_name = classes.iter().position(|c| c.eq_ignore_ascii_case(text));
     let by_number = || text.parse::<usize>().ok().filter(|i| *i < classes.len());
-    by_name.or_else(by_number).ok_or_else(|| format!("expected one of {}, found '{text}'", classes.join(", ")))
+    by_name
+        .or_else(by_number)
+        .ok_or_else(|| format!("expected one of {}, found '{}'", shown_list(classes), shown(text)))
 }
 
 impl Cohort {
@@ -130,7 +157,7 @@ impl Cohort {
         let (case, own) = (table.need("case")?, table.column("truth"));
         let columns: Vec<usize> = (0..table.head.len()).filter(|&i| i != case && Some(i) != own).collect();
         if columns.len() < 2 {
-            let found = table.head.join(", ");
+            let found = shown_list(&table.head);
             return Err(LibraryError::file(
                 scores,
                 format!("expected a column for each of two classes or more, found {found}"),
@@ -155,13 +182,13 @@ impl Cohort {
         for (row, cells) in table.rows.iter().enumerate() {
             let name = &cells[case];
             if let Some(first) = seen.insert(name.clone(), row) {
-                return Err(table.wrong(row, format!("case '{name}' is in row {} already", first + 1)));
+                return Err(table.wrong(row, format!("case '{}' is in row {} already", shown(name), first + 1)));
             }
             let truth = match (&known, own) {
                 (Some((path, truths)), _) => *truths.get(name).ok_or_else(|| {
                     LibraryError::file(
                         path,
-                        format!("expected the truth of case '{name}' of {}, found none", scores.display()),
+                        format!("expected the truth of case '{}' of {}, found none", shown(name), scores.display()),
                     )
                 })?,
                 (None, Some(column)) => class(&cells[column], &cohort.classes).map_err(|e| table.wrong(row, e))?,
@@ -171,7 +198,8 @@ impl Cohort {
             for (&column, class) in columns.iter().zip(&cohort.classes) {
                 let value: f64 = cells[column].parse().unwrap_or(f64::NAN);
                 if !(0.0..=1.0).contains(&value) {
-                    let reason = format!("{class}: expected a probability between 0 and 1, found '{}'", cells[column]);
+                    let (class, found) = (shown(class), shown(&cells[column]));
+                    let reason = format!("{class}: expected a probability between 0 and 1, found '{found}'");
                     return Err(table.wrong(row, reason));
                 }
                 values.push(value);
@@ -188,7 +216,7 @@ impl Cohort {
             None => Err(LibraryError::file(scores, "expected at least one case, found none").into()),
             Some(first) if cohort.truth.iter().all(|t| t == first) => Err(LibraryError::file(
                 truth.unwrap_or(scores),
-                format!("expected two classes or more in the truth, found only {}", cohort.classes[*first]),
+                format!("expected two classes or more in the truth, found only {}", shown(&cohort.classes[*first])),
             )
             .into()),
             Some(_) => Ok(cohort),
@@ -204,7 +232,7 @@ impl Cohort {
         let mut readers: Vec<Reader> = Vec::new();
         for (row, cells) in table.rows.iter().enumerate() {
             let Some(&index) = cases.get(cells[case].as_str()) else {
-                return Err(table.wrong(row, format!("expected a case of the scores, found '{}'", cells[case])));
+                return Err(table.wrong(row, format!("expected a case of the scores, found '{}'", shown(&cells[case]))));
             };
             let answer = |text: &str| class(text, &self.classes).map_err(|e| table.wrong(row, e));
             let given = second.map(|s| cells[s].as_str()).filter(|s| !s.is_empty());
@@ -215,7 +243,8 @@ impl Cohort {
                 readers.len() - 1
             });
             if readers[place].answers.iter().any(|(i, ..)| *i == index) {
-                return Err(table.wrong(row, format!("reader '{name}' has answered case '{}' already", cells[case])));
+                let (name, case) = (shown(name), shown(&cells[case]));
+                return Err(table.wrong(row, format!("reader '{name}' has answered case '{case}' already")));
             }
             readers[place].answers.push(answer);
         }
@@ -243,7 +272,7 @@ fn truths(path: &Path, classes: &[String]) -> Result<HashMap<String, usize>> {
     for (row, cells) in table.rows.iter().enumerate() {
         let class = class(&cells[truth], classes).map_err(|e| table.wrong(row, e))?;
         if found.insert(cells[case].clone(), class).is_some_and(|before| before != class) {
-            return Err(table.wrong(row, format!("case '{}' has another truth above", cells[case])));
+            return Err(table.wrong(row, format!("case '{}' has another truth above", shown(&cells[case]))));
         }
     }
     Ok(found)

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::io::read_small;
 use nephron::volume::{TUMOUR, WHOLE_KIDNEY};
+use nephron::{shown, shown_message};
 
 /// A name and the values of the masks that belong to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +34,8 @@ pub(super) fn kits() -> Vec<Target> {
 
 /// The labels and regions of nnU-Net's dataset.json but the background and the ignore label.
 pub(super) fn of_dataset(path: &Path) -> Result<Vec<Target>> {
-    let bytes = std::fs::read(path).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
     let root: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|e| LibraryError::io(path, "is not JSON", e))?;
+        serde_json::from_slice(&read_small(path)?).map_err(|e| LibraryError::io(path, "is not JSON", e))?;
     let wrong = |reason: String| Error::from(LibraryError::file(path, reason));
     let labels = root.get("labels").and_then(|l| l.as_object());
     let labels = labels.ok_or_else(|| wrong("expected an object 'labels', found none".into()))?;
@@ -43,8 +44,10 @@ pub(super) fn of_dataset(path: &Path) -> Result<Vec<Target>> {
         let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
         let label = |v: &serde_json::Value| v.as_u64().and_then(|v| u8::try_from(v).ok());
         let labels = list.iter().map(label).collect::<Option<Vec<u8>>>().filter(|labels| !labels.is_empty());
-        let labels =
-            labels.ok_or_else(|| wrong(format!("labels.{name}: expected labels from 0 to 255, found {value}")))?;
+        let labels = labels.ok_or_else(|| {
+            let (name, found) = (shown(name), shown_message(value));
+            wrong(format!("labels.{name}: expected labels from 0 to 255, found {found}"))
+        })?;
         targets.push(Target { name: name.clone(), labels });
     }
     if targets.is_empty() {

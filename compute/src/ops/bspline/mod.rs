@@ -15,6 +15,7 @@ use super::sampling::{ensure_sampleable, spatial};
 use super::span::op_span;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::room::ensure_room;
 use crate::tensor::{Shape, Tensor};
 
 /// The root of the cubic B-spline's inverse filter: sqrt(3) - 2.
@@ -173,6 +174,8 @@ fn run(x: &Tensor, problem: &BsplineResample3dProblem) -> Result<Tensor> {
     match x.device() {
         Device::Cpu => {
             let x = x.host_floats()?;
+            // The coefficients, a copy of them while an axis is filtered, and the result.
+            ensure_room::<f32>("a resampled image", 2 * x.len() + shape.iter().product::<usize>())?;
             let ([n, channels, ..], input) = (shape, problem.input);
             let ranges = match problem.part {
                 Some(Part { range: [low, high], .. }) => vec![(low, high); n * channels],

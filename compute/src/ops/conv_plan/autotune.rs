@@ -16,6 +16,7 @@ use super::capabilities::DeviceCaps;
 use super::plan::Convolution;
 use crate::device::gpu::Gpu;
 use crate::error::Result;
+use crate::files::write_atomic;
 use crate::tensor::Shape;
 
 /// Candidates that are timed at most. Those further down the list have not been seen to win.
@@ -119,10 +120,8 @@ fn remember(file: &Path, identity: &str, key: &str, plan: &str) -> std::io::Resu
 }
 
 fn write(file: &Path, found: &Found) -> std::io::Result<()> {
-    let mut temporary = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-    temporary.write_all(serde_json::to_string_pretty(found)?.as_bytes())?;
-    temporary.persist(file)?;
-    Ok(())
+    let text = serde_json::to_string_pretty(found)?;
+    write_atomic(file, |out| out.write_all(text.as_bytes())).map_err(std::io::Error::other)
 }
 
 #[cfg(test)]

@@ -4,22 +4,35 @@ use rayon::prelude::*;
 
 use super::table::Entry;
 use super::{Intensity, Interpolation, Outside, ResampleProblem};
+use crate::error::Result;
 use crate::ops::bspline::cpu::{coefficients, window, within_reach};
 use crate::ops::sampling::cpu::{Cell, Image};
+use crate::room::ensure_room;
 use crate::tensor::{DType, HostBuffer, Tensor};
 
-pub(super) fn resample(x: &HostBuffer, problem: &ResampleProblem) -> Tensor {
+pub(super) fn resample(x: &HostBuffer, problem: &ResampleProblem) -> Result<Tensor> {
     let shape = problem.output_shape();
+    ensure_room::<u8>("a resampled image", bytes(problem))?;
     if let (HostBuffer::U8(labels), DType::U8) = (x, problem.output_dtype()) {
         let y = rows(labels, problem, problem.label, |image, at| nearest(image, at).unwrap_or_default());
-        return Tensor::host_u8(shape, y);
+        return Ok(Tensor::host_u8(shape, y));
     }
     let y = match x {
         HostBuffer::F32(x) => floats(x, problem),
         HostBuffer::I16(x) => floats(x, problem),
         HostBuffer::U8(x) => floats(x, problem),
     };
-    Tensor::host_f32(shape, y)
+    Ok(Tensor::host_f32(shape, y))
+}
+
+/// Number of bytes that the result takes, and with cubic splines the coefficients and a copy of them.
+fn bytes(problem: &ResampleProblem) -> usize {
+    let voxels = |size: [usize; 3]| size.iter().product::<usize>();
+    let splines = match problem.params.interpolation {
+        Interpolation::Cubic => 2 * size_of::<f32>() * voxels(problem.input),
+        _ => 0,
+    };
+    splines + voxels(problem.params.size) * problem.output_dtype().size()
 }
 
 fn floats<T: Copy + Into<f32> + Sync>(x: &[T], problem: &ResampleProblem) -> Vec<f32> {

@@ -154,7 +154,7 @@ pub fn resample(x: &Tensor, params: &ResampleParams) -> Result<Tensor> {
     let _span = op_span!("resample", &[x]);
     let problem = ResampleProblem::new(x.shape(), x.dtype(), params)?;
     match x.device() {
-        Device::Cpu => Ok(cpu::resample(x.host()?, &problem)),
+        Device::Cpu => cpu::resample(x.host()?, &problem),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
             super::launch::ensure_addressable("resample", &[x.shape(), problem.output_shape()])?;

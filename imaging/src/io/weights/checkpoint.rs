@@ -10,8 +10,9 @@ use std::ops::Range;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Id, Pickle, Purpose, TensorView, Value};
-use super::{Entry, TrainingNotes, printable};
+use super::{Entry, TrainingNotes};
 use crate::io::numbers::ByteOrder;
+use nephron_compute::shown;
 
 /// The first bytes of a zip archive.
 pub(super) const ZIP: &[u8] = b"PK\x03\x04";
@@ -81,7 +82,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint, String> {
             b"little" => ByteOrder::Little,
             b"big" => ByteOrder::Big,
             other => {
-                let found = printable(&String::from_utf8_lossy(&other[..other.len().min(16)]));
+                let found = shown(&String::from_utf8_lossy(&other[..other.len().min(16)]));
                 return Err(format!("has the byte order '{found}', expected little or big"));
             }
         },
@@ -97,7 +98,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint, String> {
                 range
             }
         };
-        let entry = entry(view, storage, order).map_err(|reason| format!("tensor '{}' {reason}", printable(name)))?;
+        let entry = entry(view, storage, order).map_err(|reason| format!("tensor '{}' {reason}", shown(name)))?;
         entries.insert(name.to_owned(), entry);
     }
     Ok(Checkpoint { entries, training: training(&pickle)? })
@@ -113,7 +114,7 @@ fn content(
     name: &str,
 ) -> Result<Range<usize>, String> {
     let index = archive.index_for_name(name);
-    let name = printable(name);
+    let name = shown(name);
     let index = index.ok_or_else(|| format!("has no '{name}'"))?;
     let raw = archive.by_index_raw(index).map_err(|e| format!("'{name}': {e}"))?;
     if raw.compression() != CompressionMethod::Stored || raw.encrypted() || raw.size() != raw.compressed_size() {
@@ -201,8 +202,7 @@ fn state_dict(pickle: &Pickle) -> Result<BTreeMap<&str, &TensorView>, String> {
         [(_, pairs)] => Ok(tensors(pickle, pairs)),
         [] => Err("holds no tensors by name, expected a state dict".into()),
         several => {
-            let names: Vec<_> =
-                several.iter().take(MAX_LISTED).map(|(name, _)| format!("'{}'", printable(name))).collect();
+            let names: Vec<_> = several.iter().take(MAX_LISTED).map(|(name, _)| format!("'{}'", shown(name))).collect();
             let more = if several.len() > MAX_LISTED { ", ..." } else { "" };
             Err(format!(
                 "holds {} dicts of tensors ({}{more}), expected one, or one named 'state_dict'",
@@ -249,7 +249,7 @@ fn training(pickle: &Pickle) -> Result<TrainingNotes, String> {
     let Value::Dict(root) = pickle.root() else { return Ok(TrainingNotes::default()) };
     let members = members(pickle, root);
     let text = |id: Option<&Id>| match id.map(|id| pickle.get(*id)) {
-        Some(Value::Text(text)) if text.len() <= MAX_NAME_BYTES => Some(printable(text)),
+        Some(Value::Text(text)) if text.len() <= MAX_NAME_BYTES => Some(shown(text)),
         _ => None,
     };
     let configuration = match members.get(INIT_ARGS).map(|id| pickle.get(*id)) {

@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-pub use pickle::printable;
-
 use super::SourceFile;
 use super::numbers::{ByteOrder, Number};
 use nephron_compute::error::{Error, Result};
+use nephron_compute::{shown, shown_message};
 
 struct Entry {
     number: Number,
@@ -151,9 +150,9 @@ impl Weights {
     }
 
     fn missing(&self, name: &str) -> String {
-        let name = printable(name);
+        let name = shown(name);
         match self.names().min_by_key(|other| edit_distance(&name, other)) {
-            Some(nearest) => format!("has no tensor '{name}'; the nearest name is '{}'", printable(nearest)),
+            Some(nearest) => format!("has no tensor '{name}'; the nearest name is '{}'", shown(nearest)),
             None => format!("has no tensor '{name}'; it holds none at all"),
         }
     }
@@ -185,12 +184,13 @@ impl Entry {
 }
 
 fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|e| format!("is neither a whole safetensors file ({}) nor a checkpoint of PyTorch", one_line(&e)))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| {
+        format!("is neither a whole safetensors file ({}) nor a checkpoint of PyTorch", shown_message(e))
+    })?;
     let mut entries = BTreeMap::new();
     for (name, view) in file.iter() {
         let number = number(view.dtype()).ok_or_else(|| {
-            let (name, found) = (printable(name), view.dtype());
+            let (name, found) = (shown(name), view.dtype());
             format!("tensor '{name}' has type {found}, expected bool, an integer, F16, BF16, F32 or F64")
         })?;
         let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
@@ -204,22 +204,17 @@ fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> 
 const TRAINING: &str = "nnunet_training";
 
 fn safetensors_training(bytes: &[u8]) -> Result<TrainingNotes, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| one_line(&e))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| shown_message(e))?;
     let Some(text) = header.metadata().as_ref().and_then(|metadata| metadata.get(TRAINING)) else {
         return Ok(TrainingNotes::default());
     };
     let notes: TrainingNotes = serde_json::from_str(text)
-        .map_err(|e| format!("has metadata '{TRAINING}' that is not understood: {}", printable(&e.to_string())))?;
+        .map_err(|e| format!("has metadata '{TRAINING}' that is not understood: {}", shown_message(e)))?;
     if notes.mirror_axes.iter().flatten().any(|axis| *axis > 2) {
         return Err(format!("has metadata '{TRAINING}' with mirror_axes of something else than axes from 0 to 2"));
     }
-    let text = |text: Option<String>| text.map(|text| printable(&text));
+    let text = |text: Option<String>| text.map(|text| shown(&text));
     Ok(TrainingNotes { trainer: text(notes.trainer), configuration: text(notes.configuration), ..notes })
-}
-
-/// The message of the safetensors library on one line; it may contain text of the file.
-fn one_line(error: &safetensors::SafeTensorError) -> String {
-    error.to_string().chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// The tensors without those prefixes of wrappers that all names have.

@@ -24,7 +24,7 @@ use nephron_compute::error::{Error, Result};
 /// a singular matrix.
 pub fn read(path: impl AsRef<Path>) -> Result<Affine> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "cannot be read", e))?;
+    let bytes = crate::io::read_small(path)?;
     let found = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
         json::parse_json(&bytes)
     } else {

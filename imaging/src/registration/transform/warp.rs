@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::volume::{Affine, Grid, Volume, Voxels};
 use nephron_compute::device::Device;
+use nephron_compute::ensure_room;
 use nephron_compute::error::Result;
 use nephron_compute::ops::Interpolation;
 
@@ -43,7 +44,7 @@ impl SoftMask {
     /// # Errors
     /// As [`Volume::new`].
     pub fn largest(&self) -> Result<Volume> {
-        let mut largest = Largest::new(&self.grid);
+        let mut largest = Largest::new(&self.grid)?;
         for (&label, share) in self.labels.iter().zip(&self.shares) {
             largest.add(label, share);
         }
@@ -66,8 +67,10 @@ struct Leader {
 }
 
 impl Largest {
-    fn new(grid: &Grid) -> Self {
-        Self { grid: *grid, voxels: vec![Leader::default(); grid.shape.iter().product()] }
+    fn new(grid: &Grid) -> Result<Self> {
+        let voxels = grid.shape.iter().product();
+        ensure_room::<Leader>("a mask's largest shares", voxels)?;
+        Ok(Self { grid: *grid, voxels: vec![Leader::default(); voxels] })
     }
 
     /// Adds a label. Labels are added in ascending order, so that the lowest of several equal shares wins.
@@ -111,7 +114,7 @@ pub fn warp_soft(moving: &Volume, transform: &Affine, fixed: &Grid, device: &Dev
 /// # Errors
 /// As [`warp_soft`].
 pub fn warp_largest(moving: &Volume, transform: &Affine, fixed: &Grid, device: &Device) -> Result<Volume> {
-    let mut largest = Largest::new(fixed);
+    let mut largest = Largest::new(fixed)?;
     each_share(moving, transform, fixed, device, |label, share| largest.add(label, &share))?;
     largest.volume()
 }
@@ -128,6 +131,7 @@ fn each_share(
     let counts = moving.counts();
     for label in (1..=255).filter(|&label| counts[usize::from(label)] > 0) {
         // As labels (u8), so that the value outside the field of view is 0.
+        ensure_room::<u8>("the mask of a label", moving.labels().len())?;
         let own: Vec<u8> = moving.labels().par_iter().map(|&l| u8::from(l == label)).collect();
         let own = moving.with_labels(own)?.to_volume();
         take(label, warp(&own, transform, fixed, Interpolation::Linear, device)?);

@@ -1,8 +1,8 @@
 //! The globals that a checkpoint's pickle may name, and the effect of calling each.
 
-use super::reader::printable;
 use super::{Id, Machine, Parsed, TensorView, Value};
 use crate::io::numbers::Number;
+use nephron_compute::shown;
 
 /// A global that is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Machine<'_> {
         let Value::Integer(elements) = elements else { return Err("has a storage without a length".into()) };
         let elements = usize::try_from(*elements).map_err(|_| format!("has a storage of {elements} values"))?;
         if kind != "storage" {
-            return Err(format!("has a persistent '{}', expected a storage", printable(kind)));
+            return Err(format!("has a persistent '{}', expected a storage", shown(kind)));
         }
         if key.len() > MAX_KEY_BYTES {
             return Err(format!("names a storage by {} bytes, expected at most {MAX_KEY_BYTES}", key.len()));

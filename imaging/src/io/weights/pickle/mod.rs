@@ -16,8 +16,8 @@ use std::collections::HashMap;
 use crate::io::numbers::Number;
 pub(in crate::io) use globals::Callable;
 use globals::callable;
+use nephron_compute::shown;
 pub(in crate::io) use numpy::KEEP_LARGEST;
-pub use reader::printable;
 use reader::{Parsed, Reader};
 
 /// The index of a value in the arena.
@@ -242,7 +242,7 @@ impl Machine<'_> {
                 let (Value::Text(module), Value::Text(name)) = (&self.values[module], &self.values[name]) else {
                     return Err("names something by a value that is not a text".into());
                 };
-                let (module, name) = (printable(module), printable(name));
+                let (module, name) = (shown(module), shown(name));
                 self.global(&module, &name)?;
             }
             b'R' | 0x81 => {

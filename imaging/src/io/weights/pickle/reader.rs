@@ -1,5 +1,7 @@
 //! A cursor over the bytes of a pickle.
 
+use nephron_compute::shown;
+
 /// A parsed value, or a message that says what is wrong with the file.
 pub(super) type Parsed<T> = Result<T, String>;
 
@@ -45,14 +47,8 @@ impl Reader<'_> {
     pub(super) fn line(&mut self) -> Parsed<String> {
         let rest = &self.bytes[self.at..];
         let length = rest.iter().position(|b| *b == b'\n').ok_or("is cut short inside a name")?;
-        let text = printable(&String::from_utf8_lossy(&rest[..length]));
+        let text = shown(&String::from_utf8_lossy(&rest[..length]));
         self.at += length + 1;
         Ok(text)
     }
-}
-
-/// A text from a file in a form that fits on one line of a message: at most 60 characters (no known name is longer), without
-/// control characters.
-pub fn printable(text: &str) -> String {
-    text.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -2,8 +2,9 @@
 //!
 //! Source: ITK's Modules/Core/Transform, each class's ComputeMatrix.
 
-use super::{Record, shown};
+use super::Record;
 use crate::volume::Affine;
+use nephron_compute::shown;
 
 type Rotation = [[f64; 3]; 3];
 

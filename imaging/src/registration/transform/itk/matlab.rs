@@ -4,7 +4,8 @@
 //! A matrix is five 32-bit integers (type, rows, columns, imaginary part, length of the name), the name with a null and
 //! the values, column by column. Source: MathWorks, MAT-File Format, level 4.
 
-use super::{Record, shown};
+use super::Record;
+use nephron_compute::shown;
 
 /// More values than any of ITK's affine transforms has.
 const MAX_VALUES: u64 = 1024;

@@ -10,6 +10,7 @@ use crate::io::write_atomic;
 use crate::volume::Affine;
 use nephron_compute::error::Result;
 use nephron_compute::ops::affine_dice::Matrix;
+use nephron_compute::shown;
 
 /// The transform as ITK text (`.tfm`): an `AffineTransform_double_3_3` from points of the fixed scan to points of the
 /// moving scan in LPS millimetres, which is what ITK resamples with.
@@ -98,11 +99,6 @@ fn parse_text(text: &str) -> Result<Vec<Record>, String> {
         return Err("expected an ITK text file, found no line 'Transform:'".into());
     }
     Ok(records)
-}
-
-/// A piece of a file in a message: its beginning, without control characters.
-fn shown(text: &str) -> String {
-    text.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// From LPS to RAS or back: their first two axes point the other way.
