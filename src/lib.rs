@@ -105,4 +105,4 @@ pub use nephron_compute::{
 pub use nephron_imaging::registration::register;
 pub use nephron_imaging::{io, registration, stats, volume};
 pub use ops::{conv3d, resample};
-pub use pipeline::{ModelOptions, Precision, SegmentOptions, Segmenter};
+pub use pipeline::{Ensemble, ModelOptions, Precision, SegmentOptions, Segmenter};

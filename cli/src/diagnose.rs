@@ -279,6 +279,9 @@ pub(super) fn print(result: &Diagnosis, folder: &Path) -> Result<()> {
     for line in result.notes.iter().chain(&result.warnings) {
         say!("note: {line}")?;
     }
+    for (name, text) in result.models.segmentation_card.iter().flat_map(|card| card.lines()) {
+        say!("segmentation model: {name}: {text}")?;
+    }
     for p in &result.phases {
         let moved = p.registration.as_ref().map_or("reference".to_owned(), |r| {
             format!(

@@ -37,6 +37,7 @@ mod devices;
 mod diagnose;
 pub mod error;
 mod evaluate;
+mod import;
 mod info;
 mod logging;
 mod op;
@@ -116,6 +117,8 @@ enum Verb {
     Resample(resample::Args),
     /// Segment kidneys and tumours.
     Segment(segment::Args),
+    /// Convert a model of another program, such as nnU-Net, to safetensors and JSON.
+    Import(import::Args),
     /// Align a moving mask, and images with it, to a fixed mask.
     Register(Box<register::Args>),
     /// Resample images and masks through given transforms.
@@ -308,6 +311,7 @@ fn run(verb: &Verb, context: &Context) -> Result<()> {
         Verb::Info(args) => info::run(args, context),
         Verb::Resample(args) => resample::run(args, context),
         Verb::Segment(args) => segment::run(args, context),
+        Verb::Import(args) => import::run(args, context),
         Verb::Register(args) => register::run(args, context),
         Verb::Warp(args) => warp::run(args, context),
         Verb::Classify(args) => classify::run(args, context),

@@ -17,7 +17,12 @@ pub(crate) struct JsonFile {
 impl JsonFile {
     /// Reads and parses a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let root = serde_json::from_slice(&read_small(path)?).map_err(|e| Error::io(path, "is not JSON", e))?;
+        Self::parse(path, &read_small(path)?)
+    }
+
+    /// Parses the bytes of a file; errors name it `path`.
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let root = serde_json::from_slice(bytes).map_err(|e| Error::io(path, "is not JSON", e))?;
         Ok(Self { path: path.to_path_buf(), root })
     }
 

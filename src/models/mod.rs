@@ -4,7 +4,8 @@ mod json;
 pub mod resnet;
 mod unet;
 
+pub(crate) use json::JsonFile;
 pub use unet::{
-    ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, ResidualEncoder,
-    SeparateAxis, Target, TargetLabels, UNet, UNetArchitecture, UNetEncoder, UNetNorm, UNetPlan,
+    ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, PreviousStage, Resampling,
+    ResidualEncoder, SeparateAxis, Target, TargetLabels, UNet, UNetArchitecture, UNetEncoder, UNetNorm, UNetPlan,
 };

@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::io::write_atomic;
 
 /// The small U-Net of models/demo, trained on phantoms (scripts/train-demo).
-const FILES: [(&str, &[u8]); 3] = [
+const FILES: [(&str, &[u8]); 4] = [
     ("plans.json", include_bytes!("../../models/demo/segmentation/plans.json")),
+    ("model.json", include_bytes!("../../models/demo/segmentation/model.json")),
     ("dataset.json", include_bytes!("../../models/demo/segmentation/dataset.json")),
     ("weights.safetensors", include_bytes!("../../models/demo/segmentation/weights.safetensors")),
 ];

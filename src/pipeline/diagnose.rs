@@ -111,6 +111,9 @@ pub fn diagnose(
     clear_results(folder, &phases, &read)?;
     let mut seconds = Seconds::default();
     let mut warnings = Vec::new();
+    for found in system.segmenter.iter().flat_map(|s| s.postprocessing()) {
+        warnings.push(format!("{} was found and not applied", found.path.display()));
+    }
 
     let (mut scans, mut results) = (Vec::new(), Vec::new());
     for input in inputs {
@@ -197,6 +200,7 @@ pub fn diagnose(
         models: Models {
             segmentation: system.segmenter.as_ref().map(|s| s.files().to_vec()).unwrap_or_default(),
             classification: system.classifier.as_ref().map(|c| c.files().to_vec()).unwrap_or_default(),
+            segmentation_card: system.segmenter.as_ref().and_then(|s| s.card().cloned()),
         },
         options: Some(run_options(system, options, inputs.iter().any(|input| input.given.is_some()))),
         notes: system.notes.clone(),

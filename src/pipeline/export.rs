@@ -19,14 +19,17 @@ pub(super) struct Exporter {
     /// Number of output slices in a slab.
     slab: usize,
     done: usize,
+    /// The first of the network's outputs whose probabilities are kept.
+    first: usize,
     pub(super) labels: Vec<u8>,
-    /// The probabilities of each foreground class.
+    /// The probabilities of each output from `first` on.
     pub(super) probabilities: Vec<Vec<f32>>,
 }
 
 impl Exporter {
     /// From logits of `input` voxels to an image of `output_size`; `separate` is the axis that is resampled on its own.
-    /// `slab_bytes` bounds what a slab may take on the device.
+    /// Probabilities are kept from the network's output `first`
+    /// on. `slab_bytes` bounds what a slab may take on the device.
     ///
     /// # Errors
     /// Logits that the plan resamples by cubic splines, or not at all although their size differs.
@@ -35,7 +38,7 @@ impl Exporter {
         output_size: [usize; 3],
         how: &Resampling,
         separate: Option<usize>,
-        output: Output,
+        (output, first): (Output, usize),
         targets: &TargetLabels,
         slab_bytes: u64,
     ) -> Result<Self> {
@@ -61,13 +64,13 @@ impl Exporter {
         let probabilities = match output {
             Output::Labels => Vec::new(),
             Output::Probabilities => {
-                ensure_room::<f32>("segment: probabilities", voxels.saturating_mul(targets.targets().len()))?;
-                (0..targets.targets().len()).map(|_| Vec::with_capacity(voxels)).collect()
+                ensure_room::<f32>("segment: probabilities", voxels.saturating_mul(classes - first))?;
+                (0..classes - first).map(|_| Vec::with_capacity(voxels)).collect()
             }
         };
         let labels = Vec::with_capacity(voxels);
         let axes = [axis(0)?, axis(1)?, axis(2)?];
-        Ok(Self { targets: targets.clone(), axes, output, slab, done: 0, labels, probabilities })
+        Ok(Self { targets: targets.clone(), axes, output, slab, done: 0, first, labels, probabilities })
     }
 
     /// Appends every output slice that can be computed from the finished slices.
@@ -94,9 +97,7 @@ impl Exporter {
                 let shares = resample_probabilities(&finished.logits, axes, self.targets.heads())?;
                 let values = from_channels_last(shares.shape(), &shares.to_ndhwc()?);
                 let voxels = shares.shape()[2..].iter().product();
-                // The background's is left out.
-                let foreground = self.targets.outputs() - self.targets.targets().len();
-                for (all, values) in self.probabilities.iter_mut().zip(values.chunks_exact(voxels).skip(foreground)) {
+                for (all, values) in self.probabilities.iter_mut().zip(values.chunks_exact(voxels).skip(self.first)) {
                     all.extend_from_slice(values);
                 }
             }

@@ -2,8 +2,10 @@
 //! with the rules of nnU-Net v2.
 
 use super::normalize::{fill_holes, normalize};
+use super::previous_stage;
 use super::resample_channel::{resample, resampled_size, separate_axis};
 use super::resample_slabs::{is_resampled_in_slabs, resample_in_slabs};
+use super::segmentation::Scan;
 use super::strided_view::{StridedView, nonzero_box, turned_box};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -27,22 +29,23 @@ pub(super) struct Prepared {
     pub(super) warnings: Vec<String>,
 }
 
-/// Prepares the channels of an image, which lie on one grid, for a network. `spacing` (d, h, w) is what the file's header says,
-/// where it is known: nnU-Net's readers take it, even where the affine says otherwise. `admit` is
-/// called with the sizes (z, y, x) of the resampled and of the cropped image before memory is taken for the former.
+/// Prepares a scan for a network. `admit` is called with the sizes (z, y, x) of the resampled and of the cropped image before
+/// memory is taken for the former.
 ///
 /// # Errors
 /// Another number of channels than the model's, channels of different sizes, NaN or infinite voxels, nothing but zeros, values
-/// that the model's normalisation refuses, a resampled size past any scan's, a device that fails.
+/// that the model's normalisation refuses, a resampled size past any scan's, a previous stage's mask that does not fit, a device
+/// that fails.
 pub(super) fn prepare(
-    channels: &[Volume],
-    spacing: Option<[f64; 3]>,
+    scan: Scan<'_>,
     plan: &UNetPlan,
     rule: OrientationRule,
     device: &Device,
     admit: &mut dyn FnMut([usize; 3], [usize; 3]) -> Result<()>,
 ) -> Result<Prepared> {
+    let (channels, spacing) = (scan.channels, scan.spacing);
     let first = first_channel(channels, plan)?;
+    let previous = previous_stage::expected(plan, scan.previous, first)?;
     let orientation = match rule {
         OrientationRule::Fixed(orientation) => orientation,
         OrientationRule::Stored => first.orientation(),
@@ -108,6 +111,10 @@ pub(super) fn prepare(
             }?;
             resample(values, view.shape, size, &plan.data, separate, device)?
         });
+    }
+    if let Some(previous) = previous {
+        let place = previous_stage::Target { channels, views: &views, spacings: [spacing, target], size };
+        tensors.extend(previous_stage::channels(previous, &place, device)?);
     }
     let image = match tensors.as_slice() {
         [only] => only.clone(),
@@ -197,7 +204,7 @@ fn resampling(size: [usize; 3], from: [f64; 3], to: [f64; 3]) -> String {
 
 /// Where any channel is not 0, under its view, holes filled. What the views leave out is 0 and joined to the outside, so the holes
 /// of the whole image are those of the views.
-fn nonzero_mask(channels: &[Volume], views: &[StridedView]) -> Result<Vec<bool>> {
+pub(super) fn nonzero_mask(channels: &[Volume], views: &[StridedView]) -> Result<Vec<bool>> {
     ensure_room::<bool>("the mask of an image's non-zero part", views[0].shape.iter().product())?;
     let mut mask = vec![false; views[0].shape.iter().product()];
     for (channel, view) in channels.iter().zip(views) {

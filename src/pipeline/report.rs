@@ -139,6 +139,13 @@ pub(super) fn page(d: &Diagnosis) -> Page {
             sections.push(Section::Pictures { title: format!("{title}{aligned}"), pictures, wide: false });
         }
     }
+    if let Some(card) = &d.models.segmentation_card {
+        sections.push(Section::Table {
+            title: "Segmentation model, as its maker describes it".into(),
+            head: vec!["".into(), "".into()],
+            rows: card.lines().into_iter().map(|(name, text)| vec![name.to_owned(), text.to_owned()]).collect(),
+        });
+    }
     let notes = std::iter::once("Research software: not a medical device, not for diagnosis.".to_owned())
         .chain(d.notes.iter().cloned())
         .chain(d.findings.not_classified.iter().map(|reason| format!("Not classified: {reason}.")))

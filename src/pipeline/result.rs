@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::ModelCard;
 use super::lesion_results::Findings;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
@@ -70,6 +71,9 @@ pub struct Models {
     pub segmentation: Vec<SourceFile>,
     /// The files of the classification model.
     pub classification: Vec<SourceFile>,
+    /// What the maker of the segmentation model says of it; None without a model.json.
+    #[serde(default)]
+    pub segmentation_card: Option<ModelCard>,
 }
 
 /// What decides a result besides scans and weights. A run continues only results of the same.

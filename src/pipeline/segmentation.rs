@@ -64,6 +64,18 @@ impl Default for SegmentOptions {
     }
 }
 
+/// A scan to segment.
+#[derive(Debug, Clone, Copy)]
+pub struct Scan<'a> {
+    /// Its channels on one grid, in the order of the plan's channels.
+    pub channels: &'a [Volume],
+    /// The voxel size (d, h, w) that the file's header gives, which nnU-Net takes even where the affine has another; the affine's
+    /// if None.
+    pub spacing: Option<[f64; 3]>,
+    /// The mask of the previous stage on the scan's grid, for the second stage of a cascade that does not run its first stage.
+    pub previous: Option<&'a LabelVolume>,
+}
+
 /// The progress of a segmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -82,6 +94,17 @@ pub struct Timings {
     pub network: f64,
     /// Resampling of logits, labels, and mapping them back to the image.
     pub export: f64,
+}
+
+impl Timings {
+    /// The sums of two runs.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            preprocess: self.preprocess + other.preprocess,
+            network: self.network + other.network,
+            export: self.export + other.export,
+        }
+    }
 }
 
 /// The result of a segmentation.

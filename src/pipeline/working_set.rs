@@ -34,7 +34,7 @@ impl WorkingSet {
         (dtype, device): (DType, &Device),
     ) -> Result<Self> {
         let outputs = plan.architecture.classes;
-        let values = size.iter().fold(plan.channels.len() as u64, |n, &s| n.saturating_mul(s as u64));
+        let values = size.iter().fold(plan.architecture.input_channels as u64, |n, &s| n.saturating_mul(s as u64));
         let image = values.saturating_mul(size_of::<f32>() as u64);
         let tiles = window
             .accumulator_bytes(outputs)

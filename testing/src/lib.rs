@@ -2,6 +2,7 @@
 
 pub mod checkpoint_file;
 pub mod nifti_file;
+pub mod zip_file;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

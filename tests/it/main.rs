@@ -2,8 +2,11 @@
 
 use nephron_testing as support;
 
+mod cascade;
 mod checkpoint_folder;
 mod crop;
+mod ensemble;
+mod import;
 mod layering;
 mod layering_of_ops;
 mod lesions;
@@ -11,4 +14,5 @@ mod nnunet;
 mod phantom;
 mod pipeline;
 mod resnet;
+mod tiny_models;
 mod unet;

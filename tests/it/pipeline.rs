@@ -151,6 +151,7 @@ fn small_model(device: &Device, seeds: &[u64]) -> Segmenter {
         logits: Resampling::of_order(Order::Linear),
         transpose: [0, 1, 2],
         reader: ImageReader::Reoriented,
+        previous: None,
         labels: TargetLabels::exclusive(&["background", "kidney", "tumour"]),
         file_ending: ".nii.gz".into(),
         warnings: vec![],

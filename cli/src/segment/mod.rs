@@ -2,6 +2,9 @@
 
 mod cases;
 mod label_files;
+mod model;
+mod postprocessing;
+mod previous;
 mod record;
 
 use std::ops::ControlFlow;
@@ -12,11 +15,12 @@ use super::progress::Progress;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use cases::Case;
+use model::ModelArgs;
 use nephron::error::Error as LibraryError;
 use nephron::io::{nifti, try_folder};
 use nephron::models::{OrientationRule, TargetLabels};
 use nephron::pipeline::{
-    Mirroring, ModelOptions, Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, Timings, parse_bytes,
+    Ensemble, Mirroring, Output, Postprocessing, Scan, SegmentOptions, Segmentation, Stage, Timings, parse_bytes,
 };
 use record::{FileRecord, Record, Seconds, Settings};
 
@@ -30,10 +34,8 @@ pub struct Args {
     /// Folder of images as nnU-Net names them, <case>_0000.nii.gz with a number a channel; their masks become <case>.nii.gz
     #[arg(short, long, value_name = "DIR")]
     input: Option<PathBuf>,
-    /// Model folder: plans.json, dataset.json and weights (fold_*/checkpoint_final.pth, or weights or fold_* as
-    /// .safetensors or .pth), in it, in its segmentation/ or in the only folder of training results in it
-    #[arg(long)]
-    model: PathBuf,
+    #[command(flatten)]
+    what: ModelArgs,
     /// Folder for the masks, <image>_mask.nii.gz; made if missing
     #[arg(short, long)]
     output: PathBuf,
@@ -50,21 +52,13 @@ pub struct Args {
     /// The most memory for the resampled image, the network's sums, activations and slabs: bytes, or with KB, MB, GB, KiB, MiB, GiB
     #[arg(long, value_parser = parse_budget)]
     memory_budget: Option<u64>,
-    /// Configuration of plans.json (the one that the weights were trained by)
-    #[arg(long)]
-    configuration: Option<String>,
-    /// Folds to average, such as 0,1,2, or all for fold_all (every numbered one)
-    #[arg(long, value_delimiter = ',')]
-    folds: Option<Vec<String>>,
-    /// Checkpoint of each fold: final, best or latest (final)
-    #[arg(long)]
-    checkpoint: Option<String>,
     /// How the network sees the image's axes: stored, or three letters such as RAS or LPS (what plans.json says)
     #[arg(long, value_parser = parse_orientation)]
     orientation: Option<OrientationRule>,
-    /// What a GPU computes with (a CPU: f32)
-    #[arg(long, value_enum, default_value_t)]
-    precision: PrecisionArg,
+    /// nnU-Net's postprocessing of the masks: none, auto for that of the model folder, or a postprocessing.pkl or .json, which is
+    /// read as data
+    #[arg(long, default_value = "none", value_name = "FILE|none|auto", value_parser = postprocessing::parse)]
+    postprocessing: postprocessing::Choice,
     /// Write segment.json (what was done, with hashes), segment.csv (sizes and mean values) and the labels' names for ITK-SNAP
     /// (labels.txt) and 3D Slicer (labels.ctbl) beside the masks; --input always does
     #[arg(long)]
@@ -78,15 +72,6 @@ pub struct Args {
     /// The part of --num-parts, from 0
     #[arg(long, default_value_t = 0, value_name = "K")]
     part_id: u32,
-}
-
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
-enum PrecisionArg {
-    /// f16 where the GPU has it
-    #[default]
-    Fastest,
-    /// f32
-    Single,
 }
 
 fn parse_step(text: &str) -> Result<f64, String> {
@@ -121,14 +106,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let device = context.device()?;
     let progress = context.progress();
     progress.stage("loading the model");
-    let segmenter = load(args, &device)?;
+    let ensemble = args.what.load(&device)?;
     progress.clear();
-    let plan = segmenter.plan();
+    args.what.tell_cards(&ensemble);
+    let finish = postprocessing::load(&args.postprocessing, &ensemble)?;
+    let first = &ensemble.members()[0];
+    let plan = first.plan();
     let all = match &args.input {
         Some(folder) => cases::from_folder(folder, &plan.file_ending, plan.channels.len(), &args.output)?,
         None => cases::from_files(&args.images, plan.channels.len(), &args.output)?,
     };
-    cases::check_outputs(&all, |case| outputs(case, &segmenter))?;
+    cases::check_outputs(&all, |case| outputs(case, &plan.labels))?;
     let cases: Vec<Case> = all.into_iter().skip(args.part_id as usize).step_by(args.num_parts as usize).collect();
     try_folder(&args.output)?;
     let path = args.output.join(match args.num_parts {
@@ -136,11 +124,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         parts => format!("segment_{}_of_{parts}.json", args.part_id),
     });
     let is_recorded = args.record || args.input.is_some();
-    let settings = settings(args, &segmenter, &device);
-    let mut record = Record::new(&args.model, segmenter.folds(), settings, plan.labels.targets());
+    let settings = settings(args, &ensemble, finish.clone(), &device);
+    let mut record = Record::new(&args.what.model[0], first.folds(), settings, plan.labels.targets());
     let mut left: Vec<&Case> = cases.iter().collect();
     if args.continue_ {
-        left = record.keep(&args.output, left, |case| is_done(case, &segmenter, &options))?;
+        left = record.keep(&args.output, left, |case| is_done(case, &plan.labels, &options))?;
     } else {
         super::remove_stale(&path)?;
         super::remove_stale(&path.with_extension("csv"))?;
@@ -151,7 +139,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut written = Ok(());
     for (i, case) in left.iter().enumerate() {
         progress.input("image", (i + 1, left.len()), &case.prefix);
-        let result = segment(&segmenter, case, &options, context, &progress);
+        let result = segment((&ensemble, finish.as_ref()), case, &options, context, &progress);
         progress.clear();
         match result {
             Ok(file) => {
@@ -193,13 +181,22 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     written
 }
 
-fn settings(args: &Args, segmenter: &Segmenter, device: &nephron::Device) -> Settings {
+fn settings(
+    args: &Args,
+    ensemble: &Ensemble,
+    postprocessing: Option<Postprocessing>,
+    device: &nephron::Device,
+) -> Settings {
+    let (first, members) = (&ensemble.members()[0], ensemble.members());
     Settings {
         program: nephron::pipeline::program(),
-        configuration: segmenter.plan().configuration.clone(),
-        weights: segmenter.files().to_vec(),
+        configuration: first.plan().configuration.clone(),
+        models: args.what.reports(ensemble),
+        weights: members.iter().flat_map(|member| member.files().to_vec()).collect(),
+        previous_masks: members.iter().find_map(|member| member.previous_masks()).map(|folder| folder.to_path_buf()),
+        postprocessing,
         device: device.name(),
-        precision: segmenter.dtype().to_string(),
+        precision: first.dtype().to_string(),
         step: args.step,
         mirroring: args.tta,
         orientation: args.orientation.map(|rule| rule.to_string()),
@@ -207,47 +204,30 @@ fn settings(args: &Args, segmenter: &Segmenter, device: &nephron::Device) -> Set
     }
 }
 
-fn load(args: &Args, device: &nephron::Device) -> Result<Segmenter> {
-    let precision = match args.precision {
-        PrecisionArg::Fastest => Precision::Fastest,
-        PrecisionArg::Single => Precision::Single,
-    };
-    let model = ModelOptions {
-        configuration: args.configuration.clone(),
-        folds: args.folds.clone(),
-        checkpoint: args.checkpoint.clone(),
-    };
-    let asked = model != ModelOptions::default();
-    Segmenter::load(&args.model, &model, precision, device).map_err(|e| {
-        // A configuration or fold that the model does not have is a wrong call, not a wrong model.
-        if asked && matches!(e, LibraryError::Argument { .. }) { Error::Usage(e.to_string()) } else { e.into() }
-    })
-}
-
 /// Whether all files of a case are there. Each was renamed to its name when it was whole, the mask last.
-fn is_done(case: &Case, segmenter: &Segmenter, options: &SegmentOptions) -> bool {
+fn is_done(case: &Case, labels: &TargetLabels, options: &SegmentOptions) -> bool {
     let probabilities = match options.output {
         Output::Labels => Vec::new(),
-        Output::Probabilities => probability_files(case, &segmenter.plan().labels),
+        Output::Probabilities => probability_files(case, labels),
     };
     case.mask.is_file() && probabilities.iter().all(|(_, file)| file.is_file())
 }
 
 /// The mask, and the probabilities that a run may write beside it.
-fn outputs(case: &Case, segmenter: &Segmenter) -> Vec<PathBuf> {
-    let probabilities = probability_files(case, &segmenter.plan().labels).into_iter().map(|(_, file)| file);
+fn outputs(case: &Case, labels: &TargetLabels) -> Vec<PathBuf> {
+    let probabilities = probability_files(case, labels).into_iter().map(|(_, file)| file);
     std::iter::once(case.mask.clone()).chain(probabilities).collect()
 }
 
 fn segment(
-    segmenter: &Segmenter,
+    (ensemble, finish): (&Ensemble, Option<&Postprocessing>),
     case: &Case,
     options: &SegmentOptions,
     context: &Context,
     progress: &Progress,
 ) -> Result<FileRecord> {
     // What an earlier run wrote of this case goes first: a failure must not leave it.
-    for output in outputs(case, segmenter) {
+    for output in outputs(case, &ensemble.members()[0].plan().labels) {
         super::remove_stale(&output)?;
     }
     if let Some(problem) = &case.problem {
@@ -265,8 +245,14 @@ fn segment(
     }
     let Some(image) = first else { return Err(LibraryError::Inputs(format!("{}: no image", case.name)).into()) };
     let read = reading.elapsed().as_secs_f64();
-    let spacing = Some(image.header_spacing());
-    let result = segmenter.segment_channels(&channels, spacing, options, &mut |stage| {
+    let previous = previous::read(ensemble, case)?;
+    warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
+    let scan = Scan {
+        channels: &channels,
+        spacing: Some(image.header_spacing()),
+        previous: previous.as_ref().map(|(mask, _)| mask),
+    };
+    let result = ensemble.segment(scan, options, &mut |stage| {
         match stage {
             Stage::Preparing => progress.stage("preprocessing"),
             Stage::Tiles(done, all) => progress.step("network", done, all),
@@ -274,7 +260,13 @@ fn segment(
         ControlFlow::Continue(())
     });
     // Whatever went wrong, the message says with which of many images.
-    let result = result.map_err(|error| error.context(case.files[0].display()))?;
+    let mut result = result.map_err(|error| error.context(case.files[0].display()))?;
+
+    if let Some(finish) = finish {
+        let finishing = Instant::now();
+        result.mask = finish.apply(&result.mask)?;
+        result.seconds.export += finishing.elapsed().as_secs_f64();
+    }
 
     progress.stage("writing");
     let writing = Instant::now();

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cases::Case;
+use super::model::ModelReport;
 use crate::Failure;
 use crate::error::{Error, Result};
 use crate::evaluate::write_table;
 use nephron::error::Error as LibraryError;
 use nephron::io::{SourceFile, lossy, read_small, write_atomic};
 use nephron::models::Target;
-use nephron::pipeline::{Measurement, Timings};
+use nephron::pipeline::{Measurement, Postprocessing, Timings};
 
 /// The version of the record's layout.
 const SCHEMA_VERSION: u32 = 1;
@@ -22,10 +23,16 @@ const SCHEMA_VERSION: u32 = 1;
 pub(super) struct Settings {
     /// Name and version of the program.
     pub(super) program: String,
-    /// The model's configuration.
+    /// The first model's configuration.
     pub(super) configuration: String,
-    /// The files of the weights, one a fold.
+    /// The models whose probabilities were averaged.
+    pub(super) models: Vec<ModelReport>,
+    /// The files of the weights, one a fold; of a cascade those of its first stage too.
     pub(super) weights: Vec<SourceFile>,
+    /// The folder of a cascade's first stage's masks, where they were given.
+    pub(super) previous_masks: Option<PathBuf>,
+    /// What was done to the masks; null for nothing.
+    pub(super) postprocessing: Option<Postprocessing>,
     /// The device that computed.
     pub(super) device: String,
     /// What it computed with.
@@ -172,9 +179,13 @@ impl Record {
 /// What two runs do not have in common. Weights are compared by their content, wherever they lie.
 fn differences(a: &Settings, b: &Settings) -> Vec<&'static str> {
     let hashes = |s: &Settings| s.weights.iter().map(|file| file.sha256.clone()).collect::<Vec<_>>();
+    let configurations = |s: &Settings| s.models.iter().map(|m| m.configuration.clone()).collect::<Vec<_>>();
+    let steps = |s: &Settings| s.postprocessing.as_ref().map(|p| p.steps.clone());
     let all = [
         ("program", a.program != b.program),
-        ("configuration", a.configuration != b.configuration),
+        ("configuration", configurations(a) != configurations(b)),
+        ("--previous-stage", a.previous_masks != b.previous_masks),
+        ("--postprocessing", steps(a) != steps(b)),
         ("weights", hashes(a) != hashes(b)),
         ("device", a.device != b.device),
         ("precision", a.precision != b.precision),

@@ -3,6 +3,8 @@
 #[path = "../../../imaging/tests/it/kidneys.rs"]
 mod kidneys;
 mod support;
+#[path = "../../../tests/it/tiny_models.rs"]
+mod tiny_models;
 
 mod bad_input;
 mod bench;
@@ -14,6 +16,8 @@ mod evaluate;
 mod golden;
 mod images;
 mod inputs;
+mod model_card;
+mod models;
 mod mutated_files;
 mod outputs;
 mod phantom;
@@ -21,3 +25,4 @@ mod profiling;
 mod register;
 mod segment;
 mod segment_folder;
+mod several_models;

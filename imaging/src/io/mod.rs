@@ -1,14 +1,17 @@
-//! Reading and writing files: NIfTI, npy, safetensors, and PyTorch's checkpoints (read only).
+//! Reading and writing files: NIfTI, npy, safetensors; PyTorch's checkpoints and zip archives are only read.
 //!
 //! Every error names the file and what is wrong with it. Every file is written under a temporary name and then renamed, so that a
 //! run that is killed leaves no partial file.
 
+mod archive;
 mod hash;
 pub mod nifti;
 pub mod npy;
 pub mod numbers;
+pub mod postprocessing;
 pub mod weights;
 
+pub use archive::Archive;
 pub use hash::lossy;
 pub use hash::{SourceFile, hash_files};
 

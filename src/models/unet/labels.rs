@@ -91,7 +91,7 @@ impl TargetLabels {
 }
 
 /// One label, or the labels of a region.
-fn values(node: &Node<'_>) -> Result<Vec<u8>> {
+pub(super) fn values(node: &Node<'_>) -> Result<Vec<u8>> {
     let value = |node: &Node<'_>| match node.count()? {
         value @ 0..=MAX_VALUE => Ok(value as u8),
         _ => Err(node.mismatch(format!("a label of at most {MAX_VALUE}"))),

@@ -7,6 +7,7 @@ mod memory;
 mod plan;
 mod plan_data;
 mod plans_architecture;
+mod previous_stage;
 
 use std::path::Path;
 
@@ -19,10 +20,11 @@ pub use plan::UNetPlan;
 pub use plan_data::{
     ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, SeparateAxis,
 };
+pub use previous_stage::PreviousStage;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::weights::{self, Weights};
+use crate::io::weights::{self, TrainingNotes, Weights};
 use crate::nn::{ConvBlock, ConvLayer, DecoderBlock, ResidualBlock, forward_blocks};
 use crate::ops::ensure_same_device;
 use crate::ops::span::{self, OpSpan};
@@ -198,6 +200,14 @@ impl UNet {
     /// # Errors
     /// A file that cannot be written; a device that fails.
     pub fn save(&self, path: &Path) -> Result<()> {
+        self.save_with(path, &TrainingNotes::default())
+    }
+
+    /// As [`UNet::save`], with what is known of the weights' training.
+    ///
+    /// # Errors
+    /// As [`UNet::save`].
+    pub fn save_with(&self, path: &Path, training: &TrainingNotes) -> Result<()> {
         let values = self
             .parameters
             .iter()
@@ -212,7 +222,7 @@ impl UNet {
             .zip(&values)
             .map(|(p, values)| (p.name.as_str(), p.shape.as_slice(), values.as_slice()))
             .collect();
-        weights::write(path, &tensors)
+        weights::write_with(path, &tensors, training)
     }
 }
 

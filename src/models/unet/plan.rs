@@ -6,6 +6,7 @@ use super::architecture::UNetArchitecture;
 use super::labels::TargetLabels;
 use super::plan_data::{self, ChannelNormalization, ImageReader, Resampling};
 use super::plans_architecture;
+use super::previous_stage::{self, PreviousStage};
 use crate::error::{Error, Result};
 use crate::io::weights::TrainingNotes;
 use crate::models::json::{JsonFile, Node};
@@ -34,6 +35,8 @@ pub struct UNetPlan {
     pub transpose: [usize; 3],
     /// How the model's images were read.
     pub reader: ImageReader,
+    /// The stage before the network of a cascade, whose mask it takes.
+    pub previous: Option<PreviousStage>,
     /// What the outputs stand for.
     pub labels: TargetLabels,
     /// How the images' names end, with the dot.
@@ -50,10 +53,20 @@ impl UNetPlan {
     /// # Errors
     /// A file that cannot be read, a key that is missing or has another type or value than expected, settings that do not
     /// fit each other, a configuration other than the checkpoint's, and what nnU-Net offers but this crate does not: other
-    /// networks, resampling functions and preprocessors, cascades.
+    /// networks, resampling functions and preprocessors.
     pub fn read(folder: &Path, configuration: Option<&str>, training: &TrainingNotes) -> Result<Self> {
         let plans = JsonFile::read(&folder.join("plans.json"))?;
         let dataset = JsonFile::read(&folder.join("dataset.json"))?;
+        Self::parse(&plans, &dataset, configuration, training)
+    }
+
+    /// As [`UNetPlan::read`], from files that were read before.
+    pub(crate) fn parse(
+        plans: &JsonFile,
+        dataset: &JsonFile,
+        configuration: Option<&str>,
+        training: &TrainingNotes,
+    ) -> Result<Self> {
         let (plans, dataset) = (plans.root(), dataset.root());
         let labels = TargetLabels::read(&dataset)?;
         // nnU-Net's first releases called the channels modalities.
@@ -74,9 +87,7 @@ impl UNetPlan {
         let name = choose(&configurations, name)?;
         let configuration = inherited(&configurations, name)?;
         let configuration = configuration.node(plans.file());
-        if let Some(previous) = configuration.optional("previous_stage") {
-            return Err(previous.mismatch("a configuration without a previous stage (cascades are not supported yet)"));
-        }
+        let previous = previous_stage::read(&configuration, &dataset)?;
         if let Some(preprocessor) = configuration.optional("preprocessor_name")
             && preprocessor.text()? != "DefaultPreprocessor"
         {
@@ -88,7 +99,8 @@ impl UNetPlan {
             return Err(manager.mismatch("LabelManager"));
         }
         let trainer = training.trainer.as_deref();
-        let architecture = plans_architecture::read(&configuration, trainer, channels.len(), labels.outputs())?;
+        let inputs = channels.len() + previous.as_ref().map_or(0, |stage| stage.labels.len());
+        let architecture = plans_architecture::read(&configuration, trainer, inputs, labels.outputs())?;
         let spacing_node = configuration.key("spacing")?;
         let spacing = if architecture.planar {
             let [y, x] = spacing_node.pair(Node::number)?;
@@ -112,6 +124,7 @@ impl UNetPlan {
             logits: plan_data::resampling(&configuration, "resampling_fn_probabilities", 1)?,
             transpose: plan_data::transpose(&plans)?,
             reader: plan_data::reader(&plans)?,
+            previous,
             channels,
             labels,
             file_ending: dataset.optional("file_ending").map_or(Ok(".nii.gz"), |n| n.text())?.to_owned(),

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{Id, Pickle, TensorView, Value};
+use super::pickle::{Id, Pickle, Purpose, TensorView, Value};
 use super::{Entry, TrainingNotes};
 use crate::io::numbers::ByteOrder;
 use nephron_compute::shown;
@@ -75,7 +75,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint, String> {
     if pickle.len() > MAX_PICKLE_BYTES {
         return Err(format!("has a data.pkl of {} bytes, expected at most {MAX_PICKLE_BYTES}", pickle.len()));
     }
-    let pickle = Pickle::read(&bytes[pickle])?;
+    let pickle = Pickle::read(&bytes[pickle], Purpose::Weights)?;
     let order = match names.iter().find(|name| name.strip_prefix(root) == Some("byteorder")) {
         None => ByteOrder::Little,
         Some(name) => match &bytes[content(name)?] {

@@ -4,7 +4,7 @@
 //! as data, and a pickle that names any other callable than those of tensors and containers is refused.
 
 mod checkpoint;
-mod pickle;
+pub(in crate::io) mod pickle;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -41,8 +41,9 @@ pub struct Weights {
     training: TrainingNotes,
 }
 
-/// What nnU-Net's checkpoints say beside the weights. Empty for other files.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What nnU-Net's checkpoints say beside the weights. Empty for other files, but for safetensors files that hold it as metadata
+/// ([`write_with`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct TrainingNotes {
     /// The class that trained the network, which may have built another one than the plans say (`trainer_name`).
@@ -91,7 +92,10 @@ impl Weights {
         } else if checkpoint::is_bare_pickle(&bytes) {
             Err("is a file of torch.save before PyTorch 1.6, expected its zip format: load it in PyTorch and save it again".into())
         } else {
-            safetensors_entries(&bytes)
+            safetensors_entries(&bytes).and_then(|entries| {
+                training = safetensors_training(&bytes)?;
+                Ok(entries)
+            })
         };
         let entries = unwrapped(entries.map_err(|reason: String| Error::file(path, reason))?);
         Ok(Self { path: path.to_path_buf(), bytes, entries, training })
@@ -196,6 +200,23 @@ fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> 
     Ok(entries)
 }
 
+/// The member of a safetensors file's metadata that holds [`TrainingNotes`] as JSON.
+const TRAINING: &str = "nnunet_training";
+
+fn safetensors_training(bytes: &[u8]) -> Result<TrainingNotes, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| shown_message(e))?;
+    let Some(text) = header.metadata().as_ref().and_then(|metadata| metadata.get(TRAINING)) else {
+        return Ok(TrainingNotes::default());
+    };
+    let notes: TrainingNotes = serde_json::from_str(text)
+        .map_err(|e| format!("has metadata '{TRAINING}' that is not understood: {}", shown_message(e)))?;
+    if notes.mirror_axes.iter().flatten().any(|axis| *axis > 2) {
+        return Err(format!("has metadata '{TRAINING}' with mirror_axes of something else than axes from 0 to 2"));
+    }
+    let text = |text: Option<String>| text.map(|text| shown(&text));
+    Ok(TrainingNotes { trainer: text(notes.trainer), configuration: text(notes.configuration), ..notes })
+}
+
 /// The tensors without those prefixes of wrappers that all names have.
 fn unwrapped(mut entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
     while let Some(prefix) = WRAPPERS.iter().find(|p| !entries.is_empty() && entries.keys().all(|k| k.starts_with(**p)))
@@ -210,6 +231,18 @@ fn unwrapped(mut entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
 /// # Errors
 /// [`Error::Shape`] where the number of values is not that of the shape, [`Error::File`] where the file cannot be written.
 pub fn write(path: impl AsRef<Path>, tensors: &[(&str, &[usize], &[f32])]) -> Result<()> {
+    write_with(path, tensors, &TrainingNotes::default())
+}
+
+/// As [`write`], with what is known of the weights' training as metadata, from which [`Weights::training`] has it again.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_with(
+    path: impl AsRef<Path>,
+    tensors: &[(&str, &[usize], &[f32])],
+    training: &TrainingNotes,
+) -> Result<()> {
     let path = path.as_ref();
     for (name, shape, values) in tensors {
         ensure_length(name, shape, values.len())?;
@@ -223,7 +256,14 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(&str, &[usize], &[f32])]) -> Re
         .map(|((name, shape, _), bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(refused)?;
-    let file = safetensors::serialize(views, None).map_err(refused)?;
+    // One member, so that the bytes do not depend on the order of a hash map.
+    let metadata = if *training == TrainingNotes::default() {
+        None
+    } else {
+        let text = serde_json::to_string(training).map_err(|e| Error::io(path, "cannot be written", e))?;
+        Some([(TRAINING.to_owned(), text)].into_iter().collect())
+    };
+    let file = safetensors::serialize(views, metadata).map_err(refused)?;
     super::write_atomic(path, |out| out.write_all(&file))
 }
 

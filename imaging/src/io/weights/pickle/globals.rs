@@ -6,7 +6,7 @@ use nephron_compute::shown;
 
 /// A global that is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::io::weights) enum Callable {
+pub(in crate::io) enum Callable {
     /// `OrderedDict` and `defaultdict`: a dict.
     Dict,
     /// `torch._utils._rebuild_tensor_v2`: a tensor.
@@ -17,6 +17,12 @@ pub(in crate::io::weights) enum Callable {
     Storage(Number),
     /// A global that stands beside the weights and holds none: calls of it are ignored.
     Inert,
+    /// nnU-Net's function that keeps the largest component, which is named and never called.
+    KeepLargest,
+    /// `numpy.dtype`: a type by its name.
+    NumpyType,
+    /// `numpy.core.multiarray.scalar`: an integer of a type and its bytes.
+    NumpyScalar,
 }
 
 /// Largest number of arguments of a call and of axes of a tensor; no call that is understood has more. Nothing longer is copied,
@@ -93,6 +99,8 @@ impl Machine<'_> {
                 _ => return Err("has a parameter that is not made of a tensor".into()),
             },
             Value::Callable(Callable::Inert) => Value::Inert,
+            Value::Callable(Callable::NumpyType) => self.numpy_type(&arguments)?,
+            Value::Callable(Callable::NumpyScalar) => self.numpy_scalar(&arguments)?,
             other => return Err(format!("calls {}, expected a name", describe(other))),
         };
         self.push(made);
@@ -168,6 +176,6 @@ fn describe(value: &Value) -> &'static str {
         Value::Callable(_) => "a name that cannot be called",
         Value::Storage { .. } => "a storage",
         Value::Tensor(_) => "a tensor",
-        Value::Inert => "something that holds no weights",
+        Value::Bytes(_) | Value::NumpyType(_) | Value::Inert => "something that holds no weights",
     }
 }

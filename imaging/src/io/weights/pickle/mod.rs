@@ -8,21 +8,24 @@
 //! Sources: Python's `pickletools` for the opcodes, and the output of `torch.save` (`torch._utils`) for the tensors.
 
 mod globals;
+mod numpy;
 mod reader;
 
 use std::collections::HashMap;
 
 use crate::io::numbers::Number;
-use globals::{Callable, callable};
+pub(in crate::io) use globals::Callable;
+use globals::callable;
 use nephron_compute::shown;
+pub(in crate::io) use numpy::KEEP_LARGEST;
 use reader::{Parsed, Reader};
 
 /// The index of a value in the arena.
-pub(super) type Id = usize;
+pub(in crate::io) type Id = usize;
 
 /// A view of a storage, from the arguments of `torch._utils._rebuild_tensor_v2`; offset and strides are in elements.
 #[derive(Debug, Clone)]
-pub(super) struct TensorView {
+pub(in crate::io) struct TensorView {
     pub(super) number: Number,
     /// The name of the storage in the archive.
     pub(super) storage: String,
@@ -35,7 +38,7 @@ pub(super) struct TensorView {
 
 /// A value of a pickle, as far as weights need it.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(in crate::io) enum Value {
     Integer(i64),
     Text(String),
     /// A tuple, list or set.
@@ -49,13 +52,25 @@ pub(super) enum Value {
         elements: usize,
     },
     Tensor(Box<TensorView>),
+    /// A string of bytes, and the name of a type of NumPy's; of [`Purpose::Postprocessing`] alone.
+    Bytes(Vec<u8>),
+    NumpyType(String),
     /// None, floats, bytes, and objects that hold no weights.
     Inert,
 }
 
+/// What a pickle is read for: which globals it may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::io) enum Purpose {
+    /// The weights of a network.
+    Weights,
+    /// nnU-Net's postprocessing: its function's name and that function's arguments, which are NumPy's integers.
+    Postprocessing,
+}
+
 /// The values of a pickle that was read.
 #[derive(Debug)]
-pub(super) struct Pickle {
+pub(in crate::io) struct Pickle {
     values: Vec<Value>,
     root: Id,
 }
@@ -65,8 +80,9 @@ impl Pickle {
     ///
     /// # Errors
     /// A message that says what is wrong, and at which byte.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub(in crate::io) fn read(bytes: &[u8], purpose: Purpose) -> Result<Self, String> {
         let mut machine = Machine {
+            purpose,
             bytes: Reader { bytes, at: 0 },
             values: vec![],
             stack: vec![],
@@ -83,16 +99,17 @@ impl Pickle {
         }
     }
 
-    pub(super) fn root(&self) -> &Value {
+    pub(in crate::io) fn root(&self) -> &Value {
         &self.values[self.root]
     }
 
-    pub(super) fn get(&self, id: Id) -> &Value {
+    pub(in crate::io) fn get(&self, id: Id) -> &Value {
         &self.values[id]
     }
 }
 
 pub(super) struct Machine<'a> {
+    purpose: Purpose,
     bytes: Reader<'a>,
     pub(super) values: Vec<Value>,
     stack: Vec<Id>,
@@ -237,7 +254,11 @@ impl Machine<'_> {
                 self.call(callee, arguments)?;
             }
             // The state of an object: the `_metadata` of an OrderedDict, and nothing that is needed here of other objects.
-            b'b' => self.pop().map(drop)?,
+            b'b' => {
+                let state = self.pop()?;
+                let object = self.top()?;
+                self.ensure_native(object, state)?;
+            }
             b'Q' => self.persistent()?,
             other => return Err(format!("has the opcode 0x{other:02x}, which no state dict needs")),
         }
@@ -288,8 +309,9 @@ impl Machine<'_> {
     }
 
     fn raw(&mut self, length: usize) -> Parsed<()> {
-        self.bytes.skip(length)?;
-        self.push(Value::Inert);
+        let bytes = self.bytes.take(length)?;
+        let value = if self.purpose == Purpose::Postprocessing { Value::Bytes(bytes.to_vec()) } else { Value::Inert };
+        self.push(value);
         Ok(())
     }
 
@@ -337,9 +359,14 @@ impl Machine<'_> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Parsed<()> {
-        let known = callable(module, name).ok_or_else(|| {
-            format!("names {module}.{name}, which weights do not need: refused, and nothing was run; save state_dict() alone")
-        })?;
+        let known = match self.purpose {
+            Purpose::Weights => callable(module, name).ok_or_else(|| {
+                format!("names {module}.{name}, which weights do not need: refused, and nothing was run; save state_dict() alone")
+            }),
+            Purpose::Postprocessing => numpy::callable(module, name).ok_or_else(|| {
+                format!("names {module}.{name}, expected {}: refused, and nothing was run", numpy::KEEP_LARGEST)
+            }),
+        }?;
         self.push(Value::Callable(known));
         Ok(())
     }

@@ -1,27 +1,32 @@
 //! Stage 1: segmentation of an image, as a mask on the same voxels.
 
+mod arrays;
+mod load;
+
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::export::Exporter;
-use super::model_folder::{ModelOptions, expect_same_training, find_plans, mirrors_of, weight_files};
+use super::model_card::ModelCard;
+#[cfg(doc)]
+use super::postprocess::Postprocessing;
+use super::postprocess::PostprocessingFile;
 use super::preprocess::{Prepared, prepare};
 use super::resample_channel::separate_axis;
-use super::segmentation::{Precision, SegmentOptions, Segmentation, Stage, Timings, continue_or_cancel};
+use super::segmentation::{Output, Scan, SegmentOptions, Segmentation, Stage, Timings, continue_or_cancel};
 use super::sliding_window::{Mirroring, SlidingWindow};
 use super::strided_view::StridedView;
 use super::working_set::WorkingSet;
-use crate::device::Device;
 use crate::ensure_room;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
-use crate::io::weights::{TrainingNotes, Weights};
+use crate::io::weights::TrainingNotes;
 use crate::models::{UNet, UNetPlan};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 use crate::volume::{Volume, Voxels};
 
-/// A trained model: a plan and one network for each fold.
+/// A trained model: a plan and one network for each fold; for a cascade also its first stage.
 #[derive(Debug, Clone)]
 pub struct Segmenter {
     plan: UNetPlan,
@@ -29,46 +34,55 @@ pub struct Segmenter {
     files: Vec<SourceFile>,
     /// The axes (z, y, x) along which all weights allow mirroring.
     mirrors: [bool; 3],
+    previous: Previous,
+    /// The folds of the networks, where their files say so.
+    fold_names: Vec<String>,
+    /// What the file of each network says of its training.
+    training: Vec<TrainingNotes>,
+    card: Option<ModelCard>,
+    postprocessing: Vec<PostprocessingFile>,
+}
+
+/// Where the mask of a cascade's first stage comes from.
+#[derive(Debug, Clone)]
+enum Previous {
+    /// The caller, if the model needs one.
+    Caller,
+    /// The model of the first stage.
+    Model(Box<Segmenter>),
+    /// A folder of masks, which the caller reads.
+    Masks(PathBuf),
 }
 
 impl Segmenter {
-    /// Reads a model folder: plans.json, dataset.json and weights.safetensors, weights.pth, fold_*.safetensors, fold_*.pth or
-    /// nnU-Net's own fold_*/checkpoint_final.pth (all folds), in `folder`, its folder `segmentation` or the only folder of
-    /// training results in it. What the checkpoints say of their training decides: the configuration, the trainer's network,
-    /// the axes that may be mirrored.
-    ///
-    /// # Errors
-    /// As [`UNetPlan::read`] and [`UNet::load`]; a folder without weights or with several kinds of them; folds that were trained
-    /// by different configurations or trainers.
-    pub fn load(folder: &Path, options: &ModelOptions, precision: Precision, device: &Device) -> Result<Self> {
-        let folder = find_plans(folder)?;
-        let dtype = precision.dtype(device);
-        let (mut plan, mut notes) = (None, TrainingNotes::default());
-        let (mut networks, mut files, mut mirrors) = (Vec::new(), Vec::new(), [true; 3]);
-        for path in weight_files(&folder, options)? {
-            let weights = Weights::read(&path)?;
-            let plan = match &plan {
-                None => {
-                    notes = weights.training().clone();
-                    plan.insert(UNetPlan::read(&folder, options.configuration.as_deref(), &notes)?)
-                }
-                Some(plan) => {
-                    expect_same_training(&path, &notes, weights.training())?;
-                    plan
-                }
-            };
-            networks.push(UNet::from_weights(&plan.architecture, &weights, device, dtype)?);
-            let allowed = mirrors_of(weights.training(), plan.architecture.planar);
-            mirrors = std::array::from_fn(|a| mirrors[a] && allowed[a]);
-            files.push(weights.source());
-        }
-        let Some(plan) = plan else { return Err(Error::argument("segment: networks", "at least one", 0)) };
-        Ok(Self { files, mirrors, ..Self::new(plan, networks)? })
-    }
-
-    /// The files of the weights; empty for networks that were passed to [`Segmenter::new`].
+    /// The files of the weights, those of a first stage in front; empty for networks that were passed to [`Segmenter::new`].
     pub fn files(&self) -> &[SourceFile] {
         &self.files
+    }
+
+    /// The folder of the first stage's masks, of which [`Scan::previous`] is to be read for each scan; None for a model that
+    /// needs none or runs its first stage itself.
+    pub fn previous_masks(&self) -> Option<&Path> {
+        match &self.previous {
+            Previous::Masks(folder) => Some(folder),
+            _ => None,
+        }
+    }
+
+    /// The postprocessings in the model folder. None is applied by itself, as with nnU-Net: [`Postprocessing::choose`] with
+    /// [`Segmenter::fold_names`] gives the one of the folds in use.
+    pub fn postprocessing(&self) -> &[PostprocessingFile] {
+        &self.postprocessing
+    }
+
+    /// What the model's maker says of it, if there is a model.json.
+    pub fn card(&self) -> Option<&ModelCard> {
+        self.card.as_ref()
+    }
+
+    /// The folds of the networks, `0`, `1`, ... or `all`; empty where the files of the weights name none.
+    pub fn fold_names(&self) -> &[String] {
+        &self.fold_names
     }
 
     /// A segmenter from a plan and networks of its architecture, all on one device and with one float type.
@@ -91,7 +105,17 @@ impl Segmenter {
             }
         }
         let mirrors = [!plan.architecture.planar, true, true];
-        Ok(Self { plan, networks, files: vec![], mirrors })
+        Ok(Self {
+            plan,
+            networks,
+            files: vec![],
+            mirrors,
+            previous: Previous::Caller,
+            fold_names: vec![],
+            training: vec![],
+            card: None,
+            postprocessing: vec![],
+        })
     }
 
     /// The axes (z, y, x) of the network's images that all weights allow to be mirrored.
@@ -147,9 +171,8 @@ impl Segmenter {
         self.segment_channels(std::slice::from_ref(image), None, options, progress)
     }
 
-    /// As [`Segmenter::segment`] for an image of several channels on one grid, in the order of the plan's channels. `spacing`
-    /// (d, h, w) is the voxel size that the file's header gives, which nnU-Net takes even where the affine has another; the
-    /// affine's if None.
+    /// As [`Segmenter::segment`] for an image of several channels on one grid, in the order of the plan's channels, with the
+    /// spacing of its header ([`Scan::spacing`]).
     ///
     /// # Errors
     /// As [`Segmenter::segment`]; another number of channels than the model's; channels of different sizes.
@@ -160,6 +183,65 @@ impl Segmenter {
         options: &SegmentOptions,
         progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<Segmentation> {
+        self.segment_scan(Scan { channels, spacing, previous: None }, options, progress)
+    }
+
+    /// As [`Segmenter::segment_channels`]. The first stage of a cascade runs before, with the same options, unless its mask is
+    /// given.
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment_channels`]; a previous stage's mask that is missing, not asked for, on another grid or of other
+    /// labels.
+    pub fn segment_scan(
+        &self,
+        scan: Scan<'_>,
+        options: &SegmentOptions,
+        progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<Segmentation> {
+        let background = self.plan.labels.outputs() - self.plan.labels.targets().len();
+        self.segment_outputs(scan, options, background, progress)
+    }
+
+    /// The mask of the first stage and what it took; None where there is none to run.
+    fn run_previous(
+        &self,
+        scan: Scan<'_>,
+        options: &SegmentOptions,
+        progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<Option<Segmentation>> {
+        let (Previous::Model(first), None) = (&self.previous, scan.previous) else { return Ok(None) };
+        let options = SegmentOptions { output: Output::Labels, ..*options };
+        first.segment_scan(scan, &options, progress).map(Some).map_err(|e| e.context("previous stage"))
+    }
+
+    /// As [`Segmenter::segment_scan`]; probabilities are those of the network's outputs from `first` on.
+    pub(super) fn segment_outputs(
+        &self,
+        scan: Scan<'_>,
+        options: &SegmentOptions,
+        first: usize,
+        progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<Segmentation> {
+        let earlier = self.run_previous(scan, options, progress)?;
+        let previous = earlier.as_ref().map(|found| &found.mask).or(scan.previous);
+        let mut found = self.run(Scan { previous, ..scan }, options, first, progress)?;
+        if let Some(earlier) = earlier {
+            found.tiles += earlier.tiles;
+            found.working_set = found.working_set.max(earlier.working_set);
+            found.seconds = found.seconds.plus(earlier.seconds);
+            let told = earlier.warnings.into_iter().filter(|w| !found.warnings.contains(w)).collect::<Vec<_>>();
+            found.warnings.extend(told.iter().map(|w| format!("previous stage: {w}")));
+        }
+        Ok(found)
+    }
+
+    fn run(
+        &self,
+        scan: Scan<'_>,
+        options: &SegmentOptions,
+        first: usize,
+        progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<Segmentation> {
         let mut report = |stage| continue_or_cancel(progress(stage));
         report(Stage::Preparing)?;
         let started = Instant::now();
@@ -167,7 +249,7 @@ impl Segmenter {
         let rule = options.orientation.unwrap_or(self.plan.reader.orientation());
         // Counted as soon as the sizes are known, before anything large is allocated.
         let mut planned = None;
-        let prepared = prepare(channels, spacing, &self.plan, rule, &device, &mut |size, exported| {
+        let prepared = prepare(scan, &self.plan, rule, &device, &mut |size, exported| {
             let window = self.window(size, options)?;
             let set = WorkingSet::new(&self.plan, &window, size, exported, options, (dtype, &device))?;
             planned = Some((window, set));
@@ -175,7 +257,7 @@ impl Segmenter {
         })?;
         let Some((window, working_set)) = planned else { return Err(Error::Data("nothing was prepared".into())) };
         // There is at least one, or nothing was prepared.
-        let image = &channels[0];
+        let image = &scan.channels[0];
         device.synchronize()?;
         let mut seconds = Timings { preprocess: started.elapsed().as_secs_f64(), ..Timings::default() };
 
@@ -184,7 +266,8 @@ impl Segmenter {
         let (logits, labels) = (&self.plan.logits, &self.plan.labels);
         let separate = separate_axis(logits.separate, logits.anisotropy, prepared.resampled_spacing, prepared.spacing);
         let shape = prepared.view.shape;
-        let mut exporter = Exporter::new(size, shape, logits, separate, options.output, labels, working_set.slab)?;
+        let mut exporter =
+            Exporter::new(size, shape, logits, separate, (options.output, first), labels, working_set.slab)?;
 
         let (tiles, mut done) = (window.tiles(), 0);
         report(Stage::Tiles(0, tiles))?;
@@ -209,11 +292,16 @@ impl Segmenter {
         let Prepared { view, warnings, image: resampled, .. } = prepared;
         drop(resampled);
         let pasting = Instant::now();
-        let mask = paste(&view, image, &exporter.labels, |v| Voxels::U8(v.into()))?.to_labels()?;
+        let mask = paste(&view, image, &exporter.labels, 0, |v| Voxels::U8(v.into()))?.to_labels()?;
         let probabilities = exporter
             .probabilities
             .iter()
-            .map(|values| paste(&view, image, values, |v| Voxels::F32(v.into())))
+            .enumerate()
+            .map(|(i, values)| {
+                // Outside of the crop everything is background, which has an output of its own in a model of labels.
+                let outside = f32::from(first + i == 0 && !self.plan.labels.are_regions());
+                paste(&view, image, values, outside, |v| Voxels::F32(v.into()))
+            })
             .collect::<Result<Vec<_>>>()?;
         seconds.export += pasting.elapsed().as_secs_f64();
         Ok(Segmentation {
@@ -230,6 +318,7 @@ impl Segmenter {
                 .cloned()
                 .chain(warnings)
                 .chain(self.mirroring_warning(options.mirroring))
+                .chain(self.card.as_ref().and_then(ModelCard::warning))
                 .collect(),
         })
     }
@@ -241,61 +330,19 @@ impl Segmenter {
         let copies = options.mirroring.copies_along(self.mirrors);
         SlidingWindow::new(size, self.plan.patch, options.step, copies, self.plan.architecture.planar)
     }
-
-    /// What the networks see of an image: f32 [1, channels, d, h, w], turned, cropped, normalised and resampled as the plan
-    /// says. Arguments as [`Segmenter::segment_channels`].
-    ///
-    /// # Errors
-    /// As [`Segmenter::segment_channels`].
-    pub fn preprocess(
-        &self,
-        channels: &[Volume],
-        spacing: Option<[f64; 3]>,
-        options: &SegmentOptions,
-    ) -> Result<Tensor> {
-        let rule = options.orientation.unwrap_or(self.plan.reader.orientation());
-        let device = self.networks[0].device();
-        Ok(prepare(channels, spacing, &self.plan, rule, &device, &mut |_, _| Ok(()))?.image)
-    }
-
-    /// The averaged logits f32 [1, outputs, d, h, w] of a preprocessed image, all of them at once: four bytes a voxel and
-    /// output. [`Segmenter::segment_channels`] never holds so much.
-    ///
-    /// # Errors
-    /// As [`Segmenter::segment_channels`]; an image that is not f32 with the plan's channels.
-    pub fn logits(&self, image: &Tensor, options: &SegmentOptions) -> Result<Tensor> {
-        let [_, _, d, h, w] = image.shape();
-        let window = self.window([d, h, w], options)?;
-        let outputs = self.plan.architecture.classes;
-        ensure_room::<f32>("segment: logits", outputs * d * h * w)?;
-        let mut values = vec![0.0; outputs * d * h * w];
-        window.run(
-            image,
-            &self.networks,
-            self.dtype(),
-            || Ok(()),
-            |finished| {
-                // The first slice may have been handed on before, with the same values.
-                let start = finished.first * h * w * outputs;
-                let slices = finished.logits.to_ndhwc()?;
-                values[start..start + slices.len()].copy_from_slice(&slices);
-                Ok(())
-            },
-        )?;
-        Tensor::from_ndhwc(&image.device(), [1, outputs, d, h, w], DType::F32, values)
-    }
 }
 
-/// Maps values of the cropped image in the network's axes back to the voxels of `image`; 0 outside the crop.
-fn paste<T: Copy + Default>(
+/// Maps values of the cropped image in the network's axes back to the voxels of `image`; `outside` outside the crop.
+fn paste<T: Copy>(
     view: &StridedView,
     image: &Volume,
     values: &[T],
+    outside: T,
     voxels: impl Fn(Vec<T>) -> Voxels,
 ) -> Result<Volume> {
     let len = image.voxels().len();
     ensure_room::<T>("segment: a result on the image's voxels", len)?;
-    let mut all = vec![T::default(); len];
+    let mut all = vec![outside; len];
     view.write(values, &mut all);
     image.with_voxels(voxels(all))
 }
