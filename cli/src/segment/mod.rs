@@ -13,7 +13,7 @@ use super::{Context, Failure};
 use crate::error::{Error, Result};
 use cases::Case;
 use nephron::error::Error as LibraryError;
-use nephron::io::{nifti, try_folder};
+use nephron::io::{images, nifti, try_folder};
 use nephron::models::{OrientationRule, TargetLabels};
 use nephron::pipeline::{
     Mirroring, ModelOptions, Output, Precision, SegmentOptions, Segmentation, Segmenter, Stage, Timings, parse_bytes,
@@ -23,7 +23,7 @@ use record::{FileRecord, Record, Seconds, Settings};
 /// Segment kidneys and tumours.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// NIfTI images (.nii, .nii.gz, .hdr or .img), each segmented on its own; for a model of several channels one 4D file, or
+    /// Images (NIfTI, MetaImage or NRRD), each segmented on its own; for a model of several channels one 4D file, or
     /// the files <name>_0000, <name>_0001, ... of each image
     #[arg(required_unless_present = "input", conflicts_with = "input")]
     images: Vec<PathBuf>,
@@ -258,7 +258,7 @@ fn segment(
     let (mut channels, mut warnings) = (Vec::new(), Vec::new());
     let mut first = None;
     for file in &case.files {
-        let (volumes, image) = nifti::read_channels(file)?;
+        let (volumes, image) = images::read_channels(file)?;
         channels.extend(volumes);
         warnings.extend(image.warnings.iter().cloned());
         first.get_or_insert(image);

@@ -1,12 +1,14 @@
-//! Reading and writing files: NIfTI, npy, safetensors, and PyTorch's checkpoints (read only).
+//! Reading and writing files: images of any format ([`images`]), NIfTI, npy, safetensors, and PyTorch's checkpoints (read only).
 //!
 //! Every error names the file and what is wrong with it. Every file is written under a temporary name and then renamed, so that a
 //! run that is killed leaves no partial file.
 
 mod hash;
+pub mod images;
 pub mod nifti;
 pub mod npy;
 pub mod numbers;
+mod source;
 pub mod weights;
 
 pub use hash::lossy;
