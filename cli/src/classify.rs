@@ -11,7 +11,7 @@ use super::classify_args::ClassifyArgs;
 use super::cohort::given;
 use crate::error::Result;
 use nephron::error::Error as LibraryError;
-use nephron::io::{FolderLock, SourceFile, hash_files, nifti, write_atomic};
+use nephron::io::{FolderLock, SourceFile, hash_files, images, write_atomic};
 use nephron::phase::{PhaseSet, Subtype};
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{SCHEMA_VERSION, clear_classification};
@@ -68,14 +68,14 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let (mut scans, mut files, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     for (phase, pair) in pairs {
         let [image_path, mask_path] = pair.as_slice() else { continue };
-        let (image, mask) = (nifti::read_ct(image_path)?, nifti::read_labels(mask_path)?);
+        let (image, mask) = (images::read_ct(image_path)?, images::read_labels(mask_path)?);
         for (path, noted) in [(image_path, &image.warnings), (mask_path, &mask.warnings)] {
             for warning in noted.iter().map(|w| format!("{}: {w}", path.display())) {
                 note!("warning: {warning}");
                 warnings.push(warning);
             }
         }
-        files.extend([image_path, mask_path].into_iter().flat_map(nifti::files));
+        files.extend([image_path, mask_path].into_iter().flat_map(images::files));
         let scan = PhaseScan::new(phase, image.volume, mask.labels);
         let apart = |e: LibraryError| {
             LibraryError::io(mask_path, format!("is on another grid than {}", image_path.display()), e)

@@ -59,7 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 
     let mut truth = Vec::new();
     for (phantom, found) in patient.phases.iter().zip(&result.phases) {
-        let mask = nephron::io::nifti::read_labels(args.folder.join(&found.mask))?;
+        let mask = nephron::io::images::read_labels(args.folder.join(&found.mask))?;
         let dice = |labels: &[u8]| phantom.mask.dice(&mask.labels, labels);
         let (kidney_dice, tumour_dice) = (dice(&WHOLE_KIDNEY)?, dice(&[TUMOUR])?);
         truth.push(Truth { phase: found.phase, kidney_dice, tumour_dice });

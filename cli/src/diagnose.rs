@@ -12,7 +12,7 @@ use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::io::FolderLock;
-use nephron::io::{SourceFile, hash_files, nifti};
+use nephron::io::{SourceFile, hash_files, images};
 use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{
@@ -227,7 +227,7 @@ fn is_result_of(
         && used == weights;
     let of_phase = |(phase, path): &(Phase, PathBuf)| {
         let mask = options.given_masks.then(|| mask_beside(path));
-        let files: Vec<PathBuf> = nifti::files(path).into_iter().chain(mask.iter().flat_map(nifti::files)).collect();
+        let files: Vec<PathBuf> = images::files(path).into_iter().chain(mask.iter().flat_map(images::files)).collect();
         Some((*phase, hashes(&hash_files(&files).ok()?)))
     };
     let read = found.phases.iter().map(|p| Some((p.phase, hashes(&p.files))));

@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::Result;
-use nephron::io::nifti::{self, Extension, GeometrySource, Image, Version};
+use nephron::io::images;
+use nephron::io::nifti::{Extension, GeometrySource, Image, Version};
 
 /// Print shape, spacing, orientation, dtype and geometry source of an image.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A NIfTI image (.nii, .nii.gz, .hdr or .img)
+    /// An image: NIfTI (.nii, .nii.gz, .hdr, .img), MetaImage (.mha, .mhd) or NRRD (.nrrd, .nhdr)
     file: PathBuf,
 }
 
@@ -118,7 +119,7 @@ impl Info {
 
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let info = Info::of(args.file.clone(), nifti::read(&args.file)?);
+    let info = Info::of(args.file.clone(), images::read(&args.file)?);
     for warning in &info.warnings {
         note!("warning: {}: {warning}", args.file.display());
     }

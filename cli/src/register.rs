@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::io::{FolderLock, lossy, nifti, write_atomic};
+use nephron::io::{FolderLock, images, lossy, nifti, write_atomic};
 use nephron::ops::{Interpolation, PaddingMode};
 use nephron::registration::{
     self, Channels, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform,
@@ -171,7 +171,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         nifti::write(path, &image.moved_to(&fixed, warped))
     };
     let resampled = |path: &Path, output: &Path| {
-        let image = warned(path, nifti::read_ct(path)?);
+        let image = warned(path, images::read_ct(path)?);
         if image.volume.grid().is_apart_from(&moving.volume.grid())? {
             note!("warning: {}: is completely outside the moving mask's grid", path.display());
         }
@@ -219,7 +219,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 
 /// A mask as a volume of u8, with its header. Labels that no channel has are named: they count as background.
 fn labels(path: &Path, channels: &Channels) -> Result<nifti::Image> {
-    let mut mask = nifti::read_labels(path)?;
+    let mut mask = images::read_labels(path)?;
     for (label, voxels) in mask.labels.counts().iter().enumerate().skip(1) {
         if *voxels > 0 && channels.members(label as u8) == 0 {
             let reason = format!("label {label} ({voxels} voxels) is in no channel: it counts as background");
@@ -238,7 +238,7 @@ fn warned(path: &Path, image: nifti::Image) -> nifti::Image {
     image
 }
 
-/// The output paths of the moving mask and the images: their own names in the output folder (a .hdr/.img pair becomes .nii.gz).
+/// The output paths of the moving mask and the images: their own names in the output folder (what is not .nii or .nii.gz becomes .nii.gz).
 ///
 /// # Errors
 /// [`Error::Usage`] where two paths are the same, or one is that of an input.

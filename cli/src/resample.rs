@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::io::{nifti, try_beside};
+use nephron::io::{images, nifti, try_beside};
 use nephron::ops::Interpolation;
 use nephron::volume::Grid;
 
@@ -18,7 +18,7 @@ use nephron::volume::Grid;
 /// the types uint8 and int16 are kept; everything else is written as float32.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A NIfTI image (.nii, .nii.gz, .hdr or .img)
+    /// An image: NIfTI (.nii, .nii.gz, .hdr, .img), MetaImage (.mha, .mhd) or NRRD (.nrrd, .nhdr)
     input: PathBuf,
     /// The result, .nii or .nii.gz
     output: PathBuf,
@@ -88,7 +88,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     nifti::ensure_name(&args.output).map_err(|e| Error::Usage(e.to_string()))?;
     try_beside(&args.output)?;
     super::ensure_no_input(&args.output, std::iter::once(&args.input).chain(&args.target.like))?;
-    let image = nifti::read_ct(&args.input)?;
+    let image = images::read_ct(&args.input)?;
     warn(&args.input, &image);
     if image.volume.looks_like_labels() && !matches!(args.interp, Interp::Nearest) {
         note!("warning: {}: {}", args.input.display(), super::LABELS_INTERPOLATED);
@@ -97,7 +97,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let grid = match (&args.target.spacing, &args.target.like) {
         (Some(spacing), _) => Grid::with_spacing(&image.volume, *spacing).map_err(named)?,
         (None, Some(like)) => {
-            let reference = nifti::read(like)?;
+            let reference = images::read(like)?;
             warn(like, &reference);
             reference.volume.grid()
         }

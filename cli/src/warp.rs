@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::io::{nifti, try_folder};
+use nephron::io::{images, nifti, try_folder};
 use nephron::ops::Interpolation;
 use nephron::registration::transform;
 use nephron::volume::Affine;
@@ -74,7 +74,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             return Err(Error::Usage(format!("{a} and {b} would both be written to {}", path.display())));
         }
     }
-    let reference = nifti::read(&args.like)?;
+    let reference = images::read(&args.like)?;
     let device = context.device()?;
     try_folder(&args.output)?;
     let (mut done, mut failed, mut written) = (Vec::new(), Vec::new(), Ok(()));
@@ -114,7 +114,7 @@ fn warp(
     by: impl Fn(LibraryError) -> LibraryError,
 ) -> Result<()> {
     super::remove_stale(output)?;
-    let image = nifti::read(path)?;
+    let image = images::read(path)?;
     for warning in &image.warnings {
         note!("warning: {}: {warning}", path.display());
     }
@@ -135,7 +135,7 @@ fn warp(
     Ok(nifti::write(output, &image.moved_to(reference, moved))?)
 }
 
-/// The output path of an image: its own name in the output folder (a .hdr/.img pair becomes .nii.gz).
+/// The output path of an image: its own name in the output folder (what is not .nii or .nii.gz becomes .nii.gz).
 ///
 /// # Errors
 /// [`Error::Usage`] for a path that is that of an input.

@@ -22,7 +22,7 @@ use super::{Mirroring, PhaseScan, SegmentOptions, Segmenter, Stage, Study, repor
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::nifti::{self, Image, LabelImage};
-use crate::io::{SourceFile, hash_files, write_atomic};
+use crate::io::{SourceFile, hash_files, images, write_atomic};
 use crate::phase::{Phase, PhaseSet, Subtype};
 use crate::registration::{RegistrationOptions, transform};
 use crate::volume::{Diameter, KIDNEY, LabelVolume, Orientation, TUMOUR};
@@ -247,10 +247,10 @@ impl PhaseInput {
     /// Reads a scan and, where one is given, its mask.
     ///
     /// # Errors
-    /// As [`nifti::read_ct`] and [`nifti::read_labels`]; a mask on another grid than the scan.
+    /// As [`images::read_ct`] and [`images::read_labels`]; a mask on another grid than the scan.
     pub fn read(phase: Phase, path: &Path, mask: Option<&Path>) -> Result<Self> {
-        let mut image = nifti::read_ct(path)?;
-        let labels = mask.map(nifti::read_labels).transpose()?;
+        let mut image = images::read_ct(path)?;
+        let labels = mask.map(images::read_labels).transpose()?;
         image.warnings.extend(labels.iter().flat_map(|mask| &mask.warnings).map(|w| format!("mask: {w}")));
         for (label, voxels) in labels.iter().flat_map(|mask| mask.labels.counts()).enumerate() {
             if voxels > 0 && label > usize::from(TUMOUR) {
@@ -261,7 +261,7 @@ impl PhaseInput {
             }
         }
         let files: Vec<PathBuf> =
-            nifti::files(path).into_iter().chain(mask.into_iter().flat_map(nifti::files)).collect();
+            images::files(path).into_iter().chain(mask.into_iter().flat_map(images::files)).collect();
         let scan = |mask: LabelImage| PhaseScan::new(phase, image.volume.clone(), mask.labels);
         let given = labels.map(scan).transpose()?;
         Ok(Self { phase, path: path.to_path_buf(), files: hash_files(&files)?, image, given })

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::io::images;
 
 /// An image of one or several channels and where its mask goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,10 @@ pub(super) fn from_files(files: &[PathBuf], channels: usize, output: &Path) -> R
 /// The cases of a folder as nnU-Net names them: `<case>_0000<ending>` with a number a channel; for a model of one channel
 /// also `<case><ending>`. The mask is `<case>.nii.gz` in `output`.
 pub(super) fn from_folder(folder: &Path, ending: &str, channels: usize, output: &Path) -> Result<Vec<Case>> {
+    if !images::ENDINGS.contains(&ending) {
+        let reason = format!("the model's images end in {ending}, expected one of {}", images::ENDINGS.join(", "));
+        return Err(LibraryError::Inputs(reason).into());
+    }
     let entries = std::fs::read_dir(folder).map_err(|e| LibraryError::io(folder, "cannot be read", e))?;
     let mut found = BTreeMap::<String, Vec<(usize, PathBuf)>>::new();
     for entry in entries {
@@ -123,12 +128,9 @@ pub(super) fn check_outputs(cases: &[Case], outputs: impl Fn(&Case) -> Vec<PathB
     Ok(())
 }
 
-/// The file's name without .nii, .nii.gz, .hdr, .img.
+/// The file's name without the ending of an image.
 fn stem(image: &Path) -> String {
-    let name = image.file_name().unwrap_or_default().to_string_lossy();
-    let plain = name.strip_suffix(".gz").unwrap_or(&name);
-    let endings = [".nii", ".hdr", ".img"];
-    endings.iter().find_map(|e| plain.strip_suffix(e)).unwrap_or(&name).to_owned()
+    images::stem(image).unwrap_or_else(|| image.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use cases::Case;
 use model::ModelArgs;
 use nephron::error::Error as LibraryError;
-use nephron::io::{nifti, try_folder};
+use nephron::io::{images, nifti, try_folder};
 use nephron::models::{OrientationRule, TargetLabels};
 use nephron::pipeline::{
     Ensemble, Mirroring, Output, Postprocessing, Scan, SegmentOptions, Segmentation, Stage, Timings, parse_bytes,
@@ -27,7 +27,7 @@ use record::{FileRecord, Record, Seconds, Settings};
 /// Segment kidneys and tumours.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// NIfTI images (.nii, .nii.gz, .hdr or .img), each segmented on its own; for a model of several channels one 4D file, or
+    /// Images (NIfTI, MetaImage or NRRD), each segmented on its own; for a model of several channels one 4D file, or
     /// the files <name>_0000, <name>_0001, ... of each image
     #[arg(required_unless_present = "input", conflicts_with = "input")]
     images: Vec<PathBuf>,
@@ -238,7 +238,7 @@ fn segment(
     let (mut channels, mut warnings) = (Vec::new(), Vec::new());
     let mut first = None;
     for file in &case.files {
-        let (volumes, image) = nifti::read_channels(file)?;
+        let (volumes, image) = images::read_channels(file)?;
         channels.extend(volumes);
         warnings.extend(image.warnings.iter().cloned());
         first.get_or_insert(image);

@@ -1,14 +1,17 @@
-//! Reading and writing files: NIfTI, npy, safetensors; PyTorch's checkpoints and zip archives are only read.
+//! Reading and writing files: images of any format ([`images`]), NIfTI, npy, safetensors; PyTorch's checkpoints and zip archives are
+//! only read.
 //!
 //! Every error names the file and what is wrong with it. Every file is written under a temporary name and then renamed, so that a
 //! run that is killed leaves no partial file.
 
 mod archive;
 mod hash;
+pub mod images;
 pub mod nifti;
 pub mod npy;
 pub mod numbers;
 pub mod postprocessing;
+mod source;
 pub mod weights;
 
 pub use archive::Archive;

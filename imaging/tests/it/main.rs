@@ -5,6 +5,7 @@ use nephron_testing as support;
 mod checkpoint;
 mod components;
 mod io;
+mod io_images;
 mod io_nifti;
 mod kidneys;
 mod label_volume;

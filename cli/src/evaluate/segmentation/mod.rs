@@ -11,7 +11,7 @@ use super::{finish, print_json, write_table};
 use crate::Context;
 use crate::error::Result;
 use nephron::error::Error as LibraryError;
-use nephron::io::nifti;
+use nephron::io::images;
 use nephron::stats;
 use nephron::volume::{BACKGROUND, LabelVolume};
 use pairs::{Pair, pairs, phase};
@@ -89,7 +89,7 @@ fn compare(pair: &Pair, phase: &str, targets: &[Target]) -> Result<Vec<Row>> {
         let reason = "is a true mask without a mask of the same case: expected one, found none";
         return Err(LibraryError::file(&pair.truth, reason).into());
     };
-    let (found, truth) = (nifti::read_labels(path)?.labels, nifti::read_labels(&pair.truth)?.labels);
+    let (found, truth) = (images::read_labels(path)?.labels, images::read_labels(&pair.truth)?.labels);
     if !found.grid().matches(&truth.grid()) {
         let (expected, other) = (truth.grid(), found.grid());
         return Err(LibraryError::file(path, format!("is on another grid: expected {expected}, found {other}")).into());

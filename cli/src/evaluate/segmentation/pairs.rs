@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::io::images;
 use nephron::phase::Phase;
 
 /// A case with its two masks.
@@ -24,7 +25,7 @@ pub(super) struct Pair {
 pub(super) fn pairs(masks: &Path, truth: &Path) -> Result<(Vec<Pair>, Vec<PathBuf>)> {
     let (mut found, wanted) = (by_case(masks)?, by_case(truth)?);
     if wanted.is_empty() {
-        return Err(LibraryError::file(truth, "expected masks (.nii, .nii.gz) in it, found none").into());
+        return Err(LibraryError::file(truth, "expected masks (.nii.gz, .nii, .mha, .nrrd) in it, found none").into());
     }
     let pairs = wanted.into_iter().map(|(case, truth)| Pair { mask: found.remove(&case), case, truth }).collect();
     Ok((pairs, found.into_values().collect()))
@@ -35,11 +36,12 @@ fn by_case(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let (mut plain, mut marked) = (BTreeMap::new(), BTreeMap::new());
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(stem) = name.strip_suffix(".nii.gz").or(name.strip_suffix(".nii")) else { continue };
+        // A pair is read by its header.
+        let is_part = path.extension().is_some_and(|ending| ending == "img");
+        let Some(stem) = images::stem(&path).filter(|_| !is_part) else { continue };
         let (names, case) = match stem.strip_suffix("_mask") {
             Some(case) => (&mut marked, case),
-            None => (&mut plain, stem),
+            None => (&mut plain, stem.as_str()),
         };
         if let Some(other) = names.insert(case.to_owned(), path.clone()) {
             let reason = format!("is the same case as {}, expected one file for each", other.display());

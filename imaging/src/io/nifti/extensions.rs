@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::source::Source;
 use crate::io::numbers::ByteOrder;
+use crate::io::source::Source;
 use nephron_compute::error::Result;
 
 /// Number of bytes between header and extensions.

@@ -22,7 +22,6 @@ mod extensions;
 mod geometry;
 mod header;
 mod read;
-mod source;
 mod write;
 
 pub use extensions::Extension;

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::header::{Fields, Version};
-use super::source::Source;
 use super::{Header, Image, LabelImage, extensions, geometry};
+use crate::io::source::Source;
 use crate::volume::Volume;
 use nephron_compute::error::{Error, Result};
 

@@ -1,10 +1,10 @@
 //! A file as a stream of voxels, decompressed and decoded in steps.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Seek};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::GzDecoder;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 
 use crate::io::numbers::{ByteOrder, Number};
 use crate::volume::Voxels;
@@ -18,6 +18,15 @@ const GZIP_RATIO: u64 = 1032;
 enum Stream {
     Plain(BufReader<File>),
     Gzip(Members),
+    Zlib(ZlibDecoder<BufReader<File>>),
+}
+
+/// How the voxels of a file are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Gzip,
+    Zlib,
 }
 
 /// What a gzip member begins with.
@@ -73,21 +82,36 @@ impl Source {
             Err(e) => return Err(failed(e)),
         };
         file.rewind().map_err(failed)?;
+        let compression = if gzip { Compression::Gzip } else { Compression::None };
+        Ok(Self::new(path, file, metadata.len(), compression))
+    }
+
+    /// The voxels of a file, which begin at byte `offset`.
+    pub(super) fn at(path: &Path, offset: u64, compression: Compression) -> Result<Self> {
+        let (mut file, metadata) = crate::io::open(path)?;
+        file.seek(SeekFrom::Start(offset)).map_err(|e| Error::io(path, "cannot be read", e))?;
+        Ok(Self::new(path, file, metadata.len().saturating_sub(offset), compression))
+    }
+
+    /// `length` bytes of a file are left.
+    fn new(path: &Path, file: File, length: u64, compression: Compression) -> Self {
         let reader = BufReader::with_capacity(STEP, file);
-        let length = metadata.len();
-        let (stream, max_bytes) = if gzip {
-            let members = Members { member: Some(Box::new(GzDecoder::new(reader))), trailing: false };
-            (Stream::Gzip(members), length.saturating_mul(GZIP_RATIO))
-        } else {
-            (Stream::Plain(reader), length)
+        let stream = match compression {
+            Compression::None => Stream::Plain(reader),
+            Compression::Gzip => {
+                Stream::Gzip(Members { member: Some(Box::new(GzDecoder::new(reader))), trailing: false })
+            }
+            Compression::Zlib => Stream::Zlib(ZlibDecoder::new(reader)),
         };
-        Ok(Self { path: path.to_path_buf(), stream, max_bytes })
+        let ratio = if compression == Compression::None { 1 } else { GZIP_RATIO };
+        Self { path: path.to_path_buf(), stream, max_bytes: length.saturating_mul(ratio) }
     }
 
     fn reader(&mut self) -> &mut dyn Read {
         match &mut self.stream {
             Stream::Plain(reader) => reader,
             Stream::Gzip(reader) => reader,
+            Stream::Zlib(reader) => reader,
         }
     }
 
@@ -145,7 +169,10 @@ impl Source {
     /// Reads what is left of a gzip stream, so that its checksum is compared. A file with much more behind the voxels is
     /// left alone.
     pub(super) fn finish(&mut self, warnings: &mut Vec<String>) -> Result<()> {
-        if let Stream::Gzip(reader) = &mut self.stream {
+        if let Stream::Zlib(reader) = &mut self.stream {
+            let tail = std::io::copy(&mut reader.take(STEP as u64), &mut std::io::sink());
+            tail.map_err(|e| self.error(&e, "behind its voxels"))?;
+        } else if let Stream::Gzip(reader) = &mut self.stream {
             let tail = std::io::copy(&mut reader.take(STEP as u64), &mut std::io::sink());
             let trailing = reader.trailing;
             tail.map_err(|e| self.error(&e, "behind its voxels"))?;
@@ -158,13 +185,18 @@ impl Source {
 
     /// The error for a read that failed; `position` is where it happened.
     pub(super) fn error(&self, error: &std::io::Error, position: &str) -> Error {
-        let gzip = matches!(self.stream, Stream::Gzip(_));
+        let stream = match self.stream {
+            Stream::Plain(_) => "file",
+            Stream::Gzip(_) => "gzip stream",
+            Stream::Zlib(_) => "zlib stream",
+        };
+        let is_compressed = stream != "file";
         let reason = match error.kind() {
             ErrorKind::UnexpectedEof => {
-                format!("is cut short: the {} ends {position}", if gzip { "gzip stream" } else { "file" })
+                format!("is cut short: the {stream} ends {position}")
             }
-            ErrorKind::InvalidInput | ErrorKind::InvalidData if gzip => {
-                format!("is damaged: the gzip stream is not valid {position} ({error})")
+            ErrorKind::InvalidInput | ErrorKind::InvalidData if is_compressed => {
+                format!("is damaged: the {stream} is not valid {position} ({error})")
             }
             _ => format!("cannot be read {position}: {error}"),
         };
