@@ -7,8 +7,7 @@ use clap_complete::Shell;
 
 use super::Cli;
 use crate::error::{Error, Result};
-use nephron::error::Error as LibraryError;
-use nephron::io::write_atomic;
+use nephron::io::{try_folder, write_atomic};
 
 /// Print the completions of a shell.
 #[derive(Debug, clap::Args)]
@@ -35,7 +34,7 @@ pub struct ManArgs {
 
 /// Runs `man`.
 pub fn man(args: &ManArgs) -> Result<()> {
-    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    try_folder(&args.output)?;
     let mut root = Cli::command();
     root.build();
     let mut written = Ok(());

@@ -11,8 +11,7 @@ use super::progress::Progress;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::io::FolderLock;
-use nephron::io::{SourceFile, hash_files, images};
+use nephron::io::{FolderLock, SourceFile, hash_files, images};
 use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{
@@ -148,7 +147,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         print(&result, &patients[0].output)?;
         return Ok(());
     }
-    std::fs::create_dir_all(&args.output).map_err(|e| LibraryError::io(&args.output, "cannot be made", e))?;
+    // The summary is of one run, too.
+    let _held = FolderLock::new(&args.output)?;
     cohort_summary::clear(&args.output)?;
     let run_options = run_options(&system, &options, args.masks);
     // A patient that fails is reported and does not end the run.
