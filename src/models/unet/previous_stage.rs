@@ -4,6 +4,7 @@ use super::labels::values;
 use super::plan_data::{Order, Resampling, SeparateAxis};
 use crate::error::Result;
 use crate::models::json::Node;
+use crate::shown;
 
 /// The stage before the network of a cascade. The network's input has a channel for each of its labels behind the image's own:
 /// 1 where the stage's mask, resampled to the network's grid, has that label, else 0.
@@ -36,7 +37,9 @@ pub(super) fn read(configuration: &Node<'_>, dataset: &Node<'_>) -> Result<Optio
     if !labels.iter().zip(1..).all(|(label, place)| *label == place) {
         return Err(node.mismatch("the labels 1, 2, 3, ... without gaps, for a model with a previous stage"));
     }
-    Ok(Some(PreviousStage { configuration: name.text()?.to_owned(), labels, resampling: resampling(configuration)? }))
+    let name = name.text()?;
+    let resampling = resampling(configuration).map_err(|e| e.context(format!("previous_stage {}", shown(name))))?;
+    Ok(Some(PreviousStage { configuration: name.to_owned(), labels, resampling }))
 }
 
 /// nnU-Net's `resampling_fn_seg`.
