@@ -4,7 +4,6 @@ use super::labels::values;
 use super::plan_data::{Order, Resampling, SeparateAxis};
 use crate::error::Result;
 use crate::models::json::Node;
-use crate::shown;
 
 /// The stage before the network of a cascade. The network's input has a channel for each of its labels behind the image's own:
 /// 1 where the stage's mask, resampled to the network's grid, has that label, else 0.
@@ -38,13 +37,15 @@ pub(super) fn read(configuration: &Node<'_>, dataset: &Node<'_>) -> Result<Optio
         return Err(node.mismatch("the labels 1, 2, 3, ... without gaps, for a model with a previous stage"));
     }
     let name = name.text()?;
-    let resampling = resampling(configuration).map_err(|e| e.context(format!("previous_stage {}", shown(name))))?;
-    Ok(Some(PreviousStage { configuration: name.to_owned(), labels, resampling }))
+    Ok(Some(PreviousStage { configuration: name.to_owned(), labels, resampling: resampling(configuration)? }))
 }
 
 /// nnU-Net's `resampling_fn_seg`.
 fn resampling(configuration: &Node<'_>) -> Result<Resampling> {
-    let function = configuration.key("resampling_fn_seg")?;
+    let Some(function) = configuration.optional("resampling_fn_seg") else {
+        let stage = configuration.key("previous_stage")?;
+        return Err(stage.mismatch("resampling_fn_seg beside it, for its labels"));
+    };
     let kwargs = configuration.optional("resampling_fn_seg_kwargs");
     let setting = |name: &str| kwargs.as_ref().and_then(|kwargs| kwargs.optional(name));
     let mut resampling = Resampling { separate: SeparateAxis::Never, ..Resampling::of_order(Order::Linear) };

@@ -119,7 +119,7 @@ impl ModelDir {
         if let Some((archive, prefix)) = &self.inside {
             return archive.read(&format!("{prefix}{name}"), MAX_TEXT_BYTES);
         }
-        read_small(&self.path.join(name))
+        read_small(self.path.join(name))
     }
 
     /// The weights in a file in it.

@@ -204,7 +204,7 @@ fn safetensors_entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> 
 const TRAINING: &str = "nnunet_training";
 
 fn safetensors_training(bytes: &[u8]) -> Result<TrainingNotes, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| shown_message(e))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(shown_message)?;
     let Some(text) = header.metadata().as_ref().and_then(|metadata| metadata.get(TRAINING)) else {
         return Ok(TrainingNotes::default());
     };
