@@ -71,8 +71,8 @@ pub struct Models {
     pub segmentation: Vec<SourceFile>,
     /// The files of the classification model.
     pub classification: Vec<SourceFile>,
-    /// What the maker of the segmentation model says of it; None without a model.json.
-    #[serde(default)]
+    /// What the maker of the segmentation model says of it; None, and absent in the file, without a model.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation_card: Option<ModelCard>,
 }
 

@@ -336,7 +336,7 @@ fn plans_that_cannot_be_used_are_refused() {
     plans(&FULLRES, "resampling_fn_data_kwargs", Some(order2), &["order 0, 1 or 3", "2"]);
     plans(&FULLRES, "resampling_fn_data_kwargs", Some(json!({"sigma": 1})), &["sigma", "none of this key"]);
     plans(&FULLRES, "inherits_from", Some(json!("3d_fullres")), &["inherit from itself", "3d_fullres"]);
-    plans(&FULLRES, "previous_stage", Some(json!("3d_lowres")), &["cascades", "3d_lowres"]);
+    plans(&FULLRES, "previous_stage", Some(json!("3d_lowres")), &["resampling_fn_seg beside it", "3d_lowres"]);
     plans(&FULLRES, "preprocessor_name", Some(json!("MyPreprocessor")), &["DefaultPreprocessor", "MyPreprocessor"]);
     plans(&["foreground_intensity_properties_per_channel"], "0", None, &["is missing"]);
     plans(&[], "transpose_forward", Some(json!([0, 1, 1])), &["0, 1 and 2", "[0,1,1]"]);

@@ -36,12 +36,16 @@ pub(super) fn read(configuration: &Node<'_>, dataset: &Node<'_>) -> Result<Optio
     if !labels.iter().zip(1..).all(|(label, place)| *label == place) {
         return Err(node.mismatch("the labels 1, 2, 3, ... without gaps, for a model with a previous stage"));
     }
-    Ok(Some(PreviousStage { configuration: name.text()?.to_owned(), labels, resampling: resampling(configuration)? }))
+    let name = name.text()?;
+    Ok(Some(PreviousStage { configuration: name.to_owned(), labels, resampling: resampling(configuration)? }))
 }
 
 /// nnU-Net's `resampling_fn_seg`.
 fn resampling(configuration: &Node<'_>) -> Result<Resampling> {
-    let function = configuration.key("resampling_fn_seg")?;
+    let Some(function) = configuration.optional("resampling_fn_seg") else {
+        let stage = configuration.key("previous_stage")?;
+        return Err(stage.mismatch("resampling_fn_seg beside it, for its labels"));
+    };
     let kwargs = configuration.optional("resampling_fn_seg_kwargs");
     let setting = |name: &str| kwargs.as_ref().and_then(|kwargs| kwargs.optional(name));
     let mut resampling = Resampling { separate: SeparateAxis::Never, ..Resampling::of_order(Order::Linear) };
