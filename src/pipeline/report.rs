@@ -10,8 +10,7 @@ use super::diagnose::Diagnosis;
 use super::folder::PhaseFiles;
 use super::{PhaseScan, Study};
 use crate::error::{Error, Result};
-use crate::io::write_atomic;
-use crate::report::{Page, Section, overlay};
+use crate::report::{Page, Section, overlay, write_png};
 use crate::volume::{KIDNEY, TUMOUR};
 
 /// Number of pixels between the parts of a picture.
@@ -64,12 +63,6 @@ fn side_by_side(channels: [&GrayImage; 3]) -> RgbImage {
         let at = channels.map(|channel| channel.get_pixel(c, r).0[0]);
         channels.get(part as usize).map_or(Rgb(at), |channel| Rgb([channel.get_pixel(c, r).0[0]; 3]))
     })
-}
-
-fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
-    let mut png = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::in_file(path, e))?;
-    write_atomic(path, |file| std::io::Write::write_all(file, png.get_ref()))
 }
 
 /// The report page of a diagnosis.

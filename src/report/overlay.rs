@@ -1,9 +1,12 @@
 //! A CT slice with the outlines of its mask.
 
+use std::path::Path;
+
 use image::{Rgb, RgbImage};
 
 use crate::error::{Error, Result};
-use crate::volume::{KIDNEY, LabelVolume, TUMOUR, Volume};
+use crate::io::write_atomic;
+use crate::volume::{BACKGROUND, KIDNEY, LabelVolume, Orientation, TUMOUR, Volume};
 
 /// The soft-tissue window: the Hounsfield units that become black and white.
 const WINDOW: [f32; 2] = [-160.0, 240.0];
@@ -16,17 +19,46 @@ const RECTANGLE: Rgb<u8> = Rgb([255, 214, 64]);
 /// A rectangle of voxels on a slice: first and last row, first and last column.
 pub type Rectangle = [[usize; 2]; 2];
 
+/// Colours of the labels from 3 on, in turn, which the colour-blind tell apart. Source: Okabe and Ito, "Color Universal Design", 2008.
+const FURTHER: [[u8; 3]; 5] = [[86, 180, 233], [230, 159, 0], [204, 121, 167], [0, 114, 178], [240, 228, 66]];
+
 /// The outline colour of a label: kidney green, tumour red.
 fn colour(label: u8) -> Option<Rgb<u8>> {
     match label {
+        BACKGROUND => None,
         KIDNEY => Some(Rgb([64, 224, 96])),
         TUMOUR => Some(Rgb([255, 72, 56])),
-        _ => None,
+        further => Some(Rgb(FURTHER[usize::from(further - TUMOUR - 1) % FURTHER.len()])),
     }
 }
 
+/// The axial slice of an image with the most labelled voxels, with their outlines, as radiologists view it; of a mask without
+/// labels the slice in the middle.
+///
+/// # Errors
+/// As [`overlay`] and [`Volume::reorient`].
+pub fn preview(image: &Volume, mask: &LabelVolume) -> Result<RgbImage> {
+    let (image, mask) = (image.reorient(Orientation::LPS)?, mask.reorient(Orientation::LPS)?);
+    let [d, h, w] = mask.shape();
+    let labelled = |slice: &[u8]| slice.iter().filter(|label| **label != BACKGROUND).count();
+    let areas = mask.labels().chunks_exact(h * w).map(labelled).enumerate();
+    let largest = areas.max_by_key(|(k, area)| (*area, std::cmp::Reverse(*k)));
+    let slice = largest.filter(|(_, area)| *area > 0).map_or(d / 2, |(k, _)| k);
+    overlay(&image, &mask, slice, None)
+}
+
+/// Writes a picture as PNG.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
+    let mut png = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::in_file(path, e))?;
+    write_atomic(path, |file| std::io::Write::write_all(file, png.get_ref()))
+}
+
 /// Slice `k` of an image in LPS orientation (rows run to the back and columns to the patient's left, as radiologists view it) with the
-/// outlines of kidney and tumour in `mask`, which has the same grid, and optionally a rectangle. Pixels are square whatever the
+/// outlines of the labels in `mask`, which has the same grid, and optionally a rectangle. Pixels are square whatever the
 /// spacing. The CT is enlarged bilinearly with its outermost voxels continued; outlines follow the faces of voxels.
 ///
 /// # Errors

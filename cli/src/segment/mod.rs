@@ -3,26 +3,23 @@
 mod cases;
 mod label_files;
 mod model;
+mod one_case;
 mod postprocessing;
 mod previous;
 mod record;
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
 
-use super::progress::Progress;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use cases::Case;
 use model::ModelArgs;
 use nephron::error::Error as LibraryError;
-use nephron::io::{images, nifti, try_folder};
-use nephron::models::{OrientationRule, TargetLabels};
-use nephron::pipeline::{
-    Ensemble, Mirroring, Output, Postprocessing, Scan, SegmentOptions, Segmentation, Stage, Timings, parse_bytes,
-};
-use record::{FileRecord, Record, Seconds, Settings};
+use nephron::io::try_folder;
+use nephron::models::OrientationRule;
+use nephron::pipeline::{Ensemble, Mirroring, Output, Postprocessing, SegmentOptions, parse_bytes};
+use one_case::How;
+use record::{Record, Settings};
 
 /// Segment kidneys and tumours.
 #[derive(Debug, clap::Args)]
@@ -49,6 +46,9 @@ pub struct Args {
     /// Also write each foreground label's probability, <image>_<label>_probability.nii.gz
     #[arg(long, alias = "save-probabilities")]
     probabilities: bool,
+    /// Also write <image>_preview.png: the axial slice with most labelled voxels, their outlines on it
+    #[arg(long)]
+    preview: bool,
     /// The most memory for the resampled image, the network's sums, activations and slabs: bytes, or with KB, MB, GB, KiB, MiB, GiB
     #[arg(long, value_parser = parse_budget)]
     memory_budget: Option<u64>,
@@ -116,7 +116,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Some(folder) => cases::from_folder(folder, &plan.file_ending, plan.channels.len(), &args.output)?,
         None => cases::from_files(&args.images, plan.channels.len(), &args.output)?,
     };
-    cases::check_outputs(&all, |case| outputs(case, &plan.labels))?;
+    cases::check_outputs(&all, |case| one_case::outputs(case, &plan.labels))?;
     let cases: Vec<Case> = all.into_iter().skip(args.part_id as usize).step_by(args.num_parts as usize).collect();
     try_folder(&args.output)?;
     let path = args.output.join(match args.num_parts {
@@ -128,7 +128,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut record = Record::new(&args.what.model[0], first.folds(), settings, plan.labels.targets());
     let mut left: Vec<&Case> = cases.iter().collect();
     if args.continue_ {
-        left = record.keep(&args.output, left, |case| is_done(case, &plan.labels, &options))?;
+        left = record.keep(&args.output, left, |case| one_case::is_done(case, &plan.labels, &options, args.preview))?;
     } else {
         super::remove_stale(&path)?;
         super::remove_stale(&path.with_extension("csv"))?;
@@ -136,10 +136,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if is_recorded {
         label_files::write(&args.output, plan.labels.targets())?;
     }
+    let how = How {
+        ensemble: &ensemble,
+        postprocessing: finish.as_ref(),
+        options: &options,
+        with_preview: args.preview,
+        is_verbose: context.verbose > 0,
+    };
     let mut written = Ok(());
     for (i, case) in left.iter().enumerate() {
         progress.input("image", (i + 1, left.len()), &case.prefix);
-        let result = segment((&ensemble, finish.as_ref()), case, &options, context, &progress);
+        let result = one_case::segment(case, &how, &progress);
         progress.clear();
         match result {
             Ok(file) => {
@@ -148,7 +155,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
                 }
                 if !context.json {
                     // A standard output that was closed does not cost the other images.
-                    written = written.and_then(|()| print(&file));
+                    written = written.and_then(|()| one_case::print(&file));
                 }
                 record.files.push(file);
             }
@@ -202,131 +209,4 @@ fn settings(
         orientation: args.orientation.map(|rule| rule.to_string()),
         probabilities: args.probabilities,
     }
-}
-
-/// Whether all files of a case are there. Each was renamed to its name when it was whole, the mask last.
-fn is_done(case: &Case, labels: &TargetLabels, options: &SegmentOptions) -> bool {
-    let probabilities = match options.output {
-        Output::Labels => Vec::new(),
-        Output::Probabilities => probability_files(case, labels),
-    };
-    case.mask.is_file() && probabilities.iter().all(|(_, file)| file.is_file())
-}
-
-/// The mask, and the probabilities that a run may write beside it.
-fn outputs(case: &Case, labels: &TargetLabels) -> Vec<PathBuf> {
-    let probabilities = probability_files(case, labels).into_iter().map(|(_, file)| file);
-    std::iter::once(case.mask.clone()).chain(probabilities).collect()
-}
-
-fn segment(
-    (ensemble, finish): (&Ensemble, Option<&Postprocessing>),
-    case: &Case,
-    options: &SegmentOptions,
-    context: &Context,
-    progress: &Progress,
-) -> Result<FileRecord> {
-    // What an earlier run wrote of this case goes first: a failure must not leave it.
-    for output in outputs(case, &ensemble.members()[0].plan().labels) {
-        super::remove_stale(&output)?;
-    }
-    if let Some(problem) = &case.problem {
-        return Err(LibraryError::Inputs(format!("{}: {problem}", case.name)).into());
-    }
-    progress.stage("reading");
-    let reading = Instant::now();
-    let (mut channels, mut warnings) = (Vec::new(), Vec::new());
-    let mut first = None;
-    for file in &case.files {
-        let (volumes, image) = images::read_channels(file)?;
-        channels.extend(volumes);
-        warnings.extend(image.warnings.iter().cloned());
-        first.get_or_insert(image);
-    }
-    let Some(image) = first else { return Err(LibraryError::Inputs(format!("{}: no image", case.name)).into()) };
-    let read = reading.elapsed().as_secs_f64();
-    let previous = previous::read(ensemble, case)?;
-    warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
-    let scan = Scan {
-        channels: &channels,
-        spacing: Some(image.header_spacing()),
-        previous: previous.as_ref().map(|(mask, _)| mask),
-    };
-    let result = ensemble.segment(scan, options, &mut |stage| {
-        match stage {
-            Stage::Preparing => progress.stage("preprocessing"),
-            Stage::Tiles(done, all) => progress.step("network", done, all),
-        }
-        ControlFlow::Continue(())
-    });
-    // Whatever went wrong, the message says with which of many images.
-    let mut result = result.map_err(|error| error.context(case.files[0].display()))?;
-
-    if let Some(finish) = finish {
-        let finishing = Instant::now();
-        result.mask = finish.apply(&result.mask)?;
-        result.seconds.export += finishing.elapsed().as_secs_f64();
-    }
-
-    progress.stage("writing");
-    let writing = Instant::now();
-    let mut probabilities = std::collections::BTreeMap::new();
-    for ((label, file), volume) in probability_files(case, &result.labels).into_iter().zip(&result.probabilities) {
-        nifti::write(&file, &image.with_volume(volume.clone()))?;
-        probabilities.insert(label, file.display().to_string());
-    }
-    let measurements = result.measure(&channels[0])?;
-    nifti::write(&case.mask, &image.with_volume(result.mask.clone()))?;
-    let write = writing.elapsed().as_secs_f64();
-    let volumes_ml = result.volumes_ml().into_iter().collect();
-    let Segmentation { tiles, working_set, seconds, warnings: more, .. } = result;
-    if context.verbose > 0 {
-        let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        note!(
-            "memory: {:.0} MB planned for the resampled image, sums, activations and one slab; {:.0} MB at most held by the \
-             CPU's tensors, weights included",
-            megabytes(working_set),
-            megabytes(nephron::host_memory().peak as u64)
-        );
-    }
-    Ok(FileRecord {
-        case: case.name.clone(),
-        image: case.files[0].clone(),
-        sources: nephron::io::hash_files(&case.files)?,
-        mask: case.mask.clone(),
-        probabilities,
-        volumes_ml,
-        measurements,
-        tiles,
-        working_set_bytes: working_set,
-        seconds: Seconds { read, segment: seconds, write },
-        warnings: warnings.into_iter().chain(more).collect(),
-    })
-}
-
-/// Each label or region with the file of its probability. The labels' names become parts of files' names: letters, digits and
-/// hyphens; with the label's value where two become the same.
-fn probability_files(case: &Case, labels: &TargetLabels) -> Vec<(String, PathBuf)> {
-    let plain = |label: &str| -> String {
-        label.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect()
-    };
-    let names: Vec<String> = labels.targets().iter().map(|target| plain(&target.name)).collect();
-    let is_unique = |name: &String| names.iter().filter(|n| *n == name).count() == 1;
-    let file = |(target, name): (&nephron::models::Target, &String)| {
-        let part = if is_unique(name) { name.clone() } else { format!("{name}_{}", target.value) };
-        let file = case.mask.with_file_name(format!("{}_{part}_probability.nii.gz", case.prefix));
-        (target.name.clone(), file)
-    };
-    labels.targets().iter().zip(&names).map(file).collect()
-}
-
-fn print(report: &FileRecord) -> Result<()> {
-    let Timings { preprocess, network, export } = report.seconds.segment;
-    say!("{}", report.mask.display())?;
-    for m in &report.measurements {
-        let mean = m.mean.map(|mean| format!(", mean {mean:.1}")).unwrap_or_default();
-        say!("  {:12} {:10.2} ml{mean}", m.name, m.ml)?;
-    }
-    say!("  {} tiles; {preprocess:.2} s preparing, {network:.2} s network, {export:.2} s export", report.tiles)?;
-    Ok(())
 }

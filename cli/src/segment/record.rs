@@ -79,6 +79,8 @@ pub(super) struct FileRecord {
     #[serde(serialize_with = "lossy")]
     pub(super) mask: PathBuf,
     pub(super) probabilities: BTreeMap<String, String>,
+    /// The picture, if one was asked for.
+    pub(super) preview: Option<PathBuf>,
     pub(super) volumes_ml: BTreeMap<String, f64>,
     pub(super) measurements: Vec<Measurement>,
     pub(super) tiles: usize,

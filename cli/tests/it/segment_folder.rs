@@ -20,9 +20,9 @@ fn a_folder_is_segmented_in_parts_and_continued_and_a_broken_image_costs_itself(
     let folder = tempfile::tempdir().expect("folder");
     let (model, out, images) = (model_folder(folder.path()), folder.path().join("out"), folder.path().join("images"));
     std::fs::create_dir(&images).expect("a folder");
-    let image = nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]));
+    let scan = nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]));
     for name in ["a", "c", "d_1"] {
-        nifti::write(images.join(format!("{name}_0000.nii.gz")), &image).expect("written");
+        nifti::write(images.join(format!("{name}_0000.nii.gz")), &scan).expect("written");
     }
     std::fs::write(images.join("b_0000.nii.gz"), "no image").expect("written");
     std::fs::write(images.join("readme.txt"), "no image either").expect("written");
@@ -59,9 +59,9 @@ fn the_record_says_what_was_done_and_only_a_like_run_continues_it() {
     let folder = tempfile::tempdir().expect("folder");
     let (model, out, images) = (model_folder(folder.path()), folder.path().join("out"), folder.path().join("images"));
     std::fs::create_dir(&images).expect("a folder");
-    let image = nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]));
+    let scan = nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]));
     for name in ["a", "b"] {
-        nifti::write(images.join(format!("{name}_0000.nii.gz")), &image).expect("written");
+        nifti::write(images.join(format!("{name}_0000.nii.gz")), &scan).expect("written");
     }
     let paths: [&Path; 6] = [Path::new("--model"), &model, Path::new("-o"), &out, Path::new("-i"), &images];
     let run = |more: &[&str]| nephron(&[&["--device", "cpu", "segment"], more].concat(), &paths);
@@ -77,7 +77,7 @@ fn the_record_says_what_was_done_and_only_a_like_run_continues_it() {
     assert_eq!(first["sources"][0]["sha256"].as_str().map(str::len), Some(64), "{found}");
     // The figures are those of the mask, computed here from the file.
     let mask = nifti::read_labels(out.join("a.nii.gz")).expect("a mask").labels;
-    let values = image.volume.voxels().to_f32();
+    let values = scan.volume.voxels().to_f32();
     for m in first["measurements"].as_array().expect("measurements") {
         let name = m["name"].as_str().expect("a name");
         let label = found["labels"].as_array().expect("labels").iter().find(|l| l["name"] == name).expect("a label");
@@ -94,6 +94,16 @@ fn the_record_says_what_was_done_and_only_a_like_run_continues_it() {
         assert!(stdout.contains(name), "{stdout}");
     }
     assert_eq!(read("segment.csv").lines().count(), 1 + 2 * first["measurements"].as_array().map_or(0, Vec::len));
+
+    // A picture on request: as wide as the scan in millimetres, with the outlines' colours on it.
+    let picture = folder.path().join("picture");
+    let one = images.join("a_0000.nii.gz");
+    let shown: [&Path; 5] = [Path::new("--model"), &model, Path::new("-o"), &picture, &one];
+    assert_eq!(nephron(&["--device", "cpu", "segment", "--preview"], &shown).0, 0);
+    let picture = image::open(picture.join("a_0000_preview.png")).expect("a picture").to_rgb8();
+    assert_eq!((picture.width(), picture.height()), (640, 549));
+    let coloured = picture.pixels().filter(|p| p.0 == [64, 224, 96] || p.0 == [255, 72, 56]).count();
+    assert!(coloured > 100, "{coloured}");
 
     // Other options would mix masks of two kinds.
     let (code, _, stderr) = run(&["--continue", "--step", "1"]);

@@ -12,12 +12,15 @@ use crate::support::checkpoint_file;
 use crate::support::nifti_file::{NiftiFile, gzip};
 
 /// Names of the formats in the order in which inputs take turns.
-pub const FORMATS: [&str; 19] = [
+pub const FORMATS: [&str; 22] = [
     "nii",
     "nii.gz",
     "nii2",
     "hdr",
     "img",
+    "mha",
+    "nrrd",
+    "nrrd gzip",
     "npy f32",
     "npy fortran",
     "npy u8",
@@ -52,6 +55,20 @@ fn image() -> NiftiFile {
     let file = NiftiFile::new(&[7, 6, 5]);
     let voxels = (0..210i16).flat_map(|n| (if (60..150).contains(&n) { 1 + n % 2 } else { 0 }).to_le_bytes()).collect();
     NiftiFile { voxels, ..file }
+}
+
+fn metaimage() -> Vec<u8> {
+    let header = "ObjectType = Image\nNDims = 3\nBinaryData = True\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 1 2 3\n\
+                  ElementSpacing = 1 2 3\nDimSize = 7 6 5\nElementType = MET_SHORT\nElementDataFile = LOCAL\n";
+    [header.as_bytes(), &image().voxels].concat()
+}
+
+fn nrrd(encoding: &str, voxels: &[u8]) -> Vec<u8> {
+    let header = format!(
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 7 6 5\nspace: LPS\nspace directions: (1,0,0) (0,2,0) (0,0,3)\n\
+         space origin: (1,2,3)\nencoding: {encoding}\nendian: little\n\n"
+    );
+    [header.as_bytes(), voxels].concat()
 }
 
 fn npy(descr: &str, fortran: bool, data: &[u8]) -> Vec<u8> {
@@ -107,6 +124,9 @@ pub fn seed(format: &str) -> Seed {
         "nii2" => ("image.nii", image().version_2().bytes()),
         "hdr" => ("image.hdr", NiftiFile { magic: b"ni1\0".to_vec(), vox_offset: 0.0, ..image() }.header()),
         "img" => ("image.img", image().voxels),
+        "mha" => ("image.mha", metaimage()),
+        "nrrd" => ("image.nrrd", nrrd("raw", &image().voxels)),
+        "nrrd gzip" => ("image.nrrd", nrrd("gzip", &gzip(&image().voxels))),
         "npy f32" => ("x.npy", npy("<f4", false, &floats)),
         "npy fortran" => ("x.npy", npy("<f4", true, &floats)),
         "npy u8" => ("x.npy", npy("|u1", false, &[1; 24])),
@@ -128,7 +148,8 @@ pub fn seed(format: &str) -> Seed {
         "readers csv" => ("readers.csv", b"case,reader,first,second\na,anna,AML,ccRCC\nb,anna,0,\nc,ben,1,0\n".to_vec()),
         _ => ("results/a/result.json", result()),
     };
-    let text = [".json", ".csv", ".tfm"].iter().any(|end| file.ends_with(end)) || format.starts_with("npy");
+    let text =
+        [".json", ".csv", ".tfm", ".mha", ".nrrd"].iter().any(|end| file.ends_with(end)) || format.starts_with("npy");
     Seed { file, bytes, text, gzip_after: format == "nii.gz" }
 }
 
@@ -193,7 +214,7 @@ pub fn call(format: &str, file: &str, folder: &Path, rng: &mut ChaCha8Rng) -> Ve
     let word = |word: &str| PathBuf::from(word);
     let words = |text: &str| text.split(' ').map(PathBuf::from).collect::<Vec<_>>();
     match format {
-        "nii" | "nii.gz" | "nii2" | "hdr" | "img" => match rng.random_range(0..6) {
+        "nii" | "nii.gz" | "nii2" | "hdr" | "img" | "mha" | "nrrd" | "nrrd gzip" => match rng.random_range(0..6) {
             0 => vec![word("info"), input],
             1 => [words("resample --spacing 2,2,2"), vec![input, at("out.nii.gz")]].concat(),
             2 => {

@@ -8,6 +8,7 @@ use crate::io::numbers::{ByteOrder, Number};
 use crate::io::source::{Compression, Source};
 use crate::volume::{Affine, Volume};
 use nephron_compute::error::{Error, Result};
+use nephron_compute::shown;
 
 /// The largest header: a text beyond it is none.
 const MAX_BYTES: u64 = 1 << 20;
@@ -89,9 +90,9 @@ pub(super) fn numbers<const N: usize>(name: &str, text: &str, wanted: usize) -> 
         return Err(format!("{name}: expected {wanted} numbers, found {}", parts.len()));
     }
     for (out, part) in out.iter_mut().zip(parts) {
-        let number: f64 = part.parse().map_err(|_| format!("{name}: expected a number, found {part:?}"))?;
+        let number: f64 = part.parse().map_err(|_| format!("{name}: expected a number, found {}", shown(part)))?;
         if !number.is_finite() {
-            return Err(format!("{name}: expected a finite number, found {part:?}"));
+            return Err(format!("{name}: expected a finite number, found {}", shown(part)));
         }
         *out = number;
     }
