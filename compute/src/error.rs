@@ -129,7 +129,7 @@ impl Error {
     }
 
     /// [`Error::File`] with a source whose message is appended: `PATH: cannot be read: No such file or directory`. The message may
-    /// quote the file, so it is appended as [`shown_message`](crate::shown_message) has it.
+    /// quote the file, so it is appended as [`shown_message`] has it.
     pub fn io(path: impl AsRef<Path>, what: impl std::fmt::Display, cause: impl Into<Cause>) -> Self {
         let cause = cause.into();
         let reason = format!("{what}: {}", shown_message(&cause));
