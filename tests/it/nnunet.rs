@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use nephron::io::{nifti, npy};
-use nephron::{Device, ModelOptions, Precision, SegmentOptions, Segmenter};
+use nephron::pipeline::{Postprocessing, Scan};
+use nephron::volume::LabelVolume;
+use nephron::{Device, Ensemble, ModelOptions, Precision, SegmentOptions, Segmenter};
 
 use crate::support::{self, compiles_only, devices};
 
@@ -23,17 +25,30 @@ fn kinds() -> Vec<PathBuf> {
     folders
 }
 
-/// The channels of a kind's image and the voxel size in its header.
-fn image(kind: &Path) -> (Vec<nephron::volume::Volume>, [f64; 3]) {
-    let text = std::fs::read_to_string(kind.join("case.json")).expect("a case");
-    let case: serde_json::Value = serde_json::from_str(&text).expect("json");
-    let names = case["image"].as_array().expect("files");
-    let read = |name: &serde_json::Value| {
-        nifti::read_channels(golden().join("images").join(name.as_str().expect("a name"))).expect("an image")
-    };
-    let images: Vec<_> = names.iter().map(read).collect();
+fn described(file: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(file).expect("a case")).expect("json")
+}
+
+/// The strings of a list.
+fn texts(list: &serde_json::Value) -> Vec<&str> {
+    list.as_array().expect("a list").iter().map(|text| text.as_str().expect("a text")).collect()
+}
+
+/// The channels of a case's image and the voxel size in its header.
+fn image(case: &serde_json::Value) -> (Vec<nephron::volume::Volume>, [f64; 3]) {
+    let read = |name: &str| nifti::read_channels(golden().join("images").join(name)).expect("an image");
+    let images: Vec<_> = texts(&case["image"]).into_iter().map(read).collect();
     let spacing = images[0].1.header_spacing();
     (images.into_iter().flat_map(|(volumes, _)| volumes).collect(), spacing)
+}
+
+/// The mask is nnU-Net's, but for voxels whose logits are as close as their rounding.
+fn assert_nnunets(what: &str, mask: &LabelVolume, file: &Path) {
+    let want = nifti::read_labels(file).expect("a mask").labels;
+    assert_eq!(mask.shape(), want.shape(), "{what}");
+    let apart = mask.labels().iter().zip(want.labels()).filter(|(a, b)| a != b).count();
+    assert!(apart * 1000 <= mask.labels().len(), "{what}: {apart} of {} voxels differ", mask.labels().len());
+    assert!(want.labels().iter().any(|l| *l != want.labels()[0]), "{what}: the network tells voxels apart");
 }
 
 /// The largest difference relative to the range of `want`; NaN counts as infinite.
@@ -51,7 +66,7 @@ const ON_GPUS: [&str; 3] = ["residual", "regions", "two_d_residual"];
 fn every_kind_of_model_gives_nnunets_result() {
     for kind in kinds() {
         let name = kind.file_name().expect("a name").to_string_lossy().into_owned();
-        let (channels, spacing) = image(&kind);
+        let (channels, spacing) = image(&described(&kind.join("case.json")));
         let on_gpus = ON_GPUS.contains(&name.as_str());
         for device in devices().iter().filter(|d| **d == Device::Cpu || on_gpus) {
             let what = format!("{name} on {}", device.name());
@@ -78,12 +93,32 @@ fn every_kind_of_model_gives_nnunets_result() {
                 continue; // the logits of a device that computes nothing may be anything
             }
             let mask = found.unwrap_or_else(|e| panic!("{what}: {e}")).mask;
-            let want = nifti::read_labels(kind.join("mask.nii.gz")).expect("a mask").labels;
-            assert_eq!(mask.shape(), want.shape(), "{what}");
-            let apart = mask.labels().iter().zip(want.labels()).filter(|(a, b)| a != b).count();
-            // Logits as close as their rounding may fall on either side.
-            assert!(apart * 1000 <= mask.labels().len(), "{what}: {apart} of {} voxels differ", mask.labels().len());
-            assert!(want.labels().iter().any(|l| *l != want.labels()[0]), "{what}: the network tells voxels apart");
+            assert_nnunets(&what, &mask, &kind.join("mask.nii.gz"));
         }
+    }
+}
+
+#[test]
+fn cascades_ensembles_and_postprocessings_give_nnunets_result() {
+    let folder = golden().join("combined");
+    for name in ["cascade_turned", "cascade_regions", "ensemble_regions", "postprocessed_regions"] {
+        let case = described(&folder.join(name).with_extension("json"));
+        let (channels, spacing) = image(&case);
+        let load = |model: &str| {
+            Segmenter::load(&folder.join(model), &ModelOptions::default(), Precision::Single, &Device::Cpu)
+                .unwrap_or_else(|e| panic!("{name}: {e}"))
+        };
+        let ensemble = Ensemble::new(texts(&case["models"]).into_iter().map(load).collect()).expect("an ensemble");
+        let scan = Scan { channels: &channels, spacing: Some(spacing), previous: None };
+        let found = ensemble.segment(scan, &SegmentOptions::default(), &mut |_| ControlFlow::Continue(()));
+        let mut mask = found.unwrap_or_else(|e| panic!("{name}: {e}")).mask;
+        if case["postprocessed"] == true {
+            let model = &ensemble.members()[0];
+            let chosen = Postprocessing::choose(model.postprocessing(), model.fold_names()).expect("a postprocessing");
+            let finished = chosen.expect("one").apply(&mask).expect("a mask");
+            assert_ne!(finished.labels(), mask.labels(), "{name}: something is removed");
+            mask = finished;
+        }
+        assert_nnunets(name, &mask, &folder.join(name).with_extension("nii.gz"));
     }
 }
