@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
+use nephron::io::images;
 use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::diagnose::PhaseInput;
 
@@ -15,6 +16,8 @@ pub(super) struct Patient {
     pub(super) output: PathBuf,
     /// Whether the phases were guessed from file names.
     pub(super) guessed: bool,
+    /// Why the patient cannot be processed; that costs this patient alone.
+    pub(super) problem: Option<String>,
 }
 
 impl Patient {
@@ -35,21 +38,28 @@ pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
     let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
     let mut patients = Vec::new();
     for folder in folders {
-        let scan = |phase: Phase| {
-            let names = [format!("{phase}.nii.gz"), format!("{phase}.nii")];
-            names.into_iter().map(|name| folder.join(name)).find(|path| path.exists()).map(|path| (phase, path))
-        };
-        let files: Vec<(Phase, PathBuf)> = Phase::ALL.into_iter().filter_map(scan).collect();
+        let images = scans(&folder)?;
+        let of_phase = |phase: Phase| images.iter().filter(move |(stem, _)| *stem == phase.to_string());
+        let mut files = Vec::new();
+        let mut problem = None;
+        for phase in Phase::ALL {
+            let found: Vec<&PathBuf> = of_phase(phase).map(|(_, path)| path).collect();
+            if let [first, second, ..] = found.as_slice() {
+                let [first, second] = [first, second].map(|path| path.display());
+                problem.get_or_insert(format!("expected one {phase} phase, found {first} and {second}"));
+            }
+            files.extend(found.first().map(|path| (phase, (*path).clone())));
+        }
         if files.is_empty() {
             let names = Phase::ALL.map(|phase| phase.to_string()).join(", ");
             note!(
-                "warning: {}: no patient: expected scans named {names} (.nii.gz or .nii), found none",
+                "warning: {}: no patient: expected images named {names}, such as portal.nii.gz, found none",
                 folder.display()
             );
             continue;
         }
         let output = output.join(folder.file_name().unwrap_or_default());
-        patients.push(Patient { files, folder: folder.clone(), output, guessed: false });
+        patients.push(Patient { files, folder: folder.clone(), output, guessed: false, problem });
     }
     if patients.is_empty() {
         return Err(LibraryError::file(folder, "expected a folder with scans for each patient, found none").into());
@@ -63,13 +73,11 @@ pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
 /// [`Error::Usage`] for a name that indicates two phases, and for two files of one phase.
 pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
     let mut files: Vec<(Phase, PathBuf)> = Vec::new();
-    for path in entries(folder)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(stem) = name.strip_suffix(".nii.gz").or_else(|| name.strip_suffix(".nii")) else { continue };
+    for (stem, path) in scans(folder)? {
         if stem.ends_with("_mask") {
             continue;
         }
-        let Some(phase) = Phase::guess(stem).map_err(|e| Error::Usage(format!("{}: {e}", path.display())))? else {
+        let Some(phase) = Phase::guess(&stem).map_err(|e| Error::Usage(format!("{}: {e}", path.display())))? else {
             note!("warning: {}: its name indicates no phase; the file is skipped", path.display());
             continue;
         };
@@ -83,7 +91,18 @@ pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
         files.push((phase, path));
     }
     files.sort();
-    Ok(Patient { files, folder: folder.to_path_buf(), output: output.to_path_buf(), guessed: true })
+    Ok(Patient { files, folder: folder.to_path_buf(), output: output.to_path_buf(), guessed: true, problem: None })
+}
+
+/// The images in a folder of every format that is read, with their names without the ending. The files of voxels that belong to a
+/// header (.img) are none of their own.
+fn scans(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let is_header = |path: &PathBuf| {
+        let name = path.to_string_lossy().to_ascii_lowercase();
+        path.is_file() && !(name.ends_with(".img") || name.ends_with(".img.gz"))
+    };
+    let paths = entries(folder)?.into_iter().filter(is_header);
+    Ok(paths.filter_map(|path| Some((images::stem(&path)?, path))).collect())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -98,6 +117,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Reads a patient's scans and, with `masks`, the masks next to them.
 pub(super) fn read(patient: &Patient, masks: bool) -> Result<Vec<PhaseInput>> {
+    if let Some(problem) = &patient.problem {
+        return Err(LibraryError::Inputs(problem.clone()).into());
+    }
     patient
         .files
         .iter()
@@ -111,10 +133,12 @@ pub(super) fn read(patient: &Patient, masks: bool) -> Result<Vec<PhaseInput>> {
         .collect()
 }
 
-/// The path of a scan's mask: NAME_mask.nii.gz for NAME.nii.gz.
+/// The path of a scan's mask: NAME_mask.nii.gz for NAME.nii.gz. For a format that masks are not written in, NAME_mask.nii.gz too.
 pub(super) fn mask_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.strip_suffix(".gz").unwrap_or(&name);
     let (stem, _) = stem.rsplit_once('.').unwrap_or((stem, ""));
-    path.with_file_name(format!("{stem}_mask{}", &name[stem.len()..]))
+    let [own, written] =
+        [&name[stem.len()..], ".nii.gz"].map(|ending| path.with_file_name(format!("{stem}_mask{ending}")));
+    if own.exists() || !written.exists() { own } else { written }
 }

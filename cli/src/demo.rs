@@ -52,8 +52,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let patient = generate(&PhantomOptions { seed: args.seed, ..PhantomOptions::default() })?;
     patient.write(&folder)?;
     let files: Vec<_> = patient.phases.iter().map(|p| (p.phase, folder.join(format!("{}.nii.gz", p.phase)))).collect();
-    let inputs =
-        read(&Patient { files, folder: args.folder.clone(), output: args.folder.clone(), guessed: false }, false)?;
+    let inputs = read(
+        &Patient { files, folder: args.folder.clone(), output: args.folder.clone(), guessed: false, problem: None },
+        false,
+    )?;
     let system = demo::system(&args.folder.join("model"), &device)?;
     let result = run_with_progress(&inputs, &system, &DiagnoseOptions::default(), &device, &args.folder, &progress)?;
 

@@ -35,11 +35,11 @@ pub struct Args {
     /// Phase without contrast medium
     #[arg(long, value_name = "F")]
     non_contrast: Option<PathBuf>,
-    /// Many patients: DIR has one folder for each, with portal.nii.gz, arterial.nii.gz, delayed.nii.gz and non-contrast.nii.gz;
-    /// results are written to folders of the same names
+    /// Many patients: DIR has one folder for each, with images named portal, arterial, delayed and non-contrast, such as
+    /// portal.nii.gz; results are written to folders of the same names
     #[arg(long, value_name = "DIR", conflicts_with_all = ["portal", "arterial", "delayed", "non_contrast"])]
     cohort: Option<PathBuf>,
-    /// One patient: DIR has the scans; phases are guessed from the names of its .nii and .nii.gz files
+    /// One patient: DIR has the scans; phases are guessed from the names of its images
     #[arg(long, value_name = "DIR", conflicts_with_all = ["portal", "arterial", "delayed", "non_contrast", "cohort"])]
     guess_phases: Option<PathBuf>,
     /// Do not segment, but read the mask NAME_mask.nii.gz (1 kidney, 2 tumour) next to each scan NAME.nii.gz
@@ -243,7 +243,7 @@ fn patients(args: &Args) -> Result<Vec<Patient>> {
     }
     let files = given([&args.non_contrast, &args.arterial, &args.portal, &args.delayed]);
     let folder = args.output.clone();
-    Ok(vec![Patient { files, folder, output: args.output.clone(), guessed: false }])
+    Ok(vec![Patient { files, folder, output: args.output.clone(), guessed: false, problem: None }])
 }
 
 /// Runs the pipeline and shows its progress.

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::Result;
-use nephron::io::images;
+use nephron::io::images::{self, Format};
+use nephron::io::lossy;
 use nephron::io::nifti::{Extension, GeometrySource, Image, Version};
 
 /// Print shape, spacing, orientation, dtype and geometry source of an image.
@@ -19,6 +20,7 @@ pub struct Args {
 /// The JSON of `info`. Axes are the file's own, (i, j, k).
 #[derive(Serialize)]
 struct Info {
+    #[serde(serialize_with = "lossy")]
     file: PathBuf,
     format: &'static str,
     shape: [usize; 3],
@@ -27,8 +29,9 @@ struct Info {
     dtype: String,
     loaded_as: String,
     geometry: &'static str,
-    sform_code: i64,
-    qform_code: i64,
+    /// Those of a NIfTI header.
+    sform_code: Option<i64>,
+    qform_code: Option<i64>,
     slope: f64,
     inter: f64,
     minimum: Option<f32>,
@@ -60,11 +63,15 @@ impl Info {
         let [d, h, w] = volume.shape();
         let range = volume.voxels().range();
         let (slope, inter) = header.scale.unwrap_or((1.0, 0.0));
+        let format = Format::of(&file);
+        let is_nifti = format == Format::Nifti;
         Self {
             file,
-            format: match header.version {
-                Version::One => "NIfTI-1",
-                Version::Two => "NIfTI-2",
+            format: match (format, header.version) {
+                (Format::MetaImage, _) => "MetaImage",
+                (Format::Nrrd, _) => "NRRD",
+                (Format::Nifti, Version::One) => "NIfTI-1",
+                (Format::Nifti, Version::Two) => "NIfTI-2",
             },
             shape: [w, h, d],
             spacing_mm: volume.affine().spacing(),
@@ -72,12 +79,13 @@ impl Info {
             dtype: header.stored.to_string(),
             loaded_as: volume.voxels().dtype().to_string(),
             geometry: match header.geometry.source {
+                _ if !is_nifti => "header",
                 GeometrySource::Sform => "sform",
                 GeometrySource::Qform => "qform",
                 GeometrySource::Pixdim => "pixdim",
             },
-            sform_code: header.geometry.sform_code,
-            qform_code: header.geometry.qform.map_or(0, |qform| qform.code),
+            sform_code: is_nifti.then_some(header.geometry.sform_code),
+            qform_code: is_nifti.then(|| header.geometry.qform.map_or(0, |qform| qform.code)),
             slope,
             inter,
             minimum: range.map(|(low, _)| low),
@@ -97,7 +105,12 @@ impl Info {
         say!("spacing      {x:.4} x {y:.4} x {z:.4} mm")?;
         say!("orientation  {}", self.orientation)?;
         say!("dtype        {}, loaded as {}", self.dtype, self.loaded_as)?;
-        say!("geometry     {} (sform code {}, qform code {})", self.geometry, self.sform_code, self.qform_code)?;
+        match (self.sform_code, self.qform_code) {
+            (Some(sform), Some(qform)) => {
+                say!("geometry     {} (sform code {sform}, qform code {qform})", self.geometry)?;
+            }
+            _ => say!("geometry     {}", self.geometry)?,
+        }
         say!("scaling      slope {}, inter {}", self.slope, self.inter)?;
         match (self.minimum, self.maximum) {
             (Some(low), Some(high)) => say!("values       {low} to {high}")?,

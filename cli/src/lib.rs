@@ -206,7 +206,7 @@ struct Failure {
     error: String,
 }
 
-/// What is said of a label map that is interpolated.
+/// The warning of a label map that is interpolated.
 const LABELS_INTERPOLATED: &str =
     "looks like a label map: this interpolation makes fractions of its labels; --interp nearest keeps them";
 

@@ -3,10 +3,10 @@
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Read};
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::ops::span;
 use tracing::field::{Field, Visit};
@@ -41,6 +41,21 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 }
 
+/// A trace replaces an earlier one, which begins with the bracket of a list, and no other file.
+fn ensure_trace(path: &Path) -> Result<()> {
+    let mut first = Vec::new();
+    if let Ok(file) = File::open(path) {
+        file.take(1).read_to_end(&mut first).map_err(|e| LibraryError::io(path, "cannot be read", e))?;
+    }
+    match first.first() {
+        None | Some(b'[') => Ok(()),
+        Some(_) => Err(Error::Usage(format!(
+            "--trace: {} is there already and is no trace, choose another file",
+            path.display()
+        ))),
+    }
+}
+
 /// Installs the subscriber of the process. The trace is complete once the guard is dropped.
 ///
 /// # Errors
@@ -54,6 +69,7 @@ pub(super) fn start(verbose: bool, trace: Option<&Path>) -> Result<Option<FlushG
         let _ = tracing::subscriber::set_global_default(lines);
         return Ok(None);
     };
+    ensure_trace(path)?;
     let file = File::create(path).map_err(|e| LibraryError::io(path, "cannot be written", e))?;
     let builder = ChromeLayerBuilder::new().writer(BufWriter::new(file)).include_args(true).include_locations(false);
     let (chrome, guard) = builder.trace_style(TraceStyle::Threaded).build();

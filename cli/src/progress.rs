@@ -32,6 +32,12 @@ struct State {
     last_line: Instant,
 }
 
+impl State {
+    fn message(&self) -> String {
+        if self.input.is_empty() { self.stage.clone() } else { format!("{}: {}", self.input, self.stage) }
+    }
+}
+
 impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
         let shown = match (quiet, std::io::stderr().is_terminal()) {
@@ -82,8 +88,7 @@ impl Progress {
             self.bar.set_style(style);
         }
         self.bar.reset();
-        let message = if state.input.is_empty() { stage.to_owned() } else { format!("{}: {stage}", state.input) };
-        self.bar.set_message(crate::terminal::message(&message).into_owned());
+        self.bar.set_message(crate::terminal::message(&state.message()).into_owned());
     }
 
     fn line(&self, steps: Option<(usize, usize)>) {
@@ -93,7 +98,7 @@ impl Progress {
         }
         state.last_line = Instant::now();
         let of = steps.map(|steps| format!(" {}", remaining(steps, state.started.elapsed()))).unwrap_or_default();
-        note!("{}: {}{of}", state.input, state.stage);
+        note!("{}{of}", state.message());
     }
 
     /// Removes the bar, so that other lines can be written.
@@ -137,6 +142,10 @@ mod tests {
         // The next stage does not show the full bar of the one before.
         progress.stage("align");
         assert_eq!((progress.bar.position(), progress.bar.length()), (0, None));
+        assert_eq!(progress.state.borrow().message(), "image 2 of 40, case_002: align");
+        let alone = Progress::new(true);
+        alone.stage("segment phase 1 of 4");
+        assert_eq!(alone.state.borrow().message(), "segment phase 1 of 4");
         assert_eq!(progress.bar.message(), "image 2 of 40, case_002: align");
     }
 }

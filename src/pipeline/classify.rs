@@ -79,8 +79,8 @@ impl Classifier {
     /// [`Error::File`] for a file that is missing or invalid, for weights outside the folder, and for a parameter of another shape.
     pub fn read(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("config.json");
-        let config: ClassifierConfig =
-            serde_json::from_slice(&read_small(&path)?).map_err(|e| Error::in_file(&path, e))?;
+        let text = read_small(&path)?;
+        let config: ClassifierConfig = serde_json::from_slice(&text).map_err(|e| Error::in_file(&path, e))?;
         config.ensure_valid().map_err(|e| Error::in_file(&path, e))?;
         if config.weights.is_empty() {
             return Err(Error::file(&path, "expected at least one file under \"weights\", found none"));
@@ -102,10 +102,11 @@ impl Classifier {
             })
         };
         let models = config.weights.iter().map(read).collect::<Result<_>>()?;
+        files.push(SourceFile::of(&path, &text));
         Ok(Self { config, models, files, device: device.clone() })
     }
 
-    /// The files of the weights; empty for seeded weights.
+    /// The files of the weights, then config.json; empty for seeded weights.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
     }

@@ -234,7 +234,9 @@ pub fn run_options(system: &System, options: &DiagnoseOptions, given_masks: bool
 /// Refuses one scan given as two phases, under whatever names.
 fn ensure_different(inputs: &[PhaseInput]) -> Result<()> {
     for (i, input) in inputs.iter().enumerate() {
-        let hash = |input: &PhaseInput| input.files.first().map(|source| source.sha256.clone());
+        // Headers of different scans may be the same: what counts is the file of the voxels, behind that of a header.
+        let voxels = |input: &PhaseInput| images::files(&input.path).len().checked_sub(1);
+        let hash = |input: &PhaseInput| input.files.get(voxels(input)?).map(|source| source.sha256.clone());
         if let Some(other) = inputs[..i].iter().find(|other| hash(other).is_some() && hash(other) == hash(input)) {
             let [a, b] = [other, input].map(|i| format!("{} ({} phase)", i.path.display(), i.phase));
             return Err(Error::Inputs(format!("{a} and {b} are the same image, expected a scan of each phase")));
@@ -251,6 +253,15 @@ impl PhaseInput {
     pub fn read(phase: Phase, path: &Path, mask: Option<&Path>) -> Result<Self> {
         let mut image = images::read_ct(path)?;
         let labels = mask.map(images::read_labels).transpose()?;
+        if let (Some(path), Some(labels)) = (mask, &labels) {
+            let [grid, found] = [image.volume.grid(), labels.labels.grid()];
+            if !found.matches(&grid) {
+                return Err(Error::file(
+                    path,
+                    format!("expected a mask on the grid of the scan, {grid}, found {found}"),
+                ));
+            }
+        }
         image.warnings.extend(labels.iter().flat_map(|mask| &mask.warnings).map(|w| format!("mask: {w}")));
         for (label, voxels) in labels.iter().flat_map(|mask| mask.labels.counts()).enumerate() {
             if voxels > 0 && label > usize::from(TUMOUR) {

@@ -8,7 +8,7 @@ use super::model_folder::{ModelDir, ModelOptions, PREVIOUS_STAGE, find_plans};
 use super::{Postprocessing, Precision, Segmenter};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::write_atomic;
+use crate::io::{TemporaryFolder, write_atomic};
 
 /// Reads a model as [`Segmenter::load`] does and writes it to the new folder `out`: plans.json and dataset.json as they are, the
 /// weights of each fold as f32 with what their checkpoint says of their training, a postprocessing as JSON, a model card, and the
@@ -30,12 +30,7 @@ pub fn import_nnunet(folder: &Path, options: &ModelOptions, out: &Path) -> Resul
     };
     let failed = |e| Error::io(out, "cannot be made", e);
     std::fs::create_dir_all(parent).map_err(failed)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".nephron-").suffix(".tmp");
-    // By default temporary folders belong to their owner alone; a result gets the permissions of the user's umask.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    let temporary = builder.tempdir_in(parent).map_err(failed)?;
+    let temporary = TemporaryFolder::new(parent).map_err(failed)?;
     let given = ModelDir::open(folder)?;
     let place = find_plans(&given, options.configuration.as_deref())?;
     write(&segmenter, &place, &[&place, &given], temporary.path())?;
@@ -44,9 +39,7 @@ pub fn import_nnunet(folder: &Path, options: &ModelOptions, out: &Path) -> Resul
     }
     // Whatever this cannot read must not be left behind.
     Segmenter::load(temporary.path(), &ModelOptions::default(), Precision::Single, &Device::Cpu)?;
-    std::fs::rename(temporary.path(), out).map_err(failed)?;
-    // Nothing is left under its name to be removed.
-    let _ = temporary.keep();
+    temporary.rename(out).map_err(failed)?;
     Segmenter::load(out, &ModelOptions::default(), Precision::Single, &Device::Cpu)
 }
 

@@ -6,8 +6,8 @@ use image::{GrayImage, Rgb, RgbImage};
 
 use super::align::Alignment;
 use super::classify::Classification;
-use super::diagnose::Diagnosis;
 use super::folder::PhaseFiles;
+use super::result::Diagnosis;
 use super::{PhaseScan, Study};
 use crate::error::{Error, Result};
 use crate::report::{Page, Section, overlay, write_png};

@@ -4,5 +4,5 @@ mod overlay;
 mod page;
 pub mod plot;
 
-pub use overlay::{Rectangle, overlay, preview, write_png};
+pub use overlay::{Rectangle, SOFT_TISSUE, Window, overlay, preview, write_png};
 pub use page::{Page, Section};

@@ -8,10 +8,15 @@ use crate::error::{Error, Result};
 use crate::io::write_atomic;
 use crate::volume::{BACKGROUND, KIDNEY, LabelVolume, Orientation, TUMOUR, Volume};
 
-/// The soft-tissue window: the Hounsfield units that become black and white.
-const WINDOW: [f32; 2] = [-160.0, 240.0];
+/// The values of an image that become black and white.
+pub type Window = [f32; 2];
+
+/// The soft-tissue window of a CT, in Hounsfield units.
+pub const SOFT_TISSUE: Window = [-160.0, 240.0];
 /// Number of pixels of the longer side of a picture.
 const LONGER_SIDE: f64 = 640.0;
+/// The largest number of pixels of a side, for voxels that are much longer than wide.
+const MOST_PIXELS: f64 = 4096.0;
 
 /// The colour of a rectangle.
 const RECTANGLE: Rgb<u8> = Rgb([255, 214, 64]);
@@ -33,18 +38,28 @@ fn colour(label: u8) -> Option<Rgb<u8>> {
 }
 
 /// The axial slice of an image with the most labelled voxels, with their outlines, as radiologists view it; of a mask without
-/// labels the slice in the middle.
+/// labels the slice in the middle. Without a window, as for images other than CT, black and white are the 1st and 99th percentile of
+/// the slice.
 ///
 /// # Errors
 /// As [`overlay`] and [`Volume::reorient`].
-pub fn preview(image: &Volume, mask: &LabelVolume) -> Result<RgbImage> {
+pub fn preview(image: &Volume, mask: &LabelVolume, window: Option<Window>) -> Result<RgbImage> {
     let (image, mask) = (image.reorient(Orientation::LPS)?, mask.reorient(Orientation::LPS)?);
     let [d, h, w] = mask.shape();
     let labelled = |slice: &[u8]| slice.iter().filter(|label| **label != BACKGROUND).count();
     let areas = mask.labels().chunks_exact(h * w).map(labelled).enumerate();
     let largest = areas.max_by_key(|(k, area)| (*area, std::cmp::Reverse(*k)));
     let slice = largest.filter(|(_, area)| *area > 0).map_or(d / 2, |(k, _)| k);
-    overlay(&image, &mask, slice, None)
+    let range = slice * h * w..(slice + 1) * h * w;
+    let window = window.unwrap_or_else(|| percentiles(range.map(|i| image.voxels().value(i)).collect()));
+    draw(&image, &mask, slice, None, window)
+}
+
+/// The 1st and the 99th percentile, by rank.
+fn percentiles(mut values: Vec<f32>) -> Window {
+    values.sort_unstable_by(f32::total_cmp);
+    let at = |share: f64| values[(share * (values.len() - 1) as f64).round() as usize];
+    [at(0.01), at(0.99)]
 }
 
 /// Writes a picture as PNG.
@@ -64,6 +79,16 @@ pub fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
 /// # Errors
 /// [`Error::Shape`] for a mask of another shape, [`Error::Argument`] for a slice outside the image.
 pub fn overlay(image: &Volume, mask: &LabelVolume, k: usize, rectangle: Option<Rectangle>) -> Result<RgbImage> {
+    draw(image, mask, k, rectangle, SOFT_TISSUE)
+}
+
+fn draw(
+    image: &Volume,
+    mask: &LabelVolume,
+    k: usize,
+    rectangle: Option<Rectangle>,
+    window: Window,
+) -> Result<RgbImage> {
     if image.shape() != mask.shape() {
         return Err(Error::shape("overlay: mask", format!("{:?}", image.shape()), format!("{:?}", mask.shape())));
     }
@@ -73,7 +98,9 @@ pub fn overlay(image: &Volume, mask: &LabelVolume, k: usize, rectangle: Option<R
     }
     let labels = &mask.labels()[k * h * w..(k + 1) * h * w];
     let [_, dy, dx] = image.spacing();
-    let scale = (LONGER_SIDE / (h as f64 * dy).max(w as f64 * dx)).max(1.0 / dx.min(dy));
+    let longer = (h as f64 * dy).max(w as f64 * dx);
+    // A pixel for the smallest side of a voxel, as far as a picture of such voxels can be looked at.
+    let scale = (LONGER_SIDE / longer).max(1.0 / dx.min(dy)).min(MOST_PIXELS / longer);
     let (rows, columns) =
         ((h as f64 * dy * scale).round().max(1.0) as u32, (w as f64 * dx * scale).round().max(1.0) as u32);
 
@@ -97,7 +124,7 @@ pub fn overlay(image: &Volume, mask: &LabelVolume, k: usize, rectangle: Option<R
             return colour;
         }
         let (y, x) = at(r, c);
-        let grey = window(bilinear(image, k, y, x));
+        let grey = grey(bilinear(image, k, y, x), window);
         Rgb([grey; 3])
     });
     if let Some([[r0, r1], [c0, c1]]) = rectangle {
@@ -116,8 +143,9 @@ pub fn overlay(image: &Volume, mask: &LabelVolume, k: usize, rectangle: Option<R
     Ok(picture)
 }
 
-fn window(value: f32) -> u8 {
-    ((value - WINDOW[0]) / (WINDOW[1] - WINDOW[0]) * 255.0).clamp(0.0, 255.0) as u8
+fn grey(value: f32, [black, white]: Window) -> u8 {
+    // An image of one value is black.
+    ((value - black) / (white - black).max(f32::MIN_POSITIVE) * 255.0).clamp(0.0, 255.0) as u8
 }
 
 fn bilinear(image: &Volume, k: usize, y: f64, x: f64) -> f32 {
@@ -130,4 +158,43 @@ fn bilinear(image: &Volume, k: usize, y: f64, x: f64) -> f32 {
     let top = value(y0, x0) * (1.0 - fx) + value(y0, x1) * fx;
     let bottom = value(y1, x0) * (1.0 - fx) + value(y1, x1) * fx;
     top * (1.0 - fy) + bottom * fy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::{Affine, Voxels};
+
+    fn image(values: &[f32], shape: [usize; 3], spacing: [f64; 3]) -> Volume {
+        let [x, y, z] = spacing;
+        let affine = Affine([[-x, 0.0, 0.0, 0.0], [0.0, -y, 0.0, 0.0], [0.0, 0.0, z, 0.0]]);
+        Volume::new(shape, Voxels::F32(values.to_vec().into()), affine).expect("a volume")
+    }
+
+    fn mask(image: &Volume, labels: &[u8]) -> LabelVolume {
+        LabelVolume::new(image.shape(), labels.to_vec(), image.affine()).expect("a mask")
+    }
+
+    #[test]
+    fn a_picture_of_very_long_voxels_stays_small() {
+        let image = image(&[0.0; 64], [1, 8, 8], [1e-6, 1.0, 1.0]);
+        let picture = preview(&image, &mask(&image, &[0; 64]), None).expect("a picture");
+        assert_eq!((picture.width(), picture.height()), (1, MOST_PIXELS as u32));
+    }
+
+    #[test]
+    fn without_a_window_the_values_of_the_slice_are_seen() {
+        let values: Vec<f32> = (0..100).map(|v| v as f32 * 20.0).collect();
+        let image = image(&values, [1, 10, 10], [1.0; 3]);
+        let none = mask(&image, &[0; 100]);
+        let ends = |window: Option<Window>| {
+            let picture = preview(&image, &none, window).expect("a picture");
+            let last = (picture.width() - 1, picture.height() - 1);
+            [picture.get_pixel(0, 0).0[0], picture.get_pixel(320, 320).0[0], picture.get_pixel(last.0, last.1).0[0]]
+        };
+        let [low, middle, high] = ends(None);
+        assert!(low == 0 && (100..156).contains(&middle) && high == 255, "{low} {middle} {high}");
+        // 990 is far above the window of a CT.
+        assert_eq!(ends(Some(SOFT_TISSUE)), [102, 255, 255]);
+    }
 }

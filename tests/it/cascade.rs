@@ -31,7 +31,7 @@ fn both_stages_give_what_they_give_one_after_the_other() {
     write(&cascade, &Tiny { configuration: "3d_cascade_fullres", seed: 6, ..Tiny::default() });
     let image = scan(&mut rng());
     let both = load(&cascade, &ModelOptions::default()).expect("the stage beside it");
-    assert_eq!(both.files().len(), 2);
+    assert_eq!(both.files().len(), 6, "weights and settings of both");
     let found = segment(&both, &image, None).expect("a mask");
     let first = segment(&load(&low, &ModelOptions::default()).expect("a model"), &image, None).expect("a mask").mask;
     assert!(first.counts()[1] > 0 && first.counts()[2] > 0, "{:?}", &first.counts()[..3]);

@@ -130,7 +130,10 @@ fn a_model_folder_holds_weights_of_one_kind() {
     let names = || -> Vec<PathBuf> {
         let segmenter = load().expect("a model");
         let name = |f: &nephron::io::SourceFile| f.file.strip_prefix(folder.path()).expect("in it").to_path_buf();
-        segmenter.files().iter().map(name).collect()
+        let (settings, weights): (Vec<_>, Vec<_>) =
+            segmenter.files().iter().map(name).partition(|name| name.extension().is_some_and(|e| e == "json"));
+        assert_eq!(settings, [PathBuf::from("plans.json"), PathBuf::from("dataset.json")]);
+        weights
     };
     put("checkpoint_final.pth", "fold_all/checkpoint_final.pth");
     assert_eq!(names(), [PathBuf::from("fold_all/checkpoint_final.pth")]);

@@ -85,7 +85,7 @@ pub(super) fn from_folder(folder: &Path, ending: &str, channels: usize, output: 
 }
 
 /// `case_001_0000` is channel 0 of case_001.
-fn numbered(stem: &str) -> Option<(String, usize)> {
+pub(super) fn numbered(stem: &str) -> Option<(String, usize)> {
     let (name, number) = stem.rsplit_once('_')?;
     let four_digits = number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit());
     Some((name.to_owned(), number.parse().ok()?)).filter(|(name, _)| four_digits && !name.is_empty())

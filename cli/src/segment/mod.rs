@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use cases::Case;
 use model::ModelArgs;
 use nephron::error::Error as LibraryError;
-use nephron::io::try_folder;
+use nephron::io::{FolderLock, try_folder};
 use nephron::models::OrientationRule;
 use nephron::pipeline::{Ensemble, Mirroring, Output, Postprocessing, SegmentOptions, parse_bytes};
 use one_case::How;
@@ -119,16 +119,21 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     cases::check_outputs(&all, |case| one_case::outputs(case, &plan.labels))?;
     let cases: Vec<Case> = all.into_iter().skip(args.part_id as usize).step_by(args.num_parts as usize).collect();
     try_folder(&args.output)?;
+    previous::ensure_apart(&ensemble, &args.output)?;
     let path = args.output.join(match args.num_parts {
         1 => "segment.json".to_owned(),
         parts => format!("segment_{}_of_{parts}.json", args.part_id),
     });
     let is_recorded = args.record || args.input.is_some();
+    // The record is of one run; the parts of a run, and runs without a record, share their folder.
+    let _held = (is_recorded && args.num_parts == 1).then(|| FolderLock::new(&args.output)).transpose()?;
     let settings = settings(args, &ensemble, finish.clone(), &device);
     let mut record = Record::new(&args.what.model[0], first.folds(), settings, plan.labels.targets());
     let mut left: Vec<&Case> = cases.iter().collect();
     if args.continue_ {
-        left = record.keep(&args.output, left, |case| one_case::is_done(case, &plan.labels, &options, args.preview))?;
+        let has_files = |case: &Case| one_case::is_done(case, &plan.labels, &options, args.preview);
+        let sources = |case: &Case| one_case::sources(case, previous::file(&ensemble, case)?);
+        left = record.keep(&args.output, left, has_files, sources)?;
     } else {
         super::remove_stale(&path)?;
         super::remove_stale(&path.with_extension("csv"))?;
@@ -199,7 +204,7 @@ fn settings(
         program: nephron::pipeline::program(),
         configuration: first.plan().configuration.clone(),
         models: args.what.reports(ensemble),
-        weights: members.iter().flat_map(|member| member.files().to_vec()).collect(),
+        model_files: members.iter().flat_map(|member| member.files().to_vec()).collect(),
         previous_masks: members.iter().find_map(|member| member.previous_masks()).map(|folder| folder.to_path_buf()),
         postprocessing,
         device: device.name(),

@@ -10,10 +10,10 @@ use super::record::{FileRecord, Seconds};
 use crate::error::Result;
 use crate::progress::Progress;
 use nephron::error::Error as LibraryError;
-use nephron::io::{images, nifti};
-use nephron::models::TargetLabels;
+use nephron::io::{SourceFile, hash_files, images, nifti};
+use nephron::models::{Normalization, TargetLabels};
 use nephron::pipeline::{Ensemble, Output, Postprocessing, Scan, SegmentOptions, Segmentation, Stage, Timings};
-use nephron::report::{self, write_png};
+use nephron::report::{self, SOFT_TISSUE, write_png};
 
 /// How the cases of a run are segmented.
 pub(super) struct How<'a> {
@@ -65,7 +65,8 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
     }
     let Some(image) = first else { return Err(LibraryError::Inputs(format!("{}: no image", case.name)).into()) };
     let read = reading.elapsed().as_secs_f64();
-    let previous = previous::read(how.ensemble, case)?;
+    let previous_file = previous::file(how.ensemble, case)?;
+    let previous = previous_file.as_deref().map(|file| previous::read(file, &channels[0])).transpose()?;
     warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
     let scan = Scan {
         channels: &channels,
@@ -98,7 +99,9 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
     let measurements = result.measure(&channels[0])?;
     let preview = how.with_preview.then(|| preview_file(case));
     if let Some(path) = &preview {
-        write_png(path, &report::preview(&channels[0], &result.mask)?)?;
+        let first = how.ensemble.members()[0].plan().normalization.first();
+        let is_ct = first.is_some_and(|first| matches!(first.scheme, Normalization::Ct { .. }));
+        write_png(path, &report::preview(&channels[0], &result.mask, is_ct.then_some(SOFT_TISSUE))?)?;
     }
     nifti::write(&case.mask, &image.with_volume(result.mask.clone()))?;
     let write = writing.elapsed().as_secs_f64();
@@ -116,7 +119,7 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
     Ok(FileRecord {
         case: case.name.clone(),
         image: case.files[0].clone(),
-        sources: nephron::io::hash_files(&case.files)?,
+        sources: sources(case, previous_file)?,
         mask: case.mask.clone(),
         probabilities,
         preview,
@@ -127,6 +130,12 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
         seconds: Seconds { read, segment: seconds, write },
         warnings: warnings.into_iter().chain(more).collect(),
     })
+}
+
+/// The files that decide a case's mask: its images, those of voxels beside their headers included, and the previous stage's mask.
+pub(super) fn sources(case: &Case, previous: Option<PathBuf>) -> Result<Vec<SourceFile>> {
+    let files: Vec<PathBuf> = case.files.iter().cloned().chain(previous).flat_map(images::files).collect();
+    Ok(hash_files(&files)?)
 }
 
 /// Each label or region with the file of its probability. The labels' names become parts of files' names: letters, digits and

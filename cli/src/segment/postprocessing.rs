@@ -1,4 +1,4 @@
-//! nnU-Net's postprocessing: which file is applied, and what is said of one that is not.
+//! nnU-Net's postprocessing: which file is applied, and the note on one that is not.
 
 use std::path::PathBuf;
 

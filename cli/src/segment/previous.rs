@@ -2,30 +2,49 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cases::Case;
-use crate::error::Result;
+use super::cases::{Case, numbered};
+use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
-use nephron::io::nifti;
+use nephron::io::images;
 use nephron::pipeline::Ensemble;
-use nephron::volume::LabelVolume;
+use nephron::volume::{LabelVolume, Volume};
 
-/// The mask of a case, where a model takes one, and the warnings of its file.
-pub(super) fn read(ensemble: &Ensemble, case: &Case) -> Result<Option<(LabelVolume, Vec<String>)>> {
+/// The file of a case's mask, where a model takes one.
+pub(super) fn file(ensemble: &Ensemble, case: &Case) -> Result<Option<PathBuf>> {
     let member = ensemble.members().iter().find_map(|m| Some((m.previous_masks()?, &m.plan().file_ending)));
-    let Some((folder, ending)) = member else { return Ok(None) };
-    let found = nifti::read_labels(find(folder, ending, &case.prefix)?)?;
+    member.map(|(folder, ending)| find(folder, ending, &case.prefix)).transpose()
+}
+
+/// The mask in a file, which must lie on the image's grid, and the warnings of the file.
+pub(super) fn read(path: &Path, image: &Volume) -> Result<(LabelVolume, Vec<String>)> {
+    let found = images::read_labels(path)?;
+    let [expected, grid] = [image.grid(), found.labels.grid()];
+    if !grid.matches(&expected) {
+        let reason =
+            format!("expected a mask of the previous stage on the grid of the image, {expected}, found {grid}");
+        return Err(LibraryError::file(path, reason).into());
+    }
     let warnings = found.warnings.iter().map(|w| format!("mask of the previous stage: {w}")).collect();
-    Ok(Some((found.labels, warnings)))
+    Ok((found.labels, warnings))
+}
+
+/// Refuses masks in the folder of the results: they would be replaced.
+pub(super) fn ensure_apart(ensemble: &Ensemble, output: &Path) -> Result<()> {
+    let same = |folder: &Path| matches!((folder.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    match ensemble.members().iter().find_map(|m| m.previous_masks()).filter(|folder| same(folder)) {
+        Some(folder) => {
+            let reason = "holds the masks of the previous stage, choose another folder for the results";
+            Err(Error::Usage(format!("--previous-stage: {} {reason}", folder.display())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// `<case>.nii.gz` as nnU-Net writes it or `<case>_mask.nii.gz` as this program does, without the number of a channel.
 fn find(folder: &Path, ending: &str, prefix: &str) -> Result<PathBuf> {
-    let plain = match prefix.rsplit_once('_') {
-        Some((name, number)) if number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => prefix,
-    };
+    let plain = numbered(prefix).map_or(prefix.to_owned(), |(name, _)| name);
     let mut names = Vec::new();
-    for stem in [prefix, plain] {
+    for stem in [prefix, &plain] {
         names.extend([format!("{stem}{ending}"), format!("{stem}_mask.nii.gz"), format!("{stem}.nii.gz")]);
     }
     names.sort();

@@ -11,7 +11,7 @@ use crate::Failure;
 use crate::error::{Error, Result};
 use crate::evaluate::write_table;
 use nephron::error::Error as LibraryError;
-use nephron::io::{SourceFile, lossy, read_small, write_atomic};
+use nephron::io::{SourceFile, lossy, lossy_option, read_small, write_atomic};
 use nephron::models::Target;
 use nephron::pipeline::{Measurement, Postprocessing, Timings};
 
@@ -27,9 +27,10 @@ pub(super) struct Settings {
     pub(super) configuration: String,
     /// The models whose probabilities were averaged.
     pub(super) models: Vec<ModelReport>,
-    /// The files of the weights, one a fold; of a cascade those of its first stage too.
-    pub(super) weights: Vec<SourceFile>,
+    /// The files of the models: weights, one a fold, plans.json and dataset.json; of a cascade those of its first stage too.
+    pub(super) model_files: Vec<SourceFile>,
     /// The folder of a cascade's first stage's masks, where they were given.
+    #[serde(serialize_with = "lossy_option")]
     pub(super) previous_masks: Option<PathBuf>,
     /// What was done to the masks; null for nothing.
     pub(super) postprocessing: Option<Postprocessing>,
@@ -74,12 +75,13 @@ pub(super) struct FileRecord {
     pub(super) case: String,
     #[serde(serialize_with = "lossy")]
     pub(super) image: PathBuf,
-    /// The files of all channels.
+    /// The files of all channels, and the mask of a cascade's first stage where one was given.
     pub(super) sources: Vec<SourceFile>,
     #[serde(serialize_with = "lossy")]
     pub(super) mask: PathBuf,
     pub(super) probabilities: BTreeMap<String, String>,
     /// The picture, if one was asked for.
+    #[serde(serialize_with = "lossy_option")]
     pub(super) preview: Option<PathBuf>,
     pub(super) volumes_ml: BTreeMap<String, f64>,
     pub(super) measurements: Vec<Measurement>,
@@ -113,7 +115,8 @@ impl Record {
     }
 
     /// Takes over what earlier runs did whose records are in `folder`, those of other parts included, and returns the images that
-    /// are left to do. Without a record, as after other programs, an image is done where its files are.
+    /// are left to do: all but those whose files are there and whose sources, which `sources` reads, are the same. Without a record,
+    /// as after other programs, an image is done where its files are.
     ///
     /// # Errors
     /// A record that cannot be read; one of another model or of other options, whose masks this run's must not be mixed with.
@@ -122,15 +125,22 @@ impl Record {
         folder: &Path,
         cases: Vec<&'a Case>,
         has_files: impl Fn(&Case) -> bool,
+        sources: impl Fn(&Case) -> Result<Vec<SourceFile>>,
     ) -> Result<Vec<&'a Case>> {
         let earlier = self.earlier(folder)?;
         let mut left = Vec::new();
         for case in cases {
-            let file = earlier.iter().flat_map(|record| &record.files).find(|file| file.case == case.name);
-            match file {
-                Some(file) if has_files(case) => self.files.push(file.clone()),
-                None if earlier.is_empty() && has_files(case) => self.skipped.push(case.name.clone()),
-                _ => left.push(case),
+            let mut files = earlier.iter().flat_map(|record| &record.files).filter(|file| file.case == case.name);
+            if !has_files(case) {
+                left.push(case);
+            } else if earlier.is_empty() {
+                self.skipped.push(case.name.clone());
+            } else if let Ok(own) = sources(case)
+                && let Some(file) = files.find(|file| hashes(&file.sources) == hashes(&own))
+            {
+                self.files.push(file.clone());
+            } else {
+                left.push(case);
             }
         }
         Ok(left)
@@ -178,9 +188,13 @@ impl Record {
     }
 }
 
+/// What files are the same wherever they lie.
+fn hashes(files: &[SourceFile]) -> Vec<&str> {
+    files.iter().map(|file| file.sha256.as_str()).collect()
+}
+
 /// What two runs do not have in common. Weights are compared by their content, wherever they lie.
 fn differences(a: &Settings, b: &Settings) -> Vec<&'static str> {
-    let hashes = |s: &Settings| s.weights.iter().map(|file| file.sha256.clone()).collect::<Vec<_>>();
     let configurations = |s: &Settings| s.models.iter().map(|m| m.configuration.clone()).collect::<Vec<_>>();
     let steps = |s: &Settings| s.postprocessing.as_ref().map(|p| p.steps.clone());
     let all = [
@@ -188,7 +202,7 @@ fn differences(a: &Settings, b: &Settings) -> Vec<&'static str> {
         ("configuration", configurations(a) != configurations(b)),
         ("--previous-stage", a.previous_masks != b.previous_masks),
         ("--postprocessing", steps(a) != steps(b)),
-        ("weights", hashes(a) != hashes(b)),
+        ("model (weights, plans.json or dataset.json)", hashes(&a.model_files) != hashes(&b.model_files)),
         ("device", a.device != b.device),
         ("precision", a.precision != b.precision),
         ("--step", a.step != b.step),

@@ -7,6 +7,7 @@ use nephron::io::weights;
 use nephron::models::resnet::{ResNetConfig, seeded_weights};
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::{Phase, Subtype};
+use nephron::volume::{Volume, Voxels};
 use serde_json::Value;
 
 use crate::support::run;
@@ -78,6 +79,19 @@ fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
     let (code, _, errors) = run(&["evaluate", "registration", &out]);
     assert_eq!(code, Some(0), "{errors}");
 
+    // A setting of the model that was edited makes all of them again.
+    let resumed = || {
+        let (code, _, errors) =
+            run(&["diagnose", "--cohort", &cohort, "--masks", "--model", &model, "-o", &out, "--continue"]);
+        assert_eq!(code, Some(0), "{errors}");
+        errors
+    };
+    assert!(resumed().contains("4 of 4 patients left out"));
+    let config = folder.path().join("model/classification/config.json");
+    let edited = std::fs::read_to_string(&config).expect("a file").replace("64", "48");
+    std::fs::write(&config, edited).expect("written");
+    assert!(!resumed().contains("left out"));
+
     // A patient that fails is named and does not affect the others.
     std::fs::write(folder.path().join("patients/p0/delayed.nii.gz"), "no image").expect("written");
     let (code, text, errors) = run(&["diagnose", "--cohort", &cohort, "--masks", "--model", &model, "-o", &out]);
@@ -86,6 +100,25 @@ fn a_cohort_is_diagnosed_from_given_masks_and_evaluated() {
     assert_eq!(text.lines().count(), 3, "{text}");
     let (code, _, errors) = run(&["diagnose", "--cohort", &model, "--masks", "--model", &model, "-o", &out]);
     assert!(code == Some(1) && errors.contains("expected a folder with scans for each patient"), "{errors}");
+}
+
+/// The voxels of an int16 image.
+fn bytes(volume: &Volume) -> Vec<u8> {
+    let Voxels::I16(values) = volume.voxels() else { panic!("int16") };
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// A MetaImage header of a volume whose voxels are in `raw`; its name has the same length for all, so that headers of one grid may be equal.
+fn metaimage(volume: &Volume, raw: &str) -> String {
+    let ([d, h, w], affine, [x, y, z]) = (volume.shape(), volume.affine().0, volume.affine().spacing());
+    let direction =
+        |c: usize, s: f64| [-affine[0][c] / s, -affine[1][c] / s, affine[2][c] / s].map(|v| v.to_string()).join(" ");
+    let matrix = [direction(0, x), direction(1, y), direction(2, z)].join(" ");
+    let offset = [-affine[0][3], -affine[1][3], affine[2][3]].map(|v| v.to_string()).join(" ");
+    format!(
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nTransformMatrix = {matrix}\nOffset = {offset}\n\
+         ElementSpacing = {x} {y} {z}\nDimSize = {w} {h} {d}\nElementType = MET_SHORT\nElementDataFile = {raw}\n"
+    )
 }
 
 /// Two phases of a phantom, once packed and once not.
@@ -116,16 +149,45 @@ fn stray_folders_short_patients_and_repeated_scans_cost_nobody_else() {
             std::fs::copy(&packed, at("patients/twice").join(format!("{again}.nii.gz"))).expect("copied");
         }
     }
+    // Two MetaImages with the same header, each with voxels of its own; masks as this program writes them.
+    for phase in ["portal", "delayed"] {
+        let image = nifti::read(at("patients/packed").join(format!("{phase}.nii.gz"))).expect("an image");
+        let (folder, raw) = (at("patients/meta"), at("patients/meta").join(format!("{phase}.raw")));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(&raw, bytes(&image.volume)).expect("written");
+        std::fs::write(folder.join(format!("{phase}.mhd")), metaimage(&image.volume, &format!("{phase}.raw")))
+            .expect("written");
+        let mask = format!("{phase}_mask.nii.gz");
+        std::fs::copy(at("patients/packed").join(&mask), folder.join(&mask)).expect("copied");
+    }
+    // Two files of one phase.
+    std::fs::create_dir_all(at("patients/doubled")).expect("a folder");
+    for name in ["portal.nii.gz", "portal_mask.nii.gz"] {
+        std::fs::copy(at("patients/packed").join(name), at("patients/doubled").join(name)).expect("copied");
+    }
+    std::fs::copy(at("patients/plain/portal.nii"), at("patients/doubled/portal.nii")).expect("copied");
     let (cohort, out) = (text("patients"), text("out"));
     let (code, said, errors) = run(&["diagnose", "--cohort", &cohort, "--masks", "-o", &out, "--json"]);
     assert_eq!(code, Some(1), "{errors}");
-    for part in ["logs: no patient", "twice", "are the same image", "1 of 4 patients failed"] {
+    for part in [
+        "logs: no patient",
+        "twice",
+        "are the same image",
+        "expected one portal phase, found",
+        "2 of 6 patients failed",
+    ] {
         assert!(errors.contains(part), "{part}: {errors}");
     }
     let results: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
     let [patients, failed] = ["patients", "failed"].map(|key| results[key].as_array().expect("a list"));
-    assert_eq!((patients.len(), failed.len()), (3, 1), "{results}");
-    assert!(failed[0]["input"].as_str().is_some_and(|name| name.ends_with("twice")), "{results}");
+    assert_eq!((patients.len(), failed.len()), (4, 2), "{results}");
+    assert!(failed[1]["input"].as_str().is_some_and(|name| name.ends_with("twice")), "{results}");
+    let kidney = |name: &str| {
+        let of =
+            |p: &&Value| p["phases"][0]["files"][0]["file"].as_str().is_some_and(|f| f.contains(&format!("/{name}/")));
+        patients.iter().find(of).expect("a patient")["phases"][0]["kidney_ml"].as_f64().expect("a volume")
+    };
+    assert!((kidney("meta") - kidney("packed")).abs() < 1e-6, "{results}");
     for (patient, done) in [("packed", true), ("plain", true), ("short", true), ("twice", false)] {
         assert_eq!(at("out").join(patient).join("result.json").exists(), done, "{patient}");
     }
@@ -133,7 +195,7 @@ fn stray_folders_short_patients_and_repeated_scans_cost_nobody_else() {
     // The table and the page have every patient.
     let read = |name: &str| std::fs::read_to_string(at("out").join(name)).expect("a file");
     let table = read("summary.csv");
-    assert_eq!(table.lines().count(), 5, "{table}");
+    assert_eq!(table.lines().count(), 7, "{table}");
     let row = |name: &str| table.lines().find(|line| line.starts_with(&format!("{name},"))).expect("a row").to_owned();
     assert!(row("short").contains("portal") && row("short").contains("1 given"), "{table}");
     assert!(row("twice").contains("failed: ") && row("plain").contains("2 given"), "{table}");
@@ -157,10 +219,27 @@ fn stray_folders_short_patients_and_repeated_scans_cost_nobody_else() {
     let healthy = image.labels.with_labels(healthy).expect("a mask");
     nifti::write(&mask, &image.with_volume(healthy)).expect("written");
     let before = ["plain", "short"].map(written);
-    assert!(resume(&[]).contains("1 of 4 patients left out"));
+    assert!(resume(&[]).contains("2 of 6 patients left out"));
     assert_eq!([written("plain") == before[0], written("short") == before[1]], [true, false]);
-    assert!(at("out/packed/result.json").exists() && read("summary.csv").lines().count() == 5);
+    assert!(at("out/packed/result.json").exists() && read("summary.csv").lines().count() == 7);
     assert!(!resume(&["--lesion", "together"]).contains("left out"));
+
+    // Headers of different scans may be the same; what counts is the voxels.
+    let image = nifti::read(at("patients/packed/portal.nii.gz")).expect("an image");
+    for (phase, first) in [("portal", 40u8), ("delayed", 41)] {
+        let folder = at(phase);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let mut voxels = bytes(&image.volume);
+        voxels[..2].copy_from_slice(&[first, 0]);
+        std::fs::write(folder.join("ct.raw"), voxels).expect("written");
+        std::fs::write(folder.join("ct.mhd"), metaimage(&image.volume, "ct.raw")).expect("written");
+        std::fs::copy(at("patients/packed/portal_mask.nii.gz"), folder.join("ct_mask.nii.gz")).expect("copied");
+    }
+    let [portal, delayed] = ["portal/ct.mhd", "delayed/ct.mhd"].map(text);
+    assert!(std::fs::read(&portal).expect("a header") == std::fs::read(&delayed).expect("a header"));
+    let (code, _, errors) =
+        run(&["diagnose", "--masks", "--portal", &portal, "--delayed", &delayed, "-o", &text("headers")]);
+    assert_eq!(code, Some(0), "{errors}");
 
     // A run that fails takes the result of the earlier one with it, and one on its own output is refused.
     let one = |name: &str| text(&format!("patients/packed/{name}.nii.gz"));

@@ -122,8 +122,8 @@ fn every_lesion_is_reported_shown_and_traceable() {
     assert!(page.contains("pictures/lesion1_seen_N-A-P.png") && page.contains("pictures/lesion2_delayed.png"));
     // The result contains the files and weights with their hashes.
     let weights = found["models"]["classification"].as_array().expect("weights");
-    let expected =
-        hash_files(&[models.join("classification/0.pth"), models.join("classification/1.pth")]).expect("hashed");
+    let files = ["0.pth", "1.pth", "config.json"].map(|name| models.join("classification").join(name));
+    let expected = hash_files(&files).expect("hashed");
     assert_eq!(*weights, serde_json::to_value(expected).expect("JSON").as_array().expect("two").clone());
     for phase in found["phases"].as_array().expect("phases") {
         let files = phase["files"].as_array().expect("files");

@@ -47,6 +47,23 @@ fn info_says_what_an_image_is() {
     }
 }
 
+/// `nephron info` on a format without sform and qform.
+#[test]
+fn info_names_the_format_of_the_file() {
+    let folder = tempdir().expect("a folder");
+    let path = folder.path().join("a.nrrd");
+    let header = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 1 2 3\nencoding: raw\nspacings: 1 2 3\n\n";
+    std::fs::write(&path, [header.as_bytes(), &[1, 2, 3, 4, 5, 6]].concat()).expect("written");
+    let text = path.display().to_string();
+    let (_, json, _) = support::run(&["info", &text, "--json"]);
+    let info: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
+    let found = ["format", "geometry", "sform_code", "dtype", "orientation"].map(|key| info[key].clone());
+    let want = serde_json::json!(["NRRD", "header", null, "uint8", "LPS"]);
+    assert_eq!(serde_json::Value::from(found.to_vec()), want);
+    let (_, plain, _) = support::run(&["info", &text]);
+    assert!(plain.contains("NRRD") && !plain.contains("NIfTI") && !plain.contains("sform"), "{plain}");
+}
+
 /// `nephron resample` resamples masks and images, keeps their codes, and exits with 2 for a wrong call.
 #[test]
 fn the_resample_verb() {

@@ -31,6 +31,14 @@ fn a_trace_holds_every_op_in_its_stage() {
     let path = folder.path().join("trace.json");
     let trace = path.display().to_string();
     nephron(&["bench", "resnet", "--filter", "batch 1", "--seconds", "0.01", "--device", "cpu", "--trace", &trace]);
+    // Another trace is replaced, but nothing else: the path may be that of a scan.
+    let other = folder.path().join("scan.nii");
+    fs::write(&other, "a scan").expect("written");
+    let again = ["bench", "resnet", "--filter", "batch 1", "--seconds", "0.01"];
+    let (code, _, stderr) = support::run(&[&again[..], &["--trace", &other.display().to_string()]].concat());
+    assert!(code == Some(2) && stderr.contains("is no trace"), "{stderr}");
+    assert_eq!(fs::read(&other).expect("the file"), b"a scan");
+    nephron(&[&again[..], &["--device", "cpu", "--trace", &trace]].concat());
     let trace: Value = serde_json::from_slice(&fs::read(&path).expect("a trace")).expect("JSON");
     let events = trace.as_array().expect("events");
     // Spans begin ("B") and end ("E"), here on one thread: spans that begin between the two events of a block are inside it.

@@ -73,7 +73,7 @@ fn the_record_says_what_was_done_and_only_a_like_run_continues_it() {
     let found = record();
     let first = &found["files"][0];
     assert_eq!((found["step"].as_f64(), found["probabilities"].as_bool()), (Some(0.5), Some(true)), "{found}");
-    assert_eq!(found["weights"][0]["sha256"].as_str().map(str::len), Some(64), "{found}");
+    assert_eq!(found["model_files"][0]["sha256"].as_str().map(str::len), Some(64), "{found}");
     assert_eq!(first["sources"][0]["sha256"].as_str().map(str::len), Some(64), "{found}");
     // The figures are those of the mask, computed here from the file.
     let mask = nifti::read_labels(out.join("a.nii.gz")).expect("a mask").labels;
@@ -115,6 +115,22 @@ fn the_record_says_what_was_done_and_only_a_like_run_continues_it() {
     assert_eq!(run(&["--continue", "--probabilities"]).0, 0);
     assert_eq!((std::fs::read(out.join("b.nii.gz")).expect("a mask"), names(&out)), (written, all));
     assert_eq!(record()["files"][1]["case"], "b");
+
+    // An image that was replaced is segmented again; the others are left as they are.
+    let before = std::fs::metadata(out.join("a.nii.gz")).expect("a mask").modified().expect("a time");
+    nifti::write(images.join("b_0000.nii.gz"), &nifti::Image::new(noise([6, 12, 13], [3.0, 1.5, 1.5])))
+        .expect("written");
+    assert_eq!(run(&["--continue", "--probabilities"]).0, 0);
+    assert_eq!(nifti::read(out.join("b.nii.gz")).expect("a mask").volume.shape(), [6, 12, 13]);
+    assert_eq!(std::fs::metadata(out.join("a.nii.gz")).expect("a mask").modified().expect("a time"), before);
+    // Plans that were edited are another model.
+    let plans = model.join("segmentation/plans.json");
+    let plans = if plans.is_file() { plans } else { model.join("plans.json") };
+    let text = std::fs::read_to_string(&plans).expect("plans");
+    std::fs::write(&plans, format!("{text} ")).expect("written");
+    let (code, _, stderr) = run(&["--continue", "--probabilities"]);
+    assert!(code == 2 && stderr.contains("plans.json or dataset.json"), "{stderr}");
+    std::fs::write(&plans, text).expect("written");
 
     // A run without probabilities leaves none, and one that fails leaves no mask of the case.
     std::fs::write(images.join("b_0000.nii.gz"), "no image").expect("written");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nephron::io::nifti;
+use nephron::volume::Volume;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -92,7 +93,7 @@ fn a_cascade_takes_its_first_stage_from_beside_it_or_a_folder() {
     let tiny = Tiny { configuration: "3d_cascade_fullres", seed: 6, ..Tiny::default() };
     let cascade = case.model("nnUNetTrainer__nnUNetPlans__3d_cascade_fullres", &tiny);
     let (code, report, stderr) = case.segment(&[&cascade], &[]);
-    assert!(code == Some(0) && report["weights"].as_array().map(Vec::len) == Some(2), "{stderr}");
+    assert!(code == Some(0) && report["model_files"].as_array().map(Vec::len) == Some(6), "{stderr}");
     let want = case.labels();
     // The dataset's folder, where --configuration chooses.
     let (code, _, stderr) = case.segment(&[case.folder.path()], &["--configuration", "3d_cascade_fullres"]);
@@ -114,7 +115,22 @@ fn a_cascade_takes_its_first_stage_from_beside_it_or_a_folder() {
     assert_eq!(code, Some(0), "{stderr}");
     let (code, _, stderr) = case.segment(&[&low, &low], &given);
     assert!(code == Some(2) && stderr.contains("expected a cascade among the models"), "{stderr}");
-    std::fs::copy(case.out().join("x_0000_mask.nii.gz"), masks.join("x_0000_mask.nii.gz")).expect("copied");
+    // Results would replace them.
+    let (code, _, stderr) = case.segment(&[&cascade], &["--previous-stage", &case.out().display().to_string()]);
+    assert!(code == Some(2) && stderr.contains("holds the masks of the previous stage"), "{stderr}");
+    assert!(case.out().join("x_0000_mask.nii.gz").is_file());
+    // A mask of another image is named.
+    let mask = nifti::read(masks.join("x.nii.gz")).expect("a mask");
+    let moved = nephron::volume::Affine(mask.volume.affine().0.map(|[a, b, c, t]| [a, b, c, t + 50.0]));
+    let elsewhere = Volume::new(mask.volume.shape(), mask.volume.voxels().clone(), moved).expect("a volume");
+    nifti::write(masks.join("x.nii.gz"), &nifti::Image::new(elsewhere)).expect("written");
+    let (code, report, _) = case.segment(&[&cascade], &given);
+    let error = report["failed"][0]["error"].as_str().expect("an error");
+    assert!(
+        code == Some(1) && error.contains("x.nii.gz: expected a mask of the previous stage on the grid"),
+        "{error}"
+    );
+    nifti::write(masks.join("x_0000_mask.nii.gz"), &mask).expect("written");
     let (_, report, _) = case.segment(&[&cascade], &given);
     assert!(report["failed"][0]["error"].as_str().expect("an error").contains("has two masks"), "{report}");
     for name in ["x.nii.gz", "x_0000_mask.nii.gz"] {

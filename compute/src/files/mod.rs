@@ -7,7 +7,7 @@ mod temporary;
 
 pub use folder::{FolderLock, try_beside, try_folder};
 pub use small::{MAX_SMALL, ensure_readable, read_small};
-pub use temporary::remove_unfinished;
+pub use temporary::{TemporaryFolder, remove_unfinished};
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

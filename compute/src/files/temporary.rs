@@ -1,4 +1,4 @@
-//! Temporary files `.nephron-<process>-<number>.tmp`, which a process locks while it writes them. A temporary file whose lock is
+//! Temporary files and folders `.nephron-<process>-<number>.tmp`, which a process locks while it writes them. One whose lock is
 //! free belongs to a process that was killed. The process id alone would not tell: it is reused, and it means nothing on another
 //! machine or in another container that shares the folder.
 
@@ -19,7 +19,7 @@ const MAX_NAMES: u32 = 1000;
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The temporary files of this process.
+/// The temporary files and folders of this process.
 struct Unfinished {
     files: BTreeSet<PathBuf>,
     /// The folders from which files of dead processes were removed.
@@ -50,10 +50,7 @@ pub fn remove_unfinished() {
                 continue;
             }
         };
-        for file in &all.files {
-            // There is nobody left to tell.
-            let _ = fs::remove_file(file);
-        }
+        all.files.iter().for_each(|path| remove(path));
         // The table stays locked for the rest of the process.
         std::mem::forget(all);
         return;
@@ -69,27 +66,11 @@ pub(super) struct Temporary {
 impl Temporary {
     /// Makes a file in `folder`.
     pub(super) fn new(folder: &Path) -> io::Result<Self> {
-        let mut all = unfinished();
-        if !all.swept.contains(folder) {
-            all.swept.insert(folder.to_path_buf());
-            sweep(folder);
+        let make = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path).map(Some);
+        match registered(folder, make)? {
+            (path, Some(file)) => Ok(Self { path, file }),
+            (_, None) => Err(ErrorKind::NotFound.into()),
         }
-        for _ in 0..MAX_NAMES {
-            all.made += 1;
-            let path = folder.join(format!("{PREFIX}{}-{}{SUFFIX}", std::process::id(), all.made));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => {
-                    // A file system without locks is not swept either.
-                    let _ = file.try_lock();
-                    all.files.insert(path.clone());
-                    return Ok(Self { path, file });
-                }
-                // Of a dead process with the same id, and too young to be removed.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(ErrorKind::AlreadyExists.into())
     }
 
     pub(super) fn file(&mut self) -> &mut File {
@@ -119,9 +100,88 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if unfinished().files.remove(&self.path) {
-            let _ = fs::remove_file(&self.path);
+            remove(&self.path);
         }
     }
+}
+
+/// A temporary folder, which is removed with all that is in it when this value is dropped before [`TemporaryFolder::rename`].
+#[derive(Debug)]
+pub struct TemporaryFolder {
+    path: PathBuf,
+    /// Its lock; None where the system opens no folders.
+    _held: Option<File>,
+}
+
+impl TemporaryFolder {
+    /// Makes a folder in `parent`.
+    ///
+    /// # Errors
+    /// As the system.
+    pub fn new(parent: impl AsRef<Path>) -> io::Result<Self> {
+        let make = |path: &Path| fs::create_dir(path).map(|()| File::open(path).ok());
+        let (path, held) = registered(parent.as_ref(), make)?;
+        Ok(Self { path, _held: held })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the folder its name.
+    ///
+    /// # Errors
+    /// As the system; the folder is then removed.
+    pub fn rename(self, path: impl AsRef<Path>) -> io::Result<()> {
+        // As for files: a signal finds one or the other.
+        let mut all = unfinished();
+        let done = fs::rename(&self.path, path);
+        if done.is_ok() {
+            all.files.remove(&self.path);
+        }
+        drop(all);
+        done
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if unfinished().files.remove(&self.path) {
+            remove(&self.path);
+        }
+    }
+}
+
+/// Makes a file or folder under a new name in `folder`, locks it and enters it into the table. What was made is open, except for
+/// a folder where the system opens none.
+fn registered(folder: &Path, make: impl Fn(&Path) -> io::Result<Option<File>>) -> io::Result<(PathBuf, Option<File>)> {
+    let mut all = unfinished();
+    if !all.swept.contains(folder) {
+        all.swept.insert(folder.to_path_buf());
+        sweep(folder);
+    }
+    for _ in 0..MAX_NAMES {
+        all.made += 1;
+        let path = folder.join(format!("{PREFIX}{}-{}{SUFFIX}", std::process::id(), all.made));
+        match make(&path) {
+            Ok(made) => {
+                // A file system without locks is not swept either.
+                let _ = made.as_ref().map(File::try_lock);
+                all.files.insert(path.clone());
+                return Ok((path, made));
+            }
+            // Of a dead process with the same id, and too young to be removed.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ErrorKind::AlreadyExists.into())
+}
+
+/// Removes a temporary file or folder. There is nobody to tell of a failure.
+fn remove(path: &Path) {
+    let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }
 
 /// Removes temporary files of dead processes from a folder. What cannot be read or removed stays: it is not this run's.
@@ -130,7 +190,7 @@ fn sweep(folder: &Path) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(PREFIX) && name.ends_with(SUFFIX) && is_abandoned(&entry.path()) {
-            let _ = fs::remove_file(entry.path());
+            remove(&entry.path());
         }
     }
 }
@@ -138,7 +198,7 @@ fn sweep(folder: &Path) {
 fn is_abandoned(path: &Path) -> bool {
     let Ok(metadata) = fs::symlink_metadata(path) else { return false };
     let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-    metadata.is_file()
+    (metadata.is_file() || metadata.is_dir())
         && age.is_some_and(|age| age > YOUNG)
         && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }

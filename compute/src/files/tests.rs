@@ -42,9 +42,35 @@ fn only_files_of_dead_processes_are_swept() {
     at(".nephron-notes.txt");
     at("other.tmp");
     File::create(folder.path().join(".nephron-1-3.tmp")).expect("a file that was made just now");
+    // Folders likewise, with all that is in them.
+    let made = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir(&path).expect("a folder");
+        fs::write(path.join("weights"), "some").expect("written");
+        let held = File::open(&path).expect("a folder");
+        held.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("an old folder");
+        held
+    };
+    if cfg!(unix) {
+        made(".nephron-1-4.tmp");
+    }
     try_folder(folder.path()).expect("writable");
     let kept = [".nephron-1-1.tmp", ".nephron-1-3.tmp", ".nephron-notes.txt", "other.tmp"];
     assert_eq!(names(folder.path()), kept);
+}
+
+#[test]
+fn a_temporary_folder_becomes_the_whole_one_or_nothing() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let made = TemporaryFolder::new(parent.path()).expect("a folder");
+    write_atomic(made.path().join("weights"), |file| file.write_all(b"some")).expect("written");
+    made.rename(parent.path().join("model")).expect("renamed");
+    drop(TemporaryFolder::new(parent.path()).expect("a folder"));
+    let failed = TemporaryFolder::new(parent.path()).expect("a folder");
+    fs::write(failed.path().join("weights"), "some").expect("written");
+    failed.rename(parent.path().join("model")).expect_err("a folder that is not empty");
+    assert_eq!(names(parent.path()), ["model"]);
+    assert_eq!(fs::read(parent.path().join("model/weights")).expect("the file"), b"some");
 }
 
 #[test]

@@ -43,6 +43,10 @@ impl Archive {
         if zip.len() > MAX_FILES {
             return Err(Error::file(path, format!("holds {} files, expected at most {MAX_FILES}", zip.len())));
         }
+        // The reader keeps the last of them.
+        if zip.has_duplicate_names() {
+            return Err(Error::file(path, "holds two files of one name, expected each once"));
+        }
         let mut files = BTreeMap::new();
         for (index, name) in zip.file_names().enumerate() {
             let name = name.map_err(damaged)?;
@@ -53,9 +57,7 @@ impl Archive {
                 let reason = format!("names the file '{}', expected a path inside the archive", shown(&name));
                 return Err(Error::file(path, reason));
             }
-            if files.insert(name.to_string(), index).is_some() {
-                return Err(Error::file(path, format!("holds the file '{}' twice", shown(&name))));
-            }
+            files.insert(name.to_string(), index);
         }
         Ok(Self { path: path.to_path_buf(), files, zip: RefCell::new(zip) })
     }
@@ -166,6 +168,16 @@ mod tests {
             let message = opened(&archive(&[(name, b"x")], CompressionMethod::Stored)).err().expect(name).to_string();
             assert!(message.contains("expected a path inside the archive") && !message.contains('\n'), "{message}");
         }
+    }
+
+    #[test]
+    fn two_files_of_one_name_are_refused() {
+        let mut bytes = archive(&[("plans.json", b"1"), ("pluns.json", b"2")], CompressionMethod::Stored);
+        while let Some(at) = bytes.windows(10).position(|w| w == b"pluns.json") {
+            bytes[at + 2] = b'a';
+        }
+        let message = opened(&bytes).err().expect("refused").to_string();
+        assert!(message.contains("two files of one name"), "{message}");
     }
 
     #[test]

@@ -16,6 +16,17 @@ pub fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, 
     serializer.collect_str(&path.display())
 }
 
+/// As [`lossy`], for a path that may be missing.
+///
+/// # Errors
+/// As the serialiser.
+pub fn lossy_option<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => serializer.collect_str(&path.display()),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// Number of bytes that are read and hashed at a time.
 const STEP: usize = 1 << 20;
 
@@ -31,7 +42,7 @@ pub struct SourceFile {
 
 impl SourceFile {
     /// The source file `file` whose content is in memory.
-    pub(super) fn of(file: &Path, bytes: &[u8]) -> Self {
+    pub fn of(file: &Path, bytes: &[u8]) -> Self {
         Self { file: file.to_path_buf(), sha256: digits(&Sha256::digest(bytes)) }
     }
 }

@@ -15,14 +15,14 @@ mod source;
 pub mod weights;
 
 pub use archive::Archive;
-pub use hash::lossy;
 pub use hash::{SourceFile, hash_files};
+pub use hash::{lossy, lossy_option};
 
 use std::fs::{File, Metadata};
 use std::path::Path;
 
 use nephron_compute::error::{Error, Result};
-pub use nephron_compute::files::{FolderLock, read_small, try_beside, try_folder, write_atomic};
+pub use nephron_compute::files::{FolderLock, TemporaryFolder, read_small, try_beside, try_folder, write_atomic};
 
 /// Opens a regular file for reading.
 ///

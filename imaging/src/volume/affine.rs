@@ -60,6 +60,15 @@ impl Affine {
         std::array::from_fn(|c| self.0.iter().map(|r| r[c] * r[c]).sum::<f64>().sqrt())
     }
 
+    /// The largest |cosine| of the angle between two columns of A: 0 for axes at right angles.
+    pub fn largest_cosine(&self) -> f64 {
+        let (m, length) = (&self.0, self.spacing());
+        [(0, 1), (0, 2), (1, 2)]
+            .iter()
+            .map(|&(a, b)| (m.iter().map(|r| r[a] * r[b]).sum::<f64>() / (length[a] * length[b])).abs())
+            .fold(0.0, f64::max)
+    }
+
     /// The same map with its rows and columns reversed: from (i, j, k) order to (z, y, x) order, or back.
     pub fn reversed(&self) -> Self {
         let m = &self.0;

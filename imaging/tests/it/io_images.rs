@@ -87,6 +87,19 @@ fn metaimages_are_read_as_itk_does() {
     std::fs::write(at.join("d.raw"), little()).expect("written");
     check(&apart);
     assert_eq!(images::files(&apart), [apart.clone(), at.join("d.raw")]);
+    // Truth is the first letter to MetaIO; without BinaryData voxels are binary.
+    for (k, head) in ["BinaryDataByteOrderMSB = T\n", "ElementByteOrderMSB = 1\n", "BinaryDataByteOrderMSB = true\n"]
+        .iter()
+        .enumerate()
+    {
+        check(&write(at, &format!("t{k}.mha"), &metaimage(head, "LOCAL"), &big));
+    }
+    let plain = metaimage("", "LOCAL");
+    check(&write(at, "u.mha", &plain.replace("BinaryData = True\n", ""), &little()));
+    check(&write(at, "v.mha", &plain.replace("BinaryData = True", "BinaryData = 1"), &little()));
+    let spaced = write(at, "w.mhd", &metaimage("", "patient 1.raw"), &[]);
+    std::fs::write(at.join("patient 1.raw"), little()).expect("written");
+    check(&spaced);
     // The voxels are the end of the file, whatever stands before them.
     let end = write(at, "e.mhd", &metaimage("HeaderSize = -1\n", "e.raw"), &[]);
     std::fs::write(at.join("e.raw"), [&[7; 5], little().as_slice()].concat()).expect("written");
@@ -111,11 +124,30 @@ fn nrrds_are_read_as_itk_does() {
     check(&apart);
     // Windows' ends of lines.
     check(&write(at, "f.nrrd", &nrrd(&format!("{LPS}{plain}")).replace('\n', "\r\n"), &little()));
-    // Without a space: the axes of LPS.
-    let image =
-        images::read(write(at, "g.nrrd", &nrrd(&format!("spacings: 1 2 3\naxis mins: 4 5 6\n{plain}")), &little()));
-    let affine = image.expect("an image").volume.affine().0;
-    assert_eq!(affine, [[-1.0, 0.0, 0.0, -4.0], [0.0, -2.0, 0.0, -5.0], [0.0, 0.0, 3.0, 6.0]]);
+    // Without a space: the axes of LPS. A minimum is a voxel's outer face, unless the samples are nodes; SimpleITK's values.
+    for (centers, origin) in [
+        ("", [-4.5, -6.0, 7.5]),
+        ("centers: node node node\n", [-4.0, -5.0, 6.0]),
+        ("centerings: node cell ???\n", [-4.0, -6.0, 7.5]),
+    ] {
+        let head = nrrd(&format!("kinds: domain space ???\nspacings: 1 2 3\naxis mins: 4 5 6\n{centers}{plain}"));
+        let image = images::read(write(at, "g.nrrd", &head, &little())).expect("an image");
+        let [x, y, z] = origin;
+        assert_eq!(
+            image.volume.affine().0,
+            [[-1.0, 0.0, 0.0, x], [0.0, -2.0, 0.0, y], [0.0, 0.0, 3.0, z]],
+            "{centers}"
+        );
+    }
+    let mins = images::read(write(at, "h.nrrd", &nrrd(&format!("axis mins: 4 5 6\n{plain}")), &little()));
+    assert_eq!(
+        mins.expect("an image").volume.affine().0,
+        [[-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
+    );
+    // A gantry's tilt is told as of NIfTI.
+    let tilted = LPS.replace("(0,0,3)", "(0,0.5,3)");
+    let image = images::read(write(at, "i.nrrd", &nrrd(&format!("{tilted}{plain}")), &little())).expect("an image");
+    assert!(image.warnings.iter().any(|w| w.contains("right angles")), "{:?}", image.warnings);
 }
 
 #[test]
@@ -138,6 +170,8 @@ fn what_cannot_be_read_is_refused_by_name() {
         ("LOCAL", "LIST", "one file"),
         ("LOCAL", "s%03d.raw 1 9 1", "one file"),
         ("BinaryData = True", "BinaryData = False", "text"),
+        ("BinaryData = True", "BinaryData = yes", "expected True or False, found yes"),
+        ("BinaryData = True", "HeaderSize = 18446744073709551615", "HeaderSize"),
         ("BinaryData = True", "ElementNumberOfChannels = 3", "one value a voxel"),
         ("DimSize = 4 3 2", "DimSize = 999999999 999999999 999999999", "memory"),
         ("Offset = 10", "Offset = nan", "finite"),
@@ -151,13 +185,15 @@ fn what_cannot_be_read_is_refused_by_name() {
         ("NRRD0004", "NRRD9999", "NRRD0001"),
         ("dimension: 3", "dimension: 4", "dimension 4"),
         ("encoding: raw", "encoding: bzip2", "raw or gzip, found"),
-        ("endian: little\n", "", "endian is missing"),
+        ("endian: little\n", "", "expected little or big"),
         ("left-posterior-superior", "scanner-xyz", "space: expected"),
         ("space: left-posterior-superior\n", "", "without a space"),
         ("type: short", "type: block", "number type"),
         ("space directions: (0,-0.5,0) ", "space directions: none ", "expected 3 vectors"),
         ("encoding: raw", "encoding: raw\nspace units: \"cm\" \"cm\" \"cm\"", "expected mm"),
-        ("encoding: raw", "encoding: raw\nline skip: 3", "line skip"),
+        ("encoding: raw", "encoding: raw\nline skip: 3", "line skip: expected 0, found 3"),
+        ("encoding: raw", "encoding: raw\nbyte skip: 18446744073709551615", "byte skip"),
+        ("encoding: raw", "encoding: raw\nkinds: RGB-color domain domain", "found RGB-color"),
     ] {
         refused("wrong.nrrd", &plain.replace(part, instead), &little(), why);
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Previous, Segmenter};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::io::SourceFile;
 use crate::io::weights::TrainingNotes;
 use crate::models::{JsonFile, PreviousStage, UNet, UNetPlan};
 use crate::pipeline::model_card::ModelCard;
@@ -103,13 +104,17 @@ impl Segmenter {
         let dtype = precision.dtype(device);
         let (mut plan, mut notes) = (None, TrainingNotes::default());
         let (mut networks, mut files, mut mirrors) = (Vec::new(), Vec::new(), [true; 3]);
-        let (mut fold_names, mut training) = (Vec::new(), Vec::new());
+        let (mut fold_names, mut training, mut settings) = (Vec::new(), Vec::new(), Vec::new());
         for name in weight_files(folder, options)? {
             let weights = folder.weights(&name)?;
             let plan = match &plan {
                 None => {
                     notes = weights.training().clone();
-                    let json = |name: &str| JsonFile::parse(&folder.path().join(name), &folder.read(name)?);
+                    let mut json = |name: &str| {
+                        let (path, bytes) = (folder.path().join(name), folder.read(name)?);
+                        settings.push(SourceFile::of(&path, &bytes));
+                        JsonFile::parse(&path, &bytes)
+                    };
                     let configuration = options.configuration.as_deref();
                     plan.insert(UNetPlan::parse(&json("plans.json")?, &json("dataset.json")?, configuration, &notes)?)
                 }
@@ -126,6 +131,7 @@ impl Segmenter {
             training.push(weights.training().clone());
         }
         let Some(plan) = plan else { return Err(Error::argument("segment: networks", "at least one", 0)) };
+        files.extend(settings);
         let postprocessing = postprocess::find(folder)?;
         Ok(Self { files, mirrors, fold_names, training, postprocessing, ..Self::new(plan, networks)? })
     }

@@ -55,7 +55,8 @@ enum Previous {
 }
 
 impl Segmenter {
-    /// The files of the weights, those of a first stage in front; empty for networks that were passed to [`Segmenter::new`].
+    /// The files of the weights, then plans.json and dataset.json; those of a first stage in front. Empty for networks that were
+    /// passed to [`Segmenter::new`].
     pub fn files(&self) -> &[SourceFile] {
         &self.files
     }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::io::nifti::Image;
+use crate::io::nifti::{Image, skew_warning};
 use crate::io::numbers::{ByteOrder, Number};
 use crate::io::source::{Compression, Source};
 use crate::volume::{Affine, Volume};
@@ -27,7 +27,6 @@ pub(super) struct RawImage {
     pub(super) size: [usize; 3],
     /// From (i, j, k) to RAS millimetres.
     pub(super) affine: Affine,
-    pub(super) warnings: Vec<String>,
 }
 
 impl RawImage {
@@ -51,7 +50,7 @@ impl RawImage {
             return Err(Error::file(&self.data, reason));
         }
         let voxels = source.voxels(self.number, self.order, None, count)?;
-        let mut warnings = self.warnings;
+        let mut warnings: Vec<String> = skew_warning(&self.affine).into_iter().collect();
         source.finish(&mut warnings)?;
         let volume = Volume::new([k, j, i], voxels, self.affine).map_err(|e| Error::in_file(&self.header, e))?;
         let mut image = Image::new(volume);

@@ -25,7 +25,7 @@ fn parse(path: &Path, lines: &[String], end: u64) -> Result<RawImage, String> {
     let fields: BTreeMap<String, &str> = lines.iter().filter_map(|line| key(line)).collect();
     let get = |names: &[&str]| names.iter().find_map(|name| fields.get(*name).copied());
     let need = |name: &str| fields.get(&name.to_ascii_lowercase()).copied().ok_or_else(|| format!("{name} is missing"));
-    let is_true = |names: &[&str]| get(names).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let is_true = |name: &str, or: bool| get(&[name]).map_or(Ok(or), |value| truth(name, value));
     if let Some(object) = get(&["objecttype"]).filter(|object| !object.eq_ignore_ascii_case("image")) {
         return Err(format!("expected an image, found {}", shown(object)));
     }
@@ -37,8 +37,8 @@ fn parse(path: &Path, lines: &[String], end: u64) -> Result<RawImage, String> {
     if let Some(channels) = get(&["elementnumberofchannels"]).filter(|n| *n != "1") {
         return Err(format!("expected one value a voxel, found {}", shown(channels)));
     }
-    if get(&["binarydata"]).is_some() && !is_true(&["binarydata"]) {
-        return Err("expected binary voxels (BinaryData = True), found text".into());
+    if !is_true("binarydata", true)? {
+        return Err("BinaryData: expected True, found False: the voxels are text".into());
     }
     let size = sizes("DimSize", need("DimSize")?, axes)?;
     let spacing: [f64; 3] = match get(&["elementspacing", "elementsize"]) {
@@ -55,6 +55,11 @@ fn parse(path: &Path, lines: &[String], end: u64) -> Result<RawImage, String> {
         let matrix: [f64; 9] = numbers("TransformMatrix", text, axes * axes)?;
         for (axis, column) in columns.iter_mut().enumerate().take(axes) {
             column[..axes].copy_from_slice(&matrix[axis * axes..(axis + 1) * axes]);
+            let length = column.iter().map(|v| v * v).sum::<f64>().sqrt();
+            // Spacing and direction would contradict each other.
+            if (length - 1.0).abs() > 1e-3 {
+                return Err(format!("TransformMatrix: expected rows of length 1, found {length}"));
+            }
         }
     }
     for (axis, column) in columns.iter_mut().enumerate() {
@@ -65,14 +70,15 @@ fn parse(path: &Path, lines: &[String], end: u64) -> Result<RawImage, String> {
         column.iter_mut().for_each(|v| *v *= step);
     }
     let number = number(need("ElementType")?)?;
-    let big = is_true(&["binarydatabyteordermsb", "elementbyteordermsb"]);
-    let compression = if is_true(&["compresseddata"]) { Compression::Zlib } else { Compression::None };
+    let big = is_true("binarydatabyteordermsb", false)? || is_true("elementbyteordermsb", false)?;
+    let compression = if is_true("compresseddata", false)? { Compression::Zlib } else { Compression::None };
     let file = need("ElementDataFile")?;
     let (data, start) = match file {
         "" => return Err("ElementDataFile is empty".into()),
         local if local.eq_ignore_ascii_case("local") => (path.to_path_buf(), end),
-        list if list.starts_with("LIST") || list.contains('%') || list.contains(' ') => {
-            return Err(format!("expected voxels in one file, found {}", shown(list)));
+        // A list of files, or a pattern of their names, to MetaIO.
+        list if list.starts_with("LIST") || list.contains('%') => {
+            return Err(format!("ElementDataFile: expected one file, found {}", shown(list)));
         }
         name => (beside(path, name), 0),
     };
@@ -80,7 +86,11 @@ fn parse(path: &Path, lines: &[String], end: u64) -> Result<RawImage, String> {
         "-1" if compression == Compression::None => None,
         text => {
             let bytes: u64 = text.parse().map_err(|_| format!("HeaderSize: expected bytes, found {}", shown(text)))?;
-            Some(start + bytes)
+            Some(
+                start
+                    .checked_add(bytes)
+                    .ok_or_else(|| format!("HeaderSize: expected bytes of a file, found {bytes}"))?,
+            )
         }
     };
     Ok(RawImage {
@@ -92,8 +102,16 @@ fn parse(path: &Path, lines: &[String], end: u64) -> Result<RawImage, String> {
         order: if big { ByteOrder::Big } else { ByteOrder::Little },
         size,
         affine: from_lps(columns, origin),
-        warnings: Vec::new(),
     })
+}
+
+/// MetaIO's truth: it looks at the first letter alone.
+fn truth(name: &str, value: &str) -> Result<bool, String> {
+    match value.chars().next() {
+        Some('T' | 't' | '1') => Ok(true),
+        Some('F' | 'f' | '0') => Ok(false),
+        _ => Err(format!("{name}: expected True or False, found {}", shown(value))),
+    }
 }
 
 /// MetaIO's types; its long is 32 bits on every machine.

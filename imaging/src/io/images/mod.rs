@@ -12,17 +12,22 @@ use std::path::{Path, PathBuf};
 use super::nifti::{self, Image, LabelImage};
 use crate::volume::Volume;
 use header::RawImage;
-use nephron_compute::error::{Error, Result};
+use nephron_compute::error::Result;
 
 /// The format of a file by its name; what is none of the others is taken for NIfTI, whose reader looks at the content.
-enum Format {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// NIfTI-1 or NIfTI-2, in one file or two.
     Nifti,
+    /// ITK's MetaImage.
     MetaImage,
+    /// NRRD.
     Nrrd,
 }
 
 impl Format {
-    fn of(path: &Path) -> Self {
+    /// The format that the ending of a name says.
+    pub fn of(path: &Path) -> Self {
         let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
         match ending.to_str() {
             Some("mha" | "mhd") => Self::MetaImage,
@@ -33,15 +38,14 @@ impl Format {
 }
 
 /// The endings of the names of images, in lower case.
-pub const ENDINGS: [&str; 8] = [".nii", ".nii.gz", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr"];
+pub const ENDINGS: [&str; 10] =
+    [".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".mha", ".mhd", ".nrrd", ".nhdr"];
 
 /// The name of a file without its ending; None where it is not that of an image.
 pub fn stem(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().into_owned();
     let lower = name.to_ascii_lowercase();
-    // Longer endings first: .nii.gz is one of them.
-    let endings = [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr"];
-    let ending = endings.iter().find(|ending| lower.ends_with(**ending))?;
+    let ending = ENDINGS.iter().find(|ending| lower.ends_with(**ending))?;
     Some(name[..name.len() - ending.len()].to_owned())
 }
 
@@ -77,9 +81,7 @@ pub fn read_channels(path: impl AsRef<Path>) -> Result<(Vec<Volume>, Image)> {
 /// As [`read`], and for such voxels, with their number and the index of the first one.
 pub fn read_ct(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
-    let image = read(path)?;
-    image.volume.ensure_finite().map_err(|e| Error::in_file(path, e))?;
-    Ok(image)
+    nifti::finite(path, read(path)?)
 }
 
 /// Reads a label mask in any element type.
@@ -88,9 +90,7 @@ pub fn read_ct(path: impl AsRef<Path>) -> Result<Image> {
 /// As [`read`], and for the first voxel that is not a whole number from 0 to 255.
 pub fn read_labels(path: impl AsRef<Path>) -> Result<LabelImage> {
     let path = path.as_ref();
-    let Image { volume, header, warnings } = read(path)?;
-    let labels = volume.to_labels().map_err(|e| Error::in_file(path, e))?;
-    Ok(LabelImage { labels, header, warnings })
+    nifti::labels(path, read(path)?)
 }
 
 /// The files that [`read`] reads for an image: the file itself, or header and voxels.

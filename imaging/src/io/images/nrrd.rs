@@ -49,7 +49,7 @@ fn parse(path: &Path, lines: &[String], end: u64) -> Result<RawImage, String> {
         Some("little") => ByteOrder::Little,
         Some("big") => ByteOrder::Big,
         None if number.size() == 1 => ByteOrder::Little,
-        None => return Err("endian is missing".into()),
+        None => return Err(format!("endian: expected little or big for voxels of {number}, found none")),
         Some(other) => return Err(format!("endian: expected little or big, found {}", shown(other))),
     };
     let (columns, origin) = geometry(&fields, axes)?;
@@ -60,22 +60,32 @@ fn parse(path: &Path, lines: &[String], end: u64) -> Result<RawImage, String> {
         }
         Some(name) => (beside(path, name), 0),
     };
-    if get("lineskip").is_some_and(|skip| skip != "0") {
-        return Err("line skip: expected none".into());
+    if let Some(skip) = get("lineskip").filter(|skip| *skip != "0") {
+        return Err(format!("line skip: expected 0, found {}", shown(skip)));
+    }
+    // Axes of colours or vectors are values of a voxel, whatever their place.
+    let plain = ["domain", "space", "time", "none", "???"];
+    let kinds = get("kinds").unwrap_or_default();
+    if let Some(kind) = kinds.split_whitespace().find(|kind| !plain.contains(&kind.to_ascii_lowercase().as_str())) {
+        return Err(format!("kinds: expected domain or space along each axis, found {}", shown(kind)));
     }
     let offset = match get("byteskip").unwrap_or("0") {
         "-1" if compression == Compression::None => None,
         text => {
             let bytes: u64 = text.parse().map_err(|_| format!("byte skip: expected bytes, found {}", shown(text)))?;
             if bytes > 0 && compression == Compression::Gzip {
-                return Err("byte skip: expected none in compressed voxels".into());
+                return Err(format!("byte skip: expected 0 before compressed voxels, found {bytes}"));
             }
-            Some(start + bytes)
+            Some(
+                start
+                    .checked_add(bytes)
+                    .ok_or_else(|| format!("byte skip: expected bytes of a file, found {bytes}"))?,
+            )
         }
     };
     let header = path.to_path_buf();
     let affine = from_lps(columns, origin);
-    Ok(RawImage { header, data, offset, compression, number, order, size, affine, warnings: Vec::new() })
+    Ok(RawImage { header, data, offset, compression, number, order, size, affine })
 }
 
 /// The steps along the axes and the origin, in LPS.
@@ -93,17 +103,29 @@ fn geometry(fields: &BTreeMap<String, &str>, axes: usize) -> Result<([[f64; 3]; 
             return Err(format!("space directions {} without a space", shown(directions)));
         }
         // Without a space the axes are those of LPS, as ITK takes them.
-        if let Some(text) = get("spacings") {
-            let spacing: [f64; 3] = numbers("spacings", text, axes)?;
-            for axis in 0..axes {
-                if spacing[axis] <= 0.0 {
-                    return Err(format!("spacings: expected voxel sizes above 0, found {}", spacing[axis]));
-                }
-                columns[axis][axis] = spacing[axis];
+        let Some(spacings) = get("spacings") else {
+            // ITK would take a size of 1 for what they say.
+            return match get("axismaxs") {
+                Some(maxs) => Err(format!("axis maxs {} without spacings, which are expected", shown(maxs))),
+                None => Ok((columns, origin)),
+            };
+        };
+        let spacing: [f64; 3] = numbers("spacings", spacings, axes)?;
+        for axis in 0..axes {
+            if spacing[axis] <= 0.0 {
+                return Err(format!("spacings: expected voxel sizes above 0, found {}", spacing[axis]));
             }
+            columns[axis][axis] = spacing[axis];
         }
         if let Some(text) = get("axismins") {
-            origin = numbers("axis mins", text, axes)?;
+            // A minimum is the outer face of the first voxel, unless the samples are nodes.
+            let mins: [f64; 3] = numbers("axis mins", text, axes)?;
+            let centers = get("centers").or_else(|| get("centerings")).unwrap_or_default();
+            let mut centers = centers.split_whitespace();
+            for axis in 0..axes {
+                let is_node = centers.next().is_some_and(|center| center.eq_ignore_ascii_case("node"));
+                origin[axis] = mins[axis] + if is_node { 0.0 } else { spacing[axis] / 2.0 };
+            }
         }
         return Ok((columns, origin));
     };

@@ -162,10 +162,7 @@ fn check_consistency(
              segment's resampling, which goes by pixdim as nnU-Net does"
         ));
     }
-    let cosine = largest_cosine(affine);
-    if cosine > 1e-3 {
-        warnings.push(format!("the axes are not at right angles (cosine {cosine:.4}); the affine is used as it is"));
-    }
+    warnings.extend(skew_warning(affine));
     if let Some(qform) = qform {
         let apart = farthest(affine, &qform.affine, shape);
         if apart > 0.5 * found.iter().copied().fold(f64::INFINITY, f64::min) {
@@ -174,13 +171,11 @@ fn check_consistency(
     }
 }
 
-/// The largest |cosine| of the angle between two axes.
-fn largest_cosine(affine: &Affine) -> f64 {
-    let (m, length) = (&affine.0, affine.spacing());
-    [(0, 1), (0, 2), (1, 2)]
-        .iter()
-        .map(|&(a, b)| (m.iter().map(|r| r[a] * r[b]).sum::<f64>() / (length[a] * length[b])).abs())
-        .fold(0.0, f64::max)
+/// The warning of axes that are not at right angles, in any format.
+pub(crate) fn skew_warning(affine: &Affine) -> Option<String> {
+    let cosine = affine.largest_cosine();
+    (cosine > 1e-3)
+        .then(|| format!("the axes are not at right angles (cosine {cosine:.4}); the affine is used as it is"))
 }
 
 /// The largest distance in mm between the positions that two affines give to a corner of the image.
@@ -258,7 +253,7 @@ pub(super) fn write_qform(
     known: Option<&Qform>,
     version: Version,
 ) -> Option<Affine> {
-    if largest_cosine(affine) > 1e-4 {
+    if affine.largest_cosine() > 1e-4 {
         return None;
     }
     let spacing = affine.spacing();

@@ -25,9 +25,11 @@ mod read;
 mod write;
 
 pub use extensions::Extension;
+pub(crate) use geometry::skew_warning;
 pub use geometry::{Geometry, GeometrySource, Qform};
 pub use header::Version;
 pub use read::{files, read, read_channels, read_ct, read_labels};
+pub(crate) use read::{finite, labels};
 pub use write::{ensure_name, write};
 
 use super::numbers::{ByteOrder, Number};

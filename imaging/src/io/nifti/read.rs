@@ -125,7 +125,11 @@ pub fn files(path: impl AsRef<Path>) -> Vec<PathBuf> {
 /// As [`read`], and for such voxels, with their number and the index of the first one.
 pub fn read_ct(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
-    let image = read(path)?;
+    finite(path, read(path)?)
+}
+
+/// The image of a file, whose voxels must be finite.
+pub(crate) fn finite(path: &Path, image: Image) -> Result<Image> {
     image.volume.ensure_finite().map_err(|e| Error::in_file(path, e))?;
     Ok(image)
 }
@@ -136,7 +140,12 @@ pub fn read_ct(path: impl AsRef<Path>) -> Result<Image> {
 /// As [`read`], and for the first voxel that is not a whole number from 0 to 255.
 pub fn read_labels(path: impl AsRef<Path>) -> Result<LabelImage> {
     let path = path.as_ref();
-    let Image { volume, header, warnings } = read(path)?;
+    labels(path, read(path)?)
+}
+
+/// The image of a file as labels.
+pub(crate) fn labels(path: &Path, image: Image) -> Result<LabelImage> {
+    let Image { volume, header, warnings } = image;
     let labels = volume.to_labels().map_err(|e| Error::in_file(path, e))?;
     Ok(LabelImage { labels, header, warnings })
 }
