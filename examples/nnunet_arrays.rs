@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use nephron::io::{nifti, npy};
+use nephron::io::{nifti, npy, pictures};
+use nephron::models::ImageReader;
 use nephron::pipeline::Mirroring;
 use nephron::{Device, Error, ModelOptions, Precision, Result, SegmentOptions, Segmenter, Tensor};
 
@@ -19,13 +20,26 @@ fn main() -> Result<()> {
     let step = step.parse().map_err(|_| Error::Inputs(format!("expected a step, found {step}")))?;
     let options = SegmentOptions { step, mirroring, ..SegmentOptions::default() };
 
-    let (mut channels, mut spacing) = (Vec::new(), None);
-    for image in images {
-        let (volumes, image) = nifti::read_channels(image)?;
-        spacing.get_or_insert(image.header_spacing());
-        channels.extend(volumes);
-    }
     let segmenter = Segmenter::load(Path::new(model), &ModelOptions::default(), Precision::Single, &Device::Cpu)?;
+    let (mut channels, mut spacing) = (Vec::new(), None);
+    for image in images.iter().map(Path::new) {
+        match segmenter.plan().reader {
+            ImageReader::Pictures => {
+                channels.extend(pictures::read(image)?);
+                spacing.get_or_insert(pictures::SPACING);
+            }
+            ImageReader::TiffStacks => {
+                let own = pictures::stack_spacing(image)?.unwrap_or([1.0; 3]);
+                channels.push(pictures::read_stack(image, own)?);
+                spacing.get_or_insert(own);
+            }
+            _ => {
+                let (volumes, image) = nifti::read_channels(image)?;
+                channels.extend(volumes);
+                spacing.get_or_insert(image.header_spacing());
+            }
+        }
+    }
     let data = segmenter.preprocess(&channels, spacing, &options)?;
     let logits = segmenter.logits(&data, &options)?;
 

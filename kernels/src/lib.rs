@@ -16,6 +16,7 @@ pub mod common;
 pub mod conv3d;
 pub mod conv_transpose3d;
 pub mod dice;
+pub mod gate;
 pub mod gemm;
 pub mod grid_sample;
 pub mod interpolate;

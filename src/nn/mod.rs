@@ -2,4 +2,6 @@
 
 mod unet_blocks;
 
-pub use unet_blocks::{ConvBlock, ConvLayer, DecoderBlock, NormLayer, ResidualBlock, UpLayer, forward_blocks};
+pub use unet_blocks::{
+    ConvBlock, ConvLayer, DecoderBlock, NormLayer, ResidualBlock, SqueezeExcitation, UpLayer, forward_blocks,
+};

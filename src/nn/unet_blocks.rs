@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::ops::{
     Conv3dParams, ConvBlockNorm, ConvBlockWeights, ConvEpilogue, ConvTranspose3dParams, Pool3dParams, add_leaky_relu,
-    avg_pool3d, batch_norm, concat, conv_blocks, conv_transpose3d, conv3d, conv3d_then, instance_norm,
+    avg_pool3d, batch_norm, concat, conv_blocks, conv_transpose3d, conv3d, conv3d_then, gated_residual, instance_norm,
 };
 use crate::tensor::Tensor;
 
@@ -136,6 +136,42 @@ pub fn forward_blocks(xs: Vec<Tensor>, blocks: &[ConvBlock]) -> Result<Tensor> {
     Ok(x)
 }
 
+/// Squeeze-excitation (Hu, Shen and Sun, CVPR 2018): a factor for each channel out of the channels' means, by two 1x1x1
+/// convolutions with a ReLU between them and a sigmoid behind them.
+///
+/// The means are those of dynamic-network-architectures, whose `SqueezeExcite` takes them over the first two spatial axes whatever
+/// the number of axes: over y and x in a 2D network, but over z and y alone in a 3D network, where each position along x has
+/// factors of its own. Weights are trained with that.
+#[derive(Debug, Clone)]
+pub struct SqueezeExcitation {
+    /// To fewer channels, [rd, c, 1, 1, 1].
+    pub reduce: ConvLayer,
+    /// Back to all, [c, rd, 1, 1, 1].
+    pub expand: ConvLayer,
+    /// Whether the network is two-dimensional.
+    pub planar: bool,
+}
+
+impl SqueezeExcitation {
+    /// The factors before the sigmoid of x [n, c, d, h, w], as [n, c, 1, 1, w], or [n, c, d, 1, 1] in a 2D network.
+    ///
+    /// # Errors
+    /// As [`avg_pool3d`] and [`conv3d`].
+    pub fn gate(&self, x: &Tensor) -> Result<Tensor> {
+        let [_, _, d, h, w] = x.shape();
+        // One axis after the other: a thread per output has then at most a row or a slice's column to add.
+        let kernels = if self.planar { [[1, h, 1], [1, 1, w]] } else { [[1, h, 1], [d, 1, 1]] };
+        let mut means = None;
+        for kernel in kernels {
+            let params = Pool3dParams { kernel, stride: [1; 3], padding: [0; 3] };
+            means = Some(avg_pool3d(means.as_ref().unwrap_or(x), &params)?);
+        }
+        let reduced = self.reduce.forward_then(means.as_ref().unwrap_or(x), None, 0.0)?;
+        drop(means);
+        self.expand.forward(&reduced)
+    }
+}
+
 /// A residual block: the activation of the sum of its convolutions' output and its input, which is pooled and projected
 /// where size or channels change.
 #[derive(Debug, Clone)]
@@ -146,6 +182,8 @@ pub struct ResidualBlock {
     pub pool: Option<[usize; 3]>,
     /// The projection of the pooled input, without an activation.
     pub projection: Option<ConvBlock>,
+    /// What the convolutions' output, behind its norm, is multiplied by before the input is added.
+    pub squeeze_excitation: Option<SqueezeExcitation>,
     /// Slope of the leaky ReLU after the sum; 1 for no activation.
     pub slope: f32,
 }
@@ -165,10 +203,13 @@ impl ResidualBlock {
         if let Some(projection) = &self.projection {
             residual = forward_blocks(vec![residual], std::slice::from_ref(projection))?;
         }
-        if let NormLayer::None = last.norm {
+        if let (NormLayer::None, None) = (&last.norm, &self.squeeze_excitation) {
             return last.conv.forward_then(&y, Some(&residual), self.slope);
         }
         let y = forward_blocks(vec![y], std::slice::from_ref(last))?;
+        if let Some(squeeze_excitation) = &self.squeeze_excitation {
+            return gated_residual(&y, &squeeze_excitation.gate(&y)?, &residual, self.slope);
+        }
         add_leaky_relu(&y, &residual, self.slope)
     }
 }

@@ -87,9 +87,12 @@ impl Ensemble {
         sums.iter_mut().flatten().for_each(|sum| *sum /= count);
         let labels = &self.members[0].plan().labels;
         result.mask = LabelVolume::new(result.mask.shape(), decide(&sums, labels)?, result.mask.affine())?;
-        if options.output == Output::Probabilities {
+        if options.output.has_probabilities() {
             let image = &scan.channels[0];
-            let foreground = sums.len() - labels.targets().len();
+            let foreground = match options.output {
+                Output::AllProbabilities => 0,
+                _ => sums.len() - labels.targets().len(),
+            };
             let kept = sums.drain(foreground..).map(|values| image.with_voxels(Voxels::F32(values.into())));
             result.probabilities = kept.collect::<Result<Vec<Volume>>>()?;
         }

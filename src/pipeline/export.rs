@@ -61,12 +61,11 @@ impl Exporter {
         let slab = (slab_bytes / slice_bytes(output_size, output, classes)).clamp(1, output_size[0] as u64) as usize;
         let voxels: usize = output_size.iter().product();
         ensure_room::<u8>("segment: labels", voxels)?;
-        let probabilities = match output {
-            Output::Labels => Vec::new(),
-            Output::Probabilities => {
-                ensure_room::<f32>("segment: probabilities", voxels.saturating_mul(classes - first))?;
-                (0..classes - first).map(|_| Vec::with_capacity(voxels)).collect()
-            }
+        let probabilities = if output.has_probabilities() {
+            ensure_room::<f32>("segment: probabilities", voxels.saturating_mul(classes - first))?;
+            (0..classes - first).map(|_| Vec::with_capacity(voxels)).collect()
+        } else {
+            Vec::new()
         };
         let labels = Vec::with_capacity(voxels);
         let axes = [axis(0)?, axis(1)?, axis(2)?];
@@ -93,7 +92,7 @@ impl Exporter {
                 )));
             }
             self.labels.extend(labels);
-            if self.output == Output::Probabilities {
+            if self.output.has_probabilities() {
                 let shares = resample_probabilities(&finished.logits, axes, self.targets.heads())?;
                 let values = from_channels_last(shares.shape(), &shares.to_ndhwc()?);
                 let voxels = shares.shape()[2..].iter().product();
@@ -109,9 +108,6 @@ impl Exporter {
 
 /// Number of bytes that one output slice takes on the device.
 pub(super) fn slice_bytes(size: [usize; 3], output: Output, classes: usize) -> u64 {
-    let voxel = match output {
-        Output::Labels => 1,
-        Output::Probabilities => 1 + 4 * classes as u64,
-    };
+    let voxel = if output.has_probabilities() { 1 + 4 * classes as u64 } else { 1 };
     (size[1] as u64 * size[2] as u64 * voxel).max(1)
 }

@@ -19,6 +19,16 @@ pub enum Output {
     Labels,
     /// The mask and the probability of each label or region (softmax or sigmoid), which takes 4 bytes of host memory for each voxel and class.
     Probabilities,
+    /// As [`Output::Probabilities`], in front of them that of the background where the labels exclude one another: everything that
+    /// the network says, as nnU-Net saves it.
+    AllProbabilities,
+}
+
+impl Output {
+    /// Whether probabilities are computed.
+    pub(super) fn has_probabilities(self) -> bool {
+        self != Self::Labels
+    }
 }
 
 /// The storage type of the network's weights and activations.
@@ -112,7 +122,8 @@ impl Timings {
 pub struct Segmentation {
     /// The model's labels on the image's own grid.
     pub mask: LabelVolume,
-    /// f32 probabilities of each label or region but the background on that grid, if asked for.
+    /// f32 probabilities of each label or region on that grid, if asked for; of the background too for
+    /// [`Output::AllProbabilities`].
     pub probabilities: Vec<Volume>,
     /// What the mask's values stand for.
     pub labels: TargetLabels,

@@ -14,5 +14,6 @@ mod nnunet;
 mod phantom;
 mod pipeline;
 mod resnet;
+mod squeeze_excitation;
 mod tiny_models;
 mod unet;

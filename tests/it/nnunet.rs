@@ -21,7 +21,7 @@ fn kinds() -> Vec<PathBuf> {
     let mut folders: Vec<_> =
         entries.map(|e| e.expect("an entry").path()).filter(|p| p.join("case.json").is_file()).collect();
     folders.sort();
-    assert!(folders.len() >= 16, "{folders:?}");
+    assert!(folders.len() >= 19, "{folders:?}");
     folders
 }
 
@@ -59,8 +59,8 @@ fn difference(got: &[f32], want: &[f32]) -> f32 {
     if largest.is_nan() { f32::INFINITY } else { largest / range }
 }
 
-/// Kinds that a GPU's path treats on its own: residual sums, regions, depth 1.
-const ON_GPUS: [&str; 3] = ["residual", "regions", "two_d_residual"];
+/// Kinds that a GPU's path treats on its own: residual sums, regions, gates, depth 1.
+const ON_GPUS: [&str; 5] = ["residual", "regions", "squeezed", "two_d_residual", "two_d_squeezed"];
 
 #[test]
 fn every_kind_of_model_gives_nnunets_result() {

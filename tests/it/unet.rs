@@ -340,7 +340,7 @@ fn plans_that_cannot_be_used_are_refused() {
     plans(&FULLRES, "preprocessor_name", Some(json!("MyPreprocessor")), &["DefaultPreprocessor", "MyPreprocessor"]);
     plans(&["foreground_intensity_properties_per_channel"], "0", None, &["is missing"]);
     plans(&[], "transpose_forward", Some(json!([0, 1, 1])), &["0, 1 and 2", "[0,1,1]"]);
-    plans(&[], "image_reader_writer", Some(json!("Tiff3DIO")), &["SimpleITKIO", "Tiff3DIO"]);
+    plans(&[], "image_reader_writer", Some(json!("BloscIO")), &["SimpleITKIO", "BloscIO"]);
     plans(&KWARGS, "n_stages", Some(json!(4)), &[]);
     plans(&KWARGS, "n_stages", Some(json!(1e9 as u64)), &[]);
     plans(&KWARGS, "kernel_sizes", Some(json!([[1, 3, 3], [3, 3], [3, 3, 3]])), &["list of three", "[3,3]"]);

@@ -1,9 +1,11 @@
 //! `nephron segment`.
 
 mod cases;
+mod files;
 mod label_files;
 mod model;
 mod one_case;
+mod outputs;
 mod postprocessing;
 mod previous;
 mod record;
@@ -13,19 +15,21 @@ use std::path::PathBuf;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use cases::Case;
+use files::Format;
 use model::ModelArgs;
 use nephron::error::Error as LibraryError;
 use nephron::io::{FolderLock, try_folder};
 use nephron::models::OrientationRule;
 use nephron::pipeline::{Ensemble, Mirroring, Output, Postprocessing, SegmentOptions, parse_bytes};
 use one_case::How;
+use outputs::Wanted;
 use record::{Record, Settings};
 
 /// Segment kidneys and tumours.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Images (NIfTI, MetaImage or NRRD), each segmented on its own; for a model of several channels one 4D file, or
-    /// the files <name>_0000, <name>_0001, ... of each image
+    /// Images (NIfTI, MetaImage or NRRD; PNG, BMP or TIFF where the model's reader is nnU-Net's of these), each segmented on its
+    /// own; for a model of several channels one 4D file or coloured picture, or the files <name>_0000, <name>_0001, ... of each image
     #[arg(required_unless_present = "input", conflicts_with = "input")]
     images: Vec<PathBuf>,
     /// Folder of images as nnU-Net names them, <case>_0000.nii.gz with a number a channel; their masks become <case>.nii.gz
@@ -44,8 +48,12 @@ pub struct Args {
     #[arg(long, alias = "step-size", default_value_t = 0.5, value_parser = parse_step)]
     step: f64,
     /// Also write each foreground label's probability, <image>_<label>_probability.nii.gz
-    #[arg(long, alias = "save-probabilities")]
+    #[arg(long)]
     probabilities: bool,
+    /// Also write <image>.npz as nnU-Net does: the array `probabilities`, f32 [outputs, z, y, x], for nnUNetv2_ensemble and
+    /// NumPy. nnU-Net's <image>.pkl of the image's properties is not written
+    #[arg(long)]
+    save_probabilities: bool,
     /// Also write <image>_preview.png: the axial slice with most labelled voxels, their outlines on it
     #[arg(long)]
     preview: bool,
@@ -99,7 +107,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let options = SegmentOptions {
         step: args.step,
         mirroring: if args.tta { Mirroring::AllAxes } else { Mirroring::Off },
-        output: if args.probabilities { Output::Probabilities } else { Output::Labels },
+        output: match (args.save_probabilities, args.probabilities) {
+            (true, _) => Output::AllProbabilities,
+            (false, true) => Output::Probabilities,
+            (false, false) => Output::Labels,
+        },
         memory_budget: args.memory_budget,
         orientation: args.orientation,
     };
@@ -112,11 +124,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let finish = postprocessing::load(&args.postprocessing, &ensemble)?;
     let first = &ensemble.members()[0];
     let plan = first.plan();
+    let format = Format::of(plan.reader);
     let all = match &args.input {
-        Some(folder) => cases::from_folder(folder, &plan.file_ending, plan.channels.len(), &args.output)?,
-        None => cases::from_files(&args.images, plan.channels.len(), &args.output)?,
+        Some(folder) => cases::from_folder(folder, &plan.file_ending, (plan.channels.len(), format), &args.output)?,
+        None => cases::from_files(&args.images, (plan.channels.len(), format), &args.output)?,
     };
-    cases::check_outputs(&all, |case| one_case::outputs(case, &plan.labels))?;
+    let wanted = Wanted { probabilities: args.probabilities, npz: args.save_probabilities, preview: args.preview };
+    cases::check_outputs(&all, |case| outputs::all(case, plan))?;
     let cases: Vec<Case> = all.into_iter().skip(args.part_id as usize).step_by(args.num_parts as usize).collect();
     try_folder(&args.output)?;
     previous::ensure_apart(&ensemble, &args.output)?;
@@ -127,12 +141,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let is_recorded = args.record || args.input.is_some();
     // The record is of one run; the parts of a run, and runs without a record, share their folder.
     let _held = (is_recorded && args.num_parts == 1).then(|| FolderLock::new(&args.output)).transpose()?;
+    // The spacing of a mask that is a stack has the mask's name.
+    if let Some(case) = cases.iter().find(|case| is_recorded && outputs::all(case, plan).contains(&path)) {
+        let (mask, path) = (case.mask.display(), path.display());
+        return Err(Error::Usage(format!("the spacing of {mask} and the record would both be written to {path}")));
+    }
     let settings = settings(args, &ensemble, finish.clone(), &device);
     let mut record = Record::new(&args.what.model[0], first.folds(), settings, plan.labels.targets());
     let mut left: Vec<&Case> = cases.iter().collect();
     if args.continue_ {
-        let has_files = |case: &Case| one_case::is_done(case, &plan.labels, &options, args.preview);
-        let sources = |case: &Case| one_case::sources(case, previous::file(&ensemble, case)?);
+        let has_files = |case: &Case| wanted.are_done(case, &plan.labels);
+        let sources = |case: &Case| one_case::sources(case, format, previous::file(&ensemble, case)?);
         left = record.keep(&args.output, left, has_files, sources)?;
     } else {
         super::remove_stale(&path)?;
@@ -145,7 +164,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         ensemble: &ensemble,
         postprocessing: finish.as_ref(),
         options: &options,
-        with_preview: args.preview,
+        wanted,
         is_verbose: context.verbose > 0,
     };
     let mut written = Ok(());
@@ -213,5 +232,6 @@ fn settings(
         mirroring: args.tta,
         orientation: args.orientation.map(|rule| rule.to_string()),
         probabilities: args.probabilities,
+        npz: args.save_probabilities,
     }
 }

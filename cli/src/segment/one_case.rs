@@ -1,53 +1,37 @@
 //! One case: its files, and segmenting it.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::cases::Case;
+use super::files::{Format, Found};
+use super::outputs::{self, Wanted};
 use super::previous;
 use super::record::{FileRecord, Seconds};
 use crate::error::Result;
 use crate::progress::Progress;
 use nephron::error::Error as LibraryError;
-use nephron::io::{SourceFile, hash_files, images, nifti};
-use nephron::models::{Normalization, TargetLabels};
-use nephron::pipeline::{Ensemble, Output, Postprocessing, Scan, SegmentOptions, Segmentation, Stage, Timings};
+use nephron::io::{SourceFile, hash_files, images, nifti, npz};
+use nephron::models::{Normalization, OrientationRule};
+use nephron::pipeline::{Ensemble, Postprocessing, Scan, SegmentOptions, Segmentation, Stage, Timings};
 use nephron::report::{self, SOFT_TISSUE, write_png};
+use nephron::volume::{Volume, Voxels};
 
 /// How the cases of a run are segmented.
 pub(super) struct How<'a> {
     pub(super) ensemble: &'a Ensemble,
     pub(super) postprocessing: Option<&'a Postprocessing>,
     pub(super) options: &'a SegmentOptions,
-    pub(super) with_preview: bool,
+    pub(super) wanted: Wanted,
     pub(super) is_verbose: bool,
-}
-
-/// Whether all files of a case are there. Each was renamed to its name when it was whole, the mask last.
-pub(super) fn is_done(case: &Case, labels: &TargetLabels, options: &SegmentOptions, with_preview: bool) -> bool {
-    let probabilities = match options.output {
-        Output::Labels => Vec::new(),
-        Output::Probabilities => probability_files(case, labels),
-    };
-    let preview = !with_preview || preview_file(case).is_file();
-    preview && case.mask.is_file() && probabilities.iter().all(|(_, file)| file.is_file())
-}
-
-/// The mask, and the probabilities and the picture that a run may write beside it.
-pub(super) fn outputs(case: &Case, labels: &TargetLabels) -> Vec<PathBuf> {
-    let probabilities = probability_files(case, labels).into_iter().map(|(_, file)| file);
-    [case.mask.clone(), preview_file(case)].into_iter().chain(probabilities).collect()
-}
-
-fn preview_file(case: &Case) -> PathBuf {
-    case.mask.with_file_name(format!("{}_preview.png", case.prefix))
 }
 
 /// Segments a case and writes its files.
 pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result<FileRecord> {
     // What an earlier run wrote of this case goes first: a failure must not leave it.
-    for output in outputs(case, &how.ensemble.members()[0].plan().labels) {
+    let plan = how.ensemble.members()[0].plan();
+    for output in outputs::all(case, plan) {
         crate::remove_stale(&output)?;
     }
     if let Some(problem) = &case.problem {
@@ -55,24 +39,13 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
     }
     progress.stage("reading");
     let reading = Instant::now();
-    let (mut channels, mut warnings) = (Vec::new(), Vec::new());
-    let mut first = None;
-    for file in &case.files {
-        let (volumes, image) = images::read_channels(file)?;
-        channels.extend(volumes);
-        warnings.extend(image.warnings.iter().cloned());
-        first.get_or_insert(image);
-    }
-    let Some(image) = first else { return Err(LibraryError::Inputs(format!("{}: no image", case.name)).into()) };
+    let format = Format::of(plan.reader);
+    let Found { channels, spacing, image, mut warnings } = format.read(&case.files)?;
     let read = reading.elapsed().as_secs_f64();
     let previous_file = previous::file(how.ensemble, case)?;
     let previous = previous_file.as_deref().map(|file| previous::read(file, &channels[0])).transpose()?;
     warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
-    let scan = Scan {
-        channels: &channels,
-        spacing: Some(image.header_spacing()),
-        previous: previous.as_ref().map(|(mask, _)| mask),
-    };
+    let scan = Scan { channels: &channels, spacing: Some(spacing), previous: previous.as_ref().map(|(mask, _)| mask) };
     let result = how.ensemble.segment(scan, how.options, &mut |stage| {
         match stage {
             Stage::Preparing => progress.stage("preprocessing"),
@@ -91,19 +64,28 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
 
     progress.stage("writing");
     let writing = Instant::now();
+    // The background's is in front of them, or not there.
+    let foreground = result.probabilities.len().saturating_sub(result.labels.targets().len());
     let mut probabilities = std::collections::BTreeMap::new();
-    for ((label, file), volume) in probability_files(case, &result.labels).into_iter().zip(&result.probabilities) {
-        nifti::write(&file, &image.with_volume(volume.clone()))?;
-        probabilities.insert(label, file.display().to_string());
+    if how.wanted.probabilities {
+        let volumes = result.probabilities.iter().skip(foreground);
+        for ((label, file), volume) in outputs::probabilities(case, &result.labels).into_iter().zip(volumes) {
+            nifti::write(&file, &image.with_volume(volume.clone()))?;
+            probabilities.insert(label, file.display().to_string());
+        }
+    }
+    let npz = how.wanted.npz.then(|| outputs::npz(case));
+    if let Some(path) = &npz {
+        write_npz(path, &result.probabilities, plan.reader.orientation())?;
     }
     let measurements = result.measure(&channels[0])?;
-    let preview = how.with_preview.then(|| preview_file(case));
+    let preview = how.wanted.preview.then(|| outputs::preview(case));
     if let Some(path) = &preview {
-        let first = how.ensemble.members()[0].plan().normalization.first();
+        let first = plan.normalization.first();
         let is_ct = first.is_some_and(|first| matches!(first.scheme, Normalization::Ct { .. }));
         write_png(path, &report::preview(&channels[0], &result.mask, is_ct.then_some(SOFT_TISSUE))?)?;
     }
-    nifti::write(&case.mask, &image.with_volume(result.mask.clone()))?;
+    format.write_mask(&case.mask, &image, spacing, &result.mask)?;
     let write = writing.elapsed().as_secs_f64();
     let volumes_ml = result.volumes_ml().into_iter().collect();
     let Segmentation { tiles, working_set, seconds, warnings: more, .. } = result;
@@ -119,9 +101,10 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
     Ok(FileRecord {
         case: case.name.clone(),
         image: case.files[0].clone(),
-        sources: sources(case, previous_file)?,
+        sources: sources(case, format, previous_file)?,
         mask: case.mask.clone(),
         probabilities,
+        npz,
         preview,
         volumes_ml,
         measurements,
@@ -132,26 +115,30 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
     })
 }
 
-/// The files that decide a case's mask: its images, those of voxels beside their headers included, and the previous stage's mask.
-pub(super) fn sources(case: &Case, previous: Option<PathBuf>) -> Result<Vec<SourceFile>> {
-    let files: Vec<PathBuf> = case.files.iter().cloned().chain(previous).flat_map(images::files).collect();
-    Ok(hash_files(&files)?)
+/// The files that decide a case's mask: its images, with those of voxels or spacing beside them, and the previous stage's mask.
+pub(super) fn sources(case: &Case, format: Format, previous: Option<PathBuf>) -> Result<Vec<SourceFile>> {
+    let spacings = case.files.iter().filter_map(|file| format.spacing_file(file)).filter(|file| file.is_file());
+    let images = case.files.iter().cloned().chain(previous).flat_map(images::files);
+    Ok(hash_files(&images.chain(spacings).collect::<Vec<_>>())?)
 }
 
-/// Each label or region with the file of its probability. The labels' names become parts of files' names: letters, digits and
-/// hyphens; with the label's value where two become the same.
-fn probability_files(case: &Case, labels: &TargetLabels) -> Vec<(String, PathBuf)> {
-    let plain = |label: &str| -> String {
-        label.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect()
+/// Writes probabilities as nnU-Net does: [outputs, z, y, x] in the axes in which its reader hands an image on.
+fn write_npz(path: &Path, probabilities: &[Volume], rule: OrientationRule) -> Result<()> {
+    let turned = |volume: &Volume| match rule {
+        OrientationRule::Stored => Ok(volume.clone()),
+        OrientationRule::Fixed(orientation) => volume.reorient(orientation),
     };
-    let names: Vec<String> = labels.targets().iter().map(|target| plain(&target.name)).collect();
-    let is_unique = |name: &String| names.iter().filter(|n| *n == name).count() == 1;
-    let file = |(target, name): (&nephron::models::Target, &String)| {
-        let part = if is_unique(name) { name.clone() } else { format!("{name}_{}", target.value) };
-        let file = case.mask.with_file_name(format!("{}_{part}_probability.nii.gz", case.prefix));
-        (target.name.clone(), file)
+    let Some(first) = probabilities.first() else { return Ok(()) };
+    let [z, y, x] = match rule {
+        OrientationRule::Stored => first.shape(),
+        OrientationRule::Fixed(orientation) => first.grid().turned(&first.orientation().turn_to(orientation)).shape,
     };
-    labels.targets().iter().zip(&names).map(file).collect()
+    let values = |volume: &Volume| match turned(volume)?.voxels() {
+        Voxels::F32(values) => Ok(std::sync::Arc::clone(values)),
+        other => Err(LibraryError::argument("probabilities: dtype", "f32", other.dtype())),
+    };
+    npz::write_f32(path, "probabilities", &[probabilities.len(), z, y, x], probabilities.iter().map(values))?;
+    Ok(())
 }
 
 pub(super) fn print(report: &FileRecord) -> Result<()> {

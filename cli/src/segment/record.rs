@@ -46,6 +46,9 @@ pub(super) struct Settings {
     pub(super) orientation: Option<String>,
     /// Whether probabilities were written.
     pub(super) probabilities: bool,
+    /// Whether they were written as nnU-Net does.
+    #[serde(default)]
+    pub(super) npz: bool,
 }
 
 /// What was done with the images of a run.
@@ -80,6 +83,9 @@ pub(super) struct FileRecord {
     #[serde(serialize_with = "lossy")]
     pub(super) mask: PathBuf,
     pub(super) probabilities: BTreeMap<String, String>,
+    /// All probabilities as nnU-Net writes them, if asked for.
+    #[serde(default)]
+    pub(super) npz: Option<PathBuf>,
     /// The picture, if one was asked for.
     #[serde(serialize_with = "lossy_option")]
     pub(super) preview: Option<PathBuf>,
@@ -209,6 +215,7 @@ fn differences(a: &Settings, b: &Settings) -> Vec<&'static str> {
         ("--tta", a.mirroring != b.mirroring),
         ("--orientation", a.orientation != b.orientation),
         ("--probabilities", a.probabilities != b.probabilities),
+        ("--save-probabilities", a.npz != b.npz),
     ];
     all.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

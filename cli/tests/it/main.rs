@@ -21,6 +21,7 @@ mod models;
 mod mutated_files;
 mod outputs;
 mod phantom;
+mod pictures;
 mod profiling;
 mod register;
 mod segment;

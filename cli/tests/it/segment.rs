@@ -75,6 +75,46 @@ fn the_verb_writes_masks_and_says_what_it_did() {
     }
 }
 
+/// The probabilities of nnU-Net's npz: the background's in front, the others as the NIfTI files have them.
+#[test]
+fn all_probabilities_are_saved_as_nnunet_does() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (model, out) = (model_folder(folder.path()), folder.path().join("out"));
+    let image = folder.path().join("a.nii.gz");
+    nifti::write(&image, &nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]))).expect("written");
+    let run = |options: &[&str]| {
+        let base = [&["--device", "cpu", "--json", "segment"], options].concat();
+        let paths: [&Path; 5] = [Path::new("--model"), &model, Path::new("-o"), &out, &image];
+        let (code, stdout, stderr) = nephron(&base, &paths);
+        assert_eq!(code, 0, "{stderr}");
+        serde_json::from_str::<serde_json::Value>(stdout.lines().last().expect("a line")).expect("json")
+    };
+    let report = run(&["--save-probabilities", "--probabilities"]);
+    let file = out.join("a.npz");
+    assert_eq!(report["files"][0]["npz"].as_str(), file.to_str());
+    let archive = nephron::io::Archive::open(&file).expect("an archive");
+    let array = folder.path().join("a.npy");
+    std::fs::write(&array, archive.read("probabilities.npy", 1 << 20).expect("the array")).expect("written");
+    let (shape, values) = nephron::io::npy::read_f32(&array).expect("an array");
+    assert_eq!(shape, [3, 6, 12, 14]);
+    let voxels = 6 * 12 * 14;
+    for (output, label) in [(1, "kidney"), (2, "tumour")] {
+        let share = nifti::read(out.join(format!("a_{label}_probability.nii.gz"))).expect("probabilities");
+        assert_eq!(share.volume.voxels().to_f32(), values[output * voxels..(output + 1) * voxels], "{label}");
+    }
+    let mask = nifti::read_labels(out.join("a_mask.nii.gz")).expect("the mask").labels;
+    for (voxel, label) in mask.labels().iter().enumerate() {
+        let of = |output: usize| values[output * voxels + voxel];
+        assert!((of(0) + of(1) + of(2) - 1.0).abs() < 1e-6, "they sum to 1");
+        assert!((0..3).all(|output| of(output) <= of(usize::from(*label))), "the mask has the largest");
+    }
+    // Alone it writes no NIfTI of probabilities, and without it what is there goes.
+    let report = run(&["--save-probabilities"]);
+    assert!(report["files"][0]["probabilities"].as_object().expect("files").is_empty());
+    assert!(file.is_file() && !out.join("a_kidney_probability.nii.gz").exists());
+    assert!(run(&[])["files"][0]["npz"].is_null() && !file.exists());
+}
+
 #[test]
 fn the_verb_refuses_in_one_line() {
     let folder = tempfile::tempdir().expect("folder");

@@ -15,6 +15,7 @@ pub mod conv_plan;
 pub mod conv_problem;
 pub mod conv_transpose3d;
 pub mod dice;
+pub mod gate;
 pub mod grid_sample;
 pub mod interpolate;
 #[cfg(feature = "gpu")]
@@ -48,6 +49,7 @@ pub use conv3d::conv3d_by;
 pub use conv3d::{Epilogue as ConvEpilogue, conv3d, conv3d_then};
 pub use conv3d_backward::{Conv3dGradients, conv3d_backward};
 pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
+pub use gate::gated_residual;
 pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
 pub use interpolate::{InterpolateMode, interpolate3d};
 #[cfg(feature = "gpu")]
@@ -76,6 +78,7 @@ pub(crate) trait Launches:
     + conv_plan::ConvPlanLaunches
     + conv_transpose3d::gpu::ConvTranspose3dLaunches
     + dice::gpu::DiceLaunches
+    + gate::gpu::GateLaunches
     + grid_sample::gpu::GridSampleLaunches
     + interpolate::gpu::InterpolateLaunches
     + linear::gpu::LinearLaunches

@@ -17,6 +17,7 @@ mod conv_epilogue;
 mod conv_transpose3d;
 mod devices;
 mod dice;
+mod gate;
 mod grid_sample;
 mod interpolate;
 mod linear;

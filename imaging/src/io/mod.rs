@@ -1,5 +1,5 @@
-//! Reading and writing files: images of any format ([`images`]), NIfTI, npy, safetensors; PyTorch's checkpoints and zip archives are
-//! only read.
+//! Reading and writing files: images of any format ([`images`]), pictures ([`pictures`]), NIfTI, npy, safetensors; npz is only written, PyTorch's checkpoints
+//! and zip archives are only read.
 //!
 //! Every error names the file and what is wrong with it. Every file is written under a temporary name and then renamed, so that a
 //! run that is killed leaves no partial file.
@@ -9,7 +9,9 @@ mod hash;
 pub mod images;
 pub mod nifti;
 pub mod npy;
+pub mod npz;
 pub mod numbers;
+pub mod pictures;
 pub mod postprocessing;
 mod source;
 pub mod weights;

@@ -81,9 +81,28 @@ fn write<T: Copy, const N: usize>(
     values: &[T],
     bytes: impl Fn(T) -> [u8; N],
 ) -> Result<()> {
-    if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(values.len()) {
-        return Err(Error::shape("npy: values", format!("as many as shape {shape:?} has"), values.len()));
+    if elements(shape)? != values.len() {
+        return Err(wrong_count(shape, values.len()));
     }
+    let header = header(descr, shape)?;
+    super::write_atomic(path, |out| {
+        out.write_all(&header)?;
+        values.iter().try_for_each(|&v| out.write_all(&bytes(v)))
+    })
+}
+
+/// Number of values of a shape.
+pub(super) fn elements(shape: &[usize]) -> Result<usize> {
+    let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    count.ok_or_else(|| Error::shape("npy: shape", "of values that can be counted", format!("{shape:?}")))
+}
+
+pub(super) fn wrong_count(shape: &[usize], found: usize) -> Error {
+    Error::shape("npy: values", format!("as many as shape {shape:?} has"), found)
+}
+
+/// Everything in front of the values, for an array in C order.
+pub(super) fn header(descr: &str, shape: &[usize]) -> Result<Vec<u8>> {
     let axes: String = shape.iter().map(|d| format!("{d}, ")).collect();
     let mut dict = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({axes}), }}");
     // Magic, version and length take 10 bytes; the whole header is a multiple of 64 that ends in a line feed.
@@ -91,12 +110,7 @@ fn write<T: Copy, const N: usize>(
     dict.extend(std::iter::repeat_n(' ', padded - 1 - dict.len()));
     dict.push('\n');
     let length = u16::try_from(padded).map_err(|_| Error::shape("npy: axes", "fewer", shape.len()))?;
-    super::write_atomic(path, |out| {
-        out.write_all(b"\x93NUMPY\x01\x00")?;
-        out.write_all(&length.to_le_bytes())?;
-        out.write_all(dict.as_bytes())?;
-        values.iter().try_for_each(|&v| out.write_all(&bytes(v)))
-    })
+    Ok([b"\x93NUMPY\x01\x00".as_slice(), &length.to_le_bytes(), dict.as_bytes()].concat())
 }
 
 /// Reads the header, and exactly as many bytes as its shape needs.

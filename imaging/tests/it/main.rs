@@ -10,6 +10,7 @@ mod io_nifti;
 mod kidneys;
 mod label_volume;
 mod npy;
+mod pictures;
 mod registration;
 mod registration_channels;
 mod registration_families;

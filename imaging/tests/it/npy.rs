@@ -1,6 +1,9 @@
-//! npy arrays.
+//! npy and npz arrays.
 
-use nephron_imaging::io::npy;
+use std::io::Read;
+
+use nephron_compute::Error;
+use nephron_imaging::io::{npy, npz};
 use tempfile::tempdir;
 
 #[test]
@@ -59,4 +62,37 @@ fn npy_is_written_for_others() {
     }
     let message = npy::write_f32(&path, &[2, 2], &[0.0; 3]).expect_err("too few").to_string();
     assert!(message.contains("[2, 2]") && message.contains('3'), "{message}");
+}
+
+#[test]
+fn npz_is_written_for_others() {
+    let folder = tempdir().expect("a folder");
+    let path = folder.path().join("a.npz");
+    let parts = [vec![0.25f32, -1.0, 3.5e-9], vec![7.0, f32::MAX, 0.0]];
+    npz::write_f32(&path, "probabilities", &[2, 1, 3], parts.iter().map(Ok)).expect("written");
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(&path).expect("the file")).expect("a zip archive");
+    assert_eq!(archive.len(), 1);
+    let mut entry = archive.by_name("probabilities.npy").expect("named as NumPy does");
+    assert_eq!(entry.compression(), zip::CompressionMethod::Deflated);
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes).expect("whole");
+    let file = npyz::NpyFile::new(&bytes[..]).expect("an npy file");
+    assert_eq!((file.shape(), file.order()), (&[2u64, 1, 3][..], npyz::Order::C));
+    assert_eq!(file.into_vec::<f32>().expect("f32"), parts.concat());
+}
+
+#[test]
+fn an_npz_that_cannot_be_whole_is_not_written() {
+    let folder = tempdir().expect("a folder");
+    let path = folder.path().join("a.npz");
+    let part = vec![1.0f32; 3];
+    let message = npz::write_f32(&path, "x", &[2, 2], [Ok(&part)]).expect_err("too few").to_string();
+    assert!(message.contains("[2, 2]") && message.contains("found 3"), "{message}");
+    let failing = [Ok(&part), Err(Error::Data("the second part".into()))];
+    let message = npz::write_f32(&path, "x", &[2, 3], failing).expect_err("fails").to_string();
+    assert_eq!(message, "the second part");
+    let huge = [usize::MAX, 2];
+    let message = npz::write_f32(&path, "x", &huge, [Ok(&part)]).expect_err("uncountable").to_string();
+    assert!(message.contains(&usize::MAX.to_string()), "{message}");
+    assert!(std::fs::read_dir(folder.path()).expect("a folder").next().is_none(), "nothing is left");
 }

@@ -53,7 +53,8 @@ pub enum UNetEncoder {
 /// A stem block, which keeps the image's size, and stages of residual blocks (He et al. 2019, ResNet-D).
 ///
 /// A block is the activation of the sum of its convolutions' output, without activation after the last norm, and its input:
-/// as it is, or average-pooled by the stride, or projected by a 1x1x1 convolution and norm where the channels change.
+/// as it is, or average-pooled by the stride, or projected by a 1x1x1 convolution and norm where the channels change. A
+/// squeeze-excitation, where there is one, multiplies the convolutions' output before the sum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResidualEncoder {
     /// Blocks of each stage.
@@ -63,6 +64,19 @@ pub struct ResidualEncoder {
     /// Channels of the middle convolution in each stage, for bottlenecks of a 1x1x1, a strided and a 1x1x1 convolution; None
     /// for blocks of two convolutions, the first strided.
     pub bottleneck: Option<Vec<usize>>,
+    /// Channels of a squeeze-excitation relative to those of its block; None for blocks without.
+    pub squeeze_excitation: Option<f64>,
+}
+
+impl ResidualEncoder {
+    /// Channels between the two convolutions of a squeeze-excitation of `features` channels: a multiple of 8, at least 8.
+    ///
+    /// Source: dynamic-network-architectures, `make_divisible` with a divisor of 8 and a limit of 0.
+    pub(super) fn squeezed(features: usize, ratio: f64) -> usize {
+        const DIVISOR: usize = 8;
+        let rounded = (features as f64 * ratio + DIVISOR as f64 / 2.0) as usize / DIVISOR * DIVISOR;
+        rounded.max(DIVISOR)
+    }
 }
 
 /// The normalisation behind a convolution.
@@ -141,7 +155,13 @@ impl UNetArchitecture {
                     let expected = format!("one entry for each of {stages} stages");
                     return refused("bottleneck channels", &expected, format!("{inner:?}"));
                 }
-                (&residual.blocks, [inner, vec![residual.stem]].concat())
+                let ratio = residual.squeeze_excitation;
+                if ratio.is_some_and(|ratio| !(ratio.is_finite() && ratio > 0.0)) {
+                    let found = format!("{}", ratio.unwrap_or_default());
+                    return refused("reduction ratio of the squeeze-excitation", "a finite number above 0", found);
+                }
+                let squeezed = self.features.iter().filter_map(|&f| Some(ResidualEncoder::squeezed(f, ratio?)));
+                (&residual.blocks, inner.into_iter().chain(squeezed).chain([residual.stem]).collect())
             }
         };
         let lengths = [self.kernels.len(), self.strides.len(), repeats.len(), self.decoder_convs.len() + 1];
@@ -199,14 +219,19 @@ impl UNetArchitecture {
         Ok(())
     }
 
-    /// Voxels of each stage for an input of `size`, at least 1.
-    pub(super) fn voxels(&self, size: [usize; 3]) -> Vec<u64> {
+    /// The size of each stage for an input of `size`, at least 1 along each axis.
+    pub(super) fn sizes(&self, size: [usize; 3]) -> Vec<[u64; 3]> {
         let mut scale = [1usize; 3];
         let stage = |stride: &[usize; 3]| {
             scale = std::array::from_fn(|a| scale[a].saturating_mul(stride[a]));
-            (0..3).map(|a| (size[a] / scale[a]).max(1) as u64).product()
+            std::array::from_fn(|a| (size[a] / scale[a]).max(1) as u64)
         };
         self.strides.iter().map(stage).collect()
+    }
+
+    /// Voxels of each stage for an input of `size`, at least 1.
+    pub(super) fn voxels(&self, size: [usize; 3]) -> Vec<u64> {
+        self.sizes(size).iter().map(|size| size.iter().product()).collect()
     }
 
     /// Multiplications and additions of the convolutions of a forward pass over one image of `size`.

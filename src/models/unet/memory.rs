@@ -47,6 +47,22 @@ impl Pass {
     }
 }
 
+impl Pass {
+    /// The gate of a squeeze-excitation over `size`, whose elements are returned: they live on.
+    fn gate(&mut self, channels: u64, squeezed: u64, [d, _, w]: [u64; 3], planar: bool) -> u64 {
+        // Means along y, then along x or z, then the two convolutions; each frees what it has read.
+        let along = if planar { d } else { w };
+        let steps = [channels * d * w, channels * along, squeezed * along, channels * along];
+        let mut before = 0;
+        for elements in steps {
+            self.live.allocate(elements);
+            self.live.free(before);
+            before = elements;
+        }
+        before
+    }
+}
+
 impl UNetArchitecture {
     /// The most bytes of activations alive at once in a forward pass over one image of `size` (z, y, x) stored as `dtype`
     /// on `device`: the image, what each op reads and writes, and the skips that wait for the decoder. Weights not counted.
@@ -69,7 +85,7 @@ impl UNetArchitecture {
                     }
                 }
             }
-            UNetEncoder::Residual(residual) => self.residual_encoder(residual, &voxels, &mut pass),
+            UNetEncoder::Residual(residual) => self.residual_encoder(residual, &self.sizes(size), &mut pass),
         }
         for (level, &convs) in self.decoder_convs.iter().enumerate() {
             let stage = self.features.len() - 2 - level;
@@ -91,7 +107,8 @@ impl UNetArchitecture {
         self.nonlin_first && self.norm != UNetNorm::None
     }
 
-    fn residual_encoder(&self, residual: &ResidualEncoder, voxels: &[u64], pass: &mut Pass) {
+    fn residual_encoder(&self, residual: &ResidualEncoder, sizes: &[[u64; 3]], pass: &mut Pass) {
+        let voxels: Vec<u64> = sizes.iter().map(|size| size.iter().product()).collect();
         let mut channels = residual.stem as u64;
         pass.block(1, channels * voxels[0]);
         for (stage, &features) in self.features.iter().enumerate() {
@@ -136,10 +153,18 @@ impl UNetArchitecture {
                     held = features * written;
                 }
                 pass.block(1, features * written);
-                if !matches!(self.norm, UNetNorm::None | UNetNorm::Running { .. }) {
+                // The sum is the store of the last convolution, unless a norm or a gate comes between.
+                if !matches!(self.norm, UNetNorm::None | UNetNorm::Running { .. })
+                    || residual.squeeze_excitation.is_some()
+                {
                     pass.live.free(before);
                     before = features * written;
+                    let gate = residual.squeeze_excitation.map_or(0, |ratio| {
+                        let squeezed = ResidualEncoder::squeezed(features as usize, ratio) as u64;
+                        pass.gate(features, squeezed, sizes[stage], self.planar)
+                    });
                     pass.live.allocate(features * written);
+                    pass.live.free(gate);
                 }
                 pass.live.free(before);
                 match (held, input_lives) {

@@ -25,7 +25,7 @@ pub use previous_stage::PreviousStage;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::{self, TrainingNotes, Weights};
-use crate::nn::{ConvBlock, ConvLayer, DecoderBlock, ResidualBlock, forward_blocks};
+use crate::nn::{ConvBlock, ConvLayer, DecoderBlock, ResidualBlock, SqueezeExcitation, forward_blocks};
 use crate::ops::ensure_same_device;
 use crate::ops::span::{self, OpSpan};
 use crate::tensor::{DType, Tensor};
@@ -281,6 +281,8 @@ impl Loader<'_> {
                 .zip(1..)
                 .map(|(shape, number)| self.block(&format!("{name}.conv{number}"), shape))
                 .collect::<Result<Vec<_>>>()?;
+            let squeeze = |ratio| self.squeeze_excitation(&format!("{name}.squeeze_excitation"), features, ratio);
+            let squeeze_excitation = residual.squeeze_excitation.map(squeeze).transpose()?;
             let pool = (stride != [1; 3]).then_some(stride);
             let projection = if input == features {
                 None
@@ -290,8 +292,19 @@ impl Loader<'_> {
                 let shape = BlockShape { bias: false, slope: 1.0, ..self.shape([input, features], [1; 3], [1; 3]) };
                 Some(self.block(&name, &shape)?)
             };
-            Ok(ResidualBlock { convs, pool, projection, slope: a.slope })
+            Ok(ResidualBlock { convs, pool, projection, squeeze_excitation, slope: a.slope })
         };
         (0..residual.blocks[stage]).map(block).collect()
+    }
+
+    /// The two convolutions of a squeeze-excitation of so many channels.
+    fn squeeze_excitation(&mut self, name: &str, features: usize, ratio: f64) -> Result<SqueezeExcitation> {
+        let mut conv = |part: &str, channels| {
+            let shape = BlockShape { bias: true, slope: 1.0, ..self.shape(channels, [1; 3], [1; 3]) };
+            self.conv(&format!("{name}.{part}"), &shape)
+        };
+        let squeezed = ResidualEncoder::squeezed(features, ratio);
+        let (reduce, expand) = (conv("fc1", [features, squeezed])?, conv("fc2", [squeezed, features])?);
+        Ok(SqueezeExcitation { reduce, expand, planar: self.architecture.planar })
     }
 }

@@ -45,13 +45,17 @@ pub enum ImageReader {
     Reoriented,
     /// Turned to RAS first, which takes the voxel size of what is turned from the affine: NibabelIOWithReorient.
     ReorientedByNibabel,
+    /// Pictures (PNG, BMP, TIFF) whose colours are channels: NaturalImage2DIO.
+    Pictures,
+    /// The pages of a TIFF as slices: Tiff3DIO.
+    TiffStacks,
 }
 
 impl ImageReader {
     /// Which way an image's axes run when the network sees it.
     pub fn orientation(self) -> OrientationRule {
         match self {
-            Self::Stored => OrientationRule::Stored,
+            Self::Stored | Self::Pictures | Self::TiffStacks => OrientationRule::Stored,
             Self::Reoriented | Self::ReorientedByNibabel => OrientationRule::Fixed(Orientation::RAS),
         }
     }
@@ -268,6 +272,10 @@ pub(super) fn reader(plans: &Node<'_>) -> Result<ImageReader> {
         "SimpleITKIOWithReorient" => Ok(ImageReader::Reoriented),
         "NibabelIOWithReorient" => Ok(ImageReader::ReorientedByNibabel),
         "SimpleITKIO" | "NibabelIO" => Ok(ImageReader::Stored),
-        _ => Err(reader.mismatch("SimpleITKIO, NibabelIO, SimpleITKIOWithReorient or NibabelIOWithReorient")),
+        "NaturalImage2DIO" => Ok(ImageReader::Pictures),
+        "Tiff3DIO" => Ok(ImageReader::TiffStacks),
+        _ => Err(reader.mismatch(
+            "SimpleITKIO, NibabelIO, SimpleITKIOWithReorient, NibabelIOWithReorient, NaturalImage2DIO or Tiff3DIO",
+        )),
     }
 }

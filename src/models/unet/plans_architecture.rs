@@ -25,7 +25,18 @@ const KEYS: [&str; 16] = [
     "num_classes",
 ];
 const PLAIN_KEYS: [&str; 2] = ["n_conv_per_stage", "nonlin_first"];
-const RESIDUAL_KEYS: [&str; 4] = ["n_blocks_per_stage", "block", "bottleneck_channels", "stem_channels"];
+const RESIDUAL_KEYS: [&str; 7] = [
+    "n_blocks_per_stage",
+    "block",
+    "bottleneck_channels",
+    "stem_channels",
+    // nnU-Net's own network does not hand these on to its encoder, which has them; networks derived from it do.
+    "squeeze_excitation",
+    "squeeze_excitation_reduction_ratio",
+    "stochastic_depth_p",
+];
+/// The encoder's default.
+const REDUCTION_RATIO: f64 = 1.0 / 16.0;
 
 /// nnU-Net's own trainer that replaces the plans' norm by batch norm.
 const BATCH_NORM_TRAINER: &str = "nnUNetTrainerBN";
@@ -123,10 +134,19 @@ fn residual(kwargs: &Node<'_>, stages: usize, features: &[usize]) -> Result<Resi
         Some(node) => node.count()?,
         None => features.first().copied().unwrap_or(0),
     };
+    // In training, whole blocks are left out by chance; what is predicted has all of them, as they are.
+    if let Some(node) = kwargs.optional("stochastic_depth_p")
+        && !(0.0..=1.0).contains(&node.number()?)
+    {
+        return Err(node.mismatch("a probability from 0 to 1"));
+    }
+    let squeezes = kwargs.optional("squeeze_excitation").map_or(Ok(false), |n| n.boolean())?;
+    let ratio = kwargs.optional("squeeze_excitation_reduction_ratio").map_or(Ok(REDUCTION_RATIO), |n| n.number())?;
     Ok(ResidualEncoder {
         blocks: per_stage(&kwargs.key("n_blocks_per_stage")?, stages, Node::count)?,
         stem,
         bottleneck,
+        squeeze_excitation: squeezes.then_some(ratio),
     })
 }
 
@@ -192,7 +212,7 @@ fn before_2_5(configuration: &Node<'_>, input_channels: usize, classes: usize) -
         Network::Plain => UNetEncoder::Plain(repeats),
         Network::Residual => {
             let stem = features.first().copied().unwrap_or(0);
-            UNetEncoder::Residual(ResidualEncoder { blocks: repeats, stem, bottleneck: None })
+            UNetEncoder::Residual(ResidualEncoder { blocks: repeats, stem, bottleneck: None, squeeze_excitation: None })
         }
     };
     Ok(UNetArchitecture {

@@ -199,8 +199,11 @@ impl Segmenter {
         options: &SegmentOptions,
         progress: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<Segmentation> {
-        let background = self.plan.labels.outputs() - self.plan.labels.targets().len();
-        self.segment_outputs(scan, options, background, progress)
+        let first = match options.output {
+            Output::AllProbabilities => 0,
+            _ => self.plan.labels.outputs() - self.plan.labels.targets().len(),
+        };
+        self.segment_outputs(scan, options, first, progress)
     }
 
     /// The mask of the first stage and what it took; None where there is none to run.
