@@ -32,6 +32,13 @@ struct State {
     last_line: Instant,
 }
 
+impl State {
+    /// `image 2 of 40, case_002: reading`; for an input without a name the stage alone.
+    fn text(&self) -> String {
+        if self.input.is_empty() { self.stage.clone() } else { format!("{}: {}", self.input, self.stage) }
+    }
+}
+
 impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
         let shown = match (quiet, std::io::stderr().is_terminal()) {
@@ -82,8 +89,7 @@ impl Progress {
             self.bar.set_style(style);
         }
         self.bar.reset();
-        let message = if state.input.is_empty() { stage.to_owned() } else { format!("{}: {stage}", state.input) };
-        self.bar.set_message(crate::terminal::message(&message).into_owned());
+        self.bar.set_message(crate::terminal::message(&state.text()).into_owned());
     }
 
     fn line(&self, steps: Option<(usize, usize)>) {
@@ -93,7 +99,7 @@ impl Progress {
         }
         state.last_line = Instant::now();
         let of = steps.map(|steps| format!(" {}", remaining(steps, state.started.elapsed()))).unwrap_or_default();
-        note!("{}: {}{of}", state.input, state.stage);
+        note!("{}{of}", state.text());
     }
 
     /// Removes the bar, so that other lines can be written.
@@ -138,5 +144,9 @@ mod tests {
         progress.stage("align");
         assert_eq!((progress.bar.position(), progress.bar.length()), (0, None));
         assert_eq!(progress.bar.message(), "image 2 of 40, case_002: align");
+        // A single input has no number, and one without a name none.
+        progress.input("image", (1, 1), "");
+        progress.stage("align");
+        assert_eq!(progress.bar.message(), "align");
     }
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::ModelCard;
 use super::lesion_results::Findings;
+use super::run_options::RunOptions;
+use super::{ModelCard, ScanSlice};
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::phase::{Phase, Subtype};
@@ -45,6 +46,9 @@ pub struct PhaseResult {
     pub transform: Option<PathBuf>,
     /// The overlays: first of the slice with the reference's largest tumour area, then of that with its largest kidney area.
     pub pictures: Vec<PathBuf>,
+    /// The slices of this phase's scan that they show.
+    #[serde(default)]
+    pub picture_slices: Vec<ScanSlice>,
 }
 
 /// Wall-clock seconds of each stage.
@@ -76,22 +80,6 @@ pub struct Models {
     pub segmentation_card: Option<ModelCard>,
 }
 
-/// What decides a result besides scans and weights. A run continues only results of the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct RunOptions {
-    /// Whether masks were given instead of segmented.
-    pub given_masks: bool,
-    /// Whether the segmentation averaged mirrored copies.
-    pub mirroring: bool,
-    /// Which lesions were to be classified.
-    pub lesion: String,
-    /// The margin around a lesion; None without a classifier.
-    pub margin: Option<String>,
-    /// The thresholds of the decision; None for the highest score.
-    pub thresholds: Option<Vec<f64>>,
-}
-
 /// The result of a diagnosis: the content of `result.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -102,6 +90,9 @@ pub struct Diagnosis {
     pub program: String,
     /// The name of the device.
     pub device: String,
+    /// When the run ended, in UTC by ISO 8601; None in results of versions that did not write it.
+    #[serde(default)]
+    pub date: Option<String>,
     /// The weights that were used.
     pub models: Models,
     /// What the run was asked for; None in results of versions that did not write it.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::cases::Case;
-use super::previous;
 use super::record::{FileRecord, Seconds};
 use crate::error::Result;
 use crate::progress::Progress;
+use crate::segmentation::previous;
 use nephron::error::Error as LibraryError;
 use nephron::io::{images, nifti};
 use nephron::models::TargetLabels;
@@ -65,7 +65,7 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
     }
     let Some(image) = first else { return Err(LibraryError::Inputs(format!("{}: no image", case.name)).into()) };
     let read = reading.elapsed().as_secs_f64();
-    let previous = previous::read(how.ensemble, case)?;
+    let previous = previous::read(how.ensemble, &case.prefix)?;
     warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
     let scan = Scan {
         channels: &channels,

@@ -2,24 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cases::Case;
 use crate::error::Result;
 use nephron::error::Error as LibraryError;
 use nephron::io::nifti;
 use nephron::pipeline::Ensemble;
 use nephron::volume::LabelVolume;
 
-/// The mask of a case, where a model takes one, and the warnings of its file.
-pub(super) fn read(ensemble: &Ensemble, case: &Case) -> Result<Option<(LabelVolume, Vec<String>)>> {
-    let member = ensemble.members().iter().find_map(|m| Some((m.previous_masks()?, &m.plan().file_ending)));
-    let Some((folder, ending)) = member else { return Ok(None) };
-    let found = nifti::read_labels(find(folder, ending, &case.prefix)?)?;
+/// The mask of a case, where a model takes one, and the warnings of its file. `prefix` is the name of the case's image without its
+/// ending.
+pub(crate) fn read(ensemble: &Ensemble, prefix: &str) -> Result<Option<(LabelVolume, Vec<String>)>> {
+    let Some((folder, ending)) = ensemble.previous_masks() else { return Ok(None) };
+    let found = nifti::read_labels(find(folder, ending, prefix)?)?;
     let warnings = found.warnings.iter().map(|w| format!("mask of the previous stage: {w}")).collect();
     Ok(Some((found.labels, warnings)))
 }
 
 /// `<case>.nii.gz` as nnU-Net writes it or `<case>_mask.nii.gz` as this program does, without the number of a channel.
-fn find(folder: &Path, ending: &str, prefix: &str) -> Result<PathBuf> {
+pub(crate) fn find(folder: &Path, ending: &str, prefix: &str) -> Result<PathBuf> {
     let plain = match prefix.rsplit_once('_') {
         Some((name, number)) if number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => prefix,
