@@ -30,6 +30,8 @@ struct State {
     stage: String,
     started: Instant,
     last_line: Instant,
+    /// Whether the bar is drawn from time to time, which begins with the first stage.
+    is_ticking: bool,
 }
 
 impl State {
@@ -49,9 +51,9 @@ impl Progress {
         let target =
             if matches!(shown, Shown::Bar) { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
-        bar.enable_steady_tick(Duration::from_millis(200));
         let now = Instant::now();
-        let state = State { input: String::new(), stage: String::new(), started: now, last_line: now };
+        let state =
+            State { input: String::new(), stage: String::new(), started: now, last_line: now, is_ticking: false };
         Self { bar, shown, state: RefCell::new(state) }
     }
 
@@ -65,31 +67,51 @@ impl Progress {
 
     /// What begins now and takes a time that is not known.
     pub(crate) fn stage(&self, stage: &str) {
-        self.begin(stage, "{spinner} {msg} {elapsed}");
-        self.bar.unset_length();
+        self.begin(stage, None);
         self.line(None);
     }
 
     /// `done` of `all` parts of a stage are done.
     pub(crate) fn step(&self, stage: &str, done: usize, all: usize) {
         if done == 0 || self.state.borrow().stage != stage {
-            self.begin(stage, "{msg} {bar:30} {pos}/{len} {elapsed}, {eta} left");
+            self.begin(stage, Some(all as u64));
         }
-        self.bar.set_length(all as u64);
         self.bar.set_position(done as u64);
         self.line(Some((done, all)));
     }
 
-    fn begin(&self, stage: &str, template: &str) {
+    /// Shows a stage of `all` parts, or one that takes a time that is not known. Any of these calls, and the clock, may draw a
+    /// frame: in their order none shows the end of the stage before, or a bar without a length.
+    fn begin(&self, stage: &str, all: Option<u64>) {
         let mut state = self.state.borrow_mut();
         stage.clone_into(&mut state.stage);
         state.started = Instant::now();
+        let message = crate::terminal::message(&state.text()).into_owned();
+        match all {
+            Some(all) => {
+                self.bar.reset();
+                self.bar.set_length(all);
+                self.bar.set_message(message);
+                self.style("{msg} {bar:30} {pos}/{len} {elapsed}, {eta} left");
+            }
+            None => {
+                self.style("{spinner} {msg} {elapsed}");
+                self.bar.set_message(message);
+                self.bar.reset();
+                self.bar.unset_length();
+            }
+        }
+        if !state.is_ticking {
+            state.is_ticking = true;
+            self.bar.enable_steady_tick(Duration::from_millis(200));
+        }
+    }
+
+    fn style(&self, template: &str) {
         // The templates are those above; a wrong one would only leave the bar as it was.
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }
-        self.bar.reset();
-        self.bar.set_message(crate::terminal::message(&state.text()).into_owned());
     }
 
     fn line(&self, steps: Option<(usize, usize)>) {

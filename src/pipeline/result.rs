@@ -174,7 +174,8 @@ mod tests {
         let classification = json!({
             "probabilities": [0.125, 0.125, 0.25, 0.25, 0.25], "decision": "ccRCC",
             "images": [{"phases": ["non-contrast", "arterial", "portal"], "probabilities": [0.5, 0.5], "picture": null}],
-            "crops": [{"phase": "portal", "slice": 3, "rows": [1, 2], "columns": [3, 4], "area": 9, "picture": "p.png"}],
+            "crops": [{"phase": "portal", "slice": 3, "rows": [1, 2], "columns": [3, 4], "area": 9, "picture": "p.png",
+                "scan_slice": {"axis": "k", "index": 28, "itk_snap": 29, "position_mm": -0.5}}],
             "models": 2
         });
         let lesion = json!({
@@ -187,13 +188,17 @@ mod tests {
             json!({
                 "phase": "arterial", "input": "in.nii.gz", "files": [file], "mask": "masks/a.nii.gz", "kidney_ml": 150.5,
                 "tumour_ml": 2.5, "tumour_diameter": diameter, "aligned": "aligned/a.nii.gz",
-                "aligned_mask": "aligned/a_mask.nii.gz", "registration": registration, "transform": null, "pictures": ["x.png"]
+                "aligned_mask": "aligned/a_mask.nii.gz", "registration": registration, "transform": null, "pictures": ["x.png"],
+                "picture_slices": [{"axis": "i", "index": 0, "itk_snap": 1, "position_mm": 2.5}]
             })
         };
         json!({
-            "schema_version": SCHEMA_VERSION, "program": "nephron 0.1.0", "device": "cpu",
+            "schema_version": SCHEMA_VERSION, "program": "nephron 0.1.0", "device": "cpu", "date": "2026-11-27T10:00:00Z",
             "models": {"segmentation": [file], "classification": []},
-            "options": {"given_masks": true, "mirroring": false, "lesion": "largest", "margin": "5mm", "thresholds": [0.5]}, "notes": ["n"], "warnings": [],
+            "options": {"given_masks": true, "mirroring": false, "lesion": "largest", "margin": "5mm", "thresholds": [0.5],
+                "segmentation": {"models": [{"configuration": "2d", "folds": ["all"], "mirroring_allowed": "y,x"}], "precision": "f16",
+                    "step": 0.5, "orientation": "RAS", "postprocessing": null, "previous_masks": "masks"}},
+            "notes": ["n"], "warnings": [],
             "reference": "portal", "slices": [0, 41], "phases": [phase(Value::Null), phase(registration())],
             "classes": ["oncocytoma", "AML", "chRCC", "pRCC", "ccRCC"],
             "lesions": [lesion], "specks": {"count": 1, "volume_ml": 0.0625}, "together": false, "lesion": 1,
@@ -214,6 +219,22 @@ mod tests {
         let found = read(&result()).expect("a result");
         assert_eq!(found.findings.lesions[0].lesion.phases[0].phase, Phase::Delayed);
         assert_eq!(serde_json::to_value(&found).expect("JSON"), result());
+    }
+
+    #[test]
+    fn a_result_of_an_earlier_version_is_read() {
+        let mut older = result();
+        for (place, field) in [
+            ("", "date"),
+            ("/options", "segmentation"),
+            ("/phases/0", "picture_slices"),
+            ("/classification/crops/0", "scan_slice"),
+        ] {
+            let removed = older.pointer_mut(place).and_then(Value::as_object_mut).expect("an object").remove(field);
+            assert!(removed.is_some(), "{field}");
+        }
+        let found = read(&older).expect("a result");
+        assert!(found.date.is_none() && found.options.is_some_and(|options| options.segmentation.is_none()));
     }
 
     #[test]

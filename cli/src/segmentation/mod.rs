@@ -207,3 +207,15 @@ pub fn reports(models: &[PathBuf], ensemble: &Ensemble) -> Vec<ModelReport> {
 fn usage(error: LibraryError) -> Error {
     if matches!(error, LibraryError::Argument { .. }) { Error::Usage(error.to_string()) } else { error.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_the_options_are_complete() {
+        let command = <SegmentationArgs as clap::Args>::augment_args(clap::Command::new("segment"));
+        let names: Vec<&str> = command.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+        assert_eq!(names, OPTIONS);
+    }
+}
