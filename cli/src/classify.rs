@@ -10,6 +10,7 @@ use super::Context;
 use super::classify_args::ClassifyArgs;
 use super::cohort::given;
 use crate::error::Result;
+use crate::options::DeviceArgs;
 use nephron::error::Error as LibraryError;
 use nephron::io::{FolderLock, SourceFile, hash_files, images, write_atomic};
 use nephron::phase::{PhaseSet, Subtype};
@@ -17,11 +18,16 @@ use nephron::pipeline::classify::Classifier;
 use nephron::pipeline::diagnose::{SCHEMA_VERSION, clear_classification};
 use nephron::pipeline::lesion_results::{Findings, findings};
 use nephron::pipeline::lesions::MIN_LESION_ML;
-use nephron::pipeline::{PhaseScan, Study};
+use nephron::pipeline::{PhaseScan, ScanSlice, Study};
 use nephron::volume::Orientation;
+
+const EXAMPLES: &str = "\
+Examples:
+  nephron classify --portal P.nii.gz P_mask.nii.gz --arterial A.nii.gz A_mask.nii.gz --delayed D.nii.gz D_mask.nii.gz --model MODEL -o result";
 
 /// Classify the tumours of aligned phases with masks (1 kidney, 2 tumour), each pair on one grid.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Portal-venous phase and its mask
     #[arg(long, value_names = ["IMAGE", "MASK"], num_args = 2)]
@@ -43,6 +49,8 @@ pub struct Args {
     /// Folder for result.json and pictures; created if needed
     #[arg(short, long)]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 #[derive(Serialize)]
@@ -65,7 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     args.what.ensure_valid()?;
     let pairs = given([&args.non_contrast, &args.arterial, &args.portal, &args.delayed]);
     PhaseSet::new(pairs.iter().map(|(phase, _)| *phase))?.ensure_classifiable()?;
-    let (mut scans, mut files, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut scans, mut grids, mut files, mut warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (phase, pair) in pairs {
         let [image_path, mask_path] = pair.as_slice() else { continue };
         let (image, mask) = (images::read_ct(image_path)?, images::read_labels(mask_path)?);
@@ -76,6 +84,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             }
         }
         files.extend([image_path, mask_path].into_iter().flat_map(images::files));
+        grids.push((phase, image.volume.grid()));
         let scan = PhaseScan::new(phase, image.volume, mask.labels);
         let apart = |e: LibraryError| {
             LibraryError::io(mask_path, format!("is on another grid than {}", image_path.display()), e)
@@ -90,6 +99,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         clear_classification(folder)?;
     }
     let mut found = findings(&study, Some(&classifier), args.what.lesion())?;
+    found.locate(&study, &|phase, point| {
+        let grid = grids.iter().find(|(own, _)| *own == phase).map(|(_, grid)| grid);
+        ScanSlice::at(grid.unwrap_or(&grids[0].1), point)
+    })?;
     found.warnings.iter().for_each(|w| note!("warning: {w}"));
     warnings.append(&mut found.warnings);
     if let Some(folder) = &args.output {

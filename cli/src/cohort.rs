@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::segmentation::previous;
 use nephron::error::Error as LibraryError;
 use nephron::io::images;
 use nephron::phase::{Phase, PhaseSet};
@@ -15,12 +16,33 @@ pub(super) struct Patient {
     pub(super) folder: PathBuf,
     pub(super) output: PathBuf,
     /// Whether the phases were guessed from file names.
-    pub(super) guessed: bool,
+    guessed: bool,
+    /// Whether it is a patient of a cohort, whose files have the names of those of the others.
+    is_of_cohort: bool,
     /// Why the patient cannot be processed; that costs this patient alone.
-    pub(super) problem: Option<String>,
+    problem: Option<String>,
 }
 
 impl Patient {
+    /// A patient with these scans, whose folder messages call as that of the results.
+    pub(super) fn alone(files: Vec<(Phase, PathBuf)>, output: &Path) -> Self {
+        let [folder, output] = [output, output].map(Path::to_path_buf);
+        Self { files, folder, output, guessed: false, is_of_cohort: false, problem: None }
+    }
+
+    /// The mask of a cascade's first stage for a scan, in a folder of masks whose names have this ending: that of the scan's name, in
+    /// a cohort behind the patient's and an underscore.
+    ///
+    /// # Errors
+    /// No such mask, or two.
+    pub(super) fn previous_mask(&self, scan: &Path, (folder, ending): (&Path, &str)) -> Result<PathBuf> {
+        let name = || scan.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = images::stem(scan).unwrap_or_else(name);
+        let patient = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        let case = if self.is_of_cohort { format!("{patient}_{stem}") } else { stem };
+        previous::find(folder, ending, &case)
+    }
+
     /// The phases of the scans.
     pub(super) fn phases(&self) -> Result<PhaseSet> {
         Ok(PhaseSet::new(self.files.iter().map(|(phase, _)| *phase))?)
@@ -59,7 +81,7 @@ pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
             continue;
         }
         let output = output.join(folder.file_name().unwrap_or_default());
-        patients.push(Patient { files, folder: folder.clone(), output, guessed: false, problem });
+        patients.push(Patient { files, folder: folder.clone(), output, guessed: false, is_of_cohort: true, problem });
     }
     if patients.is_empty() {
         return Err(LibraryError::file(folder, "expected a folder with scans for each patient, found none").into());
@@ -91,7 +113,7 @@ pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
         files.push((phase, path));
     }
     files.sort();
-    Ok(Patient { files, folder: folder.to_path_buf(), output: output.to_path_buf(), guessed: true, problem: None })
+    Ok(Patient { folder: folder.to_path_buf(), guessed: true, ..Patient::alone(files, output) })
 }
 
 /// The images in a folder of every format that is read, with their names without the ending. The files of voxels that belong to a
@@ -115,8 +137,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Reads a patient's scans and, with `masks`, the masks next to them.
-pub(super) fn read(patient: &Patient, masks: bool) -> Result<Vec<PhaseInput>> {
+/// Reads a patient's scans and, with `masks`, the masks next to them; with `previous` the masks of a cascade's first stage, from
+/// a folder of masks whose names have that ending.
+pub(super) fn read(patient: &Patient, masks: bool, previous: Option<(&Path, &str)>) -> Result<Vec<PhaseInput>> {
     if let Some(problem) = &patient.problem {
         return Err(LibraryError::Inputs(problem.clone()).into());
     }
@@ -125,6 +148,9 @@ pub(super) fn read(patient: &Patient, masks: bool) -> Result<Vec<PhaseInput>> {
         .iter()
         .map(|(phase, path)| {
             let mut input = PhaseInput::read(*phase, path, masks.then(|| mask_beside(path)).as_deref())?;
+            if let Some(masks) = previous {
+                input = input.with_previous(&patient.previous_mask(path, masks)?)?;
+            }
             if patient.guessed {
                 input.image.warnings.push(format!("guessed from the name of {}", path.display()));
             }

@@ -27,7 +27,7 @@ const HEAD: [&str; 10] = [
     "tumour_ml",
     "maximum_2d_diameter_mm",
     "lesions",
-    "lowest_kidney_dice",
+    "lowest_kidney_with_tumour_dice",
     "decision",
     "reason",
     "warnings",

@@ -5,12 +5,18 @@ use std::path::PathBuf;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Cli;
 use crate::error::{Error, Result};
+use crate::verbs::Cli;
 use nephron::io::{try_folder, write_atomic};
+
+const EXAMPLES: &str = "\
+Examples:
+  nephron completions bash > nephron.bash
+  nephron completions zsh > _nephron";
 
 /// Print the completions of a shell.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The shell
     #[arg(value_enum)]
@@ -24,8 +30,13 @@ pub fn run(args: &Args) -> Result<()> {
     std::io::Write::write_all(&mut std::io::stdout().lock(), &text).map_err(Error::Output)
 }
 
+const MAN_EXAMPLES: &str = "\
+Examples:
+  nephron man -o man1";
+
 /// Write the manual pages.
 #[derive(Debug, clap::Args)]
+#[command(after_help = MAN_EXAMPLES)]
 pub struct ManArgs {
     /// Folder for nephron.1, nephron-segment.1 and so on; made if missing
     #[arg(short, long, value_name = "DIR")]

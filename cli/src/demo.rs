@@ -8,6 +8,7 @@ use super::Context;
 use super::cohort::{Patient, read};
 use super::diagnose::{print, run_with_progress};
 use crate::error::Result;
+use crate::options::{DeviceArgs, ProgressArgs};
 use nephron::io::FolderLock;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::{Phase, Subtype};
@@ -15,8 +16,14 @@ use nephron::pipeline::demo;
 use nephron::pipeline::diagnose::{DiagnoseOptions, Diagnosis};
 use nephron::volume::{TUMOUR, WHOLE_KIDNEY};
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron demo
+  nephron demo result --seed 7 --device cpu";
+
 /// Run the whole pipeline on a synthetic patient.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Result folder; created if needed
     #[arg(default_value = "nephron-demo")]
@@ -24,13 +31,17 @@ pub struct Args {
     /// Seed of the synthetic patient
     #[arg(long, default_value_t = 2021)]
     seed: u64,
+    #[command(flatten)]
+    progress: ProgressArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 /// The Dice of a phase's segmentation with the phantom's ground truth.
 #[derive(Debug, Serialize)]
 struct Truth {
     phase: Phase,
-    kidney_dice: f64,
+    kidney_with_tumour_dice: f64,
     tumour_dice: f64,
 }
 
@@ -46,16 +57,13 @@ struct Report {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let device = context.device()?;
     let _held = FolderLock::new(&args.folder)?;
-    let progress = context.progress();
+    let progress = args.progress.start();
     progress.stage("making a synthetic patient");
     let folder = args.folder.join("patient");
     let patient = generate(&PhantomOptions { seed: args.seed, ..PhantomOptions::default() })?;
     patient.write(&folder)?;
     let files: Vec<_> = patient.phases.iter().map(|p| (p.phase, folder.join(format!("{}.nii.gz", p.phase)))).collect();
-    let inputs = read(
-        &Patient { files, folder: args.folder.clone(), output: args.folder.clone(), guessed: false, problem: None },
-        false,
-    )?;
+    let inputs = read(&Patient::alone(files, &args.folder), false, None)?;
     let system = demo::system(&args.folder.join("model"), &device)?;
     let result = run_with_progress(&inputs, &system, &DiagnoseOptions::default(), &device, &args.folder, &progress)?;
 
@@ -63,8 +71,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     for (phantom, found) in patient.phases.iter().zip(&result.phases) {
         let mask = nephron::io::images::read_labels(args.folder.join(&found.mask))?;
         let dice = |labels: &[u8]| phantom.mask.dice(&mask.labels, labels);
-        let (kidney_dice, tumour_dice) = (dice(&WHOLE_KIDNEY)?, dice(&[TUMOUR])?);
-        truth.push(Truth { phase: found.phase, kidney_dice, tumour_dice });
+        let (kidney_with_tumour_dice, tumour_dice) = (dice(&WHOLE_KIDNEY)?, dice(&[TUMOUR])?);
+        truth.push(Truth { phase: found.phase, kidney_with_tumour_dice, tumour_dice });
     }
     if context.json {
         return context.print_json(&Report { seed: args.seed, subtype: patient.subtype, truth, result });
@@ -73,9 +81,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     print(&result, &args.folder)?;
     for t in &truth {
         say!(
-            "{:13} segmentation against the ground truth: Dice kidney {:.3}, tumour {:.3}",
+            "{:13} segmentation against the ground truth: Dice kidney with tumour {:.3}, tumour {:.3}",
             t.phase.to_string(),
-            t.kidney_dice,
+            t.kidney_with_tumour_dice,
             t.tumour_dice
         )?;
     }

@@ -1,14 +1,27 @@
 //! `nephron devices`: the backends and adapters of this machine, and why one is not available.
 
-use super::Context;
 use crate::error::Result;
+use crate::options::JsonArgs;
 use nephron::device;
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron devices
+  nephron devices --json";
+
+/// List backends and adapters.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
 /// Runs the verb.
-pub fn run(context: &Context) -> Result<()> {
+pub fn run(output: &JsonArgs) -> Result<()> {
     let report = device::backends();
-    if context.json {
-        return context.print_json(&report);
+    if output.json {
+        return output.print_json(&report);
     }
     for backend in &report {
         if let Some(reason) = &backend.missing {

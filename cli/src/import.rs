@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Context;
 use crate::error::{Error, Result};
+use crate::options::JsonArgs;
 use nephron::error::Error as LibraryError;
 use nephron::pipeline::{ModelCard, ModelOptions, import_nnunet};
 
 /// Convert a model of another program.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     from: From,
@@ -22,7 +23,13 @@ enum From {
     Nnunet(Nnunet),
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron import nnunet Dataset220 --configuration 3d_fullres -o model/segmentation
+  nephron import nnunet model.zip --folds 0,1,2 -o model/segmentation";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 struct Nnunet {
     /// What `segment --model` takes: a folder of results, the folder above it, or a .zip of nnUNetv2_export_model
     folder: PathBuf,
@@ -41,6 +48,8 @@ struct Nnunet {
     /// Model folder of a cascade's first stage (the one beside the cascade's); it is converted too
     #[arg(long, value_name = "DIR")]
     previous_stage: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 #[derive(Serialize)]
@@ -54,8 +63,12 @@ struct Report {
 }
 
 /// Runs the verb.
-pub fn run(args: &Args, context: &Context) -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     let From::Nnunet(args) = &args.from;
+    args.json.run(|output| nnunet(args, output))
+}
+
+fn nnunet(args: &Nnunet, output: &JsonArgs) -> Result<()> {
     let options = ModelOptions {
         configuration: args.configuration.clone(),
         folds: args.folds.clone(),
@@ -73,8 +86,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         folds: model.folds(),
         card: model.card().cloned(),
     };
-    if context.json {
-        return context.print_json(&report);
+    if output.json {
+        return output.print_json(&report);
     }
     let first = report.previous_stage.map(|name| format!(", with its first stage {name}")).unwrap_or_default();
     say!("{}: {}{first}, folds: {}", report.model.display(), report.configuration, report.folds)

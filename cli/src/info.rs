@@ -4,17 +4,25 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Context;
 use crate::error::Result;
+use crate::options::{CpuArgs, JsonArgs};
 use nephron::io::images::{self, Format};
 use nephron::io::lossy;
 use nephron::io::nifti::{Extension, GeometrySource, Image, Version};
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron info scan.nii.gz
+  nephron info scan.mha --json";
+
 /// Print shape, spacing, orientation, dtype and geometry source of an image.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, mut_arg("threads", |arg| arg.hide(true)))]
 pub struct Args {
     /// An image: NIfTI (.nii, .nii.gz, .hdr, .img), MetaImage (.mha, .mhd) or NRRD (.nrrd, .nhdr)
     file: PathBuf,
+    #[command(flatten)]
+    pub(crate) cpu: CpuArgs,
 }
 
 /// The JSON of `info`. Axes are the file's own, (i, j, k).
@@ -131,13 +139,13 @@ impl Info {
 }
 
 /// Runs the verb.
-pub fn run(args: &Args, context: &Context) -> Result<()> {
+pub fn run(args: &Args, output: &JsonArgs) -> Result<()> {
     let info = Info::of(args.file.clone(), images::read(&args.file)?);
     for warning in &info.warnings {
         note!("warning: {}: {warning}", args.file.display());
     }
-    if context.json {
-        return context.print_json(&info);
+    if output.json {
+        return output.print_json(&info);
     }
     info.print()?;
     Ok(())

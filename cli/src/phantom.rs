@@ -4,15 +4,21 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::Context;
 use crate::error::{Error, Result};
+use crate::options::{CpuArgs, JsonArgs};
 use nephron::error::Error as LibraryError;
 use nephron::io::FolderLock;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::{Phase, Subtype};
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron phantom patient
+  nephron phantom patient --seed 7 --subtype AML --phases portal,delayed --spacing 1,1,2";
+
 /// Make a synthetic multi-phase patient with ground truth.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Folder for images, masks and truth.json; created if needed
     dir: PathBuf,
@@ -31,6 +37,8 @@ pub struct Args {
     /// Field of view along x,y,z in millimetres
     #[arg(long, value_name = "X,Y,Z", value_parser = triple, default_value = "300,240,174")]
     size: [f64; 3],
+    #[command(flatten)]
+    pub(crate) cpu: CpuArgs,
 }
 
 fn parse<T: std::str::FromStr<Err = LibraryError>>(text: &str) -> Result<T, String> {
@@ -44,7 +52,7 @@ fn triple(text: &str) -> Result<[f64; 3], String> {
 }
 
 /// Runs the verb.
-pub fn run(args: &Args, context: &Context) -> Result<()> {
+pub fn run(args: &Args, output: &JsonArgs) -> Result<()> {
     let options = PhantomOptions {
         seed: args.seed,
         subtype: args.subtype,
@@ -58,8 +66,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     // An argument that `generate` refuses is a wrong call.
     let patient = generate(&options).map_err(Error::wrong_argument)?;
     let paths = patient.write(&args.dir)?;
-    if context.json {
-        return context.print_json(&json!({ "files": paths, "truth": patient.truth() }));
+    if output.json {
+        return output.print_json(&json!({ "files": paths, "truth": patient.truth() }));
     }
     let [x, y, z] = patient.tumour.diameters;
     say!("{} of {x:.0} x {y:.0} x {z:.0} mm, seed {}", patient.subtype, patient.seed)?;

@@ -30,6 +30,15 @@ struct State {
     stage: String,
     started: Instant,
     last_line: Instant,
+    /// Whether the bar is drawn from time to time, which begins with the first stage.
+    is_ticking: bool,
+}
+
+impl State {
+    /// `image 2 of 40, case_002: reading`; for an input without a name the stage alone.
+    fn text(&self) -> String {
+        if self.input.is_empty() { self.stage.clone() } else { format!("{}: {}", self.input, self.stage) }
+    }
 }
 
 impl State {
@@ -48,9 +57,9 @@ impl Progress {
         let target =
             if matches!(shown, Shown::Bar) { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
-        bar.enable_steady_tick(Duration::from_millis(200));
         let now = Instant::now();
-        let state = State { input: String::new(), stage: String::new(), started: now, last_line: now };
+        let state =
+            State { input: String::new(), stage: String::new(), started: now, last_line: now, is_ticking: false };
         Self { bar, shown, state: RefCell::new(state) }
     }
 
@@ -64,31 +73,51 @@ impl Progress {
 
     /// What begins now and takes a time that is not known.
     pub(crate) fn stage(&self, stage: &str) {
-        self.begin(stage, "{spinner} {msg} {elapsed}");
-        self.bar.unset_length();
+        self.begin(stage, None);
         self.line(None);
     }
 
     /// `done` of `all` parts of a stage are done.
     pub(crate) fn step(&self, stage: &str, done: usize, all: usize) {
         if done == 0 || self.state.borrow().stage != stage {
-            self.begin(stage, "{msg} {bar:30} {pos}/{len} {elapsed}, {eta} left");
+            self.begin(stage, Some(all as u64));
         }
-        self.bar.set_length(all as u64);
         self.bar.set_position(done as u64);
         self.line(Some((done, all)));
     }
 
-    fn begin(&self, stage: &str, template: &str) {
+    /// Shows a stage of `all` parts, or one that takes a time that is not known. Any of these calls, and the clock, may draw a
+    /// frame: in their order none shows the end of the stage before, or a bar without a length.
+    fn begin(&self, stage: &str, all: Option<u64>) {
         let mut state = self.state.borrow_mut();
         stage.clone_into(&mut state.stage);
         state.started = Instant::now();
+        let message = crate::terminal::message(&state.text()).into_owned();
+        match all {
+            Some(all) => {
+                self.bar.reset();
+                self.bar.set_length(all);
+                self.bar.set_message(message);
+                self.style("{msg} {bar:30} {pos}/{len} {elapsed}, {eta} left");
+            }
+            None => {
+                self.style("{spinner} {msg} {elapsed}");
+                self.bar.set_message(message);
+                self.bar.reset();
+                self.bar.unset_length();
+            }
+        }
+        if !state.is_ticking {
+            state.is_ticking = true;
+            self.bar.enable_steady_tick(Duration::from_millis(200));
+        }
+    }
+
+    fn style(&self, template: &str) {
         // The templates are those above; a wrong one would only leave the bar as it was.
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }
-        self.bar.reset();
-        self.bar.set_message(crate::terminal::message(&state.message()).into_owned());
     }
 
     fn line(&self, steps: Option<(usize, usize)>) {
@@ -98,7 +127,7 @@ impl Progress {
         }
         state.last_line = Instant::now();
         let of = steps.map(|steps| format!(" {}", remaining(steps, state.started.elapsed()))).unwrap_or_default();
-        note!("{}{of}", state.message());
+        note!("{}{of}", state.text());
     }
 
     /// Removes the bar, so that other lines can be written.
@@ -147,5 +176,9 @@ mod tests {
         alone.stage("segment phase 1 of 4");
         assert_eq!(alone.state.borrow().message(), "segment phase 1 of 4");
         assert_eq!(progress.bar.message(), "image 2 of 40, case_002: align");
+        // A single input has no number, and one without a name none.
+        progress.input("image", (1, 1), "");
+        progress.stage("align");
+        assert_eq!(progress.bar.message(), "align");
     }
 }

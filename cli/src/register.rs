@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Context, Failure};
 use crate::error::{Error, Result};
+use crate::options::DeviceArgs;
 use nephron::error::Error as LibraryError;
 use nephron::io::{FolderLock, images, lossy, nifti, write_atomic};
 use nephron::ops::{Interpolation, PaddingMode};
@@ -13,12 +14,19 @@ use nephron::registration::{
     self, Channels, Overlap, Registration, RegistrationOptions, Space, Start, Transformation, transform,
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron register --fixed portal_mask.nii.gz --moving arterial_mask.nii.gz --image arterial.nii.gz -o aligned
+  nephron register --fixed a.nii.gz --moving b.nii.gz --transformation rigid --channels 1/2,3 -o aligned";
+
 /// Align a moving mask, and images with it, to a fixed mask.
 ///
 /// Masks hold labels, by default 1 for kidney and 2 for tumour (see --channels), and may differ in shape, spacing and
 /// orientation. The output folder gets transform.tfm (ITK), transform.json, result.json, and the moving mask and the images
 /// resampled onto the fixed mask's grid, with their own names. Outside the field of view masks are 0 and images their minimum.
+/// Images of integers, such as CT, are rounded and stay integers.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The fixed mask
     #[arg(long, value_name = "MASK")]
@@ -69,6 +77,8 @@ pub struct Args {
     /// Voxel size in mm to which finer masks are resampled for the first iterations, or full
     #[arg(long, value_name = "MM", default_value = "2", value_parser = parse_resolution)]
     resolution: Resolution,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -167,6 +177,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let grid = fixed.volume.grid();
     let write = |image: &nifti::Image, path: &Path, interpolation: Interpolation| {
         let warped = transform::warp(&image.volume, &found.transform, &grid, interpolation, &device)
+            .and_then(|warped| warped.rounded_like(&image.volume))
             .map_err(|e| e.context(path.display()))?;
         nifti::write(path, &image.moved_to(&fixed, warped))
     };
@@ -273,11 +284,11 @@ fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
 
 fn print(found: &Registration, channels: &Channels) -> Result<()> {
     let usual = *channels == Channels::default();
-    let [all, second] = if usual { ["kidney", "tumour"] } else { ["all labels", "label 2"] };
-    say!("{:<16} {all:>14} {second:>14}", "Dice soft/hard")?;
+    let [all, second] = if usual { ["kidney with tumour", "tumour"] } else { ["all labels", "label 2"] };
+    say!("{:<16} {all:>18} {second:>14}", "Dice soft/hard")?;
     let row = |name: &str, overlap: &Overlap| -> Result<()> {
         let both = |d: registration::Dice| format!("{:.4}/{:.4}", d.soft, d.hard);
-        say!("{name:<16} {:>14} {:>14}", both(overlap.kidney), overlap.tumour.map_or_else(|| "none".to_owned(), both))
+        say!("{name:<16} {:>18} {:>14}", both(overlap.kidney), overlap.tumour.map_or_else(|| "none".to_owned(), both))
     };
     row("identity", &found.identity)?;
     row("centre of mass", &found.centre_of_mass)?;

@@ -7,16 +7,23 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Result};
+use crate::options::DeviceArgs;
 use nephron::error::Error as LibraryError;
 use nephron::io::{images, nifti, try_beside};
 use nephron::ops::Interpolation;
 use nephron::volume::Grid;
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron resample scan.nii.gz fine.nii.gz --spacing 1,1,2
+  nephron resample mask.nii.gz moved.nii.gz --like scan.nii.gz --interp nearest";
+
 /// Resample an image onto a new grid.
 ///
-/// Points outside the input's field of view become 0 in uint8 masks and the minimum in every other image. With --interp nearest
-/// the types uint8 and int16 are kept; everything else is written as float32.
+/// Points outside the input's field of view become 0 in uint8 masks and the minimum in every other image. Images of integers,
+/// such as CT, are rounded and stay uint8 or int16; everything else, and an interpolated label map, is written as float32.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// An image: NIfTI (.nii, .nii.gz, .hdr, .img), MetaImage (.mha, .mhd) or NRRD (.nrrd, .nhdr)
     input: PathBuf,
@@ -27,6 +34,8 @@ pub struct Args {
     /// Interpolation between voxels
     #[arg(long, value_enum, default_value_t = Interp::Linear)]
     interp: Interp,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -108,7 +117,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let device = context.device()?;
     let start = Instant::now();
-    let volume = image.volume.resample_to(&grid, args.interp.into(), &device).map_err(named)?;
+    let volume = image
+        .volume
+        .resample_to(&grid, args.interp.into(), &device)
+        .and_then(|resampled| resampled.rounded_like(&image.volume))
+        .map_err(named)?;
     let seconds = start.elapsed().as_secs_f64();
     let result = image.with_volume(volume);
     nifti::write(&args.output, &result)?;

@@ -4,18 +4,26 @@ use std::path::{Path, PathBuf};
 
 use super::{Context, Failure};
 use crate::error::{Error, Result};
+use crate::options::DeviceArgs;
 use nephron::error::Error as LibraryError;
 use nephron::io::{images, nifti, try_folder};
 use nephron::ops::Interpolation;
 use nephron::registration::transform;
 use nephron::volume::Affine;
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron warp arterial.nii.gz --transform aligned/transform.tfm --like portal.nii.gz -o moved
+  nephron warp arterial_mask.nii.gz --transform aligned/transform.tfm --like portal.nii.gz --interp nearest -o moved
+  nephron warp portal_mask.nii.gz --transform aligned/transform.tfm --inverse --like arterial.nii.gz --interp soft -o back";
+
 /// Resample images and masks through transforms of `register` or of other programs.
 ///
 /// A transform maps points of the reference to points of the image, as in ITK; `register` writes such a transform with its fixed
 /// mask as the reference. Several transforms are applied one after the other, the first to points of the reference. Outside an
-/// image's field of view masks are 0 and images their minimum.
+/// image's field of view masks are 0 and images their minimum. Images of integers, such as CT, are rounded and stay integers.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Images in the space that the last transform maps to
     #[arg(required = true, value_name = "IMG")]
@@ -35,6 +43,8 @@ pub struct Args {
     /// Folder for the results, which keep their names; created if needed
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +138,9 @@ fn warp(
                     note!("warning: {}: {}", path.display(), super::LABELS_INTERPOLATED);
                 }
             }
-            transform::warp(&image.volume, chain, &grid, interpolation, device).map_err(by)?
+            transform::warp(&image.volume, chain, &grid, interpolation, device)
+                .and_then(|moved| moved.rounded_like(&image.volume))
+                .map_err(by)?
         }
         WarpInterpolation::Soft => transform::warp_largest(&image.volume, chain, &grid, device).map_err(by)?,
     };

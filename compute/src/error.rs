@@ -128,18 +128,18 @@ impl Error {
         Self::File { path: path.as_ref().to_path_buf(), reason: reason.to_string(), source: None }
     }
 
-    /// [`Error::File`] with a source whose message is appended: `PATH: cannot be read: No such file or directory`. The message may
-    /// quote the file, so it is appended as [`shown_message`] has it.
+    /// [`Error::File`] with a source whose message is appended: `PATH: cannot be read: there is no such file or folder`. The
+    /// message may quote the file, so it is appended as [`shown_message`] has it; an error of the system is put in words.
     pub fn io(path: impl AsRef<Path>, what: impl std::fmt::Display, cause: impl Into<Cause>) -> Self {
         let cause = cause.into();
-        let reason = format!("{what}: {}", shown_message(&cause));
+        let reason = format!("{what}: {}", in_words(&cause));
         Self::File { path: path.as_ref().to_path_buf(), reason, source: Some(cause) }
     }
 
     /// [`Error::File`] whose reason is the message of its source.
     pub fn in_file(path: impl AsRef<Path>, cause: impl Into<Cause>) -> Self {
         let cause = cause.into();
-        Self::File { path: path.as_ref().to_path_buf(), reason: shown_message(&cause), source: Some(cause) }
+        Self::File { path: path.as_ref().to_path_buf(), reason: in_words(&cause), source: Some(cause) }
     }
 
     /// [`Error::Other`] from the work that failed and the error of the other library.
@@ -178,6 +178,21 @@ impl Error {
     }
 }
 
+/// The message of an error; that of the operating system without its number.
+fn in_words(cause: &Cause) -> String {
+    let number = cause.downcast_ref::<io::Error>().and_then(|error| Some((error.kind(), error.raw_os_error()?)));
+    let Some((kind, number)) = number else { return shown_message(cause) };
+    match kind {
+        io::ErrorKind::NotFound => "there is no such file or folder".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::StorageFull => "no space is left on the disk".into(),
+        _ => {
+            let text = cause.to_string();
+            text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_lowercase()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,12 +209,15 @@ mod tests {
         let mut depth = 0;
         let mut at: &dyn std::error::Error = &error;
         while let Some(below) = at.source() {
-            // Each message holds the one below it.
-            assert!(at.to_string().ends_with(&below.to_string()), "{at} / {below}");
+            // Each message holds the one below it, but that of the system is in words.
+            assert!(below.is::<io::Error>() || at.to_string().ends_with(&below.to_string()), "{at} / {below}");
             (at, depth) = (below, depth + 1);
         }
         assert_eq!(depth, 3);
         assert!(at.is::<io::Error>());
+        assert!(error.to_string().ends_with("scan.nii: cannot be read: there is no such file or folder"), "{error}");
+        let folder = Error::io("scans", "cannot be read", std::fs::read("/").expect_err("a folder"));
+        assert_eq!(folder.to_string(), "scans: cannot be read: is a directory");
     }
 
     #[test]

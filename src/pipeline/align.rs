@@ -62,10 +62,10 @@ pub fn align(study: &Study, options: &RegistrationOptions, device: &Device) -> R
     Ok(Alignment { reference, slices, scans, registrations })
 }
 
-/// Image (trilinear) and mask (nearest) of a scan, resampled onto `grid` through `transform`, which maps points of `grid` to points
+/// Image (trilinear, in the scan's own integer type) and mask (nearest) of a scan, resampled onto `grid` through `transform`, which maps points of `grid` to points
 /// of the scan.
 fn on_grid(scan: &PhaseScan, grid: &Grid, transform: &Affine, device: &Device) -> Result<PhaseScan> {
-    let image = warp(scan.image(), transform, grid, Interpolation::Linear, device)?;
+    let image = warp(scan.image(), transform, grid, Interpolation::Linear, device)?.rounded_like(scan.image())?;
     let mask = warp(&scan.mask().to_volume(), transform, grid, Interpolation::Nearest, device)?;
     PhaseScan::new(scan.phase(), image, mask.to_labels()?)
 }

@@ -9,10 +9,10 @@ use std::path::{Component, Path, PathBuf};
 use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
 
-use super::Study;
 pub use super::classifier_config::{ClassifierConfig, ensure_thresholds};
 use super::crop::{self, CropBox, Margin};
 use super::lesions::Lesion;
+use super::{ScanSlice, Study};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
@@ -42,6 +42,9 @@ pub struct Crop {
     /// The slice and the rectangle on it.
     #[serde(flatten)]
     pub at: CropBox,
+    /// The slice of the scan that was given, where it is known ([`Findings::locate`](super::lesion_results::Findings::locate)).
+    #[serde(default)]
+    pub scan_slice: Option<ScanSlice>,
     /// The picture of the slice with the rectangle, where it was written.
     pub picture: Option<PathBuf>,
 }
@@ -157,7 +160,7 @@ impl Classifier {
             let pixels = crop::crop(scan.image(), &at, &intensity, size, &self.device)?;
             seen.push((phase, grey(&pixels, size, &intensity)));
             channels.push((phase, pixels));
-            crops.push(Crop { phase, at, picture: None });
+            crops.push(Crop { phase, at, scan_slice: None, picture: None });
         }
         let images = combinations.into_iter().map(|c| self.one_image(c, &channels)).collect::<Result<Vec<_>>>()?;
         let probabilities = mean_rows(images.iter().map(|i| i.probabilities.as_slice()));

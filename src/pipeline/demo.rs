@@ -33,7 +33,7 @@ pub fn system(folder: &Path, device: &Device) -> Result<System> {
         write_atomic(segmentation.join(name), |file| file.write_all(bytes))?;
     }
     Ok(System {
-        segmenter: Some(Segmenter::load(&segmentation, &ModelOptions::default(), Precision::Fastest, device)?),
+        segmenter: Some(Segmenter::load(&segmentation, &ModelOptions::default(), Precision::Fastest, device)?.into()),
         classifier: Some(Classifier::seeded(ClassifierConfig::default(), SEED, device)?),
         notes: vec![
             "The segmentation network was trained on synthetic patients only.".into(),

@@ -9,42 +9,30 @@ use std::time::Instant;
 
 use super::align::align;
 use super::classify::Classifier;
+use super::date;
 pub use super::folder::clear_classification;
 pub use super::folder::clear_results;
 use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT};
 use super::labels::LabelMap;
 use super::lesion_results::findings;
 use super::lesions::LesionChoice;
+pub use super::phase_input::PhaseInput;
 use super::result::program;
-pub use super::result::{Diagnosis, Models, PhaseResult, RunOptions, SCHEMA_VERSION, Seconds, read_result};
+pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds, read_result};
+pub use super::run_options::{ModelRun, RunOptions, SegmentationRun, run_options};
 use super::segmentation::continue_or_cancel;
-use super::{Mirroring, PhaseScan, SegmentOptions, Segmenter, Stage, Study, report};
+use super::{Ensemble, PhaseScan, Postprocessing, Scan, ScanSlice, SegmentOptions, Segmenter, Stage, Study, report};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::nifti::{self, Image, LabelImage};
-use crate::io::{SourceFile, hash_files, images, write_atomic};
+use crate::io::{nifti, write_atomic};
 use crate::phase::{Phase, PhaseSet, Subtype};
 use crate::registration::{RegistrationOptions, transform};
 use crate::volume::{Diameter, KIDNEY, LabelVolume, Orientation, TUMOUR};
 
-/// One phase as it was read. The segmentation turns it into a [`PhaseScan`].
-pub struct PhaseInput {
-    /// The phase.
-    pub phase: Phase,
-    /// The path of the scan, for the result.
-    pub path: PathBuf,
-    /// The files of the scan and of a given mask, with their hashes.
-    pub files: Vec<SourceFile>,
-    /// The CT in Hounsfield units.
-    pub image: Image,
-    /// The scan with its given mask of kidney and tumour; None where the phase is to be segmented.
-    pub given: Option<PhaseScan>,
-}
-
 /// The trained networks of the pipeline on a device.
 pub struct System {
-    /// The segmentation model; not needed where every phase has a given mask.
-    pub segmenter: Option<Segmenter>,
+    /// The segmentation model, or several; not needed where every phase has a given mask.
+    pub segmenter: Option<Ensemble>,
     /// The classification model; not needed for patients with one or two phases.
     pub classifier: Option<Classifier>,
     /// Notes that every result of these models must contain, such as that they are untrained or for phantoms only.
@@ -58,6 +46,8 @@ pub struct System {
 pub struct DiagnoseOptions {
     /// Options of the segmentation of each phase.
     pub segment: SegmentOptions,
+    /// What is done to the masks of the segmentation.
+    pub postprocessing: Option<Postprocessing>,
     /// Options of the registration of each phase to the reference.
     pub registration: RegistrationOptions,
     /// Which lesions are classified.
@@ -101,7 +91,7 @@ pub fn diagnose(
         let phase = input.phase;
         return Err(Error::Data(format!("{phase} phase: expected a mask or a segmentation model, found neither")));
     }
-    let labels = system.segmenter.as_ref().map(|s| LabelMap::new(&s.plan().labels)).transpose()?;
+    let labels = system.segmenter.as_ref().map(|s| LabelMap::new(s.labels())).transpose()?;
     for name in FOLDERS {
         let path = folder.join(name);
         std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "the folder cannot be created", e))?;
@@ -111,7 +101,8 @@ pub fn diagnose(
     clear_results(folder, &phases, &read)?;
     let mut seconds = Seconds::default();
     let mut warnings = Vec::new();
-    for found in system.segmenter.iter().flat_map(|s| s.postprocessing()) {
+    let found = system.segmenter.iter().flat_map(Ensemble::members).flat_map(Segmenter::postprocessing);
+    for found in found.filter(|_| options.postprocessing.is_none()) {
         warnings.push(format!("{} was found and not applied", found.path.display()));
     }
 
@@ -122,12 +113,18 @@ pub fn diagnose(
         let scan = match (&input.given, &system.segmenter, &labels) {
             (None, Some(segmenter), Some(labels)) => {
                 let mut tell = |stage| progress(DiagnoseStage::Segment(input.phase, stage));
-                let (channels, spacing) = (std::slice::from_ref(&input.image.volume), input.image.header_spacing());
-                let found =
-                    segmenter.segment_channels(channels, Some(spacing), &options.segment, &mut tell).map_err(named)?;
+                let image = Scan {
+                    channels: std::slice::from_ref(&input.image.volume),
+                    spacing: Some(input.image.header_spacing()),
+                    previous: input.previous.as_ref(),
+                };
+                let clock = Instant::now();
+                let found = segmenter.segment(image, &options.segment, &mut tell).map_err(named)?;
                 noted.extend(found.warnings);
-                seconds.segment += found.seconds.preprocess + found.seconds.network + found.seconds.export;
-                PhaseScan::new(input.phase, input.image.volume.clone(), labels.apply(&found.mask)?)?
+                let finished = options.postprocessing.as_ref().map(|finish| finish.apply(&found.mask)).transpose()?;
+                let mask = labels.apply(finished.as_ref().unwrap_or(&found.mask))?;
+                seconds.segment += clock.elapsed().as_secs_f64();
+                PhaseScan::new(input.phase, input.image.volume.clone(), mask)?
             }
             // A phase without a mask and without a segmentation model was refused above.
             (given, ..) => {
@@ -153,6 +150,7 @@ pub fn diagnose(
             registration: None,
             transform: None,
             pictures: vec![],
+            picture_slices: vec![],
         });
         scans.push(turned);
     }
@@ -187,9 +185,23 @@ pub fn diagnose(
     seconds.classify = clock.elapsed().as_secs_f64();
     warnings.append(&mut findings.warnings);
     let clock = Instant::now();
+    // A point of the reference's scan lies elsewhere in the scan of another phase.
+    let slice = |phase: Phase, point: [f64; 3]| {
+        let input = inputs.iter().find(|input| input.phase == phase);
+        let input = input.ok_or_else(|| Error::Data(format!("expected a {phase} phase, found none")))?;
+        let found = results.iter().find(|result| result.phase == phase).and_then(|r| r.registration.as_ref());
+        ScanSlice::at(&input.image.volume.grid(), found.map_or(point, |found| found.transform.apply(point)))
+    };
+    findings.locate(&alignment.scans, &slice)?;
     findings.write_pictures(&alignment.scans, folder)?;
-    for (result, scan) in results.iter_mut().zip(alignment.scans.scans()) {
-        result.pictures = report::write_overlays(scan, &alignment, folder)?;
+    let mut pictures = Vec::new();
+    for scan in alignment.scans.scans() {
+        let written = report::write_overlays(scan, &alignment, folder)?;
+        let slices = written.iter().map(|(_, point)| slice(scan.phase(), *point)).collect::<Result<Vec<_>>>()?;
+        pictures.push((written.into_iter().map(|(path, _)| path).collect(), slices));
+    }
+    for (result, (pictures, slices)) in results.iter_mut().zip(pictures) {
+        (result.pictures, result.picture_slices) = (pictures, slices);
     }
     seconds.write += clock.elapsed().as_secs_f64();
     seconds.total = started.elapsed().as_secs_f64();
@@ -197,10 +209,11 @@ pub fn diagnose(
         schema_version: SCHEMA_VERSION,
         program: program(),
         device: device.name(),
+        date: Some(date::now()),
         models: Models {
-            segmentation: system.segmenter.as_ref().map(|s| s.files().to_vec()).unwrap_or_default(),
+            segmentation: system.segmenter.as_ref().map(Ensemble::files).unwrap_or_default(),
             classification: system.classifier.as_ref().map(|c| c.files().to_vec()).unwrap_or_default(),
-            segmentation_card: system.segmenter.as_ref().and_then(|s| s.card().cloned()),
+            segmentation_card: system.segmenter.as_ref().and_then(|s| s.members()[0].card().cloned()),
         },
         options: Some(run_options(system, options, inputs.iter().any(|input| input.given.is_some()))),
         notes: system.notes.clone(),
@@ -212,23 +225,12 @@ pub fn diagnose(
         findings,
         seconds,
     };
-    let page = report::page(&diagnosis).html();
+    let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy();
+    let page = report::page(&diagnosis, &name).html();
     write_atomic(folder.join(REPORT), |file| file.write_all(page.as_bytes()))?;
     let text = serde_json::to_string_pretty(&diagnosis).map_err(|e| Error::other("result.json", e))?;
     write_atomic(folder.join(RESULT), |file| writeln!(file, "{text}"))?;
     Ok(diagnosis)
-}
-
-/// What a run is asked for, as its result holds it; `given_masks` says whether masks are given instead of segmented.
-pub fn run_options(system: &System, options: &DiagnoseOptions, given_masks: bool) -> RunOptions {
-    let config = system.classifier.as_ref().map(Classifier::config);
-    RunOptions {
-        given_masks,
-        mirroring: !given_masks && options.segment.mirroring == Mirroring::AllAxes,
-        lesion: options.lesion.to_string(),
-        margin: config.map(|config| config.margin.to_string()),
-        thresholds: config.and_then(|config| config.thresholds.clone()),
-    }
 }
 
 /// Refuses one scan given as two phases, under whatever names.
@@ -243,40 +245,6 @@ fn ensure_different(inputs: &[PhaseInput]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-impl PhaseInput {
-    /// Reads a scan and, where one is given, its mask.
-    ///
-    /// # Errors
-    /// As [`images::read_ct`] and [`images::read_labels`]; a mask on another grid than the scan.
-    pub fn read(phase: Phase, path: &Path, mask: Option<&Path>) -> Result<Self> {
-        let mut image = images::read_ct(path)?;
-        let labels = mask.map(images::read_labels).transpose()?;
-        if let (Some(path), Some(labels)) = (mask, &labels) {
-            let [grid, found] = [image.volume.grid(), labels.labels.grid()];
-            if !found.matches(&grid) {
-                return Err(Error::file(
-                    path,
-                    format!("expected a mask on the grid of the scan, {grid}, found {found}"),
-                ));
-            }
-        }
-        image.warnings.extend(labels.iter().flat_map(|mask| &mask.warnings).map(|w| format!("mask: {w}")));
-        for (label, voxels) in labels.iter().flat_map(|mask| mask.labels.counts()).enumerate() {
-            if voxels > 0 && label > usize::from(TUMOUR) {
-                let reason = format!(
-                    "mask: label {label} ({voxels} voxels) is neither kidney (1) nor tumour (2): it counts as background"
-                );
-                image.warnings.push(reason);
-            }
-        }
-        let files: Vec<PathBuf> =
-            images::files(path).into_iter().chain(mask.into_iter().flat_map(images::files)).collect();
-        let scan = |mask: LabelImage| PhaseScan::new(phase, image.volume.clone(), mask.labels);
-        let given = labels.map(scan).transpose()?;
-        Ok(Self { phase, path: path.to_path_buf(), files: hash_files(&files)?, image, given })
-    }
 }
 
 /// The diameter of the largest tumour component of a mask in LPS orientation; 0 without a tumour.

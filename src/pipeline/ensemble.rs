@@ -1,11 +1,13 @@
 //! Several models whose probabilities are averaged, as `nnUNetv2_ensemble` does.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use super::Segmenter;
 use super::segmentation::{Output, Scan, SegmentOptions, Segmentation, Stage};
 use crate::ensure_room;
 use crate::error::{Error, Result};
+use crate::io::SourceFile;
 use crate::models::TargetLabels;
 use crate::shown_list;
 use crate::volume::{LabelVolume, Volume, Voxels};
@@ -48,6 +50,22 @@ impl Ensemble {
         &self.members
     }
 
+    /// The labels of the masks, which all models have in common.
+    pub fn labels(&self) -> &TargetLabels {
+        &self.members[0].plan().labels
+    }
+
+    /// The files of all weights, in the models' order.
+    pub fn files(&self) -> Vec<SourceFile> {
+        self.members.iter().flat_map(|member| member.files().to_vec()).collect()
+    }
+
+    /// The folder of the first stage's masks, of which [`Scan::previous`] is to be read for each scan, and the ending of their
+    /// names; None where no model needs one.
+    pub fn previous_masks(&self) -> Option<(&Path, &str)> {
+        self.members.iter().find_map(|member| Some((member.previous_masks()?, member.plan().file_ending.as_str())))
+    }
+
     /// As [`Segmenter::segment_scan`]. Several models need memory for the probabilities of all labels twice: eight bytes for each
     /// voxel of the scan and label, the background included.
     ///
@@ -85,7 +103,7 @@ impl Ensemble {
         let Some(mut result) = result else { return Err(Error::argument("ensemble: models", "at least one", 0)) };
         let count = self.members.len() as f32;
         sums.iter_mut().flatten().for_each(|sum| *sum /= count);
-        let labels = &self.members[0].plan().labels;
+        let labels = self.labels();
         result.mask = LabelVolume::new(result.mask.shape(), decide(&sums, labels)?, result.mask.affine())?;
         if options.output.has_probabilities() {
             let image = &scan.channels[0];
@@ -97,6 +115,12 @@ impl Ensemble {
             result.probabilities = kept.collect::<Result<Vec<Volume>>>()?;
         }
         Ok(result)
+    }
+}
+
+impl From<Segmenter> for Ensemble {
+    fn from(only: Segmenter) -> Self {
+        Self { members: vec![only] }
     }
 }
 

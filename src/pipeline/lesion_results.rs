@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Study;
 use super::classify::{Classification, Classifier};
 use super::lesions::{self, Lesion, LesionChoice, SmallComponents};
 use super::report;
+use super::{ScanSlice, Study};
 use crate::error::Result;
 use crate::phase::Phase;
 
@@ -61,9 +61,32 @@ impl Findings {
                 report::write_lesion_pictures(classification, found.lesion.number, study, folder)?;
             }
         }
+        self.repeat_classification();
+        Ok(())
+    }
+
+    /// Stores in which slice of its scan each crop lies. `slice` tells it for a phase and a point of the study's grids, in RAS+
+    /// millimetres.
+    ///
+    /// # Errors
+    /// Those of `slice`.
+    pub fn locate(&mut self, study: &Study, slice: &dyn Fn(Phase, [f64; 3]) -> Result<ScanSlice>) -> Result<()> {
+        for classification in self.lesions.iter_mut().filter_map(|found| found.classification.as_mut()) {
+            for crop in &mut classification.crops {
+                let Some(scan) = study.scan(crop.phase) else { continue };
+                let middle = |[first, last]: [usize; 2]| (first + last) as f64 / 2.0;
+                let at = [middle(crop.at.columns), middle(crop.at.rows), crop.at.slice as f64];
+                crop.scan_slice = Some(slice(crop.phase, scan.image().affine().apply(at))?);
+            }
+        }
+        self.repeat_classification();
+        Ok(())
+    }
+
+    /// The patient's classification is that of the lesion that was asked for.
+    fn repeat_classification(&mut self) {
         let asked = self.lesion.and_then(|number| self.lesions.iter().find(|l| l.lesion.number == number));
         self.classification = asked.and_then(|l| l.classification.clone());
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use super::align::Alignment;
 use super::classify::Classification;
 use super::folder::PhaseFiles;
 use super::result::Diagnosis;
-use super::{PhaseScan, Study};
+use super::{PhaseScan, Study, report_run};
 use crate::error::{Error, Result};
 use crate::report::{Page, Section, overlay, write_png};
 use crate::volume::{KIDNEY, TUMOUR};
@@ -17,14 +17,20 @@ use crate::volume::{KIDNEY, TUMOUR};
 const GAP: u32 = 4;
 
 /// Writes overlays of one phase on the slices with the reference's largest tumour area and largest kidney area. Returns their
-/// paths, relative to `folder`.
-pub(super) fn write_overlays(scan: &PhaseScan, alignment: &Alignment, folder: &Path) -> Result<Vec<PathBuf>> {
+/// paths, relative to `folder`, each with the middle of that area in RAS+ millimetres.
+pub(super) fn write_overlays(
+    scan: &PhaseScan,
+    alignment: &Alignment,
+    folder: &Path,
+) -> Result<Vec<(PathBuf, [f64; 3])>> {
     let reference = alignment.scans.scan(alignment.reference).unwrap_or(scan);
     let mut written = Vec::new();
     for (label, path) in [TUMOUR, KIDNEY].into_iter().zip(PhaseFiles::of(scan.phase()).pictures) {
         let Some((k, _)) = reference.mask().largest_slice(label) else { continue };
+        let Some([_, rows, columns]) = reference.mask().slices([k; 2])?.bounding_box(&[label]) else { continue };
         write_png(&folder.join(&path), &overlay(scan.image(), scan.mask(), k, None)?)?;
-        written.push(path);
+        let middle = [columns, rows].map(|[first, last]| (first + last) as f64 / 2.0);
+        written.push((path, reference.mask().affine().apply([middle[0], middle[1], k as f64])));
     }
     Ok(written)
 }
@@ -65,8 +71,8 @@ fn side_by_side(channels: [&GrayImage; 3]) -> RgbImage {
     })
 }
 
-/// The report page of a diagnosis.
-pub(super) fn page(d: &Diagnosis) -> Page {
+/// The report page of a diagnosis; `name` is that of the patient's result folder.
+pub(super) fn page(d: &Diagnosis, name: &str) -> Page {
     let mut sections = Vec::new();
     for found in &d.findings.lesions {
         let Some(c) = &found.classification else { continue };
@@ -89,7 +95,8 @@ pub(super) fn page(d: &Diagnosis) -> Page {
         let title = format!("{name} as the network saw it");
         sections.push(Section::Pictures { title, pictures: seen.collect(), wide: true });
         let cropped = c.crops.iter().filter_map(|crop| {
-            let caption = format!("{} phase, slice {}", crop.phase, crop.at.slice);
+            let place = crop.scan_slice.map_or_else(|| format!("slice {}", crop.at.slice), |slice| slice.to_string());
+            let caption = format!("{} phase, {place}", crop.phase);
             Some((crop.picture.as_ref()?.display().to_string(), caption))
         });
         let title = format!("{name}: where it was cropped");
@@ -120,10 +127,11 @@ pub(super) fn page(d: &Diagnosis) -> Page {
     }
     let (mut tumour, mut kidney) = (Vec::new(), Vec::new());
     for phase in &d.phases {
-        for path in &phase.pictures {
+        for (i, path) in phase.pictures.iter().enumerate() {
             let path = path.display().to_string();
             let list = if path.ends_with("_tumour.png") { &mut tumour } else { &mut kidney };
-            list.push((path, format!("{} phase, kidney green, tumour red", phase.phase)));
+            let place = phase.picture_slices.get(i).map(|slice| format!(", {slice}")).unwrap_or_default();
+            list.push((path, format!("{} phase{place}; kidney green, tumour red", phase.phase)));
         }
     }
     for (title, pictures) in [("Slice with most tumour", tumour), ("Slice with most kidney", kidney)] {
@@ -139,12 +147,13 @@ pub(super) fn page(d: &Diagnosis) -> Page {
             rows: card.lines().into_iter().map(|(name, text)| vec![name.to_owned(), text.to_owned()]).collect(),
         });
     }
+    sections.extend([report_run::made_of(d), report_run::files(d)]);
     let notes = std::iter::once("Research software: not a medical device, not for diagnosis.".to_owned())
         .chain(d.notes.iter().cloned())
         .chain(d.findings.not_classified.iter().map(|reason| format!("Not classified: {reason}.")))
         .chain(d.warnings.iter().cloned())
         .collect();
-    Page { title: "Kidney tumour report".into(), notes, sections }
+    Page { title: format!("Kidney tumour report: {name}"), notes, sections }
 }
 
 fn lesion_table(d: &Diagnosis) -> Section {
@@ -192,11 +201,11 @@ fn alignment_table(d: &Diagnosis) -> Section {
         .collect();
     let head = [
         "Phase",
-        "kidney, as scanned",
+        "kidney with tumour, as scanned",
         "tumour",
-        "kidney, centres of mass",
+        "kidney with tumour, centres of mass",
         "tumour",
-        "kidney, aligned",
+        "kidney with tumour, aligned",
         "tumour",
         "Iterations",
     ];

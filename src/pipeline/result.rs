@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::ModelCard;
 use super::lesion_results::Findings;
+use super::run_options::RunOptions;
+use super::{ModelCard, ScanSlice};
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::phase::{Phase, Subtype};
@@ -45,6 +46,9 @@ pub struct PhaseResult {
     pub transform: Option<PathBuf>,
     /// The overlays: first of the slice with the reference's largest tumour area, then of that with its largest kidney area.
     pub pictures: Vec<PathBuf>,
+    /// The slices of this phase's scan that they show.
+    #[serde(default)]
+    pub picture_slices: Vec<ScanSlice>,
 }
 
 /// Wall-clock seconds of each stage.
@@ -76,22 +80,6 @@ pub struct Models {
     pub segmentation_card: Option<ModelCard>,
 }
 
-/// What decides a result besides scans and weights. A run continues only results of the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct RunOptions {
-    /// Whether masks were given instead of segmented.
-    pub given_masks: bool,
-    /// Whether the segmentation averaged mirrored copies.
-    pub mirroring: bool,
-    /// Which lesions were to be classified.
-    pub lesion: String,
-    /// The margin around a lesion; None without a classifier.
-    pub margin: Option<String>,
-    /// The thresholds of the decision; None for the highest score.
-    pub thresholds: Option<Vec<f64>>,
-}
-
 /// The result of a diagnosis: the content of `result.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -102,6 +90,9 @@ pub struct Diagnosis {
     pub program: String,
     /// The name of the device.
     pub device: String,
+    /// When the run ended, in UTC by ISO 8601; None in results of versions that did not write it.
+    #[serde(default)]
+    pub date: Option<String>,
     /// The weights that were used.
     pub models: Models,
     /// What the run was asked for; None in results of versions that did not write it.
@@ -183,7 +174,8 @@ mod tests {
         let classification = json!({
             "probabilities": [0.125, 0.125, 0.25, 0.25, 0.25], "decision": "ccRCC",
             "images": [{"phases": ["non-contrast", "arterial", "portal"], "probabilities": [0.5, 0.5], "picture": null}],
-            "crops": [{"phase": "portal", "slice": 3, "rows": [1, 2], "columns": [3, 4], "area": 9, "picture": "p.png"}],
+            "crops": [{"phase": "portal", "slice": 3, "rows": [1, 2], "columns": [3, 4], "area": 9, "picture": "p.png",
+                "scan_slice": {"axis": "k", "index": 28, "itk_snap": 29, "position_mm": -0.5}}],
             "models": 2
         });
         let lesion = json!({
@@ -196,13 +188,17 @@ mod tests {
             json!({
                 "phase": "arterial", "input": "in.nii.gz", "files": [file], "mask": "masks/a.nii.gz", "kidney_ml": 150.5,
                 "tumour_ml": 2.5, "tumour_diameter": diameter, "aligned": "aligned/a.nii.gz",
-                "aligned_mask": "aligned/a_mask.nii.gz", "registration": registration, "transform": null, "pictures": ["x.png"]
+                "aligned_mask": "aligned/a_mask.nii.gz", "registration": registration, "transform": null, "pictures": ["x.png"],
+                "picture_slices": [{"axis": "i", "index": 0, "itk_snap": 1, "position_mm": 2.5}]
             })
         };
         json!({
-            "schema_version": SCHEMA_VERSION, "program": "nephron 0.1.0", "device": "cpu",
+            "schema_version": SCHEMA_VERSION, "program": "nephron 0.1.0", "device": "cpu", "date": "2026-11-27T10:00:00Z",
             "models": {"segmentation": [file], "classification": []},
-            "options": {"given_masks": true, "mirroring": false, "lesion": "largest", "margin": "5mm", "thresholds": [0.5]}, "notes": ["n"], "warnings": [],
+            "options": {"given_masks": true, "mirroring": false, "lesion": "largest", "margin": "5mm", "thresholds": [0.5],
+                "segmentation": {"models": [{"configuration": "2d", "folds": ["all"], "mirroring_allowed": "y,x"}], "precision": "f16",
+                    "step": 0.5, "orientation": "RAS", "postprocessing": null, "previous_masks": "masks"}},
+            "notes": ["n"], "warnings": [],
             "reference": "portal", "slices": [0, 41], "phases": [phase(Value::Null), phase(registration())],
             "classes": ["oncocytoma", "AML", "chRCC", "pRCC", "ccRCC"],
             "lesions": [lesion], "specks": {"count": 1, "volume_ml": 0.0625}, "together": false, "lesion": 1,
@@ -223,6 +219,22 @@ mod tests {
         let found = read(&result()).expect("a result");
         assert_eq!(found.findings.lesions[0].lesion.phases[0].phase, Phase::Delayed);
         assert_eq!(serde_json::to_value(&found).expect("JSON"), result());
+    }
+
+    #[test]
+    fn a_result_of_an_earlier_version_is_read() {
+        let mut older = result();
+        for (place, field) in [
+            ("", "date"),
+            ("/options", "segmentation"),
+            ("/phases/0", "picture_slices"),
+            ("/classification/crops/0", "scan_slice"),
+        ] {
+            let removed = older.pointer_mut(place).and_then(Value::as_object_mut).expect("an object").remove(field);
+            assert!(removed.is_some(), "{field}");
+        }
+        let found = read(&older).expect("a result");
+        assert!(found.date.is_none() && found.options.is_some_and(|options| options.segmentation.is_none()));
     }
 
     #[test]

@@ -8,13 +8,21 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Result};
+use crate::options::DeviceArgs;
 use cases::Case;
 use nephron::device::Device;
 use nephron::error::Error as LibraryError;
 use nephron::tensor::DType;
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron bench
+  nephron bench unet --device cuda --dtype f16
+  nephron bench conv3d --filter stride --threads 8 --seconds 0.2";
+
 /// Time operations and networks on a device, relative to its rates of copying and multiplying.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Time only conv3d, conv_transpose3d, unet, resnet, affine_dice or resample
     op: Option<String>,
@@ -27,6 +35,8 @@ pub struct Args {
     /// Time for which each case is repeated (at least 5 times)
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     seconds: f64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 /// Smallest number of repeats; the median of fewer is not reliable.

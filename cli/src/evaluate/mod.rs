@@ -8,13 +8,21 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Context, Failure};
+use super::Failure;
 use crate::error::{Error, Result};
+use crate::options::JsonArgs;
 use nephron::error::Error as LibraryError;
 use nephron::io::write_atomic;
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron evaluate segmentation --masks predictions --truth labelsTr
+  nephron evaluate registration results
+  nephron evaluate classification --scores scores.csv -o figures";
+
 /// The arguments of `evaluate`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -31,11 +39,11 @@ enum What {
 }
 
 /// Runs the verb.
-pub fn run(args: &Args, context: &Context) -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     match &args.what {
-        What::Classification(args) => classification::run(args, context),
-        What::Registration(args) => registration::run(args, context),
-        What::Segmentation(args) => segmentation::run(args, context),
+        What::Classification(args) => args.cpu.run(|output| classification::run(args, output)),
+        What::Registration(args) => args.cpu.run(|output| registration::run(args, output)),
+        What::Segmentation(args) => args.cpu.run(|output| segmentation::run(args, output)),
     }
 }
 
@@ -56,10 +64,10 @@ pub(super) fn write_table(path: &Path, head: &[&str], rows: impl IntoIterator<It
 }
 
 /// Prints the summaries and the cases that failed.
-fn print_json(context: &Context, summary: &impl Serialize, failed: &[(String, Error)]) -> Result<()> {
+fn print_json(output: &JsonArgs, summary: &impl Serialize, failed: &[(String, Error)]) -> Result<()> {
     let failure = |(input, error): &(String, Error)| Failure { input: input.clone(), error: error.to_string() };
     let failed: Vec<Failure> = failed.iter().map(failure).collect();
-    context.print_json(&serde_json::json!({"summary": summary, "failed": failed}))
+    output.print_json(&serde_json::json!({"summary": summary, "failed": failed}))
 }
 
 /// One failure is the verb's own; several are listed and counted.

@@ -6,18 +6,24 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{finish, print_json, results, write_table};
-use crate::Context;
 use crate::error::Result;
+use crate::options::{CpuArgs, JsonArgs};
 use nephron::error::Error as LibraryError;
 use nephron::io::read_small;
 use nephron::pipeline::diagnose::Diagnosis;
 use nephron::registration::{Dice, Registration};
+
+const EXAMPLES: &str = "\
+Examples:
+  nephron evaluate registration results
+  nephron evaluate registration results --soft --csv registration.csv";
 
 /// Dice of aligned masks, compared with the unaligned masks and with aligned centres of mass.
 ///
 /// Reads every result.json that `register` and `diagnose` have written in and below the folders, and prints mean and standard
 /// deviation for each phase and over all phases.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, mut_arg("threads", |arg| arg.hide(true)))]
 pub struct Args {
     /// Folders with results of one or more cases
     #[arg(required = true, value_name = "DIR")]
@@ -28,13 +34,15 @@ pub struct Args {
     /// Write a row for each case to FILE
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) cpu: CpuArgs,
 }
 
 /// One registration of the cohort. Each Dice is given unaligned, with aligned centres of mass, and aligned.
 struct Row {
     case: String,
     phase: String,
-    kidney: [f64; 3],
+    kidney_with_tumour: [f64; 3],
     tumour: Option<[f64; 3]>,
     found: Registration,
 }
@@ -52,14 +60,14 @@ struct Summary {
     phase: String,
     cases: usize,
     converged: usize,
-    /// Dice of the kidney: unaligned, with aligned centres of mass, aligned.
-    kidney: [Spread; 3],
+    /// Dice of kidney and tumour together: unaligned, with aligned centres of mass, aligned.
+    kidney_with_tumour: [Spread; 3],
     /// Dice of the tumour over the cases with a tumour in both masks.
     tumour: Option<[Spread; 3]>,
     cases_with_tumour: usize,
 }
 
-pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+pub(super) fn run(args: &Args, output: &JsonArgs) -> Result<()> {
     let files = results(&args.folders)?;
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for file in &files {
@@ -86,7 +94,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(path) = &args.csv {
         write_table(path, &HEAD, rows.iter().map(cells))?;
     }
-    let written = if context.json { print_json(context, &table, &failed) } else { print(&table) };
+    let written = if output.json { print_json(output, &table, &failed) } else { print(&table) };
     finish(failed, files.len())?;
     written
 }
@@ -104,7 +112,7 @@ fn read(path: &Path, soft: bool) -> Result<Vec<Row>> {
         rows.push(Row {
             case: case.clone(),
             phase: phase.into(),
-            kidney: steps.map(|o| pick(&o.kidney)),
+            kidney_with_tumour: steps.map(|o| pick(&o.kidney)),
             tumour,
             found,
         });
@@ -133,13 +141,13 @@ fn spread(values: &[f64]) -> Spread {
 
 fn summary(phase: &str, rows: &[&Row]) -> Summary {
     let tumours: Vec<[f64; 3]> = rows.iter().filter_map(|r| r.tumour).collect();
-    let step = |k: usize| spread(&rows.iter().map(|r| r.kidney[k]).collect::<Vec<_>>());
+    let step = |k: usize| spread(&rows.iter().map(|r| r.kidney_with_tumour[k]).collect::<Vec<_>>());
     let tumour = |k: usize| spread(&tumours.iter().map(|t| t[k]).collect::<Vec<_>>());
     Summary {
         phase: phase.into(),
         cases: rows.len(),
         converged: rows.iter().filter(|r| r.found.converged).count(),
-        kidney: [0, 1, 2].map(step),
+        kidney_with_tumour: [0, 1, 2].map(step),
         tumour: (!tumours.is_empty()).then(|| [0, 1, 2].map(tumour)),
         cases_with_tumour: tumours.len(),
     }
@@ -149,9 +157,9 @@ fn summary(phase: &str, rows: &[&Row]) -> Summary {
 const HEAD: [&str; 11] = [
     "case",
     "phase",
-    "kidney_identity",
-    "kidney_centre_of_mass",
-    "kidney_aligned",
+    "kidney_with_tumour_identity",
+    "kidney_with_tumour_centre_of_mass",
+    "kidney_with_tumour_aligned",
     "tumour_identity",
     "tumour_centre_of_mass",
     "tumour_aligned",
@@ -164,14 +172,14 @@ const HEAD: [&str; 11] = [
 fn cells(row: &Row) -> Vec<String> {
     let tumour = row.tumour.map_or_else(Default::default, |dice| dice.map(|v| v.to_string()));
     let Registration { converged, iterations, seconds, .. } = &row.found;
-    let kidney = row.kidney.map(|v| v.to_string());
+    let kidney = row.kidney_with_tumour.map(|v| v.to_string());
     let run = [converged.to_string(), iterations.to_string(), seconds.to_string()];
     [row.case.clone(), row.phase.clone()].into_iter().chain(kidney).chain(tumour).chain(run).collect()
 }
 
 fn print(table: &[Summary]) -> Result<()> {
     say!(
-        "{:<14} {:>5} {:<8} {:>17} {:>17} {:>17}",
+        "{:<14} {:>5} {:<18} {:>17} {:>17} {:>17}",
         "phase",
         "cases",
         "Dice",
@@ -181,11 +189,11 @@ fn print(table: &[Summary]) -> Result<()> {
     )?;
     for line in table {
         let cells = |s: &[Spread; 3]| s.map(|s| format!("{:.4} +- {:.4}", s.mean, s.sd));
-        let [a, b, c] = cells(&line.kidney);
-        say!("{:<14} {:>5} {:<8} {a:>17} {b:>17} {c:>17}", line.phase, line.cases, "kidney")?;
+        let [a, b, c] = cells(&line.kidney_with_tumour);
+        say!("{:<14} {:>5} {:<18} {a:>17} {b:>17} {c:>17}", line.phase, line.cases, "kidney_with_tumour")?;
         if let Some(tumour) = &line.tumour {
             let [a, b, c] = cells(tumour);
-            say!("{:<14} {:>5} {:<8} {a:>17} {b:>17} {c:>17}", "", line.cases_with_tumour, "tumour")?;
+            say!("{:<14} {:>5} {:<18} {a:>17} {b:>17} {c:>17}", "", line.cases_with_tumour, "tumour")?;
         }
         if line.converged < line.cases {
             say!("{:<14} {} of {} did not converge", "", line.cases - line.converged, line.cases)?;

@@ -11,13 +11,20 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Result};
+use crate::options::DeviceArgs;
 use arrays::Inputs;
 use attributes::Attributes;
 use nephron::io::try_beside;
 use nephron::tensor::DType;
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron op conv3d --in x=x.npy w=w.npy --out y=y.npy --attr padding=1,1,1
+  nephron op instance_norm --in x=x.npy --out y=y.npy --device cuda --dtype f16 --repeat 20";
+
 /// Run one operation on .npy arrays (f32 [n, c, d, h, w] unless the README's table says otherwise).
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Name of the operation: conv3d, instance_norm, grid_sample3d ...
     name: String,
@@ -36,6 +43,8 @@ pub struct Args {
     /// Time N runs with the arrays on the device and print the median
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 #[derive(Serialize)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::Format;
 use crate::error::{Error, Result};
+use crate::segmentation::names::numbered;
 use nephron::error::Error as LibraryError;
 
 /// An image of one or several channels and where its mask goes.
@@ -94,13 +95,6 @@ pub(super) fn from_folder(
     Ok(found.into_iter().map(case).collect())
 }
 
-/// `case_001_0000` is channel 0 of case_001.
-pub(super) fn numbered(stem: &str) -> Option<(String, usize)> {
-    let (name, number) = stem.rsplit_once('_')?;
-    let four_digits = number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit());
-    Some((name.to_owned(), number.parse().ok()?)).filter(|(name, _)| four_digits && !name.is_empty())
-}
-
 /// The files in the channels' order, and what is wrong with them: each of 0, 1, ... must be there once. Pictures may be fewer
 /// than the channels: how many colours each has is seen when they are read.
 fn complete(mut found: Vec<(usize, PathBuf)>, channels: usize, format: Format) -> (Vec<PathBuf>, Option<String>) {
@@ -143,15 +137,6 @@ pub(super) fn check_outputs(cases: &[Case], outputs: impl Fn(&Case) -> Vec<PathB
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn channels_are_told_by_four_digits() {
-        assert_eq!(numbered("case_001_0000"), Some(("case_001".into(), 0)));
-        assert_eq!(numbered("a_0012"), Some(("a".into(), 12)));
-        for plain in ["case_001", "case", "_0000", "a_00000", "a_+001"] {
-            assert_eq!(numbered(plain), None, "{plain}");
-        }
-    }
 
     #[test]
     fn a_folder_gives_nnunets_cases() {

@@ -3,30 +3,36 @@
 mod cases;
 mod files;
 mod label_files;
-mod model;
 mod one_case;
 mod outputs;
-mod postprocessing;
-mod previous;
 mod record;
 
 use std::path::PathBuf;
 
 use super::{Context, Failure};
 use crate::error::{Error, Result};
+use crate::options::{DeviceArgs, ProgressArgs};
+use crate::segmentation::previous;
+use crate::segmentation::{SegmentationArgs, reports};
 use cases::Case;
 use files::Format;
-use model::ModelArgs;
 use nephron::error::Error as LibraryError;
 use nephron::io::{FolderLock, try_folder};
-use nephron::models::OrientationRule;
-use nephron::pipeline::{Ensemble, Mirroring, Output, Postprocessing, SegmentOptions, parse_bytes};
+use nephron::pipeline::{Ensemble, Output, Postprocessing, SegmentOptions};
 use one_case::How;
 use outputs::Wanted;
 use record::{Record, Settings};
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron segment scan.nii.gz --model MODEL -o masks
+  nephron segment -i imagesTs --model Dataset220 --configuration 3d_fullres --folds 0,1 -o predictions
+  nephron segment scan.nii.gz --model MODEL_A --model MODEL_B --tta -o masks
+  nephron segment -i imagesTs --model MODEL -o predictions --continue";
+
 /// Segment kidneys and tumours.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Images (NIfTI, MetaImage or NRRD; PNG, BMP or TIFF where the model's reader is nnU-Net's of these), each segmented on its
     /// own; for a model of several channels one 4D file or coloured picture, or the files <name>_0000, <name>_0001, ... of each image
@@ -35,18 +41,14 @@ pub struct Args {
     /// Folder of images as nnU-Net names them, <case>_0000.nii.gz with a number a channel; their masks become <case>.nii.gz
     #[arg(short, long, value_name = "DIR")]
     input: Option<PathBuf>,
-    #[command(flatten)]
-    what: ModelArgs,
+    /// Model folder: plans.json, dataset.json and weights (fold_*/checkpoint_final.pth, or weights or fold_* as
+    /// .safetensors or .pth), in it, in its segmentation/ or in a folder of training results in it; or a .zip of
+    /// nnUNetv2_export_model. Given several times, the models' probabilities are averaged
+    #[arg(long, required = true, value_name = "DIR")]
+    model: Vec<PathBuf>,
     /// Folder for the masks, <image>_mask.nii.gz; made if missing
     #[arg(short, long)]
     output: PathBuf,
-    /// Average over the mirrored copies of each tile, eight where the weights allow all axes: so many times the work, a little
-    /// more accurate
-    #[arg(long)]
-    tta: bool,
-    /// Distance of neighbouring tiles, in tiles
-    #[arg(long, alias = "step-size", default_value_t = 0.5, value_parser = parse_step)]
-    step: f64,
     /// Also write each foreground label's probability, <image>_<label>_probability.nii.gz
     #[arg(long)]
     probabilities: bool,
@@ -57,16 +59,6 @@ pub struct Args {
     /// Also write <image>_preview.png: the axial slice with most labelled voxels, their outlines on it
     #[arg(long)]
     preview: bool,
-    /// The most memory for the resampled image, the network's sums, activations and slabs: bytes, or with KB, MB, GB, KiB, MiB, GiB
-    #[arg(long, value_parser = parse_budget)]
-    memory_budget: Option<u64>,
-    /// How the network sees the image's axes: stored, or three letters such as RAS or LPS (what plans.json says)
-    #[arg(long, value_parser = parse_orientation)]
-    orientation: Option<OrientationRule>,
-    /// nnU-Net's postprocessing of the masks: none, auto for that of the model folder, or a postprocessing.pkl or .json, which is
-    /// read as data
-    #[arg(long, default_value = "none", value_name = "FILE|none|auto", value_parser = postprocessing::parse)]
-    postprocessing: postprocessing::Choice,
     /// Write segment.json (what was done, with hashes), segment.csv (sizes and mean values) and the labels' names for ITK-SNAP
     /// (labels.txt) and 3D Slicer (labels.ctbl) beside the masks; --input always does
     #[arg(long)]
@@ -80,22 +72,12 @@ pub struct Args {
     /// The part of --num-parts, from 0
     #[arg(long, default_value_t = 0, value_name = "K")]
     part_id: u32,
-}
-
-fn parse_step(text: &str) -> Result<f64, String> {
-    let step: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if (0.05..=1.0).contains(&step) { Ok(step) } else { Err(format!("expected 0.05 to 1 tile, found {step}")) }
-}
-
-fn parse_budget(text: &str) -> Result<u64, String> {
-    parse_bytes(text).map_err(|e| e.to_string())
-}
-
-fn parse_orientation(text: &str) -> Result<OrientationRule, String> {
-    if text.eq_ignore_ascii_case("stored") {
-        return Ok(OrientationRule::Stored);
-    }
-    text.parse().map(OrientationRule::Fixed).map_err(|e: LibraryError| e.to_string())
+    #[command(flatten)]
+    how: SegmentationArgs,
+    #[command(flatten)]
+    progress: ProgressArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 /// Runs the verb. An image that fails costs that image alone.
@@ -104,24 +86,19 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let parts = args.num_parts;
         return Err(Error::Usage(format!("--part-id: expected 0 to {}, found {}", parts - 1, args.part_id)));
     }
-    let options = SegmentOptions {
-        step: args.step,
-        mirroring: if args.tta { Mirroring::AllAxes } else { Mirroring::Off },
-        output: match (args.save_probabilities, args.probabilities) {
-            (true, _) => Output::AllProbabilities,
-            (false, true) => Output::Probabilities,
-            (false, false) => Output::Labels,
-        },
-        memory_budget: args.memory_budget,
-        orientation: args.orientation,
+    let output = match (args.save_probabilities, args.probabilities) {
+        (true, _) => Output::AllProbabilities,
+        (false, true) => Output::Probabilities,
+        (false, false) => Output::Labels,
     };
+    let options = SegmentOptions { output, ..args.how.options() };
     let device = context.device()?;
-    let progress = context.progress();
+    let progress = args.progress.start();
     progress.stage("loading the model");
-    let ensemble = args.what.load(&device)?;
+    let ensemble = args.how.load(&args.model, &device)?;
     progress.clear();
-    args.what.tell_cards(&ensemble);
-    let finish = postprocessing::load(&args.postprocessing, &ensemble)?;
+    args.how.tell(&args.model, &ensemble);
+    let finish = args.how.postprocessing(&ensemble)?;
     let first = &ensemble.members()[0];
     let plan = first.plan();
     let format = Format::of(plan.reader);
@@ -147,11 +124,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Err(Error::Usage(format!("the spacing of {mask} and the record would both be written to {path}")));
     }
     let settings = settings(args, &ensemble, finish.clone(), &device);
-    let mut record = Record::new(&args.what.model[0], first.folds(), settings, plan.labels.targets());
+    let mut record = Record::new(&args.model[0], first.folds(), settings, plan.labels.targets());
     let mut left: Vec<&Case> = cases.iter().collect();
     if args.continue_ {
         let has_files = |case: &Case| wanted.are_done(case, &plan.labels);
-        let sources = |case: &Case| one_case::sources(case, format, previous::file(&ensemble, case)?);
+        let sources = |case: &Case| one_case::sources(case, format, previous::file(&ensemble, &case.prefix)?);
         left = record.keep(&args.output, left, has_files, sources)?;
     } else {
         super::remove_stale(&path)?;
@@ -218,19 +195,19 @@ fn settings(
     postprocessing: Option<Postprocessing>,
     device: &nephron::Device,
 ) -> Settings {
-    let (first, members) = (&ensemble.members()[0], ensemble.members());
+    let first = &ensemble.members()[0];
     Settings {
         program: nephron::pipeline::program(),
         configuration: first.plan().configuration.clone(),
-        models: args.what.reports(ensemble),
-        model_files: members.iter().flat_map(|member| member.files().to_vec()).collect(),
-        previous_masks: members.iter().find_map(|member| member.previous_masks()).map(|folder| folder.to_path_buf()),
+        models: reports(&args.model, ensemble),
+        model_files: ensemble.files(),
+        previous_masks: ensemble.previous_masks().map(|(folder, _)| folder.to_path_buf()),
         postprocessing,
         device: device.name(),
         precision: first.dtype().to_string(),
-        step: args.step,
-        mirroring: args.tta,
-        orientation: args.orientation.map(|rule| rule.to_string()),
+        step: args.how.step,
+        mirroring: args.how.tta,
+        orientation: args.how.orientation.map(|rule| rule.to_string()),
         probabilities: args.probabilities,
         npz: args.save_probabilities,
     }

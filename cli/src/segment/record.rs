@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cases::Case;
-use super::model::ModelReport;
 use crate::Failure;
 use crate::error::{Error, Result};
 use crate::evaluate::write_table;
+use crate::segmentation::ModelReport;
 use nephron::error::Error as LibraryError;
 use nephron::io::{SourceFile, lossy, lossy_option, read_small, write_atomic};
 use nephron::models::Target;

@@ -118,8 +118,42 @@ fn every_lesion_is_reported_shown_and_traceable() {
         }
     }
     assert_eq!(found["classification"], lesions[0]["classification"]);
+    // Slices are those of each scan's own file.
+    for crop in lesions[0]["classification"]["crops"].as_array().expect("crops") {
+        let phase = crop["phase"].as_str().expect("a phase");
+        let mask = nifti::read_labels(patients.join(format!("{phase}_mask.nii.gz"))).expect("a mask").labels;
+        let number = |key: &str| crop["scan_slice"][key].as_f64().expect("a number");
+        let ([_, h, w], index) = (mask.shape(), number("index") as usize);
+        let area = mask.labels()[index * h * w..][..h * w].iter().filter(|label| **label == 2).count() as f64;
+        let own = crop["area"].as_f64().expect("an area");
+        // The reference was only cut; in the other phases neighbouring slices are near.
+        let is_right = if phase == "portal" { area == own } else { (area - own).abs() < 0.5 * own };
+        assert!(is_right, "{phase}: {area} voxels on slice {index}, {own} in the crop");
+        let [.., z] = mask.affine().apply([0.0, 0.0, index as f64]);
+        assert!((number("position_mm") - z).abs() < 1e-6 && number("itk_snap") == number("index") + 1.0, "{crop}");
+        assert_eq!(crop["scan_slice"]["axis"], "k");
+    }
+    for phase in found["phases"].as_array().expect("phases") {
+        assert_eq!(phase["picture_slices"].as_array().map(Vec::len), phase["pictures"].as_array().map(Vec::len));
+        let aligned = nifti::read(out.join(phase["aligned"].as_str().expect("a path"))).expect("an image");
+        assert!(matches!(aligned.volume.voxels(), Voxels::I16(_)), "CT stays int16");
+    }
     let page = std::fs::read_to_string(out.join("report.html")).expect("a report");
     assert!(page.contains("pictures/lesion1_seen_N-A-P.png") && page.contains("pictures/lesion2_delayed.png"));
+    let slice = &lesions[0]["classification"]["crops"][2]["scan_slice"];
+    assert!(page.contains(&format!("slice {} of the scan from 0 ({} in ITK-SNAP", slice["index"], slice["itk_snap"])));
+    // The page says whose it is, how it was made, and leads to the files.
+    let date = found["date"].as_str().expect("a date");
+    let weights_hash = found["models"]["classification"][0]["sha256"].as_str().expect("a hash");
+    for part in [
+        "<h1>Kidney tumour report: out</h1>",
+        date,
+        &weights_hash[..12],
+        "<td>cpu</td>",
+        "href=\"./aligned/arterial.tfm\"",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
     // The result contains the files and weights with their hashes.
     let weights = found["models"]["classification"].as_array().expect("weights");
     let files = ["0.pth", "1.pth", "config.json"].map(|name| models.join("classification").join(name));

@@ -68,7 +68,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     let (patients, out) = (folder.path().join("p"), folder.path().join("out"));
     patient(&patients);
     let mut command = nephron();
-    command.args(["--device", "cpu", "diagnose", "--masks", "-o"]).arg(&out);
+    command.args(["diagnose", "--device", "cpu", "--masks", "-o"]).arg(&out);
     for phase in ["portal", "arterial"] {
         command.arg(format!("--{phase}")).arg(patients.join(format!("{phase}.nii.gz")));
     }

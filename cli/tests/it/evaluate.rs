@@ -148,7 +148,7 @@ fn masks_are_evaluated() {
         let lines = table["summary"].as_array().expect("lines");
         lines.iter().find(|l| l["phase"] == phase && l["label"] == label).expect("a line").clone()
     };
-    let portal = line("portal", "kidney");
+    let portal = line("portal", "kidney_with_tumour");
     assert_eq!(portal["dice"]["mean"], 0.75, "{portal}");
     assert_eq!((&portal["hausdorff_95_mm"]["mean"], &portal["volume_error"]["mean"]), (&2.0.into(), &0.0.into()));
     let healthy = line("arterial", "tumour");
@@ -232,7 +232,7 @@ fn missed_false_and_absent_structures_are_counted_apart_and_strange_labels_named
     std::fs::write(at("found/c.nii.gz"), "no image").expect("written");
     let (code, text, errors) = run(&[]);
     assert!(code == Some(1) && errors.contains("c.nii.gz"), "{errors}");
-    assert_eq!(line(&text, "kidney")["cases"], 3);
+    assert_eq!(line(&text, "kidney_with_tumour")["cases"], 3);
 }
 
 #[test]

@@ -105,6 +105,48 @@ fn the_resample_verb() {
     assert!(!out.exists());
 }
 
+/// CT that is stored as integers, here unsigned with an offset as some scanners do, stays integers.
+#[test]
+fn interpolated_ct_keeps_its_integers() {
+    let folder = tempdir().expect("a folder");
+    let stored: Vec<u16> = (0..64).map(|i| 1000 + i * 3).collect();
+    let file = NiftiFile {
+        datatype: 512,
+        voxels: stored.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        scale: [1.0, -1024.0],
+        ..NiftiFile::new(&[4, 4, 4])
+    };
+    let ct = file.write(folder.path(), "ct.nii");
+    // A slope that makes fractions of the values.
+    NiftiFile { scale: [0.5, 0.0], ..file }.write(folder.path(), "halves.nii");
+    std::fs::write(folder.path().join("t.json"), r#"{"fixed_to_moving_ras": [[1,0,0,0.25],[0,1,0,0],[0,0,1,0]]}"#)
+        .expect("written");
+    let step = nifti::read(&ct).expect("CT").volume.affine().0[0][0];
+    let run = |arguments: &[&str]| {
+        let output = support::nephron().current_dir(folder.path()).args(arguments).args(["--device", "cpu"]).output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["warp", "ct.nii", "halves.nii", "--transform", "t.json", "--like", "ct.nii", "-o", "moved"]);
+    run(&["resample", "ct.nii", "copy.nii", "--like", "ct.nii"]);
+    let [moved, copy, halved] = ["moved/ct.nii", "copy.nii", "moved/halves.nii"]
+        .map(|name| nifti::read(folder.path().join(name)).expect("an image").volume);
+    let Voxels::I16(values) = moved.voxels() else { panic!("{:?}", moved.voxels().dtype()) };
+    // Between two voxels of a row the value rises by 3.
+    let between = |i: usize| f64::from(stored[i]) - 1024.0 + 3.0 * 0.25 / step;
+    assert_eq!(values[5..7], [5, 6].map(|i| between(i).round() as i16));
+    assert_ne!(between(5).fract(), 0.0);
+    assert!(
+        matches!(copy.voxels(), Voxels::I16(v) if v.iter().zip(&stored).all(|(v, s)| i32::from(*v) == i32::from(*s) - 1024))
+    );
+    assert!(matches!(halved.voxels(), Voxels::F32(_)));
+    // Neither keeps the scale of the file it came from.
+    assert_eq!(
+        nifti::read(folder.path().join("moved/ct.nii")).expect("an image").header.scale.unwrap_or((1.0, 0.0)),
+        (1.0, 0.0)
+    );
+}
+
 #[test]
 fn label_maps_that_are_interpolated_and_values_that_are_not_finite_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -118,7 +160,7 @@ fn label_maps_that_are_interpolated_and_values_that_are_not_finite_are_named() {
     write("nan.nii", Voxels::F32((0..64).map(|i| if i == 9 { f32::NAN } else { 1.0 }).collect::<Vec<_>>().into()));
     std::fs::write(at("t.json"), r#"{"fixed_to_moving_ras": [[1,0,0,0.3],[0,1,0,0],[0,0,1,0]]}"#).expect("written");
     let run = |arguments: &[&str]| {
-        let output = support::nephron().args(["--device", "cpu"]).args(arguments).output().expect("it runs");
+        let output = support::nephron().args(arguments).args(["--device", "cpu"]).output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let said = "looks like a label map";

@@ -203,7 +203,7 @@ fn a_named_pipe_without_a_writer_is_refused_and_one_of_the_shell_is_read() {
     nephron::registration::transform::write_itk(&transform, &Affine::IDENTITY).expect("written");
     let mut command = Command::new("bash");
     let program = nephron();
-    command.args(["-c", "\"$0\" --device cpu warp \"$1\" --transform <(cat \"$2\") --like \"$1\" -o \"$3\""]);
+    command.args(["-c", "\"$0\" warp --device cpu \"$1\" --transform <(cat \"$2\") --like \"$1\" -o \"$3\""]);
     command.arg(program.get_program()).args([&image, &transform, &out]);
     let output = ends(command);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -280,7 +280,7 @@ fn too_little_memory_is_an_error() {
     let limited = |kib: usize, call: &[&str]| {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -v \"$0\"; exec \"$@\"", &kib.to_string()]).arg(program.get_program());
-        command.args(["--device", "cpu", "--threads", "1"]).args(call).env("RUST_BACKTRACE", "0");
+        command.args(call).args(crate::support::on_cpu(call)).env("RUST_BACKTRACE", "0");
         let output = command.output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };

@@ -12,6 +12,7 @@ mod cli;
 mod cohort;
 mod diagnose;
 mod diagnose_folder;
+mod diagnose_models;
 mod evaluate;
 mod golden;
 mod images;

@@ -18,7 +18,7 @@ fn a_card_is_shown_on_every_scan() {
     let out = folder.path().join("out");
     let (model_text, imported, image, out) = (text(&model), text(&folder.path().join("new")), text(&image), text(&out));
     let segment = |model: &str| {
-        let (code, stdout, stderr) = support::run(&["--json", "segment", "--model", model, "-o", &out, &image]);
+        let (code, stdout, stderr) = support::run(&["segment", "--json", "--model", model, "-o", &out, &image]);
         assert_eq!(code, Some(0), "{stderr}");
         assert!(stderr.contains("trained on: tests [31m only") && stderr.contains("licence: CC0"), "{stderr}");
         assert!(stderr.contains("the model says: Not for real scans.") && !stderr.contains('\u{1b}'), "{stderr}");
@@ -29,7 +29,7 @@ fn a_card_is_shown_on_every_scan() {
         nifti::read_labels(folder.path().join("out/x_mask.nii.gz")).expect("a mask").labels.labels().to_vec()
     };
     let want = segment(&model_text);
-    let (code, stdout, stderr) = support::run(&["--json", "import", "nnunet", &model_text, "-o", &imported]);
+    let (code, stdout, stderr) = support::run(&["import", "nnunet", "--json", &model_text, "-o", &imported]);
     assert_eq!(code, Some(0), "{stderr}");
     let report: Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("json");
     assert_eq!((&report["configuration"], &report["card"]["licence"]), (&"3d_fullres".into(), &"CC0".into()));

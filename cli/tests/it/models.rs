@@ -39,7 +39,7 @@ fn segment(model: &Path, image: &Path, out: &Path, more: &[&str]) -> (Option<i32
     let paths = ["--model", &model.to_string_lossy(), "-o", &out.to_string_lossy(), &image.to_string_lossy()]
         .map(str::to_owned);
     let arguments: Vec<&str> =
-        ["--json", "segment"].into_iter().chain(more.iter().copied()).chain(paths.iter().map(String::as_str)).collect();
+        ["segment", "--json"].into_iter().chain(more.iter().copied()).chain(paths.iter().map(String::as_str)).collect();
     let (code, stdout, stderr) = support::run(&arguments);
     let json = stdout.lines().last().map_or(Value::Null, |line| serde_json::from_str(line).expect("json"));
     (code, json, stderr)
@@ -108,6 +108,13 @@ fn an_exported_archive_gives_the_masks_of_its_folder() {
     };
     let want = run(&model, &[]);
     assert!(want.iter().any(|label| *label != want[0]));
+    // nnU-Net would have mirrored along the axes that its checkpoint names.
+    let mirrored = |more: &[&str]| segment(&model, &image, &folder.path().join("out"), more);
+    let (_, report, stderr) = mirrored(&[]);
+    assert!(stderr.contains("mirroring is off; by default nnU-Net mirrors this model along z, y, x"), "{stderr}");
+    assert_eq!((&report["models"][0]["mirroring_allowed"], &report["mirroring"]), (&"z,y,x".into(), &false.into()));
+    let (_, report, stderr) = mirrored(&["--tta"]);
+    assert!(!stderr.contains("mirroring is off") && report["mirroring"] == true, "{stderr}");
     assert!(run(&zip, &[]) == want && run(&zip, &["--folds", "all"]) == want);
     assert!(run(&zip, &["--configuration", "3d_fullres"]) == want);
     // Nothing is left of it on disk.

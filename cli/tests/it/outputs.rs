@@ -26,7 +26,7 @@ fn cohort(folder: &Path) {
 
 fn diagnose_cohort(folder: &Path) -> Command {
     let mut command = nephron();
-    command.args(["--device", "cpu", "diagnose", "--masks", "--cohort"]).arg(folder.join("in"));
+    command.args(["diagnose", "--device", "cpu", "--masks", "--cohort"]).arg(folder.join("in"));
     command.arg("-o").arg(folder.join("out"));
     command
 }
@@ -72,7 +72,7 @@ fn writing(folder: &Path) -> (Child, PathBuf) {
         nifti::write(&image, &Image::new(volume)).expect("written");
     }
     let mut command = nephron();
-    command.args(["--device", "cpu", "resample", "--spacing", "1,1,1"]).arg(&image).arg(folder.join("out/out.nii.gz"));
+    command.args(["resample", "--device", "cpu", "--spacing", "1,1,1"]).arg(&image).arg(folder.join("out/out.nii.gz"));
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
     let started = Instant::now();
     loop {

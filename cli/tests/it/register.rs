@@ -108,7 +108,7 @@ fn the_commands_take_sets_of_labels() {
         nifti::write(path(name), &nifti::Image::new(volume.clone())).expect("a file");
     }
     let run = |arguments: &[&str]| {
-        let output = support::nephron().args(["--device", "cpu"]).args(arguments).output().expect("it runs");
+        let output = support::nephron().args(arguments).args(["--device", "cpu"]).output().expect("it runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
@@ -226,7 +226,7 @@ fn the_commands_work_on_one_another() {
     let result: serde_json::Value =
         serde_json::from_slice(&std::fs::read(at("cases/a/result.json")).expect("a result")).expect("JSON");
     assert_eq!(table["summary"][0]["cases"], 1);
-    assert_eq!(table["summary"][0]["kidney"][2]["mean"], result["aligned"]["kidney"]["hard"]);
+    assert_eq!(table["summary"][0]["kidney_with_tumour"][2]["mean"], result["aligned"]["kidney"]["hard"]);
     assert_eq!(table["summary"][0]["tumour"][1]["mean"], result["centre_of_mass"]["tumour"]["hard"]);
     let csv = std::fs::read_to_string(at("cases.csv")).expect("a table");
     assert_eq!(csv.lines().count(), 2, "{csv}");

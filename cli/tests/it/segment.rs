@@ -52,7 +52,7 @@ fn the_verb_writes_masks_and_says_what_it_did() {
     let (model, out) = (model_folder(folder.path()), folder.path().join("out/deep"));
     let image = folder.path().join("case.1.nii.gz");
     nifti::write(&image, &nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]))).expect("written");
-    let base = ["--device", "cpu", "--json", "segment", "--probabilities"];
+    let base = ["segment", "--device", "cpu", "--json", "--probabilities"];
     let paths: [&Path; 5] = [Path::new("--model"), &model, Path::new("-o"), &out, &image];
     let (code, stdout, stderr) = nephron(&base, &paths);
     assert_eq!(code, 0, "{stderr}");
@@ -127,7 +127,7 @@ fn the_verb_refuses_in_one_line() {
     let broken = scan.with_voxels(Voxels::F32(values.into())).expect("a volume");
     nifti::write(&image, &nifti::Image::new(broken)).expect("written");
     let run = |extra: &[&str], images: &[&Path]| {
-        let arguments = [&["--device", "cpu", "segment"], extra].concat();
+        let arguments = [&["segment", "--device", "cpu"], extra].concat();
         let paths: Vec<&Path> =
             [Path::new("--model"), &model, Path::new("-o"), &out].into_iter().chain(images.iter().copied()).collect();
         let (code, stdout, stderr) = nephron(&arguments, &paths);

@@ -27,7 +27,7 @@ fn a_folder_is_segmented_in_parts_and_continued_and_a_broken_image_costs_itself(
     std::fs::write(images.join("b_0000.nii.gz"), "no image").expect("written");
     std::fs::write(images.join("readme.txt"), "no image either").expect("written");
     let paths: [&Path; 6] = [Path::new("--model"), &model, Path::new("-o"), &out, Path::new("-i"), &images];
-    let run = |more: &[&str]| nephron(&[&["--device", "cpu", "--json", "segment"], more].concat(), &paths);
+    let run = |more: &[&str]| nephron(&[&["segment", "--device", "cpu", "--json"], more].concat(), &paths);
     let masks = || {
         let mut names = names(&out);
         names.retain(|name| name.ends_with(".nii.gz"));
@@ -64,7 +64,7 @@ fn the_record_says_what_was_done_and_only_a_like_run_continues_it() {
         nifti::write(images.join(format!("{name}_0000.nii.gz")), &scan).expect("written");
     }
     let paths: [&Path; 6] = [Path::new("--model"), &model, Path::new("-o"), &out, Path::new("-i"), &images];
-    let run = |more: &[&str]| nephron(&[&["--device", "cpu", "segment"], more].concat(), &paths);
+    let run = |more: &[&str]| nephron(&[&["segment", "--device", "cpu"], more].concat(), &paths);
     let read = |name: &str| std::fs::read_to_string(out.join(name)).expect("a file");
     let record = || serde_json::from_str::<Value>(&read("segment.json")).expect("JSON");
 
@@ -99,7 +99,7 @@ fn the_record_says_what_was_done_and_only_a_like_run_continues_it() {
     let picture = folder.path().join("picture");
     let one = images.join("a_0000.nii.gz");
     let shown: [&Path; 5] = [Path::new("--model"), &model, Path::new("-o"), &picture, &one];
-    assert_eq!(nephron(&["--device", "cpu", "segment", "--preview"], &shown).0, 0);
+    assert_eq!(nephron(&["segment", "--device", "cpu", "--preview"], &shown).0, 0);
     let picture = image::open(picture.join("a_0000_preview.png")).expect("a picture").to_rgb8();
     assert_eq!((picture.width(), picture.height()), (640, 549));
     let coloured = picture.pixels().filter(|p| p.0 == [64, 224, 96] || p.0 == [255, 72, 56]).count();

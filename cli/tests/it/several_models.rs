@@ -36,7 +36,7 @@ impl Case {
 
     /// The exit code, the JSON and standard error of `segment` to the folder `out`.
     fn segment(&self, models: &[&Path], more: &[&str]) -> (Option<i32>, Value, String) {
-        let mut arguments = vec!["--json".to_owned(), "segment".into(), self.image.display().to_string()];
+        let mut arguments = vec!["segment".to_owned(), "--json".into(), self.image.display().to_string()];
         for model in models {
             arguments.extend(["--model".into(), model.display().to_string()]);
         }

@@ -228,6 +228,29 @@ impl Volume {
         }
     }
 
+    /// The volume in the integer type of `source`, of which it was interpolated: each value is rounded, halves away from zero, and
+    /// values beyond the type's range become its ends (a spline overshoots). CT that was stored as integers stays integers. What
+    /// was interpolated of f32, or of a label map ([`Volume::looks_like_labels`]), whose fractions mean something, stays f32.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn rounded_like(self, source: &Self) -> Result<Self> {
+        let Voxels::F32(values) = &self.voxels else { return Ok(self) };
+        let voxels = match &source.voxels {
+            Voxels::F32(_) => return Ok(self),
+            _ if source.looks_like_labels() => return Ok(self),
+            Voxels::I16(_) => {
+                ensure_room::<i16>("a volume", values.len())?;
+                Voxels::I16(values.iter().map(|v| v.round() as i16).collect::<Vec<_>>().into())
+            }
+            Voxels::U8(_) => {
+                ensure_room::<u8>("a volume", values.len())?;
+                Voxels::U8(values.iter().map(|v| v.round() as u8).collect::<Vec<_>>().into())
+            }
+        };
+        Ok(Self::of(self.grid, voxels))
+    }
+
     /// Copies the volume to a device, as a tensor [1, 1, d, h, w] of the same type (u8, i16 or f32).
     ///
     /// # Errors

@@ -210,3 +210,20 @@ fn tensors_become_volumes() {
     let message = Volume::from_tensor(&two, TILTED).expect_err("two channels").to_string();
     assert!(message.contains("[1, 1, d, h, w]") && message.contains("[1, 2, 1, 1, 1]"), "{message}");
 }
+
+#[test]
+fn what_was_interpolated_of_integers_is_rounded_to_them() {
+    let of = |voxels: Voxels| Volume::new([1, 1, voxels.len()], voxels, Affine::IDENTITY).expect("a volume");
+    let values = || of(Voxels::F32(vec![-0.5, 1.5, 2.4, -1e6, 40_000.0, 254.6].into()));
+    let rounded = |source: Voxels| values().rounded_like(&of(source)).expect("a volume").voxels().clone();
+    // Halves away from zero; the ends of the type beyond it.
+    assert_eq!(rounded(Voxels::I16(vec![-1].into())), Voxels::I16(vec![-1, 2, 2, -32768, 32767, 255].into()));
+    let grey = Voxels::U8((0..100).collect::<Vec<_>>().into());
+    assert_eq!(rounded(grey), Voxels::U8(vec![0, 2, 2, 0, 255, 255].into()));
+    // Fractions of labels and of f32 stay.
+    for kept in [Voxels::I16(vec![0, 3].into()), Voxels::U8(vec![0, 1].into()), Voxels::F32(vec![0.0].into())] {
+        assert_eq!(rounded(kept), *values().voxels());
+    }
+    let integers = of(Voxels::I16(vec![7, -7].into()));
+    assert_eq!(integers.clone().rounded_like(&values()).expect("a volume").voxels(), integers.voxels());
+}

@@ -124,6 +124,17 @@ impl Segmenter {
         self.mirrors
     }
 
+    /// Whether nnU-Net's own predictor mirrors this model unless it is told not to: its checkpoints name axes for it.
+    pub fn mirrors_by_default(&self) -> bool {
+        let says_so = |notes: &TrainingNotes| notes.mirror_axes.is_some();
+        self.mirrors.contains(&true) && !self.training.is_empty() && self.training.iter().all(says_so)
+    }
+
+    /// The names of these axes.
+    pub fn mirrored_axes(&self) -> Vec<&'static str> {
+        ["z", "y", "x"].into_iter().zip(self.mirrors).filter(|(_, allowed)| *allowed).map(|(name, _)| name).collect()
+    }
+
     /// The plan.
     pub fn plan(&self) -> &UNetPlan {
         &self.plan

@@ -7,8 +7,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::write_table;
-use crate::Context;
 use crate::error::{Error, Result};
+use crate::options::{CpuArgs, JsonArgs};
 use metrics::{Metrics, Settings};
 use nephron::error::Error as LibraryError;
 use nephron::io::{FolderLock, write_atomic};
@@ -16,10 +16,16 @@ use nephron::report::plot::{Chart, Series};
 use nephron::stats;
 use tables::{Cohort, Reader};
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron evaluate classification --scores scores.csv -o figures
+  nephron evaluate classification --results results --truth truth.csv --readers readers.csv -o figures";
+
 /// ROC and precision-recall curves, areas with confidence intervals, confusion matrix, and readers compared with the model.
 ///
 /// Writes metrics.json, roc.csv, precision_recall.csv, confusion.csv and both curves as SVG and PNG.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// CSV with the columns case, one of probabilities for each class and, unless --truth is given, truth
     #[arg(long, value_name = "FILE", required_unless_present = "results", conflicts_with = "results")]
@@ -48,9 +54,11 @@ pub struct Args {
     /// Folder for the results; created if needed
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    #[command(flatten)]
+    pub(super) cpu: CpuArgs,
 }
 
-pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+pub(super) fn run(args: &Args, output: &JsonArgs) -> Result<()> {
     let cohort = match (&args.scores, &args.truth) {
         (Some(scores), truth) => Cohort::read(scores, truth.as_deref())?,
         (None, Some(truth)) => {
@@ -84,8 +92,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         note!("warning: {warning}");
     }
     write(&args.output, &cohort, &readers, &metrics)?;
-    if context.json {
-        return context.print_json(&metrics);
+    if output.json {
+        return output.print_json(&metrics);
     }
     print(&metrics)?;
     say!("{}", args.output.display())?;

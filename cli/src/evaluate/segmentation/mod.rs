@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{finish, print_json, write_table};
-use crate::Context;
 use crate::error::Result;
+use crate::options::{CpuArgs, JsonArgs};
 use nephron::error::Error as LibraryError;
 use nephron::io::images;
 use nephron::stats;
@@ -18,12 +18,19 @@ use pairs::{Pair, pairs, phase};
 use table::{HEAD, Row, Summary, cells, print, summary};
 use targets::Target;
 
+const EXAMPLES: &str = "\
+Examples:
+  nephron evaluate segmentation --masks predictions --truth labelsTr
+  nephron evaluate segmentation --masks predictions --truth labelsTr --dataset dataset.json --csv cases.csv
+  nephron evaluate segmentation --masks predictions --truth labelsTr --label kidney=1 --label cyst=3";
+
 /// Dice, volumes and surface distances of masks against the true masks of the same cases.
 ///
-/// A file's case is its name without ending and `_mask`. By default labels are 1 for kidney and 2 for tumour, and "kidney" means
-/// kidney and tumour together. Distances are in mm. Structures that were missed, found where there are none, and absent from
+/// A file's case is its name without ending and `_mask`. By default labels are 1 for kidney and 2 for tumour, which give
+/// kidney_with_tumour (1 and 2) and tumour (2). Distances are in mm. Structures that were missed, found where there are none, and absent from
 /// both masks are counted apart.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Folder of masks to evaluate
     #[arg(long, value_name = "DIR")]
@@ -46,10 +53,12 @@ pub struct Args {
     /// Write a row for each mask and label to FILE
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) cpu: CpuArgs,
 }
 
 /// Runs the verb. A case that fails costs that case alone.
-pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+pub(super) fn run(args: &Args, output: &JsonArgs) -> Result<()> {
     let targets = match &args.dataset {
         Some(path) => targets::of_dataset(path)?,
         None if args.kits => targets::kits(),
@@ -79,7 +88,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(path) = &args.csv {
         write_table(path, &HEAD, rows.iter().map(cells))?;
     }
-    let written = if context.json { print_json(context, &table, &failed) } else { print(&table) };
+    let written = if output.json { print_json(output, &table, &failed) } else { print(&table) };
     finish(failed, pairs.len())?;
     written
 }

@@ -112,7 +112,7 @@ pub(super) fn cells(row: &Row) -> Vec<String> {
 
 pub(super) fn print(table: &[Summary]) -> Result<()> {
     say!(
-        "{:<14} {:<12} {:>5} {:>17} {:>17} {:>15} {:>15} {:>6} {:>6} {:>6}",
+        "{:<14} {:<18} {:>5} {:>17} {:>17} {:>15} {:>15} {:>6} {:>6} {:>6}",
         "phase",
         "label",
         "cases",
@@ -132,7 +132,7 @@ pub(super) fn print(table: &[Summary]) -> Result<()> {
         let (dice, volume) = (cell(&line.dice, 4, 1.0, ""), cell(&line.volume_error, 2, 100.0, " %"));
         let [far, average] = [&line.hausdorff_95_mm, &line.average_distance_mm].map(|s| cell(s, 2, 1.0, ""));
         say!(
-            "{:<14} {:<12} {:>5} {dice:>17} {volume:>17} {far:>15} {average:>15} {:>6} {:>6} {:>6}",
+            "{:<14} {:<18} {:>5} {dice:>17} {volume:>17} {far:>15} {average:>15} {:>6} {:>6} {:>6}",
             line.phase,
             line.label,
             line.cases,

@@ -23,7 +23,7 @@ impl Target {
 
 /// The kidney with its tumour, and the tumour, of masks with 1 for kidney and 2 for tumour.
 pub(super) fn kidneys() -> Vec<Target> {
-    vec![Target::new("kidney", &WHOLE_KIDNEY), Target::new("tumour", &[TUMOUR])]
+    vec![Target::new("kidney_with_tumour", &WHOLE_KIDNEY), Target::new("tumour", &[TUMOUR])]
 }
 
 /// The classes that the KiTS challenges rank by, of masks with 1 for kidney, 2 for tumour and 3 for cyst.

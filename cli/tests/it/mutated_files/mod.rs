@@ -101,7 +101,7 @@ fn one(number: usize, seed: u64, folder: &Path, counts: &Mutex<Counts>, faults: 
     seeds::place(folder, format, &file, &bytes);
     let call = seeds::call(format, file.file, folder, &mut rng);
     let mut command = nephron();
-    command.args(["--device", "cpu", "--threads", "1"]).args(&call).env("RUST_BACKTRACE", "0");
+    command.args(&call).args(support::on_cpu(&[&call[0].to_string_lossy()])).env("RUST_BACKTRACE", "0");
     let ended = end_of(&mut command, &folder.join("log"));
     if let Ok(code) = ended.code {
         counts.lock().expect("no panic").entry(format).or_default()[code as usize] += 1;

@@ -2,21 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cases::{Case, numbered};
+use super::names::numbered;
 use crate::error::{Error, Result};
 use nephron::error::Error as LibraryError;
 use nephron::io::images;
 use nephron::pipeline::Ensemble;
 use nephron::volume::{LabelVolume, Volume};
 
-/// The file of a case's mask, where a model takes one.
-pub(super) fn file(ensemble: &Ensemble, case: &Case) -> Result<Option<PathBuf>> {
-    let member = ensemble.members().iter().find_map(|m| Some((m.previous_masks()?, &m.plan().file_ending)));
-    member.map(|(folder, ending)| find(folder, ending, &case.prefix)).transpose()
+/// The file of a case's mask, where a model takes one. `prefix` is the name of the case's image without its ending.
+pub(crate) fn file(ensemble: &Ensemble, prefix: &str) -> Result<Option<PathBuf>> {
+    ensemble.previous_masks().map(|(folder, ending)| find(folder, ending, prefix)).transpose()
 }
 
 /// The mask in a file, which must lie on the image's grid, and the warnings of the file.
-pub(super) fn read(path: &Path, image: &Volume) -> Result<(LabelVolume, Vec<String>)> {
+pub(crate) fn read(path: &Path, image: &Volume) -> Result<(LabelVolume, Vec<String>)> {
     let found = images::read_labels(path)?;
     let [expected, grid] = [image.grid(), found.labels.grid()];
     if !grid.matches(&expected) {
@@ -29,10 +28,10 @@ pub(super) fn read(path: &Path, image: &Volume) -> Result<(LabelVolume, Vec<Stri
 }
 
 /// Refuses masks in the folder of the results: they would be replaced.
-pub(super) fn ensure_apart(ensemble: &Ensemble, output: &Path) -> Result<()> {
+pub(crate) fn ensure_apart(ensemble: &Ensemble, output: &Path) -> Result<()> {
     let same = |folder: &Path| matches!((folder.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    match ensemble.members().iter().find_map(|m| m.previous_masks()).filter(|folder| same(folder)) {
-        Some(folder) => {
+    match ensemble.previous_masks().filter(|(folder, _)| same(folder)) {
+        Some((folder, _)) => {
             let reason = "holds the masks of the previous stage, choose another folder for the results";
             Err(Error::Usage(format!("--previous-stage: {} {reason}", folder.display())))
         }
@@ -41,7 +40,7 @@ pub(super) fn ensure_apart(ensemble: &Ensemble, output: &Path) -> Result<()> {
 }
 
 /// `<case>.nii.gz` as nnU-Net writes it or `<case>_mask.nii.gz` as this program does, without the number of a channel.
-fn find(folder: &Path, ending: &str, prefix: &str) -> Result<PathBuf> {
+pub(crate) fn find(folder: &Path, ending: &str, prefix: &str) -> Result<PathBuf> {
     let plain = numbered(prefix).map_or(prefix.to_owned(), |(name, _)| name);
     let mut names = Vec::new();
     for stem in [prefix, &plain] {
