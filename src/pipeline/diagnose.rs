@@ -174,7 +174,7 @@ pub fn diagnose(
         if let Some(found) = found {
             warnings.extend(found.warnings.iter().map(|w| format!("{} phase: {w}", scan.phase())));
             let path = PhaseFiles::of(scan.phase()).transform;
-            transform::write_itk(folder.join(&path), &found.transform)?;
+            transform::write_itk_as(folder.join(&path), &found.transform, found.transformation)?;
             result.transform = Some(path);
         }
         result.registration.clone_from(found);

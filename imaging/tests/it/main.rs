@@ -17,5 +17,6 @@ mod registration_iterations;
 mod registration_loss;
 mod registration_support;
 mod stats;
+mod transforms_itk;
 mod volume;
 mod weights;
