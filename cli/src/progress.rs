@@ -96,6 +96,11 @@ impl Progress {
         note!("{}: {}{of}", state.input, state.stage);
     }
 
+    /// Runs `print`, which writes lines, without the bar, which stands below them afterwards.
+    pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
     /// Removes the bar, so that other lines can be written.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();

@@ -1,18 +1,21 @@
 //! `nephron segment`.
 
 mod cases;
+mod console;
 mod label_files;
 mod model;
 mod one_case;
+mod pipeline;
 mod postprocessing;
 mod previous;
 mod record;
 
 use std::path::PathBuf;
 
-use super::{Context, Failure};
+use super::Context;
 use crate::error::{Error, Result};
 use cases::Case;
+use console::Console;
 use model::ModelArgs;
 use nephron::error::Error as LibraryError;
 use nephron::io::try_folder;
@@ -49,7 +52,8 @@ pub struct Args {
     /// Also write <image>_preview.png: the axial slice with most labelled voxels, their outlines on it
     #[arg(long)]
     preview: bool,
-    /// The most memory for the resampled image, the network's sums, activations and slabs: bytes, or with KB, MB, GB, KiB, MiB, GiB
+    /// The most memory for the resampled image, the network's sums, activations and slabs: bytes, or with KB, MB, GB, KiB, MiB, GiB. With it no
+    /// image is read or written while another is segmented
     #[arg(long, value_parser = parse_budget)]
     memory_budget: Option<u64>,
     /// How the network sees the image's axes: stored, or three letters such as RAS or LPS (what plans.json says)
@@ -141,36 +145,26 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         postprocessing: finish.as_ref(),
         options: &options,
         with_preview: args.preview,
-        is_verbose: context.verbose > 0,
     };
-    let mut written = Ok(());
-    for (i, case) in left.iter().enumerate() {
-        progress.input("image", (i + 1, left.len()), &case.prefix);
-        let result = one_case::segment(case, &how, &progress);
-        progress.clear();
-        match result {
-            Ok(file) => {
-                for warning in &file.warnings {
-                    note!("warning: {}: {warning}", case.name);
-                }
-                if !context.json {
-                    // A standard output that was closed does not cost the other images.
-                    written = written.and_then(|()| one_case::print(&file));
-                }
-                record.files.push(file);
-            }
-            Err(error) if cases.len() == 1 && !context.json => return Err(error),
-            Err(error) => {
-                note!("error: {}: {error}", case.name);
-                record.failed.push(Failure { input: case.name.clone(), error: error.to_string() });
-            }
-        }
-        record.host_memory_peak_bytes = nephron::host_memory().peak as u64;
-        if is_recorded {
-            // After each image, so that a run that is killed can be continued.
-            record.write(&path)?;
-        }
-    }
+    let mut console = Console {
+        how: &how,
+        progress: &progress,
+        context,
+        cases: &left,
+        is_alone: cases.len() == 1,
+        path: is_recorded.then_some(path.as_path()),
+        record,
+        written: Ok(()),
+    };
+    // A budget is for one image at a time.
+    let ended = if left.len() > 1 && args.memory_budget.is_none() {
+        pipeline::run_overlapped(&left, &how, &mut console)
+    } else {
+        pipeline::run_in_turn(&left, &how, &mut console)
+    };
+    progress.clear();
+    ended?;
+    let Console { mut record, mut written, .. } = console;
     record.files.sort_by_key(|file| cases.iter().position(|case| case.name == file.case));
     if is_recorded {
         record.write(&path)?;

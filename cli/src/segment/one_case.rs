@@ -1,10 +1,11 @@
-//! One case: its files, and segmenting it.
+//! One case: its files, reading them, segmenting it, and writing the results.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::cases::Case;
+use super::pipeline::Files;
 use super::previous;
 use super::record::{FileRecord, Seconds};
 use crate::error::Result;
@@ -14,6 +15,7 @@ use nephron::io::{images, nifti};
 use nephron::models::TargetLabels;
 use nephron::pipeline::{Ensemble, Output, Postprocessing, Scan, SegmentOptions, Segmentation, Stage, Timings};
 use nephron::report::{self, write_png};
+use nephron::volume::{LabelVolume, Volume};
 
 /// How the cases of a run are segmented.
 pub(super) struct How<'a> {
@@ -21,7 +23,6 @@ pub(super) struct How<'a> {
     pub(super) postprocessing: Option<&'a Postprocessing>,
     pub(super) options: &'a SegmentOptions,
     pub(super) with_preview: bool,
-    pub(super) is_verbose: bool,
 }
 
 /// Whether all files of a case are there. Each was renamed to its name when it was whole, the mask last.
@@ -44,51 +45,91 @@ fn preview_file(case: &Case) -> PathBuf {
     case.mask.with_file_name(format!("{}_preview.png", case.prefix))
 }
 
-/// Segments a case and writes its files.
-pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result<FileRecord> {
+/// What a case's files hold.
+pub(super) struct Input {
+    channels: Vec<Volume>,
+    /// The first file, for the header of what is written.
+    image: nifti::Image,
+    previous: Option<LabelVolume>,
+    warnings: Vec<String>,
+    seconds: f64,
+}
+
+/// The result of a case, with the files that it is of.
+pub(super) struct Found {
+    input: Input,
+    result: Segmentation,
+}
+
+/// Segments a case. `tick` is called after each tile, and its break ends the work.
+pub(super) fn compute(
+    case: &Case,
+    input: Result<Input>,
+    how: &How<'_>,
+    progress: &Progress,
+    tick: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Found> {
     // What an earlier run wrote of this case goes first: a failure must not leave it.
     for output in outputs(case, &how.ensemble.members()[0].plan().labels) {
         crate::remove_stale(&output)?;
     }
-    if let Some(problem) = &case.problem {
-        return Err(LibraryError::Inputs(format!("{}: {problem}", case.name)).into());
-    }
-    progress.stage("reading");
-    let reading = Instant::now();
-    let (mut channels, mut warnings) = (Vec::new(), Vec::new());
-    let mut first = None;
-    for file in &case.files {
-        let (volumes, image) = images::read_channels(file)?;
-        channels.extend(volumes);
-        warnings.extend(image.warnings.iter().cloned());
-        first.get_or_insert(image);
-    }
-    let Some(image) = first else { return Err(LibraryError::Inputs(format!("{}: no image", case.name)).into()) };
-    let read = reading.elapsed().as_secs_f64();
-    let previous = previous::read(how.ensemble, case)?;
-    warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
-    let scan = Scan {
-        channels: &channels,
-        spacing: Some(image.header_spacing()),
-        previous: previous.as_ref().map(|(mask, _)| mask),
-    };
+    let mut input = input?;
+    let previous = input.previous.take();
+    let scan =
+        Scan { channels: &input.channels, spacing: Some(input.image.header_spacing()), previous: previous.as_ref() };
     let result = how.ensemble.segment(scan, how.options, &mut |stage| {
         match stage {
             Stage::Preparing => progress.stage("preprocessing"),
             Stage::Tiles(done, all) => progress.step("network", done, all),
         }
-        ControlFlow::Continue(())
+        tick()
     });
     // Whatever went wrong, the message says with which of many images.
-    let mut result = result.map_err(|error| error.context(case.files[0].display()))?;
+    let result = result.map_err(|error| error.context(case.files[0].display()))?;
+    Ok(Found { input, result })
+}
 
+impl Files for How<'_> {
+    type Case = Case;
+    type Input = Input;
+    type Found = Found;
+    type Written = FileRecord;
+
+    fn read(&self, case: &Case) -> Result<Input> {
+        if let Some(problem) = &case.problem {
+            return Err(LibraryError::Inputs(format!("{}: {problem}", case.name)).into());
+        }
+        let reading = Instant::now();
+        let (mut channels, mut warnings) = (Vec::new(), Vec::new());
+        let mut first = None;
+        for file in &case.files {
+            let (volumes, image) = images::read_channels(file)?;
+            channels.extend(volumes);
+            warnings.extend(image.warnings.iter().cloned());
+            first.get_or_insert(image);
+        }
+        let Some(image) = first else { return Err(LibraryError::Inputs(format!("{}: no image", case.name)).into()) };
+        let seconds = reading.elapsed().as_secs_f64();
+        let previous = previous::read(self.ensemble, case)?;
+        warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
+        Ok(Input { channels, image, previous: previous.map(|(mask, _)| mask), warnings, seconds })
+    }
+
+    fn write(&self, case: &Case, found: Found) -> Result<FileRecord> {
+        write(case, found, self)
+    }
+}
+
+/// Writes the files of a case.
+fn write(case: &Case, found: Found, how: &How<'_>) -> Result<FileRecord> {
+    let Found { input, mut result } = found;
+    let Input { channels, image, warnings, seconds: read, .. } = input;
     if let Some(finish) = how.postprocessing {
         let finishing = Instant::now();
         result.mask = finish.apply(&result.mask)?;
         result.seconds.export += finishing.elapsed().as_secs_f64();
     }
 
-    progress.stage("writing");
     let writing = Instant::now();
     let mut probabilities = std::collections::BTreeMap::new();
     for ((label, file), volume) in probability_files(case, &result.labels).into_iter().zip(&result.probabilities) {
@@ -104,15 +145,6 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
     let write = writing.elapsed().as_secs_f64();
     let volumes_ml = result.volumes_ml().into_iter().collect();
     let Segmentation { tiles, working_set, seconds, warnings: more, .. } = result;
-    if how.is_verbose {
-        let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        note!(
-            "memory: {:.0} MB planned for the resampled image, sums, activations and one slab; {:.0} MB at most held by the \
-             CPU's tensors, weights included",
-            megabytes(working_set),
-            megabytes(nephron::host_memory().peak as u64)
-        );
-    }
     Ok(FileRecord {
         case: case.name.clone(),
         image: case.files[0].clone(),
