@@ -59,6 +59,9 @@ pub struct Args {
     /// Leave out patients whose results are there already, of the same scans, models and options
     #[arg(long = "continue", requires = "cohort")]
     continue_: bool,
+    /// Compute nothing: write the summary of the results that are in the output folder, whatever runs they are of
+    #[arg(long, requires = "cohort", conflicts_with_all = ["continue_", "masks", "model"])]
+    summary: bool,
     /// Average over mirrored copies of each tile (eight in total where the weights allow all axes)
     #[arg(long)]
     tta: bool,
@@ -78,6 +81,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let phases = patients.iter().map(Patient::phases).collect::<Result<Vec<_>>>()?;
     if patients.iter().any(|patient| patient.files.is_empty()) {
         return Err(Error::Usage("expected one to four phases, none given".into()));
+    }
+    if args.summary {
+        // `requires` does not hold where another option conflicts with the required one.
+        if args.cohort.is_none() {
+            return Err(Error::Usage("--summary: expected --cohort, found the scans of one patient".into()));
+        }
+        return summarise(&patients, &args.output, context);
     }
     let model = || {
         let none = || Error::Usage("--model: expected a model folder, found none".into());
@@ -200,6 +210,31 @@ fn print_line(result: &Diagnosis, folder: &Path) -> Result<()> {
     let reason = || found.not_classified.clone().unwrap_or_else(|| "not classified".into());
     let decision = found.classification.as_ref().map_or_else(reason, |c| c.decision.to_string());
     say!("{}: {decision}, {:.1} s", folder.display(), result.seconds.total)
+}
+
+/// Writes the summary of the patients' results that are there. Those that are not have failed, as far as it knows.
+fn summarise(patients: &[Patient], output: &Path, context: &Context) -> Result<()> {
+    let _held = FolderLock::new(output)?;
+    cohort_summary::clear(output)?;
+    let mut outcomes = Vec::new();
+    for patient in patients {
+        let result = Diagnosis::read(patient.output.join("result.json")).map_err(|error| {
+            let input = patient.folder.display().to_string();
+            note!("error: {input}: {error}");
+            Failure { input, error: error.to_string() }
+        });
+        outcomes.push(Outcome { patient, result });
+    }
+    cohort_summary::write(output, &outcomes)?;
+    let missing: Vec<&Failure> = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err()).collect();
+    if context.json {
+        let there: Vec<&Diagnosis> = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok()).collect();
+        context.print_json(&serde_json::json!({"patients": there, "failed": missing}))?;
+    }
+    match missing.len() {
+        0 => Ok(()),
+        count => Err(LibraryError::Data(format!("{count} of {} patients have no result", patients.len())).into()),
+    }
 }
 
 /// The result of an earlier run in a patient's folder, which is complete where it is there.
