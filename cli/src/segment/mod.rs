@@ -140,12 +140,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if is_recorded {
         label_files::write(&args.output, plan.labels.targets())?;
     }
-    let how = How {
-        ensemble: &ensemble,
-        postprocessing: finish.as_ref(),
-        options: &options,
-        with_preview: args.preview,
-    };
+    let how =
+        How { ensemble: &ensemble, postprocessing: finish.as_ref(), options: &options, with_preview: args.preview };
     let mut console = Console {
         how: &how,
         progress: &progress,
