@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::options::JsonArgs;
+use crate::options::{CpuArgs, JsonArgs};
 use nephron::error::Error as LibraryError;
 use nephron::pipeline::{ModelCard, ModelOptions, import_nnunet};
 
@@ -49,7 +49,7 @@ struct Nnunet {
     #[arg(long, value_name = "DIR")]
     previous_stage: Option<PathBuf>,
     #[command(flatten)]
-    json: JsonArgs,
+    cpu: CpuArgs,
 }
 
 #[derive(Serialize)]
@@ -65,7 +65,7 @@ struct Report {
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
     let From::Nnunet(args) = &args.from;
-    args.json.run(|output| nnunet(args, output))
+    args.cpu.run(|output| nnunet(args, output))
 }
 
 fn nnunet(args: &Nnunet, output: &JsonArgs) -> Result<()> {

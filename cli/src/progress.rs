@@ -41,12 +41,6 @@ impl State {
     }
 }
 
-impl State {
-    fn message(&self) -> String {
-        if self.input.is_empty() { self.stage.clone() } else { format!("{}: {}", self.input, self.stage) }
-    }
-}
-
 impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
         let shown = match (quiet, std::io::stderr().is_terminal()) {
@@ -130,6 +124,11 @@ impl Progress {
         note!("{}{of}", state.text());
     }
 
+    /// Runs `print`, which writes lines, without the bar, which stands below them afterwards.
+    pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
     /// Removes the bar, so that other lines can be written.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
@@ -171,10 +170,10 @@ mod tests {
         // The next stage does not show the full bar of the one before.
         progress.stage("align");
         assert_eq!((progress.bar.position(), progress.bar.length()), (0, None));
-        assert_eq!(progress.state.borrow().message(), "image 2 of 40, case_002: align");
+        assert_eq!(progress.state.borrow().text(), "image 2 of 40, case_002: align");
         let alone = Progress::new(true);
         alone.stage("segment phase 1 of 4");
-        assert_eq!(alone.state.borrow().message(), "segment phase 1 of 4");
+        assert_eq!(alone.state.borrow().text(), "segment phase 1 of 4");
         assert_eq!(progress.bar.message(), "image 2 of 40, case_002: align");
         // A single input has no number, and one without a name none.
         progress.input("image", (1, 1), "");

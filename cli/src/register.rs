@@ -22,7 +22,7 @@ Examples:
 /// Align a moving mask, and images with it, to a fixed mask.
 ///
 /// Masks hold labels, by default 1 for kidney and 2 for tumour (see --channels), and may differ in shape, spacing and
-/// orientation. The output folder gets transform.tfm (ITK), transform.json, result.json, and the moving mask and the images
+/// orientation. The output folder gets the transform for ITK (see --transform-format), transform.json, result.json, and the moving mask and the images
 /// resampled onto the fixed mask's grid, with their own names. Outside the field of view masks are 0 and images their minimum.
 /// Images of integers, such as CT, are rounded and stay integers.
 #[derive(Debug, clap::Args)]
@@ -43,10 +43,14 @@ pub struct Args {
     /// Family of transforms: affine, similarity, rigid or translation
     #[arg(long, value_name = "KIND", default_value_t = Transformation::Affine)]
     transformation: Transformation,
+    /// File of the transform for ITK-SNAP, 3D Slicer and ANTs: tfm (text, transform.tfm), mat (ITK's and ANTs' MATLAB file,
+    /// transform.mat) or both; the class in it is that of --transformation
+    #[arg(long, value_name = "FORMAT", default_value = "tfm", value_parser = parse_format)]
+    transform_format: TransformFormat,
     /// Sets of labels whose overlap is maximised, separated by slashes (default: tumour, and kidney with tumour)
     #[arg(long, value_name = "SETS", default_value_t = Channels::default())]
     channels: Channels,
-    /// Start of the iterations: centre-of-mass, identity, or a transform file (.tfm or .json)
+    /// Start of the iterations: centre-of-mass, identity, or a transform file (.tfm, .txt, .mat or .json)
     #[arg(long, value_name = "START", default_value = "centre-of-mass")]
     start: String,
     /// Coordinates in which the identity means no motion: world (millimetres), or grid (normalised coordinates from -1 to 1, as in
@@ -85,6 +89,22 @@ pub struct Args {
 enum Resolution {
     Full,
     Millimetres(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TransformFormat {
+    Tfm,
+    Mat,
+    Both,
+}
+
+fn parse_format(text: &str) -> Result<TransformFormat, String> {
+    match text {
+        "tfm" => Ok(TransformFormat::Tfm),
+        "mat" => Ok(TransformFormat::Mat),
+        "both" => Ok(TransformFormat::Both),
+        _ => Err("expected tfm, mat or both".into()),
+    }
 }
 
 fn parse_resolution(text: &str) -> Result<Resolution, String> {
@@ -137,7 +157,7 @@ struct Report<'a> {
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let outputs = outputs(args)?;
-    let files = ["result.json", "transform.tfm", "transform.json"].map(|name| args.output.join(name));
+    let files = ["result.json", "transform.json", "transform.tfm", "transform.mat"].map(|name| args.output.join(name));
     let start_file = PathBuf::from(&args.start);
     for file in files.iter().chain(&outputs) {
         super::ensure_no_input(file, [&start_file])?;
@@ -188,8 +208,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         }
         write(&image, output, Interpolation::Linear)
     };
-    transform::write_itk(&files[1], &found.transform)?;
-    transform::write_json(&files[2], &found, &grid, &moving.volume.grid())?;
+    for (file, other) in [(&files[2], TransformFormat::Mat), (&files[3], TransformFormat::Tfm)] {
+        if args.transform_format != other {
+            transform::write_itk_as(file, &found.transform, found.transformation)?;
+        }
+    }
+    transform::write_json(&files[1], &found, &grid, &moving.volume.grid())?;
     // An image that fails does not cost the registration.
     let (mut written, mut failed) = (Vec::new(), Vec::new());
     let paths = std::iter::once(&args.moving).chain(&args.images);

@@ -34,6 +34,10 @@ pub struct Args {
     /// Apply the inverse of the transforms, which then map points of the image to points of the reference
     #[arg(long)]
     inverse: bool,
+    /// Also write what is applied, with --inverse its inverse, as one transform for ITK: .tfm or .txt, several transforms as a
+    /// CompositeTransform; or .mat, several as their product
+    #[arg(long, value_name = "FILE", value_parser = parse_transform_file)]
+    save_transform: Option<PathBuf>,
     /// Image whose grid the results get
     #[arg(long, value_name = "REF")]
     like: PathBuf,
@@ -63,19 +67,28 @@ fn parse_interpolation(text: &str) -> Result<WarpInterpolation, String> {
     }
 }
 
+fn parse_transform_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+    match ending.as_deref() {
+        Some("tfm" | "txt" | "mat") => Ok(path),
+        _ => Err("expected a name that ends in .tfm, .txt or .mat".into()),
+    }
+}
+
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let mut chain = Affine::IDENTITY;
-    for path in &args.transforms {
-        chain = transform::read(path)?.after(&chain);
-    }
+    let mut steps = args.transforms.iter().map(transform::read).collect::<Result<Vec<_>, _>>()?;
+    let mut chain = steps.iter().fold(Affine::IDENTITY, |chain, next| next.after(&chain));
     let transforms = args.transforms.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     let finite = chain.0.as_flattened().iter().all(|v| v.is_finite());
     if !finite {
         return Err(LibraryError::Data(format!("{transforms}: expected finite numbers, found {:?}", chain.0)).into());
     }
     if args.inverse {
-        chain = chain.inverse().map_err(|e| e.context(format!("inverse of {transforms}")))?;
+        let named = |e: LibraryError| e.context(format!("inverse of {transforms}"));
+        chain = chain.inverse().map_err(named)?;
+        steps = steps.iter().rev().map(Affine::inverse).collect::<Result<_, _>>().map_err(named)?;
     }
     let outputs = args.images.iter().map(|image| output(image, args)).collect::<Result<Vec<_>>>()?;
     for (i, path) in outputs.iter().enumerate() {
@@ -84,9 +97,16 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             return Err(Error::Usage(format!("{a} and {b} would both be written to {}", path.display())));
         }
     }
+    if let Some(file) = &args.save_transform {
+        super::ensure_no_input(file, args.transforms.iter().chain(&args.images).chain([&args.like]))?;
+        super::remove_stale(file)?;
+    }
     let reference = images::read(&args.like)?;
     let device = context.device()?;
     try_folder(&args.output)?;
+    if let Some(file) = &args.save_transform {
+        transform::write_itk_chain(file, &steps)?;
+    }
     let (mut done, mut failed, mut written) = (Vec::new(), Vec::new(), Ok(()));
     for (path, output) in args.images.iter().zip(&outputs) {
         let by = |error: LibraryError| error.context(format!("{} by {transforms}", path.display()));

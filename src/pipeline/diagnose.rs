@@ -24,7 +24,7 @@ use super::segmentation::continue_or_cancel;
 use super::{Ensemble, PhaseScan, Postprocessing, Scan, ScanSlice, SegmentOptions, Segmenter, Stage, Study, report};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::{nifti, write_atomic};
+use crate::io::{images, nifti, write_atomic};
 use crate::phase::{Phase, PhaseSet, Subtype};
 use crate::registration::{RegistrationOptions, transform};
 use crate::volume::{Diameter, KIDNEY, LabelVolume, Orientation, TUMOUR};
@@ -172,7 +172,7 @@ pub fn diagnose(
         if let Some(found) = found {
             warnings.extend(found.warnings.iter().map(|w| format!("{} phase: {w}", scan.phase())));
             let path = PhaseFiles::of(scan.phase()).transform;
-            transform::write_itk(folder.join(&path), &found.transform)?;
+            transform::write_itk_as(folder.join(&path), &found.transform, found.transformation)?;
             result.transform = Some(path);
         }
         result.registration.clone_from(found);

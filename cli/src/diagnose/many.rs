@@ -67,6 +67,31 @@ pub(super) fn run(
     written
 }
 
+/// Writes the summary of the patients' results that are there. Those that are not have failed, as far as it knows.
+pub(super) fn summarise(patients: &[Patient], output: &Path, context: &Context) -> Result<()> {
+    let _held = FolderLock::new(output)?;
+    cohort_summary::clear(output)?;
+    let mut outcomes = Vec::new();
+    for patient in patients {
+        let result = Diagnosis::read(patient.output.join("result.json")).map_err(|error| {
+            let input = patient.folder.display().to_string();
+            note!("error: {input}: {error}");
+            Failure { input, error: error.to_string() }
+        });
+        outcomes.push(Outcome { patient, result });
+    }
+    cohort_summary::write(output, &outcomes)?;
+    let missing: Vec<&Failure> = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err()).collect();
+    if context.json {
+        let there: Vec<&Diagnosis> = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok()).collect();
+        context.print_json(&serde_json::json!({"patients": there, "failed": missing}))?;
+    }
+    match missing.len() {
+        0 => Ok(()),
+        count => Err(LibraryError::Data(format!("{count} of {} patients have no result", patients.len())).into()),
+    }
+}
+
 fn print_line(result: &Diagnosis, folder: &Path) -> Result<()> {
     let found = &result.findings;
     let reason = || found.not_classified.clone().unwrap_or_else(|| "not classified".into());

@@ -74,6 +74,9 @@ pub struct Args {
     /// Leave out patients whose results are there already, of the same scans, models and options
     #[arg(long = "continue", requires = "cohort")]
     continue_: bool,
+    /// Compute nothing: write the summary of the results that are in the output folder, whatever runs they are of
+    #[arg(long, requires = "cohort", conflicts_with_all = ["continue_", "masks", "model", "segmentation"])]
+    summary: bool,
     #[command(flatten)]
     how: SegmentationArgs,
     #[command(flatten)]
@@ -99,6 +102,15 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let phases = patients.iter().map(Patient::phases).collect::<Result<Vec<_>>>()?;
     if patients.iter().any(|patient| patient.files.is_empty()) {
         return Err(Error::Usage("expected one to four phases, none given".into()));
+    }
+    // `requires` does not hold where another option conflicts with the required one.
+    for (name, given) in [("--summary", args.summary), ("--continue", args.continue_)] {
+        if given && args.cohort.is_none() {
+            return Err(Error::Usage(format!("{name}: expected --cohort, found the scans of one patient")));
+        }
+    }
+    if args.summary {
+        return many::summarise(&patients, &args.output, context);
     }
     let models = system::models(args)?;
     let classification = system::classification(args, &phases);

@@ -21,7 +21,7 @@ pub(super) enum Format {
 }
 
 /// A case's image.
-pub(super) struct Found {
+pub(super) struct Images {
     pub(super) channels: Vec<Volume>,
     /// The spacing (d, h, w) that the first file gives.
     pub(super) spacing: [f64; 3],
@@ -62,7 +62,7 @@ impl Format {
     }
 
     /// Reads the files of an image, each of one or several channels.
-    pub(super) fn read(self, files: &[PathBuf]) -> Result<Found> {
+    pub(super) fn read(self, files: &[PathBuf]) -> Result<Images> {
         let Some(first) = files.first() else { return Err(LibraryError::Inputs("no image".into()).into()) };
         if self == Self::Volumes {
             return volumes(files);
@@ -84,13 +84,13 @@ impl Format {
         // A file that was read has at least one channel.
         let Some(volume) = channels.first() else { return Err(LibraryError::file(first, "no image").into()) };
         let image = Image::new(volume.clone());
-        Ok(Found { channels, spacing, image, warnings })
+        Ok(Images { channels, spacing, image, warnings })
     }
 
-    /// Writes the mask of `found`.
-    pub(super) fn write_mask(self, path: &Path, found: &Image, spacing: [f64; 3], mask: &LabelVolume) -> Result<()> {
+    /// Writes the mask of an image.
+    pub(super) fn write_mask(self, path: &Path, image: &Image, spacing: [f64; 3], mask: &LabelVolume) -> Result<()> {
         match self {
-            Self::Volumes => nifti::write(path, &found.with_volume(mask.clone())),
+            Self::Volumes => nifti::write(path, &image.with_volume(mask.clone())),
             Self::Pictures => pictures::write_labels(path, mask),
             Self::TiffStacks => pictures::write_stack(path, mask, spacing),
         }?;
@@ -103,7 +103,7 @@ impl Format {
     }
 }
 
-fn volumes(files: &[PathBuf]) -> Result<Found> {
+fn volumes(files: &[PathBuf]) -> Result<Images> {
     let (mut channels, mut warnings, mut first) = (Vec::new(), Vec::new(), None);
     for file in files {
         let (volumes, image) = images::read_channels(file)?;
@@ -112,5 +112,5 @@ fn volumes(files: &[PathBuf]) -> Result<Found> {
         first.get_or_insert(image);
     }
     let Some(image) = first else { return Err(LibraryError::Inputs("no image".into()).into()) };
-    Ok(Found { channels, spacing: image.header_spacing(), image, warnings })
+    Ok(Images { channels, spacing: image.header_spacing(), image, warnings })
 }

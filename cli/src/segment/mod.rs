@@ -1,20 +1,23 @@
 //! `nephron segment`.
 
 mod cases;
+mod console;
 mod files;
 mod label_files;
 mod one_case;
 mod outputs;
+mod pipeline;
 mod record;
 
 use std::path::PathBuf;
 
-use super::{Context, Failure};
+use super::Context;
 use crate::error::{Error, Result};
 use crate::options::{DeviceArgs, ProgressArgs};
 use crate::segmentation::previous;
 use crate::segmentation::{SegmentationArgs, reports};
 use cases::Case;
+use console::Console;
 use files::Format;
 use nephron::error::Error as LibraryError;
 use nephron::io::{FolderLock, try_folder};
@@ -137,41 +140,26 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if is_recorded {
         label_files::write(&args.output, plan.labels.targets())?;
     }
-    let how = How {
-        ensemble: &ensemble,
-        postprocessing: finish.as_ref(),
-        options: &options,
-        wanted,
-        is_verbose: context.verbose > 0,
+    let how = How { ensemble: &ensemble, postprocessing: finish.as_ref(), options: &options, wanted };
+    let mut console = Console {
+        how: &how,
+        progress: &progress,
+        context,
+        cases: &left,
+        is_alone: cases.len() == 1,
+        path: is_recorded.then_some(path.as_path()),
+        record,
+        written: Ok(()),
     };
-    let mut written = Ok(());
-    for (i, case) in left.iter().enumerate() {
-        progress.input("image", (i + 1, left.len()), &case.prefix);
-        let result = one_case::segment(case, &how, &progress);
-        progress.clear();
-        match result {
-            Ok(file) => {
-                for warning in &file.warnings {
-                    note!("warning: {}: {warning}", case.name);
-                }
-                if !context.json {
-                    // A standard output that was closed does not cost the other images.
-                    written = written.and_then(|()| one_case::print(&file));
-                }
-                record.files.push(file);
-            }
-            Err(error) if cases.len() == 1 && !context.json => return Err(error),
-            Err(error) => {
-                note!("error: {}: {error}", case.name);
-                record.failed.push(Failure { input: case.name.clone(), error: error.to_string() });
-            }
-        }
-        record.host_memory_peak_bytes = nephron::host_memory().peak as u64;
-        if is_recorded {
-            // After each image, so that a run that is killed can be continued.
-            record.write(&path)?;
-        }
-    }
+    // A budget is for one image at a time.
+    let ended = if left.len() > 1 && options.memory_budget.is_none() {
+        pipeline::run_overlapped(&left, &how, &mut console)
+    } else {
+        pipeline::run_in_turn(&left, &how, &mut console)
+    };
+    progress.clear();
+    ended?;
+    let Console { mut record, mut written, .. } = console;
     record.files.sort_by_key(|file| cases.iter().position(|case| case.name == file.case));
     if is_recorded {
         record.write(&path)?;

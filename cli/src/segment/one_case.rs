@@ -1,22 +1,23 @@
-//! One case: its files, and segmenting it.
+//! One case: its files, reading them, segmenting it, and writing the results.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::cases::Case;
-use super::files::{Format, Found};
+use super::files::{Format, Images};
 use super::outputs::{self, Wanted};
+use super::pipeline::Files;
 use super::record::{FileRecord, Seconds};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::segmentation::previous;
 use nephron::error::Error as LibraryError;
 use nephron::io::{SourceFile, hash_files, images, nifti, npz};
-use nephron::models::{Normalization, OrientationRule};
+use nephron::models::{Normalization, OrientationRule, UNetPlan};
 use nephron::pipeline::{Ensemble, Postprocessing, Scan, SegmentOptions, Segmentation, Stage, Timings};
 use nephron::report::{self, SOFT_TISSUE, write_png};
-use nephron::volume::{Volume, Voxels};
+use nephron::volume::{LabelVolume, Volume, Voxels};
 
 /// How the cases of a run are segmented.
 pub(super) struct How<'a> {
@@ -24,45 +25,94 @@ pub(super) struct How<'a> {
     pub(super) postprocessing: Option<&'a Postprocessing>,
     pub(super) options: &'a SegmentOptions,
     pub(super) wanted: Wanted,
-    pub(super) is_verbose: bool,
 }
 
-/// Segments a case and writes its files.
-pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result<FileRecord> {
+impl How<'_> {
+    fn plan(&self) -> &UNetPlan {
+        self.ensemble.members()[0].plan()
+    }
+}
+
+/// What a case's files hold.
+pub(super) struct Input {
+    images: Images,
+    previous: Option<LabelVolume>,
+    /// The files that decide the mask.
+    sources: Vec<SourceFile>,
+    seconds: f64,
+}
+
+/// The result of a case, with the files that it is of.
+pub(super) struct Found {
+    input: Input,
+    result: Segmentation,
+}
+
+/// Segments a case. `tick` is called after each tile, and its break ends the work.
+pub(super) fn compute(
+    case: &Case,
+    input: Result<Input>,
+    how: &How<'_>,
+    progress: &Progress,
+    tick: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Found> {
     // What an earlier run wrote of this case goes first: a failure must not leave it.
-    let plan = how.ensemble.members()[0].plan();
-    for output in outputs::all(case, plan) {
+    for output in outputs::all(case, how.plan()) {
         crate::remove_stale(&output)?;
     }
-    if let Some(problem) = &case.problem {
-        return Err(LibraryError::Inputs(format!("{}: {problem}", case.name)).into());
-    }
-    progress.stage("reading");
-    let reading = Instant::now();
-    let format = Format::of(plan.reader);
-    let Found { channels, spacing, image, mut warnings } = format.read(&case.files)?;
-    let read = reading.elapsed().as_secs_f64();
-    let previous_file = previous::file(how.ensemble, &case.prefix)?;
-    let previous = previous_file.as_deref().map(|file| previous::read(file, &channels[0])).transpose()?;
-    warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
-    let scan = Scan { channels: &channels, spacing: Some(spacing), previous: previous.as_ref().map(|(mask, _)| mask) };
+    let mut input = input?;
+    let previous = input.previous.take();
+    let images = &input.images;
+    let scan = Scan { channels: &images.channels, spacing: Some(images.spacing), previous: previous.as_ref() };
     let result = how.ensemble.segment(scan, how.options, &mut |stage| {
         match stage {
             Stage::Preparing => progress.stage("preprocessing"),
             Stage::Tiles(done, all) => progress.step("network", done, all),
         }
-        ControlFlow::Continue(())
+        tick()
     });
     // Whatever went wrong, the message says with which of many images.
-    let mut result = result.map_err(|error| error.context(case.files[0].display()))?;
+    let result = result.map_err(|error| error.context(case.files[0].display()))?;
+    Ok(Found { input, result })
+}
 
+impl Files for How<'_> {
+    type Case = Case;
+    type Input = Input;
+    type Found = Found;
+    type Written = FileRecord;
+
+    fn read(&self, case: &Case) -> Result<Input> {
+        if let Some(problem) = &case.problem {
+            return Err(LibraryError::Inputs(format!("{}: {problem}", case.name)).into());
+        }
+        let reading = Instant::now();
+        let format = Format::of(self.plan().reader);
+        let mut images = format.read(&case.files)?;
+        let seconds = reading.elapsed().as_secs_f64();
+        let file = previous::file(self.ensemble, &case.prefix)?;
+        let previous = file.as_deref().map(|file| previous::read(file, &images.channels[0])).transpose()?;
+        images.warnings.extend(previous.iter().flat_map(|(_, warnings)| warnings.clone()));
+        let sources = sources(case, format, file)?;
+        Ok(Input { images, previous: previous.map(|(mask, _)| mask), sources, seconds })
+    }
+
+    fn write(&self, case: &Case, found: Found) -> Result<FileRecord> {
+        write(case, found, self)
+    }
+}
+
+/// Writes the files of a case.
+fn write(case: &Case, found: Found, how: &How<'_>) -> Result<FileRecord> {
+    let Found { input, mut result } = found;
+    let Input { images: Images { channels, spacing, image, warnings }, sources, seconds: read, .. } = input;
+    let plan = how.plan();
     if let Some(finish) = how.postprocessing {
         let finishing = Instant::now();
         result.mask = finish.apply(&result.mask)?;
         result.seconds.export += finishing.elapsed().as_secs_f64();
     }
 
-    progress.stage("writing");
     let writing = Instant::now();
     // The background's is in front of them, or not there.
     let foreground = result.probabilities.len().saturating_sub(result.labels.targets().len());
@@ -85,23 +135,14 @@ pub(super) fn segment(case: &Case, how: &How<'_>, progress: &Progress) -> Result
         let is_ct = first.is_some_and(|first| matches!(first.scheme, Normalization::Ct { .. }));
         write_png(path, &report::preview(&channels[0], &result.mask, is_ct.then_some(SOFT_TISSUE))?)?;
     }
-    format.write_mask(&case.mask, &image, spacing, &result.mask)?;
+    Format::of(plan.reader).write_mask(&case.mask, &image, spacing, &result.mask)?;
     let write = writing.elapsed().as_secs_f64();
     let volumes_ml = result.volumes_ml().into_iter().collect();
     let Segmentation { tiles, working_set, seconds, warnings: more, .. } = result;
-    if how.is_verbose {
-        let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        note!(
-            "memory: {:.0} MB planned for the resampled image, sums, activations and one slab; {:.0} MB at most held by the \
-             CPU's tensors, weights included",
-            megabytes(working_set),
-            megabytes(nephron::host_memory().peak as u64)
-        );
-    }
     Ok(FileRecord {
         case: case.name.clone(),
         image: case.files[0].clone(),
-        sources: sources(case, format, previous_file)?,
+        sources,
         mask: case.mask.clone(),
         probabilities,
         npz,

@@ -44,7 +44,8 @@ pub struct SegmentationArgs {
     /// Distance of neighbouring tiles, in tiles
     #[arg(long, help_heading = HEADING, alias = "step-size", default_value_t = 0.5, value_parser = parse_step)]
     pub step: f64,
-    /// The most memory for the resampled image, the network's sums, activations and slabs: bytes, or with KB, MB, GB, KiB, MiB, GiB
+    /// The most memory for the resampled image, the network's sums, activations and slabs: bytes, or with KB, MB, GB, KiB, MiB, GiB.
+    /// With it no image is read or written while another is segmented
     #[arg(long, help_heading = HEADING, value_parser = parse_budget)]
     memory_budget: Option<u64>,
     /// How the network sees the image's axes: stored, or three letters such as RAS or LPS (what plans.json says)

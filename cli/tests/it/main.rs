@@ -27,4 +27,5 @@ mod profiling;
 mod register;
 mod segment;
 mod segment_folder;
+mod segment_overlapped;
 mod several_models;

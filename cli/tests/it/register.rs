@@ -152,6 +152,65 @@ fn the_commands_take_sets_of_labels() {
     assert!(code == Some(1) && err.contains("channels 1/2"), "{code:?} {err}");
 }
 
+/// The files of the transform: the class in them is that of the family, and a run leaves no file of an earlier one.
+#[test]
+fn transforms_are_written_in_the_formats_that_were_chosen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let plan = grid([16, 20, 24], [8.0, 8.0, 9.0]);
+    let (moved, back) = (motion(6.0, 1.0, [9.0, 0.0, 3.0]), motion(0.0, 1.0, [4.0, 0.0, 0.0]));
+    for (name, map) in [("fixed.nii", Affine::IDENTITY), ("moving.nii", moved.inverse().expect("a motion"))] {
+        nifti::write(at(name), &nifti::Image::new(scan(&plan, &map, kidneys))).expect("written");
+    }
+    let run = |arguments: &[&str]| {
+        let (code, out, err) = nephron(&[&["--device", "cpu"], arguments].concat());
+        assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+    };
+    let (fixed, moving, out) = (at("fixed.nii"), at("moving.nii"), at("out"));
+    let names = ["transform.tfm", "transform.mat"].map(|name| folder.path().join("out").join(name));
+    let register = ["register", "--fixed", &fixed, "--moving", &moving, "-o", &out, "--max-iterations", "5"];
+    for (format, family, class) in [
+        ("tfm", "affine", "AffineTransform"),
+        ("both", "rigid", "Euler3DTransform"),
+        ("mat", "similarity", "Similarity3DTransform"),
+        ("tfm", "translation", "TranslationTransform"),
+    ] {
+        run(&[&register[..], &["--transform-format", format, "--transformation", family]].concat());
+        let json = transform::read(folder.path().join("out/transform.json")).expect("a transform");
+        assert_eq!(names.each_ref().map(|path| path.is_file()), [format != "mat", format != "tfm"], "{format}");
+        for path in names.iter().filter(|path| path.is_file()) {
+            let bytes = std::fs::read(path).expect("a file");
+            assert!(String::from_utf8_lossy(&bytes).contains(&format!("{class}_double_3_3")), "{format} {family}");
+            let read = transform::read(path).expect("a transform");
+            for (a, b) in read.0.as_flattened().iter().zip(json.0.as_flattened()) {
+                assert!((a - b).abs() <= 1e-9, "{read:?}, expected {json:?}");
+            }
+        }
+    }
+    // `warp` writes what it applies: two transforms as a composite, or their inverse as one matrix.
+    transform::write_itk(at("a.tfm"), &moved).expect("written");
+    transform::write_itk(at("b.mat"), &back).expect("written");
+    let (a, b) = (at("a.tfm"), at("b.mat"));
+    let warp =
+        ["warp", &moving, "--transform", &a, "--transform", &b, "--like", &fixed, "-o", &out, "--interp", "nearest"];
+    let product = back.after(&moved);
+    for (name, extra, want) in
+        [("chain.tfm", vec![], product), ("chain.mat", vec!["--inverse"], product.inverse().expect("a motion"))]
+    {
+        let file = at(name);
+        run(&[&warp[..], &["--save-transform", &file], &extra[..]].concat());
+        let read = transform::read(&file).expect("a transform");
+        for (a, b) in read.0.as_flattened().iter().zip(want.0.as_flattened()) {
+            assert!((a - b).abs() <= 1e-12, "{name}: {read:?}, expected {want:?}");
+        }
+    }
+    assert!(std::fs::read_to_string(at("chain.tfm")).expect("a file").contains("CompositeTransform_double_3_3"));
+    for (file, part) in [(&a, "is an input"), (&at("c.h5"), ".tfm, .txt or .mat")] {
+        let (code, _, err) = nephron(&[&["--device", "cpu"], &warp[..], &["--save-transform", file]].concat());
+        assert!(code == 2 && err.contains(part), "{code} {err}");
+    }
+}
+
 /// `register`, then `warp` with its transform and with the inverse, then `evaluate` over the results.
 #[test]
 fn the_commands_work_on_one_another() {

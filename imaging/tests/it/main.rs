@@ -18,5 +18,6 @@ mod registration_iterations;
 mod registration_loss;
 mod registration_support;
 mod stats;
+mod transforms_itk;
 mod volume;
 mod weights;

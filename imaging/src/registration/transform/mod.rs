@@ -4,7 +4,7 @@ mod itk;
 mod json;
 mod warp;
 
-pub use itk::{itk_text, write_itk};
+pub use itk::{itk_text, write_itk, write_itk_as, write_itk_chain};
 pub use json::write_json;
 pub use warp::{SoftMask, warp, warp_largest, warp_soft};
 
@@ -16,8 +16,9 @@ use nephron_compute::error::{Error, Result};
 /// Reads a transform that [`write_json`] (`.json`) or [`write_itk`], ITK, ITK-SNAP, 3D Slicer or ANTs (any other name: text, or
 /// MATLAB's level 4 as ANTs' `.mat`) has written: point of the fixed scan to point of the moving scan, RAS millimetres.
 ///
-/// Of ITK's transforms of 3 dimensions, in float or double, those are read that are affine maps: identity, translation, scale,
-/// Euler and versor rotations, rigid, similarity and affine ones, and composites of these.
+/// Of ITK's transforms of 3 dimensions, in float or double, those are read that are affine maps: identity, translation, scale and its
+/// logarithm, rotations and rigid maps by Euler angles, versor or quaternion, similarity, versors with scales and skews, affine
+/// ones, those with a centre among their parameters, and composites of these.
 ///
 /// # Errors
 /// [`Error::File`] for a file that cannot be read or holds no such transform, for numbers that are missing or not finite, and for

@@ -3,10 +3,9 @@
 //! Source: ITK's Modules/Core/Transform, each class's ComputeMatrix.
 
 use super::Record;
+use super::rotation::{Rotation, diagonal, from_euler, from_quaternion, from_versor, product};
 use crate::volume::Affine;
 use nephron_compute::shown;
-
-type Rotation = [[f64; 3]; 3];
 
 /// The affine map of a record, in the record's own (LPS) millimetres.
 pub(super) fn affine(record: &Record) -> Result<Affine, String> {
@@ -20,7 +19,11 @@ pub(super) fn affine(record: &Record) -> Result<Affine, String> {
         found => Err(format!("expected {count} parameters of {name}, found {found}")),
     };
     let vector = |first: usize| [p[first], p[first + 1], p[first + 2]];
+    let zyx = || record.fixed.get(3).is_some_and(|flag| *flag != 0.0);
+    // The transforms that are named Centered have their centre among the parameters.
+    let mut own_centre = None;
     let (matrix, translation) = match name {
+        // Written by ITK 4 with an empty list, and by others with none.
         "IdentityTransform" => (diagonal([1.0; 3]), [0.0; 3]),
         "TranslationTransform" => {
             expect(3)?;
@@ -30,34 +33,73 @@ pub(super) fn affine(record: &Record) -> Result<Affine, String> {
             expect(3)?;
             (diagonal(vector(0)), [0.0; 3])
         }
-        "AffineTransform" | "MatrixOffsetTransformBase" | "Rigid3DTransform" => {
+        "ScaleLogarithmicTransform" => {
+            expect(3)?;
+            (diagonal(vector(0).map(f64::exp)), [0.0; 3])
+        }
+        "AffineTransform"
+        | "MatrixOffsetTransformBase"
+        | "Rigid3DTransform"
+        | "ScalableAffineTransform"
+        | "FixedCenterOfRotationAffineTransform" => {
             expect(12)?;
             ([vector(0), vector(3), vector(6)], vector(9))
         }
+        "CenteredAffineTransform" => {
+            expect(15)?;
+            own_centre = Some(vector(9));
+            ([vector(0), vector(3), vector(6)], vector(12))
+        }
         "Euler3DTransform" => {
             expect(6)?;
-            (euler(vector(0), record.fixed.get(3).is_some_and(|flag| *flag != 0.0)), vector(3))
+            (from_euler(vector(0), zyx()), vector(3))
+        }
+        "CenteredEuler3DTransform" => {
+            expect(9)?;
+            own_centre = Some(vector(3));
+            (from_euler(vector(0), zyx()), vector(6))
+        }
+        "QuaternionRigidTransform" => {
+            expect(7)?;
+            (from_quaternion([p[0], p[1], p[2], p[3]]), vector(4))
         }
         "VersorTransform" => {
             expect(3)?;
-            (versor(vector(0))?, [0.0; 3])
+            (from_versor(vector(0))?, [0.0; 3])
         }
         "VersorRigid3DTransform" => {
             expect(6)?;
-            (versor(vector(0))?, vector(3))
+            (from_versor(vector(0))?, vector(3))
         }
         "Similarity3DTransform" => {
             expect(7)?;
-            (versor(vector(0))?.map(|row| row.map(|v| v * p[6])), vector(3))
+            (from_versor(vector(0))?.map(|row| row.map(|v| v * p[6])), vector(3))
+        }
+        "ScaleVersor3DTransform" => {
+            expect(9)?;
+            (added(&from_versor(vector(0))?, vector(6), [0.0; 6]), vector(3))
+        }
+        "ScaleSkewVersor3DTransform" => {
+            expect(15)?;
+            let skew = std::array::from_fn(|i| p[9 + i]);
+            (added(&from_versor(vector(0))?, vector(6), skew), vector(3))
+        }
+        "ComposeScaleSkewVersor3DTransform" => {
+            expect(12)?;
+            let skew = [[1.0, p[9], p[10]], [0.0, 1.0, p[11]], [0.0, 0.0, 1.0]];
+            (product(&from_versor(vector(0))?, &product(&diagonal(vector(6)), &skew)), vector(3))
         }
         _ => return Err(unknown()),
     };
-    let centre = match record.fixed.as_slice() {
-        [] => [0.0; 3],
+    let centre = match (own_centre, record.fixed.as_slice()) {
+        (Some(centre), _) => centre,
+        (None, []) => [0.0; 3],
         // Some transforms have no centre, and nothing or a 0 in its place.
         _ if matches!(name, "TranslationTransform" | "IdentityTransform") => [0.0; 3],
-        [x, y, z] | [x, y, z, _] => [*x, *y, *z],
-        other => return Err(format!("expected 3 fixed parameters of {name}, the centre, found {}", other.len())),
+        (None, [x, y, z] | [x, y, z, _]) => [*x, *y, *z],
+        (None, other) => {
+            return Err(format!("expected 3 fixed parameters of {name}, the centre, found {}", other.len()));
+        }
     };
     Ok(Affine(std::array::from_fn(|r| {
         let turned: f64 = (0..3).map(|k| matrix[r][k] * centre[k]).sum();
@@ -66,34 +108,9 @@ pub(super) fn affine(record: &Record) -> Result<Affine, String> {
     })))
 }
 
-fn diagonal([x, y, z]: [f64; 3]) -> Rotation {
-    [[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, z]]
-}
-
-fn product(a: &Rotation, b: &Rotation) -> Rotation {
-    std::array::from_fn(|r| std::array::from_fn(|c| (0..3).map(|k| a[r][k] * b[k][c]).sum()))
-}
-
-/// Rotations about x, y and z: z x y, or z y x where ComputeZYX is set.
-fn euler([x, y, z]: [f64; 3], zyx: bool) -> Rotation {
-    let about_x = [[1.0, 0.0, 0.0], [0.0, x.cos(), -x.sin()], [0.0, x.sin(), x.cos()]];
-    let about_y = [[y.cos(), 0.0, y.sin()], [0.0, 1.0, 0.0], [-y.sin(), 0.0, y.cos()]];
-    let about_z = [[z.cos(), -z.sin(), 0.0], [z.sin(), z.cos(), 0.0], [0.0, 0.0, 1.0]];
-    let (first, second) = if zyx { (about_x, about_y) } else { (about_y, about_x) };
-    product(&about_z, &product(&second, &first))
-}
-
-/// The rotation of a unit quaternion by its vector part.
-fn versor([x, y, z]: [f64; 3]) -> Result<Rotation, String> {
-    let squares = x * x + y * y + z * z;
-    // Written with a few digits, a half turn may be a little longer than 1.
-    if squares.is_nan() || squares > 1.0 + 1e-6 {
-        return Err(format!("expected a versor of length 1 at most, found {x}, {y}, {z}"));
-    }
-    let w = (1.0 - squares).max(0.0).sqrt();
-    Ok([
-        [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)],
-        [2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)],
-        [2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)],
-    ])
+/// ITK adds scales and skews (the rows of the matrix without its diagonal) to the rotation instead of multiplying by them.
+fn added(rotation: &Rotation, scale: [f64; 3], [xy, xz, yx, yz, zx, zy]: [f64; 6]) -> Rotation {
+    let [x, y, z] = scale.map(|scale| scale - 1.0);
+    let terms = [[x, xy, xz], [yx, y, yz], [zx, zy, z]];
+    std::array::from_fn(|r| std::array::from_fn(|c| rotation[r][c] + terms[r][c]))
 }

@@ -26,6 +26,17 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Record>, String> {
     if records.is_empty() { Err("is empty, expected a transform".into()) } else { Ok(records) }
 }
 
+/// The file of a transform.
+pub(super) fn print(record: &Record) -> Vec<u8> {
+    let matrix = |name: &str, values: &[f64]| {
+        // Names and parameters of our records are short: neither count can be cut.
+        let header = [0, values.len() as i32, 1, 0, name.len() as i32 + 1];
+        let head = header.into_iter().flat_map(i32::to_le_bytes).chain(name.bytes()).chain([0]);
+        head.chain(values.iter().flat_map(|v| v.to_le_bytes())).collect::<Vec<u8>>()
+    };
+    [matrix(&record.kind, &record.parameters), matrix("fixed", &record.fixed)].concat()
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
 }

@@ -1,37 +1,78 @@
 //! Transforms as ITK's text files (`.tfm`) and MATLAB files (`.mat`), in LPS millimetres.
 
+mod classes;
 mod kinds;
 mod matlab;
+mod rotation;
+mod text;
 
 use std::io::Write;
 use std::path::Path;
 
 use crate::io::write_atomic;
+use crate::registration::Transformation;
 use crate::volume::Affine;
-use nephron_compute::error::Result;
+use nephron_compute::error::{Error, Result};
 use nephron_compute::ops::affine_dice::Matrix;
-use nephron_compute::shown;
 
 /// The transform as ITK text (`.tfm`): an `AffineTransform_double_3_3` from points of the fixed scan to points of the
 /// moving scan in LPS millimetres, which is what ITK resamples with.
 pub fn itk_text(transform: &Affine) -> String {
-    let lps = turned(&transform.0);
-    let numbers = lps.iter().flat_map(|row| &row[..3]).chain(lps.iter().map(|row| &row[3]));
-    // -0 and 0 are the same; the former only looks odd.
-    let numbers: Vec<String> = numbers.map(|v| format!("{}", v + 0.0)).collect();
-    format!(
-        "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\nParameters: {}\n\
-         FixedParameters: 0 0 0\n",
-        numbers.join(" ")
-    )
+    text::print(&[classes::record(&Affine(turned(&transform.0)), Transformation::Affine)])
 }
 
-/// Writes [`itk_text`].
+/// As [`write_itk_as`] with [`Transformation::Affine`].
 ///
 /// # Errors
 /// As [`write_atomic`].
 pub fn write_itk(path: impl AsRef<Path>, transform: &Affine) -> Result<()> {
-    write_atomic(path, |file| file.write_all(itk_text(transform).as_bytes()))
+    write_itk_as(path, transform, Transformation::Affine)
+}
+
+/// Writes a transform of a family as ITK's class for it: `AffineTransform`, `Similarity3DTransform`, `Euler3DTransform` or
+/// `TranslationTransform`, in double, from points of the fixed scan to points of the moving scan in LPS millimetres. A
+/// transform that is not of the family, by more than rounding, becomes an `AffineTransform`.
+///
+/// A path that ends in `.mat` becomes a MATLAB file of level 4, as ITK and ANTs write it, any other path text (`.tfm`, `.txt`).
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_itk_as(path: impl AsRef<Path>, transform: &Affine, family: Transformation) -> Result<()> {
+    let path = path.as_ref();
+    let record = classes::record(&Affine(turned(&transform.0)), family);
+    let bytes = if is_matlab(path) { matlab::print(&record) } else { text::print(&[record]).into_bytes() };
+    write_atomic(path, |file| file.write_all(&bytes))
+}
+
+/// Writes transforms that are applied one after the other, the first of them to points of the fixed scan: one as [`write_itk_as`]
+/// does, several as a `CompositeTransform`, in which ITK lists the last first. Each is written as the class of the narrowest
+/// family that it is of: translation, rigid, similarity or affine.
+///
+/// ITK cannot read a `CompositeTransform` from a MATLAB file. A path that ends in `.mat` gets the product of the transforms.
+///
+/// # Errors
+/// [`Error::Argument`] without a transform; as [`write_atomic`].
+pub fn write_itk_chain(path: impl AsRef<Path>, transforms: &[Affine]) -> Result<()> {
+    let path = path.as_ref();
+    let narrowest = |transform: &Affine| classes::narrowest(&Affine(turned(&transform.0)));
+    let bytes = match transforms {
+        [] => return Err(Error::argument("transforms to write", "at least one", 0)),
+        several if is_matlab(path) => {
+            let product = several.iter().fold(Affine::IDENTITY, |chain, next| next.after(&chain));
+            matlab::print(&narrowest(&product))
+        }
+        [only] => text::print(&[narrowest(only)]).into_bytes(),
+        several => {
+            let composite = Record { kind: "CompositeTransform_double_3_3".into(), ..Record::default() };
+            let records: Vec<Record> = std::iter::once(composite).chain(several.iter().rev().map(narrowest)).collect();
+            text::print(&records).into_bytes()
+        }
+    };
+    write_atomic(path, |file| file.write_all(&bytes))
+}
+
+fn is_matlab(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("mat"))
 }
 
 /// One of ITK's transforms as it stands in a file.
@@ -54,7 +95,7 @@ pub(super) fn parse_itk(bytes: &[u8]) -> Result<Affine, String> {
         );
     }
     let records = match std::str::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => parse_text(text)?,
+        Ok(text) if !text.contains('\0') => text::parse(text)?,
         _ => matlab::parse(bytes)?,
     };
     let parts = match records.as_slice() {
@@ -73,32 +114,6 @@ pub(super) fn parse_itk(bytes: &[u8]) -> Result<Affine, String> {
         all = all.after(&kinds::affine(part)?);
     }
     Ok(Affine(turned(&all.0)))
-}
-
-fn parse_text(text: &str) -> Result<Vec<Record>, String> {
-    let mut records: Vec<Record> = Vec::new();
-    for line in text.lines().map(str::trim) {
-        let Some((key, value)) = line.split_once(':').filter(|_| !line.starts_with('#')) else { continue };
-        let value = value.trim();
-        if key == "Transform" {
-            records.push(Record { kind: value.to_owned(), ..Record::default() });
-            continue;
-        }
-        let Some(record) = records.last_mut() else { continue };
-        let numbers = || -> Result<Vec<f64>, String> {
-            let wrong = |word: &str| format!("expected numbers behind '{key}:', found '{}'", shown(word));
-            value.split_whitespace().map(|word| word.parse().map_err(|_| wrong(word))).collect()
-        };
-        match key {
-            "Parameters" => record.parameters = numbers()?,
-            "FixedParameters" => record.fixed = numbers()?,
-            _ => {}
-        }
-    }
-    if records.is_empty() {
-        return Err("expected an ITK text file, found no line 'Transform:'".into());
-    }
-    Ok(records)
 }
 
 /// From LPS to RAS or back: their first two axes point the other way.
