@@ -87,7 +87,7 @@ fn models_and_options_are_those_of_segment() {
         |configuration: &str| json!({"configuration": configuration, "folds": ["0"], "mirroring_allowed": "z,y,x"});
     assert_eq!(how["models"], json!([model("3d_fullres"), model("3d_lowres")]));
     assert_eq!((&how["step"], &how["precision"], &how["postprocessing"]), (&json!(1.0), &json!("f32"), &Value::Null));
-    assert_eq!(result["models"]["segmentation"].as_array().map(Vec::len), Some(2));
+    assert_eq!(result["models"]["segmentation"].as_array().map(Vec::len), Some(6));
 
     let steps = support::root().join("imaging/tests/golden/postprocessing.pkl").display().to_string();
     let plain = case.segmented(&[&a], &[]);
@@ -122,7 +122,7 @@ fn a_cascade_runs_in_both_ways_and_is_continued_with_the_same_options() {
     let (mask, result) = case.diagnosed(&["--model", &model, "--configuration", "3d_cascade_fullres"]);
     assert!(mask == want);
     // The files of both stages.
-    assert_eq!(result["models"]["segmentation"].as_array().map(Vec::len), Some(2));
+    assert_eq!(result["models"]["segmentation"].as_array().map(Vec::len), Some(6));
 
     // The masks of the first stage, by the name of the scan, and in a cohort by the patient's too.
     let first = case.segmented(&[&low], &[]);

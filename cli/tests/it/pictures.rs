@@ -58,7 +58,7 @@ fn model_of_colours(folder: &Path) {
 
 fn run(arguments: &[&Path], json: bool) -> (Option<i32>, String, String) {
     let mut command = support::nephron();
-    command.args(["--device", "cpu"]).args(json.then_some("--json")).arg("segment");
+    command.args(["segment", "--device", "cpu"]).args(json.then_some("--json"));
     let output = command.args(arguments).output().expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))

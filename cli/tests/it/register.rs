@@ -163,7 +163,7 @@ fn transforms_are_written_in_the_formats_that_were_chosen() {
         nifti::write(at(name), &nifti::Image::new(scan(&plan, &map, kidneys))).expect("written");
     }
     let run = |arguments: &[&str]| {
-        let (code, out, err) = nephron(&[&["--device", "cpu"], arguments].concat());
+        let (code, out, err) = nephron(&[arguments, &["--device", "cpu"]].concat());
         assert_eq!(code, 0, "{arguments:?}: {out}{err}");
     };
     let (fixed, moving, out) = (at("fixed.nii"), at("moving.nii"), at("out"));
@@ -206,7 +206,7 @@ fn transforms_are_written_in_the_formats_that_were_chosen() {
     }
     assert!(std::fs::read_to_string(at("chain.tfm")).expect("a file").contains("CompositeTransform_double_3_3"));
     for (file, part) in [(&a, "is an input"), (&at("c.h5"), ".tfm, .txt or .mat")] {
-        let (code, _, err) = nephron(&[&["--device", "cpu"], &warp[..], &["--save-transform", file]].concat());
+        let (code, _, err) = nephron(&[&warp[..], &["--device", "cpu", "--save-transform", file]].concat());
         assert!(code == 2 && err.contains(part), "{code} {err}");
     }
 }

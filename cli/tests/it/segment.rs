@@ -83,7 +83,7 @@ fn all_probabilities_are_saved_as_nnunet_does() {
     let image = folder.path().join("a.nii.gz");
     nifti::write(&image, &nifti::Image::new(noise([6, 12, 14], [3.0, 1.5, 1.5]))).expect("written");
     let run = |options: &[&str]| {
-        let base = [&["--device", "cpu", "--json", "segment"], options].concat();
+        let base = [&["segment", "--device", "cpu", "--json"], options].concat();
         let paths: [&Path; 5] = [Path::new("--model"), &model, Path::new("-o"), &out, &image];
         let (code, stdout, stderr) = nephron(&base, &paths);
         assert_eq!(code, 0, "{stderr}");

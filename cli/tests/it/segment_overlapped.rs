@@ -29,7 +29,7 @@ fn images_that_overlap_give_what_images_in_turn_give() {
     let run = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);
         let paths: [&Path; 6] = [Path::new("--model"), &model, Path::new("-o"), &out, Path::new("-i"), &images];
-        let (code, said, errors) = nephron(&[&["--device", "cpu", "segment", "--preview"], more].concat(), &paths);
+        let (code, said, errors) = nephron(&[&["segment", "--device", "cpu", "--preview"], more].concat(), &paths);
         assert!(code == 1 && errors.contains("3 of 8 images failed"), "{errors}");
         let plain = |text: &str| text.replace(out.to_str().expect("a name"), "OUT");
         // Times are in the lines that tell the number of tiles.

@@ -13,8 +13,12 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use crate::ensure_room;
 use crate::error::{Error, Result};
 use temporary::Temporary;
+
+/// Number of bytes that are written at a time.
+const BUFFER: usize = 1 << 20;
 
 /// Calls `write` on a temporary file in the folder of `path` and renames it to `path` when that succeeded. A file that existed
 /// before is replaced only by the rename, and stays as it is when `write` fails. The bytes are handed to the disk before the
@@ -39,7 +43,8 @@ pub fn write_atomic(
     // The errors of the system name no file: the message has the final name alone.
     let failed = |error: std::io::Error| Error::io(path, "cannot be written", error);
     let mut temporary = Temporary::new(folder).map_err(failed)?;
-    let mut writer = BufWriter::with_capacity(1 << 20, temporary.file());
+    ensure_room::<u8>("writing", BUFFER).map_err(|e| Error::in_file(path, e))?;
+    let mut writer = BufWriter::with_capacity(BUFFER, temporary.file());
     write(&mut writer).and_then(|()| writer.flush()).map_err(failed)?;
     // Its destructor would flush again.
     drop(writer);

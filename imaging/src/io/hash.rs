@@ -1,6 +1,6 @@
 //! Provenance: the files that a result was made from, with their SHA-256 (FIPS 180-4).
 
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -27,8 +27,8 @@ pub fn lossy_option<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S)
     }
 }
 
-/// Number of bytes that are read and hashed at a time.
-const STEP: usize = 1 << 20;
+/// Number of bytes that are read and hashed at a time: they are on the stack, so that a process whose memory is full does not abort.
+const STEP: usize = 1 << 16;
 
 /// A file and the hash of its content.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -60,11 +60,10 @@ pub fn hash_files(paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
 }
 
 fn sha256(path: &Path) -> Result<String> {
-    let (file, _) = super::open(path)?;
-    let mut reader = BufReader::with_capacity(STEP, file);
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; STEP]);
+    let (mut file, _) = super::open(path)?;
+    let (mut hash, mut buffer) = (Sha256::new(), [0; STEP]);
     loop {
-        let read = reader.read(&mut buffer).map_err(|e| Error::io(path, "cannot be read", e))?;
+        let read = file.read(&mut buffer).map_err(|e| Error::io(path, "cannot be read", e))?;
         if read == 0 {
             return Ok(digits(&hash.finalize()));
         }

@@ -8,6 +8,7 @@ use flate2::bufread::{GzDecoder, ZlibDecoder};
 
 use crate::io::numbers::{ByteOrder, Number};
 use crate::volume::Voxels;
+use nephron_compute::ensure_room;
 use nephron_compute::error::{Error, Result};
 
 /// Number of bytes that are decoded at a time.
@@ -83,18 +84,20 @@ impl Source {
         };
         file.rewind().map_err(failed)?;
         let compression = if gzip { Compression::Gzip } else { Compression::None };
-        Ok(Self::new(path, file, metadata.len(), compression))
+        Self::new(path, file, metadata.len(), compression)
     }
 
     /// The voxels of a file, which begin at byte `offset`.
     pub(super) fn at(path: &Path, offset: u64, compression: Compression) -> Result<Self> {
         let (mut file, metadata) = crate::io::open(path)?;
         file.seek(SeekFrom::Start(offset)).map_err(|e| Error::io(path, "cannot be read", e))?;
-        Ok(Self::new(path, file, metadata.len().saturating_sub(offset), compression))
+        Self::new(path, file, metadata.len().saturating_sub(offset), compression)
     }
 
     /// `length` bytes of a file are left.
-    fn new(path: &Path, file: File, length: u64, compression: Compression) -> Self {
+    fn new(path: &Path, file: File, length: u64, compression: Compression) -> Result<Self> {
+        // For this buffer and that of the decoded bytes.
+        ensure_room::<u8>("reading", 2 * STEP).map_err(|e| Error::in_file(path, e))?;
         let reader = BufReader::with_capacity(STEP, file);
         let stream = match compression {
             Compression::None => Stream::Plain(reader),
@@ -104,7 +107,7 @@ impl Source {
             Compression::Zlib => Stream::Zlib(ZlibDecoder::new(reader)),
         };
         let ratio = if compression == Compression::None { 1 } else { GZIP_RATIO };
-        Self { path: path.to_path_buf(), stream, max_bytes: length.saturating_mul(ratio) }
+        Ok(Self { path: path.to_path_buf(), stream, max_bytes: length.saturating_mul(ratio) })
     }
 
     fn reader(&mut self) -> &mut dyn Read {
