@@ -67,7 +67,11 @@ pub(super) fn write(folder: &Path, outcomes: &[Outcome<'_>]) -> Result<()> {
 
 fn row(outcome: &Outcome<'_>, classes: usize) -> Vec<String> {
     let name = outcome.patient.output.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let phases: Vec<String> = outcome.patient.files.iter().map(|(phase, _)| phase.to_string()).collect();
+    // Those of the result, which may be of an earlier run; without one, those of the scans that are there.
+    let phases: Vec<String> = match &outcome.result {
+        Ok(found) => found.phases.iter().map(|phase| phase.phase.to_string()).collect(),
+        Err(_) => outcome.patient.files.iter().map(|(phase, _)| phase.to_string()).collect(),
+    };
     let mut row = vec![name, phases.join(" ")];
     let found = match &outcome.result {
         Ok(found) => found,

@@ -25,7 +25,7 @@ pub(super) fn made_of(d: &Diagnosis) -> Section {
         ),
     );
     for (name, files) in [("segmentation", &d.models.segmentation), ("classification", &d.models.classification)] {
-        files.iter().for_each(|file| row(&format!("{name} weights"), hashed(file)));
+        files.iter().for_each(|file| row(&format!("{name} model"), hashed(file)));
     }
     if let Some(options) = &d.options {
         let masks = if options.given_masks { "given" } else { "segmented" };
@@ -34,7 +34,7 @@ pub(super) fn made_of(d: &Diagnosis) -> Section {
             let folds =
                 if model.folds.is_empty() { String::new() } else { format!(", folds {}", model.folds.join(", ")) };
             let mirrored = if options.mirroring { "mirrored" } else { "not mirrored" };
-            row("segmentation model", format!("{}{folds}, {mirrored}", model.configuration));
+            row("segmentation by", format!("{}{folds}, {mirrored}", model.configuration));
         }
     }
     for phase in &d.phases {

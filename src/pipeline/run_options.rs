@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::classify::Classifier;
 use super::diagnose::{DiagnoseOptions, System};
 use super::{Ensemble, Mirroring, Postprocessing, SegmentOptions, Segmenter};
+use crate::io::lossy_option;
 
 /// What decides a result besides scans and weights. A run continues only results of the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,10 +57,6 @@ pub struct ModelRun {
     pub folds: Vec<String>,
     /// The axes of the network's images, of z, y and x, along which its weights allow mirroring.
     pub mirroring_allowed: String,
-}
-
-fn lossy_option<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
-    path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
 
 impl SegmentationRun {

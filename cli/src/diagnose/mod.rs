@@ -28,6 +28,10 @@ Examples:
   nephron diagnose --portal P.nii.gz --delayed D.nii.gz --masks -o result
   nephron diagnose --cohort patients --model MODEL --folds 0,1 --postprocessing auto --continue -o results";
 
+/// What a run that computes nothing has no use for, besides the options of the segmentation.
+const NOT_WITH_SUMMARY: [&str; 8] =
+    ["continue_", "masks", "model", "segmentation", "no_classify", "lesion", "margin", "thresholds"];
+
 /// Run the whole pipeline on one to four phases: masks, aligned phases and a report; with three or four phases also subtype
 /// probabilities.
 #[derive(Debug, clap::Args)]
@@ -75,7 +79,7 @@ pub struct Args {
     #[arg(long = "continue", requires = "cohort")]
     continue_: bool,
     /// Compute nothing: write the summary of the results that are in the output folder, whatever runs they are of
-    #[arg(long, requires = "cohort", conflicts_with_all = ["continue_", "masks", "model", "segmentation"])]
+    #[arg(long, requires = "cohort", conflicts_with_all = OPTIONS, conflicts_with_all = NOT_WITH_SUMMARY)]
     summary: bool,
     #[command(flatten)]
     how: SegmentationArgs,

@@ -115,9 +115,11 @@ fn complete(mut found: Vec<(usize, PathBuf)>, channels: usize, format: Format) -
 }
 
 /// Refuses outputs that would be written over an input or over one another; `outputs` lists a case's files.
-pub(super) fn check_outputs(cases: &[Case], outputs: impl Fn(&Case) -> Vec<PathBuf>) -> Result<()> {
+pub(super) fn check_outputs(cases: &[Case], format: Format, outputs: impl Fn(&Case) -> Vec<PathBuf>) -> Result<()> {
     let place = |path: &Path| path.canonicalize().ok();
-    let inputs: Vec<PathBuf> = cases.iter().flat_map(|case| &case.files).filter_map(|file| place(file)).collect();
+    let files = || cases.iter().flat_map(|case| &case.files);
+    let spacings = files().filter_map(|file| format.image_spacing_file(file));
+    let inputs: Vec<PathBuf> = files().cloned().chain(spacings).filter_map(|file| place(&file)).collect();
     let mut taken = BTreeMap::new();
     for case in cases {
         for output in outputs(case) {

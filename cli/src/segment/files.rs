@@ -97,8 +97,13 @@ impl Format {
         Ok(())
     }
 
+    /// The file with the spacing of an image, which may be missing.
+    pub(super) fn image_spacing_file(self, image: &Path) -> Option<PathBuf> {
+        (self == Self::TiffStacks).then(|| pictures::spacing_file(image))
+    }
+
     /// The file with the spacing that belongs to a mask.
-    pub(super) fn spacing_file(self, mask: &Path) -> Option<PathBuf> {
+    pub(super) fn mask_spacing_file(self, mask: &Path) -> Option<PathBuf> {
         (self == Self::TiffStacks).then(|| pictures::mask_spacing_file(mask))
     }
 }

@@ -110,10 +110,14 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         None => cases::from_files(&args.images, (plan.channels.len(), format), &args.output)?,
     };
     let wanted = Wanted { probabilities: args.probabilities, npz: args.save_probabilities, preview: args.preview };
-    cases::check_outputs(&all, |case| outputs::all(case, plan))?;
+    cases::check_outputs(&all, format, |case| outputs::all(case, plan))?;
     let cases: Vec<Case> = all.into_iter().skip(args.part_id as usize).step_by(args.num_parts as usize).collect();
     try_folder(&args.output)?;
     previous::ensure_apart(&ensemble, &args.output)?;
+    if format != Format::Volumes && ensemble.previous_masks().is_some() {
+        let reason = "masks of pictures and TIFF stacks are not read, expected the model folder of the first stage";
+        return Err(Error::Usage(format!("--previous-stage: {reason}")));
+    }
     let path = args.output.join(match args.num_parts {
         1 => "segment.json".to_owned(),
         parts => format!("segment_{}_of_{parts}.json", args.part_id),
@@ -151,8 +155,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         record,
         written: Ok(()),
     };
-    // A budget is for one image at a time.
-    let ended = if left.len() > 1 && options.memory_budget.is_none() {
+    // A budget is for one image at a time, and the probabilities of two would take twice the memory of one.
+    let is_small = options.memory_budget.is_none() && options.output == Output::Labels;
+    let ended = if left.len() > 1 && is_small {
         pipeline::run_overlapped(&left, &how, &mut console)
     } else {
         pipeline::run_in_turn(&left, &how, &mut console)

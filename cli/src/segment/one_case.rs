@@ -158,7 +158,9 @@ fn write(case: &Case, found: Found, how: &How<'_>) -> Result<FileRecord> {
 
 /// The files that decide a case's mask: its images, with those of voxels or spacing beside them, and the previous stage's mask.
 pub(super) fn sources(case: &Case, format: Format, previous: Option<PathBuf>) -> Result<Vec<SourceFile>> {
-    let spacings = case.files.iter().filter_map(|file| format.spacing_file(file)).filter(|file| file.is_file());
+    let mut spacings: Vec<PathBuf> = case.files.iter().filter_map(|file| format.image_spacing_file(file)).collect();
+    spacings.dedup();
+    spacings.retain(|file| file.is_file());
     let images = case.files.iter().cloned().chain(previous).flat_map(images::files);
     Ok(hash_files(&images.chain(spacings).collect::<Vec<_>>())?)
 }

@@ -30,7 +30,7 @@ impl Wanted {
 /// Every file that some run may write of a case.
 pub(super) fn all(case: &Case, plan: &UNetPlan) -> Vec<PathBuf> {
     let images = probabilities(case, &plan.labels).into_iter().map(|(_, file)| file);
-    let spacing = Format::of(plan.reader).spacing_file(&case.mask);
+    let spacing = Format::of(plan.reader).mask_spacing_file(&case.mask);
     [case.mask.clone(), preview(case), npz(case)].into_iter().chain(spacing).chain(images).collect()
 }
 

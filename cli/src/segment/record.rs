@@ -84,7 +84,7 @@ pub(super) struct FileRecord {
     pub(super) mask: PathBuf,
     pub(super) probabilities: BTreeMap<String, String>,
     /// All probabilities as nnU-Net writes them, if asked for.
-    #[serde(default)]
+    #[serde(default, serialize_with = "lossy_option")]
     pub(super) npz: Option<PathBuf>,
     /// The picture, if one was asked for.
     #[serde(serialize_with = "lossy_option")]
@@ -133,7 +133,7 @@ impl Record {
         has_files: impl Fn(&Case) -> bool,
         sources: impl Fn(&Case) -> Result<Vec<SourceFile>>,
     ) -> Result<Vec<&'a Case>> {
-        let earlier = self.earlier(folder)?;
+        let earlier = self.earlier(folder, &cases)?;
         let mut left = Vec::new();
         for case in cases {
             let mut files = earlier.iter().flat_map(|record| &record.files).filter(|file| file.case == case.name);
@@ -152,17 +152,20 @@ impl Record {
         Ok(left)
     }
 
-    /// The records in a folder.
-    fn earlier(&self, folder: &Path) -> Result<Vec<Self>> {
+    /// The records in a folder that have some of these cases. Those of other parts may be of other devices or options.
+    fn earlier(&self, folder: &Path, cases: &[&Case]) -> Result<Vec<Self>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(|e| LibraryError::io(folder, "cannot be read", e))? {
             let path = entry.map_err(|e| LibraryError::io(folder, "cannot be read", e))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if !(name.starts_with("segment") && name.ends_with(".json")) {
+            if !is_record(&name) {
                 continue;
             }
             let earlier: Self = serde_json::from_slice(&read_small(&path)?)
                 .map_err(|e| LibraryError::io(&path, "expected the record of an earlier run of segment", e))?;
+            if !earlier.files.iter().any(|file| cases.iter().any(|case| case.name == file.case)) {
+                continue;
+            }
             let differing = differences(&earlier.settings, &self.settings);
             if !differing.is_empty() {
                 return Err(Error::Usage(format!(
@@ -194,6 +197,14 @@ impl Record {
     }
 }
 
+/// Whether a file's name is that of a run's record, or of the record of a part of one.
+fn is_record(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let part = name.strip_prefix("segment_").and_then(|rest| rest.strip_suffix(".json"));
+    let of_part = part.and_then(|part| part.split_once("_of_")).is_some_and(|(k, n)| is_number(k) && is_number(n));
+    name == "segment.json" || of_part
+}
+
 /// What files are the same wherever they lie.
 fn hashes(files: &[SourceFile]) -> Vec<&str> {
     files.iter().map(|file| file.sha256.as_str()).collect()
@@ -218,4 +229,16 @@ fn differences(a: &Settings, b: &Settings) -> Vec<&'static str> {
         ("--save-probabilities", a.npz != b.npz),
     ];
     all.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_told_from_other_files() {
+        assert!(["segment.json", "segment_0_of_2.json", "segment_11_of_100.json"].into_iter().all(is_record));
+        let others = ["segmented_a.json", "segment_of_.json", "segment_a_of_2.json", "segment.csv", "my_segment.json"];
+        assert!(!others.into_iter().any(is_record));
+    }
 }

@@ -163,6 +163,15 @@ fn a_stack_gives_the_labels_of_its_volume() {
     let found = pictures::read_stack(out.join("s.tif"), spacing).expect("a mask");
     assert_eq!(found.voxels(), &Voxels::U8(want.labels().to_vec().into()));
     assert_eq!(pictures::stack_spacing(&out.join("s.tif")).expect("beside it"), Some(spacing));
+    // The mask's spacing would replace the image's.
+    let (code, _, stderr) = run(&[m, &model, o, &at("in"), i, &at("in")], false);
+    assert!(code == Some(2) && stderr.contains("s.json is an input"), "{stderr}");
+    assert_eq!(pictures::stack_spacing(&at("in/s_0000.tif")).expect("the image's"), Some(spacing));
+    // An image whose spacing was corrected is another image.
+    std::fs::write(at("in/s.json"), r#"{"spacing": [4.4, 1.25, 1.75]}"#).expect("written");
+    let (code, _, stderr) = run(&[m, &model, o, &out, i, &at("in"), Path::new("--continue")], false);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(pictures::stack_spacing(&out.join("s.tif")).expect("beside it"), Some([4.4, 1.25, 1.75]));
     // Without the file of the spacing it is 1, which the program says.
     std::fs::remove_file(at("in/s.json")).expect("removed");
     let (code, _, stderr) = run(&[m, &model, o, &out, &at("in/s_0000.tif")], false);

@@ -98,7 +98,8 @@ impl<'a> Reader<'a> {
             samples,
             in_planes: samples > 1 && planes == Some(IN_PLANES),
         };
-        let bytes = u64::from(width) * u64::from(height) * samples as u64 * u64::from(colour.bit_depth() / 8);
+        let voxels = u64::from(width).saturating_mul(u64::from(height));
+        let bytes = voxels.saturating_mul(samples as u64 * u64::from(colour.bit_depth() / 8));
         self.decoded = self.decoded.saturating_add(bytes);
         ensure_possible(self.path, self.decoded, self.length)?;
         let stored = self.decoder.image_buffer_layout().map_err(&damaged)?.complete_len as u64;
