@@ -3,6 +3,7 @@
 use super::normalize::normalize;
 use super::strided_view::StridedView;
 use crate::device::Device;
+use crate::ensure_room;
 use crate::error::{Error, Result};
 use crate::models::{ChannelNormalization, Normalization, Order, Resampling};
 use crate::ops::{bspline_resample3d_slices, bspline_slices};
@@ -43,9 +44,11 @@ pub(super) fn resample_in_slabs<T: Copy + Into<f32> + PartialOrd + Sync + Send>(
     let ends = normalize(&[low, high], &StridedView::whole([1, 1, 2]), *how, None)?;
     let slab = (SLAB / (h * w)).max(1);
     let step = (slab * size[0] / d).max(1);
+    let voxels_out = size.iter().product();
+    ensure_room::<f32>("the resampled image", voxels_out)?;
     let mut values = Vec::new();
     values
-        .try_reserve_exact(size.iter().product())
+        .try_reserve_exact(voxels_out)
         .map_err(|e| Error::other(format!("the resampled image of {size:?} voxels does not fit in memory"), e))?;
     for start in (0..size[0]).step_by(step) {
         let outputs = start..(start + step).min(size[0]);

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use zip::{CompressionMethod, ZipArchive};
 
+use nephron_compute::ensure_room;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::shown;
 
@@ -104,7 +105,7 @@ impl Archive {
         }
         let mut bytes = Vec::new();
         let length = usize::try_from(size).unwrap_or(usize::MAX);
-        if bytes.try_reserve_exact(length).is_err() {
+        if ensure_room::<u8>("a file of the archive", length).is_err() || bytes.try_reserve_exact(length).is_err() {
             return refused(format!("its {size} bytes do not fit in memory"));
         }
         let damaged = |e| Error::io(&place, "is damaged inside the archive", e);

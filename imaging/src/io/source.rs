@@ -259,6 +259,8 @@ impl Values {
 }
 
 fn reserve<T>(count: usize) -> Result<Vec<T>, NoMemory> {
+    // Leaves room for the buffers of the reader and what else is small.
+    ensure_room::<T>("voxels", count).map_err(|_| NoMemory)?;
     let mut values = Vec::new();
     values.try_reserve_exact(count).map_err(|_| NoMemory)?;
     Ok(values)

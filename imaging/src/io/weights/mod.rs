@@ -16,6 +16,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::SourceFile;
 use super::numbers::{ByteOrder, Number};
+use nephron_compute::ensure_room;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::{shown, shown_message};
 
@@ -69,9 +70,9 @@ impl Weights {
         let (mut file, metadata) = super::open(path)?;
         let mut bytes = Vec::new();
         let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-        bytes
-            .try_reserve_exact(length)
-            .map_err(|_| Error::file(path, format!("{length} bytes do not fit in memory")))?;
+        let refused = || Error::file(path, format!("{length} bytes do not fit in memory"));
+        ensure_room::<u8>("weights", length).map_err(|_| refused())?;
+        bytes.try_reserve_exact(length).map_err(|_| refused())?;
         file.read_to_end(&mut bytes).map_err(|e| Error::io(path, "cannot be read", e))?;
 
         Self::from_bytes(path, bytes)
