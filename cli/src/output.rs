@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::terminal;
 use nephron::error::Error as LibraryError;
+use nephron::io::nifti;
 
 /// Prints a line to standard output, without what a terminal would obey: it may contain text of files.
 ///
@@ -33,7 +34,7 @@ pub(crate) struct Failure {
     pub(crate) error: String,
 }
 
-/// What is said of a label map that is interpolated.
+/// The warning of a label map that is interpolated.
 pub(crate) const LABELS_INTERPOLATED: &str =
     "looks like a label map: this interpolation makes fractions of its labels; --interp nearest keeps them";
 
@@ -47,6 +48,33 @@ pub(crate) fn ensure_no_input<'a>(output: &Path, inputs: impl IntoIterator<Item 
         return Err(Error::Usage(format!("{} is an input, choose another name", output.display())));
     }
     Ok(())
+}
+
+/// Where images go that are resampled: their own names in a folder; what is not .nii or .nii.gz becomes .nii.gz.
+///
+/// # Errors
+/// [`Error::Usage`] for two images of one name, and for an output that is one of the images or of the `others` that are read.
+pub(crate) fn moved_outputs(images: &[&PathBuf], others: &[&PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut outputs: Vec<PathBuf> = Vec::new();
+    for image in images {
+        let Some(name) = image.file_name() else {
+            return Err(Error::Usage(format!("{}: expected the name of a file", image.display())));
+        };
+        let mut output = folder.join(name);
+        if nifti::ensure_name(&output).is_err() {
+            output.set_extension("nii.gz");
+        }
+        if let Some(other) = outputs.iter().position(|o| *o == output) {
+            let [a, b] = [images[other], image].map(|path| path.display());
+            return Err(Error::Usage(format!("{a} and {b} would both be written to {}", output.display())));
+        }
+        let target = output.canonicalize().ok();
+        if target.is_some() && images.iter().chain(others).any(|input| input.canonicalize().ok() == target) {
+            return Err(Error::Usage(format!("{} is an input, choose another folder", output.display())));
+        }
+        outputs.push(output);
+    }
+    Ok(outputs)
 }
 
 /// Removes what an earlier run wrote to `path`, if anything.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Context, Failure};
 use crate::error::{Error, Result};
 use crate::options::DeviceArgs;
+use crate::output::moved_outputs;
 use nephron::error::Error as LibraryError;
 use nephron::io::{FolderLock, images, lossy, nifti, write_atomic};
 use nephron::ops::{Interpolation, PaddingMode};
@@ -156,7 +157,8 @@ struct Report<'a> {
 
 /// Runs the verb.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let outputs = outputs(args)?;
+    let images: Vec<&PathBuf> = std::iter::once(&args.moving).chain(&args.images).collect();
+    let outputs = moved_outputs(&images, &[&args.fixed], &args.output)?;
     let files = ["result.json", "transform.json", "transform.tfm", "transform.mat"].map(|name| args.output.join(name));
     let start_file = PathBuf::from(&args.start);
     for file in files.iter().chain(&outputs) {
@@ -271,39 +273,6 @@ fn warned(path: &Path, image: nifti::Image) -> nifti::Image {
         note!("warning: {}: {warning}", path.display());
     }
     image
-}
-
-/// The output paths of the moving mask and the images: their own names in the output folder (what is not .nii or .nii.gz becomes .nii.gz).
-///
-/// # Errors
-/// [`Error::Usage`] where two paths are the same, or one is that of an input.
-fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
-    let inputs: Vec<&Path> = std::iter::once(&args.moving).chain(&args.images).map(PathBuf::as_path).collect();
-    let mut outputs: Vec<PathBuf> = Vec::new();
-    for input in &inputs {
-        let Some(name) = input.file_name() else {
-            return Err(Error::Usage(format!("{}: expected the name of a file", input.display())));
-        };
-        let mut output = args.output.join(name);
-        if nifti::ensure_name(&output).is_err() {
-            output.set_extension("nii.gz");
-        }
-        if let Some(other) = outputs.iter().position(|o| *o == output) {
-            return Err(Error::Usage(format!(
-                "{} and {} would both be written to {}",
-                inputs[other].display(),
-                input.display(),
-                output.display()
-            )));
-        }
-        let target = output.canonicalize().ok();
-        let same = |input: &Path| target.is_some() && input.canonicalize().ok() == target;
-        if same(&args.fixed) || inputs.iter().any(|input| same(input)) {
-            return Err(Error::Usage(format!("{} is an input, choose another folder", output.display())));
-        }
-        outputs.push(output);
-    }
-    Ok(outputs)
 }
 
 fn print(found: &Registration, channels: &Channels) -> Result<()> {

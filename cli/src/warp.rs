@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Context, Failure};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::DeviceArgs;
+use crate::output::moved_outputs;
 use nephron::error::Error as LibraryError;
 use nephron::io::{images, nifti, try_folder};
 use nephron::ops::Interpolation;
@@ -90,13 +91,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         chain = chain.inverse().map_err(named)?;
         steps = steps.iter().rev().map(Affine::inverse).collect::<Result<_, _>>().map_err(named)?;
     }
-    let outputs = args.images.iter().map(|image| output(image, args)).collect::<Result<Vec<_>>>()?;
-    for (i, path) in outputs.iter().enumerate() {
-        if let Some(other) = outputs[..i].iter().position(|o| o == path) {
-            let [a, b] = [&args.images[other], &args.images[i]].map(|p| p.display());
-            return Err(Error::Usage(format!("{a} and {b} would both be written to {}", path.display())));
-        }
-    }
+    let outputs = moved_outputs(&args.images.iter().collect::<Vec<_>>(), &[&args.like], &args.output)?;
     if let Some(file) = &args.save_transform {
         super::ensure_no_input(file, args.transforms.iter().chain(&args.images).chain([&args.like]))?;
         super::remove_stale(file)?;
@@ -165,22 +160,4 @@ fn warp(
         WarpInterpolation::Soft => transform::warp_largest(&image.volume, chain, &grid, device).map_err(by)?,
     };
     Ok(nifti::write(output, &image.moved_to(reference, moved))?)
-}
-
-/// The output path of an image: its own name in the output folder (what is not .nii or .nii.gz becomes .nii.gz).
-///
-/// # Errors
-/// [`Error::Usage`] for a path that is that of an input.
-fn output(image: &Path, args: &Args) -> Result<PathBuf> {
-    let name = image.file_name().ok_or_else(|| Error::Usage(format!("{}: expected a file", image.display())))?;
-    let mut output = args.output.join(name);
-    if nifti::ensure_name(&output).is_err() {
-        output.set_extension("nii.gz");
-    }
-    let target = output.canonicalize().ok();
-    let inputs = args.images.iter().chain([&args.like]);
-    if target.is_some() && inputs.map(|i| i.canonicalize().ok()).any(|input| input == target) {
-        return Err(Error::Usage(format!("{} is an input, choose another folder", output.display())));
-    }
-    Ok(output)
 }

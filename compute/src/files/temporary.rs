@@ -57,9 +57,38 @@ pub fn remove_unfinished() {
     }
 }
 
+/// What was made under a temporary name, which is removed when this value is dropped before [`Entry::rename`].
+#[derive(Debug)]
+struct Entry {
+    path: PathBuf,
+    /// Open and locked; None for a folder where the system opens none.
+    held: Option<File>,
+}
+
+impl Entry {
+    fn rename(self, path: &Path) -> io::Result<()> {
+        // Renamed under the table's lock: a signal finds either what is temporary or what is whole.
+        let mut all = unfinished();
+        let done = fs::rename(&self.path, path);
+        if done.is_ok() {
+            all.files.remove(&self.path);
+        }
+        drop(all);
+        done
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if unfinished().files.remove(&self.path) {
+            remove(&self.path);
+        }
+    }
+}
+
 /// A temporary file, which is removed when this value is dropped before [`Temporary::rename`].
 pub(super) struct Temporary {
-    path: PathBuf,
+    entry: Entry,
     file: File,
 }
 
@@ -67,10 +96,9 @@ impl Temporary {
     /// Makes a file in `folder`.
     pub(super) fn new(folder: &Path) -> io::Result<Self> {
         let make = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path).map(Some);
-        match registered(folder, make)? {
-            (path, Some(file)) => Ok(Self { path, file }),
-            (_, None) => Err(ErrorKind::NotFound.into()),
-        }
+        let mut entry = registered(folder, make)?;
+        let Some(file) = entry.held.take() else { return Err(ErrorKind::NotFound.into()) };
+        Ok(Self { entry, file })
     }
 
     pub(super) fn file(&mut self) -> &mut File {
@@ -86,32 +114,13 @@ impl Temporary {
             }
             _ => {}
         }
-        // Renamed under the table's lock: a signal finds either the temporary file or the whole one.
-        let mut all = unfinished();
-        let done = fs::rename(&self.path, path);
-        if done.is_ok() {
-            all.files.remove(&self.path);
-        }
-        drop(all);
-        done
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if unfinished().files.remove(&self.path) {
-            remove(&self.path);
-        }
+        self.entry.rename(path)
     }
 }
 
 /// A temporary folder, which is removed with all that is in it when this value is dropped before [`TemporaryFolder::rename`].
 #[derive(Debug)]
-pub struct TemporaryFolder {
-    path: PathBuf,
-    /// Its lock; None where the system opens no folders.
-    _held: Option<File>,
-}
+pub struct TemporaryFolder(Entry);
 
 impl TemporaryFolder {
     /// Makes a folder in `parent`.
@@ -119,14 +128,12 @@ impl TemporaryFolder {
     /// # Errors
     /// As the system.
     pub fn new(parent: impl AsRef<Path>) -> io::Result<Self> {
-        let make = |path: &Path| fs::create_dir(path).map(|()| File::open(path).ok());
-        let (path, held) = registered(parent.as_ref(), make)?;
-        Ok(Self { path, _held: held })
+        registered(parent.as_ref(), |path| fs::create_dir(path).map(|()| File::open(path).ok())).map(Self)
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     /// Gives the folder its name.
@@ -134,28 +141,12 @@ impl TemporaryFolder {
     /// # Errors
     /// As the system; the folder is then removed.
     pub fn rename(self, path: impl AsRef<Path>) -> io::Result<()> {
-        // As for files: a signal finds one or the other.
-        let mut all = unfinished();
-        let done = fs::rename(&self.path, path);
-        if done.is_ok() {
-            all.files.remove(&self.path);
-        }
-        drop(all);
-        done
+        self.0.rename(path.as_ref())
     }
 }
 
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        if unfinished().files.remove(&self.path) {
-            remove(&self.path);
-        }
-    }
-}
-
-/// Makes a file or folder under a new name in `folder`, locks it and enters it into the table. What was made is open, except for
-/// a folder where the system opens none.
-fn registered(folder: &Path, make: impl Fn(&Path) -> io::Result<Option<File>>) -> io::Result<(PathBuf, Option<File>)> {
+/// Makes a file or folder under a new name in `folder`, locks it and enters it into the table.
+fn registered(folder: &Path, make: impl Fn(&Path) -> io::Result<Option<File>>) -> io::Result<Entry> {
     let mut all = unfinished();
     if !all.swept.contains(folder) {
         all.swept.insert(folder.to_path_buf());
@@ -165,11 +156,11 @@ fn registered(folder: &Path, make: impl Fn(&Path) -> io::Result<Option<File>>) -
         all.made += 1;
         let path = folder.join(format!("{PREFIX}{}-{}{SUFFIX}", std::process::id(), all.made));
         match make(&path) {
-            Ok(made) => {
+            Ok(held) => {
                 // A file system without locks is not swept either.
-                let _ = made.as_ref().map(File::try_lock);
+                let _ = held.as_ref().map(File::try_lock);
                 all.files.insert(path.clone());
-                return Ok((path, made));
+                return Ok(Entry { path, held });
             }
             // Of a dead process with the same id, and too young to be removed.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
