@@ -14,9 +14,10 @@ use std::slice;
 
 use rayon::prelude::*;
 
-use super::indirection::{Block, Indirection, table};
+use super::indirection::{Indirection, table};
 use super::packed_weights::{Channels, PackedWeights};
-use crate::ops::simd::{F32Vector, F64_LANES, F64Vector, Kernel, Simd};
+use super::sums::{Shared, add_up};
+use crate::ops::simd::{F32Vector, Kernel, Simd};
 
 /// Voxels of a task: enough to reuse weights, few enough that their inputs stay in L2.
 const TILE: usize = 192;
@@ -26,24 +27,6 @@ const L1_WEIGHTS: usize = 16 << 10;
 pub(super) const TASKS_PER_THREAD: usize = 4;
 /// Floats of a cache line.
 const LINE: usize = 16;
-
-/// Where tasks write: disjoint voxels or disjoint channels of one tensor.
-struct Shared<T>(*mut T);
-
-impl<T> Clone for Shared<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Shared<T> {}
-
-// SAFETY:
-// - tasks write disjoint elements (see `multiply_and`), and nobody reads before all are done.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY:
-// - as above.
-unsafe impl<T> Sync for Shared<T> {}
 
 /// A product with its geometry. A convolution is one; a transposed convolution has one for each phase of its stride.
 pub(in crate::ops) struct Phase<'a> {
@@ -230,50 +213,10 @@ impl<const ROWS: usize> Kernel for Rows<'_, ROWS> {
                 // - it has just written each row's `count` outputs from `channel` on.
                 unsafe {
                     let sums = sums.0.add(tile.tile * groups * co + channel);
-                    add_up(simd, &rows, tile.output.0.add(channel), slice::from_raw_parts_mut(sums, count));
+                    let targets = rows.iter().flat_map(|block| &block.targets[..block.valid]).copied();
+                    add_up(simd, targets, tile.output.0.add(channel), slice::from_raw_parts_mut(sums, count));
                 }
             }
-        }
-    }
-}
-
-/// The sums over the outputs of some blocks of consecutive channels from `y`, and of their squares.
-///
-/// # Safety
-/// - Each row's target in `y` has as many floats behind it as there are `sums`, and nothing writes them meanwhile.
-#[inline(always)]
-unsafe fn add_up<const ROWS: usize>(simd: impl Simd, blocks: &[Block<ROWS>], y: *const f32, sums: &mut [[f64; 2]]) {
-    for (first, sums) in (0..).step_by(LINE).zip(sums.chunks_mut(LINE)) {
-        let mut total = [[0.0f64; LINE]; 2];
-        let targets = blocks.iter().flat_map(|block| &block.targets[..block.valid]);
-        // SAFETY:
-        // - the caller's promise.
-        let rows = targets.map(|target| unsafe { slice::from_raw_parts(y.add(target + first), sums.len()) });
-        if sums.len() == LINE {
-            let mut sum = [simd.splat_f64(0.0); LINE / F64_LANES];
-            let mut squares = sum;
-            for row in rows {
-                for (i, (sum, squares)) in sum.iter_mut().zip(&mut squares).enumerate() {
-                    let value = simd.widen(&row[i * F64_LANES..]);
-                    *sum = sum.add(value);
-                    *squares = squares.add(value.mul(value));
-                }
-            }
-            for i in 0..sum.len() {
-                sum[i].store(&mut total[0][i * F64_LANES..]);
-                squares[i].store(&mut total[1][i * F64_LANES..]);
-            }
-        } else {
-            for row in rows {
-                for (c, value) in row.iter().enumerate() {
-                    let value = f64::from(*value);
-                    total[0][c] += value;
-                    total[1][c] += value * value;
-                }
-            }
-        }
-        for (c, to) in sums.iter_mut().enumerate() {
-            *to = [total[0][c], total[1][c]];
         }
     }
 }

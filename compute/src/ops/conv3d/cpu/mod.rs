@@ -1,9 +1,12 @@
-//! Convolution on the CPU: an indirect matrix product over channels-last rows.
+//! Convolution on the CPU, over channels-last rows: by Winograd's minimal filtering where that exists and pays, else an indirect
+//! matrix product.
 
 mod backward;
 pub(in crate::ops) mod indirect_gemm;
 pub(in crate::ops) mod indirection;
 pub(in crate::ops) mod packed_weights;
+mod sums;
+mod winograd;
 
 use super::Conv3dProblem;
 pub(in crate::ops) use backward::bias_gradient;
@@ -11,6 +14,7 @@ use indirect_gemm::{Phase, multiply, multiply_and_sum};
 use indirection::{AxisSpec, Indirection};
 pub(in crate::ops) use packed_weights::PackedWeights;
 use packed_weights::{Channels, WeightOrder, Weights};
+use winograd::TransformedWeights;
 
 use rayon::prelude::*;
 
@@ -32,14 +36,40 @@ impl Conv3dProblem {
     }
 }
 
-/// The weights `w` [co, kd, kh, kw, ci / groups], packed for this machine.
-pub(in crate::ops) fn pack(problem: &Conv3dProblem, w: &[f32]) -> PackedWeights {
-    pack_for(Isa::fitting(channels(problem).co), problem, w)
+/// The weights of a convolution as its algorithm reads them.
+#[derive(Debug)]
+pub(in crate::ops) enum ConvWeights {
+    /// For the indirect matrix product.
+    Direct(PackedWeights),
+    /// For Winograd's.
+    Winograd(TransformedWeights),
 }
 
-/// Were these packed for this machine and this problem's weights?
-pub(in crate::ops) fn fits(problem: &Conv3dProblem, panels: &PackedWeights) -> bool {
-    panels.is_for(Isa::fitting(channels(problem).co), channels(problem))
+/// The weights `w` [co, kd, kh, kw, ci / groups], packed for this machine.
+pub(in crate::ops) fn pack(problem: &Conv3dProblem, w: &[f32]) -> ConvWeights {
+    let isa = Isa::fitting(channels(problem).co);
+    if winograd::suits(problem) {
+        ConvWeights::Winograd(transform_for(isa, problem, w))
+    } else {
+        ConvWeights::Direct(pack_for(isa, problem, w))
+    }
+}
+
+/// Were these packed for this machine, this problem's weights and its algorithm?
+pub(in crate::ops) fn fits(problem: &Conv3dProblem, weights: &ConvWeights) -> bool {
+    let channels = channels(problem);
+    let isa = Isa::fitting(channels.co);
+    match weights {
+        ConvWeights::Direct(weights) => !winograd::suits(problem) && weights.is_for(isa, channels),
+        ConvWeights::Winograd(weights) => {
+            winograd::suits(problem) && weights.is_for(isa, [channels.ci, channels.co], problem.weight_shape()[2] == 3)
+        }
+    }
+}
+
+fn transform_for(isa: Isa, problem: &Conv3dProblem, w: &[f32]) -> TransformedWeights {
+    let [co, ci, kd, ..] = problem.weight_shape();
+    TransformedWeights::of(isa, [ci, co], kd == 3, w)
 }
 
 fn pack_for(isa: Isa, problem: &Conv3dProblem, w: &[f32]) -> PackedWeights {
@@ -49,9 +79,14 @@ fn pack_for(isa: Isa, problem: &Conv3dProblem, w: &[f32]) -> PackedWeights {
 }
 
 /// `x` [n, d, h, w, ci] -> [n, od, oh, ow, co].
-pub(super) fn conv3d(problem: &Conv3dProblem, x: &[f32], weights: &PackedWeights, b: Option<&[f32]>) -> Buffer {
+pub(super) fn conv3d(problem: &Conv3dProblem, x: &[f32], weights: &ConvWeights, b: Option<&[f32]>) -> Buffer {
     let mut y = Buffer::unwritten(problem.output_shape().iter().product());
-    multiply(&[Phase { indirection: indirection(problem, problem.input_shape()), weights }], b, &[x], &mut y);
+    match weights {
+        ConvWeights::Direct(weights) => {
+            multiply(&[Phase { indirection: indirection(problem, problem.input_shape()), weights }], b, &[x], &mut y);
+        }
+        ConvWeights::Winograd(weights) => winograd::convolve(problem, &[x], weights, b, &mut y),
+    }
     y
 }
 
@@ -60,18 +95,23 @@ pub(super) fn conv3d(problem: &Conv3dProblem, x: &[f32], weights: &PackedWeights
 pub(in crate::ops) fn conv3d_with_sums(
     problem: &Conv3dProblem,
     xs: &[&[f32]],
-    weights: &PackedWeights,
+    weights: &ConvWeights,
     b: Option<&[f32]>,
 ) -> (Buffer, Vec<[f64; 2]>) {
     let ([n, ci, d, h, w], output) = (problem.input_shape(), problem.output_shape());
     let source = [1, ci / xs.len(), d, h, w];
-    let phase = Phase { indirection: indirection(problem, source), weights };
     let mut y = Buffer::unwritten(output.iter().product());
     let [from, to] = [source.iter().product::<usize>(), output[1..].iter().product()];
     let images = (0..n).zip(y.chunks_exact_mut(to));
     let sums = images.flat_map(|(image, y)| {
         let xs: Vec<_> = xs.iter().map(|x| &x[image * from..][..from]).collect();
-        multiply_and_sum(&phase, b, &xs, y)
+        match weights {
+            ConvWeights::Direct(weights) => {
+                let phase = Phase { indirection: indirection(problem, source), weights };
+                multiply_and_sum(&phase, b, &xs, y)
+            }
+            ConvWeights::Winograd(weights) => winograd::convolve_and_sum(problem, &xs, weights, b, y),
+        }
     });
     let sums = sums.collect();
     (y, sums)
@@ -147,7 +187,7 @@ impl Kernel for Finish<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::{Conv3dParams, Conv3dProblem, reference};
-    use super::{Isa, conv3d, finish_with, pack_for, weight_gradient_with};
+    use super::{ConvWeights, Isa, conv3d, finish_with, pack_for, transform_for, weight_gradient_with, winograd};
     use crate::tensor::{from_channels_last, to_channels_last};
 
     /// Whole numbers, so that every instruction set must give the reference's bits.
@@ -166,7 +206,7 @@ mod tests {
             let want_dw = reference::conv3d_backward(&f64s(&x), xs, &f64s(&w), ws, &f64s(&dy), &params).dw.value;
             let [x, w, dy] = [(xs, &x), (ws, &w), (ys, &dy)].map(|(s, data)| to_channels_last(s, data));
             for isa in Isa::available() {
-                let y = conv3d(&problem, &x, &pack_for(isa, &problem, &w), Some(&b));
+                let y = conv3d(&problem, &x, &ConvWeights::Direct(pack_for(isa, &problem, &w)), Some(&b));
                 assert_eq!(f64s(&from_channels_last(ys, &y)), want, "{isa:?}");
                 let dw = weight_gradient_with(isa, &problem, &x, &dy);
                 assert_eq!(f64s(&from_channels_last(ws, &dw)), want_dw, "{isa:?}");

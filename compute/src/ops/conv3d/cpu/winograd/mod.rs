@@ -1,0 +1,253 @@
+//! Convolution by Winograd's minimal filtering F(2, 3) along every axis with three taps: kernels 3x3x3 and 1x3x3 of stride 1.
+//!
+//! A tile of two outputs along an axis reads four inputs d and is Aᵀ((G g) ⊙ (Bᵀ d)) for the taps g:
+//!
+//! ```text
+//! Bᵀ d = [d0 - d2, d1 + d2, d2 - d1, d1 - d3]
+//! G g  = [g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2]
+//! Aᵀ m = [m0 + m1 + m2, m1 - m2 - m3]
+//! ```
+//!
+//! Applied along three axes, a tile of 2x2x2 outputs takes 64 products a pair of channels instead of 216; along two, 16
+//! instead of 36. For each of the 64 (16) points the products over the channels are a matrix product of the tiles' transformed
+//! inputs V [tiles, ci] and the transformed weights U [ci, co]. Weights are transformed once, in f64.
+//!
+//! An output combines only inputs of its own receptive field, so that a voxel that is not finite reaches the same outputs
+//! as in the direct sum. With u = 2^-24 the error is at most gamma(ci + 6 axes + 1) times |A|ᵀ((|G| |g|) (|B|ᵀ |d|)) summed
+//! over the channels (each axis adds one rounding in V and two in the output; U is rounded once); on average it is half the direct sum's, since each sum is
+//! over ci products instead of 27 ci. Sources: Winograd 1980; Lavin and Gray 2016.
+//!
+//! Tiles are worked on in blocks. A block is transformed, multiplied in place and transformed back, so that V stays in
+//! the cache of the core. Where the weights are too large to be read again for every block, all threads share one large
+//! block and part its points among themselves. Which of the two is chosen, and what a block is, depends on the shapes alone, and
+//! no sum spans two tiles but those of the outputs, which are added in the order of the blocks: results have the same bits for any number of threads.
+
+mod grid;
+mod input;
+mod output;
+mod product;
+mod weights;
+
+use rayon::prelude::*;
+
+use super::sums::Shared;
+use crate::memory::Buffer;
+use crate::ops::conv_problem::Conv3dProblem;
+use crate::ops::simd::{Kernel, Simd};
+use grid::Grid;
+pub(in crate::ops) use weights::TransformedWeights;
+
+/// Bytes of V in a block of one thread: half of a core's second-level cache on the machines of the last years.
+const BLOCK_BYTES: usize = 512 << 10;
+/// Bytes of V in a block that all threads share.
+const SHARED_BLOCK_BYTES: usize = 16 << 20;
+/// Bytes of weights from which threads share a block.
+const SHARED_WEIGHTS: usize = 6 << 20;
+/// Blocks without which threads would wait for work: with fewer, they share one.
+const FEW_BLOCKS: usize = 12;
+/// Channels, of the input and of the output, from which the transforms cost less than they save.
+const LEAST_CHANNELS: usize = 16;
+/// Outputs computed, those outside the image included, over outputs wanted: above it the direct sum is as fast.
+const LARGEST_WASTE: [usize; 2] = [8, 5];
+
+/// Whether this way of computing exists for the problem and is expected to be the faster one.
+pub(super) fn suits(problem: &Conv3dProblem) -> bool {
+    let ([co, ci, kd, kh, kw], params) = (problem.weight_shape(), problem.params());
+    let plain = params.stride == [1; 3] && params.dilation == [1; 3] && params.groups == 1;
+    if !plain || ![1, 3].contains(&kd) || [kh, kw] != [3, 3] || ci.min(co) < LEAST_CHANNELS {
+        return false;
+    }
+    let [_, _, od, oh, ow] = problem.output_shape();
+    let computed = Grid::of(problem, 1).outputs();
+    computed * LARGEST_WASTE[1] <= od * oh * ow * LARGEST_WASTE[0]
+}
+
+/// A convolution with its operands.
+struct Winograd<'a> {
+    grid: Grid,
+    weights: &'a TransformedWeights,
+    /// A value per output channel, filled up to whole columns.
+    bias: Vec<f32>,
+    /// Channels-last inputs, whose channels follow each other.
+    xs: &'a [&'a [f32]],
+    /// A voxel outside the image.
+    zeros: Vec<f32>,
+    output: Shared<f32>,
+    /// [blocks][co].
+    sums: Option<Shared<[f64; 2]>>,
+}
+
+/// Writes the convolution of the channels-last inputs `xs`, whose channels follow each other, into `y` [n, od, oh, ow, co].
+pub(super) fn convolve(
+    problem: &Conv3dProblem,
+    xs: &[&[f32]],
+    weights: &TransformedWeights,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    run(problem, problem.input_shape()[0], xs, weights, bias, y, false);
+}
+
+/// As [`convolve`] of a single image, and the sum of y and of its squares per output channel, in f64.
+pub(super) fn convolve_and_sum(
+    problem: &Conv3dProblem,
+    xs: &[&[f32]],
+    weights: &TransformedWeights,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) -> Vec<[f64; 2]> {
+    run(problem, 1, xs, weights, bias, y, true)
+}
+
+fn run(
+    problem: &Conv3dProblem,
+    images: usize,
+    xs: &[&[f32]],
+    weights: &TransformedWeights,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+    summed: bool,
+) -> Vec<[f64; 2]> {
+    let grid = Grid::of(problem, images);
+    let layout = Layout::of(weights, &grid);
+    let co = weights.co;
+    let blocks = grid.tiles().div_ceil(layout.group);
+    let mut parts = vec![[0.0; 2]; if summed { blocks * co } else { 0 }];
+    let winograd = Winograd {
+        grid,
+        weights,
+        bias: weights.padded(bias),
+        xs,
+        zeros: vec![0.0; weights.lanes()],
+        output: Shared(y.as_mut_ptr()),
+        sums: summed.then_some(Shared(parts.as_mut_ptr())),
+    };
+    if layout.shared { winograd.in_shared_blocks(&layout) } else { winograd.in_own_blocks(&layout) }
+    let mut sums = vec![[0.0; 2]; co];
+    for part in parts.chunks_exact(co) {
+        for (sum, part) in sums.iter_mut().zip(part) {
+            *sum = [sum[0] + part[0], sum[1] + part[1]];
+        }
+    }
+    sums
+}
+
+/// How tiles are cut into blocks, and where a block's V and products are.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Floats from a tile to the next: its channels, of the input or of the output.
+    row: usize,
+    /// Floats from a point to the next.
+    point: usize,
+    /// Tiles of a block.
+    block: usize,
+    /// Tiles whose transforms are a task and whose outputs are summed together.
+    group: usize,
+    shared: bool,
+}
+
+impl Layout {
+    fn of(weights: &TransformedWeights, grid: &Grid) -> Self {
+        // The last vector of an input may reach past its channels.
+        let row = (weights.ci + weights.lanes()).next_multiple_of(LINE).max(weights.row());
+        let (rows, points, tiles) = (weights.rows(), weights.points(), grid.tiles());
+        let tile_bytes = points * row * size_of::<f32>();
+        let own = (BLOCK_BYTES / tile_bytes / rows).max(1) * rows;
+        let shared = weights.bytes() >= SHARED_WEIGHTS || tiles.div_ceil(own) < FEW_BLOCKS;
+        let largest = (SHARED_BLOCK_BYTES / tile_bytes / rows).max(1) * rows;
+        let (block, group) = if shared { (largest.min(tiles.next_multiple_of(rows)), rows) } else { (own, own) };
+        // Equal sizes, so that the last block is not a small one.
+        let block = if shared { tiles.div_ceil(tiles.div_ceil(block)).next_multiple_of(group) } else { block };
+        // An odd number of cache lines, so that the stores of a tile's points do not all meet in one set of the cache.
+        let point = (block * row / LINE | 1) * LINE;
+        Self { row, point, block, group, shared }
+    }
+}
+
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+/// What one thread computes of a block.
+#[derive(Clone, Copy)]
+enum Step {
+    /// V of these tiles, counted from the block's first.
+    Input { first: usize, count: usize },
+    /// The products of one point for this many tiles.
+    Product { point: usize, count: usize },
+    /// The outputs of these tiles.
+    Output { first: usize, count: usize },
+    /// All three for a block of this many tiles.
+    All { count: usize },
+}
+
+/// A step of a block that starts at tile `start`.
+struct Task<'a> {
+    winograd: &'a Winograd<'a>,
+    layout: Layout,
+    start: usize,
+    v: Shared<f32>,
+    step: Step,
+}
+
+impl Winograd<'_> {
+    /// Each thread computes blocks of its own.
+    fn in_own_blocks(&self, layout: &Layout) {
+        let tiles = self.grid.tiles();
+        let floats = self.weights.points() * layout.point;
+        (0..tiles.div_ceil(layout.block)).into_par_iter().for_each_init(
+            || Buffer::unwritten(floats),
+            |v, block| {
+                let start = block * layout.block;
+                let count = layout.block.min(tiles - start);
+                self.step(layout, start, Shared(v.as_mut_ptr()), Step::All { count });
+            },
+        );
+    }
+
+    /// All threads compute one block after the other.
+    fn in_shared_blocks(&self, layout: &Layout) {
+        let (tiles, points) = (self.grid.tiles(), self.weights.points());
+        let mut v = Buffer::unwritten(points * layout.point);
+        let v = Shared(v.as_mut_ptr());
+        for start in (0..tiles).step_by(layout.block) {
+            let tiles = layout.block.min(tiles - start);
+            let groups = (0..tiles.div_ceil(layout.group)).into_par_iter().map(|group| {
+                let first = group * layout.group;
+                (first, layout.group.min(tiles - first))
+            });
+            groups.clone().for_each(|(first, count)| self.step(layout, start, v, Step::Input { first, count }));
+            (0..points).into_par_iter().for_each(|point| {
+                self.step(layout, start, v, Step::Product { point, count: tiles });
+            });
+            groups.for_each(|(first, count)| self.step(layout, start, v, Step::Output { first, count }));
+        }
+    }
+
+    fn step(&self, layout: &Layout, start: usize, v: Shared<f32>, step: Step) {
+        self.weights.isa.run(Task { winograd: self, layout: *layout, start, v, step });
+    }
+}
+
+impl Kernel for Task<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        if self.winograd.grid.deep { self.depth::<S, 4>(simd) } else { self.depth::<S, 1>(simd) }
+    }
+}
+
+impl Task<'_> {
+    /// With `D` points along z.
+    #[inline(always)]
+    fn depth<S: Simd, const D: usize>(self, simd: S) {
+        match self.step {
+            Step::Input { first, count } => self.input::<S, D>(simd, first, count),
+            Step::Product { point, count } => self.products(simd, point..point + 1, count),
+            Step::Output { first, count } => self.output::<S, D>(simd, first, count),
+            Step::All { count } => {
+                self.input::<S, D>(simd, 0, count);
+                self.products(simd, 0..16 * D, count);
+                self.output::<S, D>(simd, 0, count);
+            }
+        }
+    }
+}
