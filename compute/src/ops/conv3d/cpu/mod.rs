@@ -187,7 +187,7 @@ impl Kernel for Finish<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::{Conv3dParams, Conv3dProblem, reference};
-    use super::{ConvWeights, Isa, conv3d, finish_with, pack_for, transform_for, weight_gradient_with, winograd};
+    use super::{ConvWeights, Isa, conv3d, finish_with, pack_for, weight_gradient_with};
     use crate::tensor::{from_channels_last, to_channels_last};
 
     /// Whole numbers, so that every instruction set must give the reference's bits.

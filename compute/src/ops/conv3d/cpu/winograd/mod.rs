@@ -13,9 +13,9 @@
 //! inputs V [tiles, ci] and the transformed weights U [ci, co]. Weights are transformed once, in f64.
 //!
 //! An output combines only inputs of its own receptive field, so that a voxel that is not finite reaches the same outputs
-//! as in the direct sum. With u = 2^-24 the error is at most gamma(ci + 6 axes + 1) times |A|ᵀ((|G| |g|) (|B|ᵀ |d|)) summed
-//! over the channels (each axis adds one rounding in V and two in the output; U is rounded once); on average it is half the direct sum's, since each sum is
-//! over ci products instead of 27 ci. Sources: Winograd 1980; Lavin and Gray 2016.
+//! as in the direct sum. With u = 2^-24 and gamma(k) = k u / (1 - k u) the error is at most gamma(ci + 3 axes + 3)
+//! times |A|ᵀ((|G| |g|) ⊙ (|B|ᵀ |d|)) summed over the channels, plus the bias: each axis adds one rounding in V and two in the output, U is
+//! rounded once, and so are the products and the bias. On average it is half the direct sum's, since a sum is over ci products and not 27 ci. Sources: Winograd 1980; Lavin and Gray 2016.
 //!
 //! Tiles are worked on in blocks. A block is transformed, multiplied in place and transformed back, so that V stays in
 //! the cache of the core. Where the weights are too large to be read again for every block, all threads share one large
@@ -26,6 +26,8 @@ mod grid;
 mod input;
 mod output;
 mod product;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 use rayon::prelude::*;
@@ -85,7 +87,8 @@ pub(super) fn convolve(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    run(problem, problem.input_shape()[0], xs, weights, bias, y, false);
+    let grid = Grid::of(problem, problem.input_shape()[0]);
+    run(grid, &Layout::of(weights, &grid), xs, weights, bias, y, false);
 }
 
 /// As [`convolve`] of a single image, and the sum of y and of its squares per output channel, in f64.
@@ -96,20 +99,19 @@ pub(super) fn convolve_and_sum(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) -> Vec<[f64; 2]> {
-    run(problem, 1, xs, weights, bias, y, true)
+    let grid = Grid::of(problem, 1);
+    run(grid, &Layout::of(weights, &grid), xs, weights, bias, y, true)
 }
 
 fn run(
-    problem: &Conv3dProblem,
-    images: usize,
+    grid: Grid,
+    layout: &Layout,
     xs: &[&[f32]],
     weights: &TransformedWeights,
     bias: Option<&[f32]>,
     y: &mut [f32],
     summed: bool,
 ) -> Vec<[f64; 2]> {
-    let grid = Grid::of(problem, images);
-    let layout = Layout::of(weights, &grid);
     let co = weights.co;
     let blocks = grid.tiles().div_ceil(layout.group);
     let mut parts = vec![[0.0; 2]; if summed { blocks * co } else { 0 }];
@@ -122,7 +124,11 @@ fn run(
         output: Shared(y.as_mut_ptr()),
         sums: summed.then_some(Shared(parts.as_mut_ptr())),
     };
-    if layout.shared { winograd.in_shared_blocks(&layout) } else { winograd.in_own_blocks(&layout) }
+    if layout.shared {
+        winograd.in_shared_blocks(layout)
+    } else {
+        winograd.in_own_blocks(layout)
+    }
     let mut sums = vec![[0.0; 2]; co];
     for part in parts.chunks_exact(co) {
         for (sum, part) in sums.iter_mut().zip(part) {
@@ -148,19 +154,22 @@ struct Layout {
 
 impl Layout {
     fn of(weights: &TransformedWeights, grid: &Grid) -> Self {
+        let own = Self::new(weights, grid, false);
+        let few = grid.tiles().div_ceil(own.block) < FEW_BLOCKS;
+        if few || weights.bytes() >= SHARED_WEIGHTS { Self::new(weights, grid, true) } else { own }
+    }
+
+    fn new(weights: &TransformedWeights, grid: &Grid, shared: bool) -> Self {
         // The last vector of an input may reach past its channels.
         let row = (weights.ci + weights.lanes()).next_multiple_of(LINE).max(weights.row());
-        let (rows, points, tiles) = (weights.rows(), weights.points(), grid.tiles());
-        let tile_bytes = points * row * size_of::<f32>();
-        let own = (BLOCK_BYTES / tile_bytes / rows).max(1) * rows;
-        let shared = weights.bytes() >= SHARED_WEIGHTS || tiles.div_ceil(own) < FEW_BLOCKS;
-        let largest = (SHARED_BLOCK_BYTES / tile_bytes / rows).max(1) * rows;
-        let (block, group) = if shared { (largest.min(tiles.next_multiple_of(rows)), rows) } else { (own, own) };
+        let (rows, tiles) = (weights.rows(), grid.tiles());
+        let bytes = if shared { SHARED_BLOCK_BYTES } else { BLOCK_BYTES };
+        let most = (bytes / (weights.points() * row * size_of::<f32>()) / rows).max(1) * rows;
         // Equal sizes, so that the last block is not a small one.
-        let block = if shared { tiles.div_ceil(tiles.div_ceil(block)).next_multiple_of(group) } else { block };
+        let block = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(rows);
         // An odd number of cache lines, so that the stores of a tile's points do not all meet in one set of the cache.
         let point = (block * row / LINE | 1) * LINE;
-        Self { row, point, block, group, shared }
+        Self { row, point, block, group: if shared { rows } else { block }, shared }
     }
 }
 
