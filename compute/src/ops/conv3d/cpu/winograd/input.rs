@@ -3,6 +3,7 @@
 //! Tiles that lie side by side along x share two of their four input columns. A run of them is therefore walked along x with
 //! the last four columns, already transformed along z and y, in a ring.
 
+use std::array::from_fn;
 use std::slice;
 
 use super::Task;
@@ -87,16 +88,18 @@ impl Task<'_> {
         to: usize,
         count: usize,
     ) {
+        // The four columns of an even tile; an odd one starts in the middle.
         let mut ring = [[[simd.splat(0.0); 4]; D]; 4];
         ring[0] = rows.column::<S, FULL>(simd, start);
         ring[1] = rows.column::<S, FULL>(simd, start + 1);
         for tile in 0..count {
             let at = start + 2 * tile as isize;
-            ring[2] = rows.column::<S, FULL>(simd, at + 2);
-            ring[3] = rows.column::<S, FULL>(simd, at + 3);
+            let columns: [usize; 4] = from_fn(|k| (2 * tile + k) % 4);
+            ring[columns[2]] = rows.column::<S, FULL>(simd, at + 2);
+            ring[columns[3]] = rows.column::<S, FULL>(simd, at + 3);
             for i in 0..D {
                 for j in 0..4 {
-                    let v = transform([ring[0][i][j], ring[1][i][j], ring[2][i][j], ring[3][i][j]]);
+                    let v = transform(from_fn(|k| ring[columns[k]][i][j]));
                     for (k, v) in v.into_iter().enumerate() {
                         // SAFETY:
                         // - V has a row of `layout.row` floats for each tile of the block at every point, in which a
@@ -109,8 +112,6 @@ impl Task<'_> {
                     }
                 }
             }
-            ring[0] = ring[2];
-            ring[1] = ring[3];
         }
     }
 }

@@ -15,6 +15,7 @@ struct Product<'a> {
     v_row: usize,
     u: &'a [f32],
     ci: usize,
+    /// Where the products go; may be `v`, whose rows are read before they are written.
     to: *mut f32,
     to_row: usize,
 }
@@ -26,8 +27,9 @@ impl Task<'_> {
         let weights = self.winograd.weights;
         let (rows, row) = (weights.rows(), weights.row());
         let together = (WAITING * rows).min(count.next_multiple_of(rows));
-        // V is needed until the last column is done, so that products wait here.
-        let mut waiting = vec![0.0f32; together * row];
+        // V is needed until the last column is done, so that products wait here. Those of a single column replace it at once.
+        let waits = weights.columns() > 1;
+        let mut waiting = vec![0.0f32; if waits { together * row } else { 0 }];
         for point in points {
             for first in (0..count).step_by(together) {
                 let tiles = together.min(count - first);
@@ -38,32 +40,19 @@ impl Task<'_> {
                     let wide = weights.co - column * weights.width() > weights.lanes();
                     let mut tile = 0;
                     while tile < tiles {
-                        let left = tiles - tile;
                         // SAFETY:
-                        // - `tile` and the rows of the product are below `tiles`, and so within V and `waiting`,
-                        // - a row of V has `ci` floats, a row that waits the channels of all columns.
+                        // - `tile` is below `tiles`, and so within V and `waiting`,
+                        // - a row of V has `ci` floats, and a row of V or one that waits the channels of all columns.
                         unsafe {
-                            let product = Product {
-                                v: v.add(tile * self.layout.row),
-                                v_row: self.layout.row,
-                                u: weights.column(point, column),
-                                ci: weights.ci,
-                                to: waiting.as_mut_ptr().add(tile * row + column * weights.width()),
-                                to_row: row,
-                            };
-                            tile += if S::F32::LANES == 16 && left >= 14 {
-                                product.run::<S, 14>(simd, wide)
-                            } else if S::F32::LANES == 16 && left >= 8 {
-                                product.run::<S, 8>(simd, wide)
-                            } else if S::F32::LANES < 16 && left >= 6 {
-                                product.run::<S, 6>(simd, wide)
-                            } else if left >= 4 {
-                                product.run::<S, 4>(simd, wide)
-                            } else if left >= 2 {
-                                product.run::<S, 2>(simd, wide)
+                            let v = v.add(tile * self.layout.row);
+                            let (to, to_row) = if waits {
+                                (waiting.as_mut_ptr().add(tile * row + column * weights.width()), row)
                             } else {
-                                product.run::<S, 1>(simd, wide)
+                                (v, self.layout.row)
                             };
+                            let u = weights.column(point, column);
+                            let product = Product { v, v_row: self.layout.row, u, ci: weights.ci, to, to_row };
+                            tile += product.rows(simd, tiles - tile, wide);
                         }
                     }
                 }
@@ -79,10 +68,31 @@ impl Task<'_> {
 }
 
 impl Product<'_> {
-    /// `R` rows by two registers, or one if not `wide`. Returns `R`.
+    /// As many of `left` rows as a register block holds by two registers, or one if not `wide`. Returns their number.
     ///
     /// # Safety
-    /// - `v` has `R` rows of `ci` floats, `to` as many of two registers (one if not `wide`) that nothing else touches.
+    /// - `v` has `left` rows of `ci` floats, `to` as many of two registers (one if not `wide`), which no other task touches.
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(&self, simd: S, left: usize, wide: bool) -> usize {
+        let many = S::F32::LANES == 16;
+        // SAFETY:
+        // - the caller's promise.
+        unsafe {
+            match left {
+                14.. if many => self.run::<S, 14>(simd, wide),
+                8.. if many => self.run::<S, 8>(simd, wide),
+                6.. if !many => self.run::<S, 6>(simd, wide),
+                4.. => self.run::<S, 4>(simd, wide),
+                2.. => self.run::<S, 2>(simd, wide),
+                _ => self.run::<S, 1>(simd, wide),
+            }
+        }
+    }
+
+    /// `R` rows. Returns `R`.
+    ///
+    /// # Safety
+    /// - As [`Self::rows`], with `R` rows.
     #[inline(always)]
     unsafe fn run<S: Simd, const R: usize>(&self, simd: S, wide: bool) -> usize {
         // SAFETY:
@@ -92,7 +102,7 @@ impl Product<'_> {
     }
 
     /// # Safety
-    /// - As [`Self::run`], with `N` registers.
+    /// - As [`Self::rows`], with `R` rows and `N` registers.
     #[inline(always)]
     unsafe fn multiply<S: Simd, const R: usize, const N: usize>(&self, simd: S) {
         let lanes = S::F32::LANES;
