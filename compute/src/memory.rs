@@ -152,6 +152,27 @@ impl Buffer {
     }
 }
 
+/// Floats of unspecified value for what a task computes in between. They are no tensor's memory: not counted, not kept.
+pub(crate) struct Scratch(Vec<Line>);
+
+impl Scratch {
+    /// Room for `len` floats from the start of a cache line, of which the caller reads none that it has not written. Debug builds fill
+    /// them with NaN.
+    pub fn unwritten(len: usize) -> Self {
+        let count = len.div_ceil(LINE);
+        let mut lines = Vec::with_capacity(count);
+        if cfg!(debug_assertions) {
+            lines.resize(count, Line([f32::NAN; LINE]));
+        }
+        Self(lines)
+    }
+
+    /// The first float.
+    pub fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
 impl Data {
     fn bytes(&self) -> usize {
         match self {

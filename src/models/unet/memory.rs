@@ -65,7 +65,8 @@ impl Pass {
 
 impl UNetArchitecture {
     /// The most bytes of activations alive at once in a forward pass over one image of `size` (z, y, x) stored as `dtype`
-    /// on `device`: the image, what each op reads and writes, and the skips that wait for the decoder. Weights not counted.
+    /// on `device`: the image, what each op reads and writes, and the skips that wait for the decoder. Weights not counted,
+    /// nor what convolutions on the CPU compute in between: up to 16 MiB, and per thread half a MiB, a few where there are over 500 channels.
     /// Exact on the CPU; on a GPU the decoder's inputs are counted as copied together, which most convolutions there need.
     pub fn activation_bytes(&self, size: [usize; 3], dtype: DType, device: &Device) -> u64 {
         let voxels = self.voxels(size);

@@ -91,7 +91,7 @@ pub fn conv3d_then(
 /// [`conv3d_then`] by one algorithm, whatever the model of their costs says. For tests and measurements.
 ///
 /// # Errors
-/// As [`conv3d`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do (groups by
+/// As [`conv3d`]; tensors on the CPU, which chooses by itself; a problem that the algorithm cannot do (groups by
 /// a matrix product, for one).
 #[cfg(feature = "gpu")]
 pub fn conv3d_by(

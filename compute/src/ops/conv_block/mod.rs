@@ -81,7 +81,7 @@ pub fn conv_blocks(xs: Vec<Tensor>, blocks: &[ConvBlockWeights<'_>]) -> Result<T
 /// [`conv_blocks`] by one algorithm of convolution, whatever the model of their costs says. For tests and measurements.
 ///
 /// # Errors
-/// As [`conv_blocks`]; tensors on the CPU, which has one algorithm; a problem that the algorithm cannot do.
+/// As [`conv_blocks`]; tensors on the CPU, which chooses by itself; a problem that the algorithm cannot do.
 #[cfg(feature = "gpu")]
 pub fn conv_blocks_by(
     algorithm: super::Conv3dAlgorithm,

@@ -33,7 +33,7 @@ mod weights;
 use rayon::prelude::*;
 
 use super::sums::Shared;
-use crate::memory::Buffer;
+use crate::memory::Scratch;
 use crate::ops::conv_problem::Conv3dProblem;
 use crate::ops::simd::{Kernel, Simd};
 use grid::Grid;
@@ -204,7 +204,7 @@ impl Winograd<'_> {
         let tiles = self.grid.tiles();
         let floats = self.weights.points() * layout.point;
         (0..tiles.div_ceil(layout.block)).into_par_iter().for_each_init(
-            || Buffer::unwritten(floats),
+            || Scratch::unwritten(floats),
             |v, block| {
                 let start = block * layout.block;
                 let count = layout.block.min(tiles - start);
@@ -216,7 +216,7 @@ impl Winograd<'_> {
     /// All threads compute one block after the other.
     fn in_shared_blocks(&self, layout: &Layout) {
         let (tiles, points) = (self.grid.tiles(), self.weights.points());
-        let mut v = Buffer::unwritten(points * layout.point);
+        let mut v = Scratch::unwritten(points * layout.point);
         let v = Shared(v.as_mut_ptr());
         for start in (0..tiles).step_by(layout.block) {
             let tiles = layout.block.min(tiles - start);
