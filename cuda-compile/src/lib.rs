@@ -5,12 +5,12 @@
 //! the source, when registers spill, or when a kernel that requests tensor cores has no matrix instructions. The next `flush`, `sync`
 //! or read returns the failure, which names the kernel.
 //!
-//! The toolkit (NVRTC, headers, nvdisasm; no driver) comes from `scripts/toolchain`, or from `NEPHRON_CUDA_TOOLKIT` or
+//! The toolkit (NVRTC and headers, and nvdisasm for a test; no driver) comes from `scripts/toolchain`, or from `NEPHRON_CUDA_TOOLKIT` or
 //! `CUDA_PATH`, a folder with `lib` and `include`. Outcomes are kept in `target/cuda-compile`, so that a kernel is compiled once and not
 //! once in every process; `scripts/kernel-table` prints those of the last test run.
 
 mod check;
-mod listing;
+mod machine_code;
 mod name;
 mod nvrtc;
 mod properties;
@@ -19,7 +19,7 @@ mod runtime;
 mod server;
 mod toolkit;
 
-pub use listing::Counts;
+pub use machine_code::Counts;
 pub use record::{Verdict, verdicts};
 pub use runtime::{CudaCompileDevice, CudaCompileRuntime};
 

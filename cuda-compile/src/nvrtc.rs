@@ -42,6 +42,8 @@ pub(crate) struct Nvrtc {
     error_string: ErrorString,
     /// The version, such as 13.2.
     pub(crate) version: String,
+    /// Whether it precompiles headers: since 12.8.
+    pub(crate) precompiles_headers: bool,
     /// Keeps the functions above valid.
     _library: Library,
 }
@@ -81,6 +83,7 @@ impl Nvrtc {
                 cubin: *library.get(b"nvrtcGetCUBIN").map_err(failed)?,
                 error_string: *library.get(b"nvrtcGetErrorString").map_err(failed)?,
                 version: format!("{major}.{minor}"),
+                precompiles_headers: (major, minor) >= (12, 8),
                 _library: library,
             })
         }
@@ -91,13 +94,15 @@ impl Nvrtc {
         let text =
             |s: &str| CString::new(s).map_err(|_| Failure::Compiler("a NUL byte in the source or an option".into()));
         let source = text(source)?;
+        // Precompiled headers are named after the program, and each process needs its own.
+        let name = text(&format!("kernel_{}", std::process::id()))?;
         let options = options.iter().map(|o| text(o)).collect::<Result<Vec<_>, _>>()?;
         let option_pointers: Vec<_> = options.iter().map(|o| o.as_ptr()).collect();
         let count = c_int::try_from(options.len()).map_err(|_| Failure::Compiler("too many options".into()))?;
 
         let mut handle = ptr::null_mut();
-        // SAFETY: `source` outlives the program; no headers, no name.
-        let status = unsafe { (self.create)(&mut handle, source.as_ptr(), ptr::null(), 0, ptr::null(), ptr::null()) };
+        // SAFETY: `source` and `name` outlive the program; no headers.
+        let status = unsafe { (self.create)(&mut handle, source.as_ptr(), name.as_ptr(), 0, ptr::null(), ptr::null()) };
         self.check(status)?;
         let program = OpenProgram { nvrtc: self, handle };
         // SAFETY: an open program and `count` strings.

@@ -28,7 +28,8 @@ const SHARED_BYTES: usize = 163 << 10;
 pub(crate) struct Architecture {
     /// The name of the architecture in NVRTC.
     pub(crate) name: &'static str,
-    version: u32,
+    /// The compute capability, ten times.
+    pub(crate) version: u32,
 }
 
 /// The GPUs for which every kernel must compile.

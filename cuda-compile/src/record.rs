@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::listing::Counts;
+use crate::machine_code::Counts;
 use crate::toolkit;
 
 /// The resources of a kernel as ptxas reports them. All are for one unit (CUDA thread), except shared memory, which is for one cube.

@@ -1,4 +1,4 @@
-//! The paths of NVRTC, its headers and nvdisasm, and of the files of outcomes.
+//! The paths of NVRTC and its headers, and of the files of outcomes.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,7 +9,6 @@ use crate::nvrtc::Nvrtc;
 pub(crate) struct Toolkit {
     pub(crate) nvrtc: Nvrtc,
     pub(crate) include: PathBuf,
-    pub(crate) nvdisasm: PathBuf,
 }
 
 /// The toolkit of this machine, or why it is not available.
@@ -27,16 +26,13 @@ fn open() -> Result<Toolkit, String> {
             return Err(format!("no {header} in {}", include.display()));
         }
     }
-    let nvdisasm = root.join("bin/nvdisasm");
-    if !nvdisasm.exists() {
-        return Err(format!("no nvdisasm in {}", root.join("bin").display()));
-    }
     let library = ["lib", "lib64"].iter().find_map(|lib| library(&root.join(lib)));
     let library = library.ok_or_else(|| format!("no libnvrtc.so in lib or lib64 of {}", root.display()))?;
-    Ok(Toolkit { nvrtc: Nvrtc::load(&library)?, include, nvdisasm })
+    Ok(Toolkit { nvrtc: Nvrtc::load(&library)?, include })
 }
 
-fn root() -> Result<PathBuf, String> {
+/// The folder of the toolkit.
+pub(crate) fn root() -> Result<PathBuf, String> {
     for name in ["NEPHRON_CUDA_TOOLKIT", "CUDA_PATH"] {
         if let Some(path) = std::env::var_os(name).filter(|path| !path.is_empty()) {
             let path = PathBuf::from(path);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::listing::Counts;
+use crate::machine_code::Counts;
 
 const LOG: &str = "ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'conv_f_f16' for 'sm_80'
@@ -7,6 +7,19 @@ ptxas info    : Function properties for conv_f_f16
 ptxas         .     128 bytes stack frame, 24 bytes spill stores, 36 bytes spill loads
 ptxas info    : Used 62 registers, used 1 barriers, 128 bytes cumulative stack size, 4096 bytes smem, 392 bytes cmem[0]
 ptxas info    : Compile time = 7.044 ms";
+
+/// The toolkit; None where there is none, which is a failure if NEPHRON_REQUIRE names it.
+fn toolkit() -> Option<&'static Toolkit> {
+    match crate::toolkit::get() {
+        Ok(toolkit) => Some(toolkit),
+        Err(reason) => {
+            let required = std::env::var("NEPHRON_REQUIRE").is_ok_and(|r| r.contains("cuda-compile"));
+            assert!(!required, "cuda-compile is required: {reason}");
+            eprintln!("SKIPPED on cuda-compile: {reason}");
+            None
+        }
+    }
+}
 
 #[test]
 fn every_number_of_the_report_is_read() {
@@ -97,15 +110,7 @@ fn errors_come_before_warnings() {
 
 #[test]
 fn a_source_that_does_not_compile_is_refused_with_its_error() {
-    let toolkit = match crate::toolkit::get() {
-        Ok(toolkit) => toolkit,
-        Err(reason) => {
-            let required = std::env::var("NEPHRON_REQUIRE").is_ok_and(|r| r.contains("cuda-compile"));
-            assert!(!required, "cuda-compile is required: {reason}");
-            eprintln!("SKIPPED on cuda-compile: {reason}");
-            return;
-        }
-    };
+    let Some(toolkit) = toolkit() else { return };
     let source = "extern \"C\" __global__ void k(float* y) { y[0] = no_such_thing; }";
     for arch in crate::properties::ARCHITECTURES {
         // The second outcome comes from the cache.
@@ -114,6 +119,46 @@ fn a_source_that_does_not_compile_is_refused_with_its_error() {
             assert_eq!(resources, Resources::default());
             let reason = judged.expect_err("it does not compile");
             assert!(reason.contains("no_such_thing"), "{reason}");
+        }
+    }
+}
+
+/// A kernel with the headers that CubeCL includes for barriers.
+const BARRIER: &str = "#include <cuda_runtime.h>
+#include <cuda_fp16.h>
+#include <cooperative_groups.h>
+#include <cooperative_groups/memcpy_async.h>
+#include <cuda/barrier>
+extern \"C\" __global__ void k(const __half* x, float* y) {
+    __shared__ cuda::barrier<cuda::thread_scope_block> barrier;
+    __shared__ float stage[32];
+    if (threadIdx.x == 0) init(&barrier, 32);
+    __syncthreads();
+    stage[threadIdx.x] = __half2float(x[threadIdx.x]);
+    barrier.arrive_and_wait();
+    y[threadIdx.x] = stage[31 - threadIdx.x];
+}";
+
+#[test]
+fn precompiled_headers_are_used_and_leave_the_machine_code_as_it_is() {
+    let Some(toolkit) = toolkit() else { return };
+    assert_eq!(with_precompiled_headers(&BARRIER.replace("#include <cuda/barrier>\n", "")), None);
+    let source = with_precompiled_headers(BARRIER).expect("it has barriers");
+    for arch in crate::properties::ARCHITECTURES {
+        let compile = |source: &str, more: &[String]| {
+            let options = [&options(toolkit, arch)[..], more].concat();
+            let compiled =
+                toolkit.nvrtc.compile(source, &options).unwrap_or_else(|_| panic!("does not compile: {source}"));
+            (machine_code::sections(&compiled.cubin).expect("a cubin"), parse_log(&compiled.log), compiled.log)
+        };
+        let folder = format!("--pch-dir={}", std::env::temp_dir().display());
+        let precompile = ["--pch".into(), folder, "--pch-messages=true".into()];
+        let plain = compile(BARRIER, &[]);
+        let (first, second) = (compile(&source, &precompile), compile(&source, &precompile));
+        assert_eq!((&first.0, first.1), (&plain.0, plain.1));
+        assert_eq!((&second.0, second.1), (&plain.0, plain.1));
+        if toolkit.nvrtc.precompiles_headers {
+            assert!(second.2.contains("using precompiled header"), "{}", second.2);
         }
     }
 }
