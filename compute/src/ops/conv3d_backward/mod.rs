@@ -35,7 +35,7 @@ pub struct Conv3dGradients {
 pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<Conv3dGradients> {
     let _span = op_span!("conv3d_backward", &[x, w]);
     let problem = checked("conv3d_backward", x, w, dy, params)?;
-    let dx = gathered(&ConvTranspose3dProblem::data_gradient(&problem), dy, w, None)?;
+    let dx = data_gradient(&problem, w, dy)?;
     Ok(Conv3dGradients { dx, dw: weight_gradient(&problem, x, dy)?, db: bias_gradient(dy)? })
 }
 
@@ -48,6 +48,16 @@ pub fn conv3d_backward_weights(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Con
     let _span = op_span!("conv3d_backward_weights", &[x, w]);
     let problem = checked("conv3d_backward_weights", x, w, dy, params)?;
     Ok((weight_gradient(&problem, x, dy)?, bias_gradient(dy)?))
+}
+
+/// The gradient by the input; operands are validated.
+fn data_gradient(problem: &Conv3dProblem, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    if dy.device() == Device::Cpu
+        && let Some(dx) = cpu::data_gradient(problem, dy.host_floats()?, w.host_floats()?)
+    {
+        return Ok(Tensor::host_f32(problem.input_shape(), dx));
+    }
+    gathered(&ConvTranspose3dProblem::data_gradient(problem), dy, w, None)
 }
 
 fn checked(what: &str, x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<Conv3dProblem> {

@@ -8,7 +8,7 @@ pub(in crate::ops) mod packed_weights;
 mod sums;
 mod winograd;
 
-use super::Conv3dProblem;
+use super::{Conv3dParams, Conv3dProblem};
 pub(in crate::ops) use backward::bias_gradient;
 use indirect_gemm::{Phase, multiply, multiply_and_sum};
 use indirection::{AxisSpec, Indirection};
@@ -117,6 +117,41 @@ pub(in crate::ops) fn conv3d_with_sums(
     (y, sums)
 }
 
+/// The gradient by the input [n, d, h, w, ci] of `dy` [n, od, oh, ow, co], as a convolution of `dy` with the flipped weights; None
+/// where that is not the faster way, so that it is left to the transposed convolution.
+pub(in crate::ops) fn data_gradient(problem: &Conv3dProblem, dy: &[f32], w: &[f32]) -> Option<Buffer> {
+    let adjoint = adjoint(problem).filter(winograd::suits)?;
+    let weights = pack(&adjoint, &flipped(problem.weight_shape(), w));
+    Some(conv3d(&adjoint, dy, &weights, None))
+}
+
+/// The convolution that gives the gradient by the input, of strides, dilations and groups of 1.
+fn adjoint(problem: &Conv3dProblem) -> Option<Conv3dProblem> {
+    let ([co, ci, kd, kh, kw], params) = (problem.weight_shape(), problem.params());
+    if params.stride != [1; 3] || params.dilation != [1; 3] || params.groups != 1 {
+        return None;
+    }
+    let mut padding = [0; 3];
+    for (axis, k) in [kd, kh, kw].into_iter().enumerate() {
+        padding[axis] = (k - 1).checked_sub(params.padding[axis])?;
+    }
+    Conv3dProblem::new(problem.output_shape(), [ci, co, kd, kh, kw], Conv3dParams { padding, ..params }).ok()
+}
+
+/// Weights [co, taps, ci] as [ci, taps, co], the taps in the opposite order.
+fn flipped([co, ci, kd, kh, kw]: Shape, w: &[f32]) -> Buffer {
+    let taps = kd * kh * kw;
+    let mut flipped = Buffer::unwritten(w.len());
+    flipped.par_chunks_mut(taps * co).enumerate().for_each(|(c, rows)| {
+        for (tap, row) in rows.chunks_exact_mut(co).enumerate() {
+            for (out, to) in row.iter_mut().enumerate() {
+                *to = w[(out * taps + taps - 1 - tap) * ci + c];
+            }
+        }
+    });
+    flipped
+}
+
 /// `x` [n, d, h, w, ci], `dy` [n, od, oh, ow, co] -> [co, kd, kh, kw, ci / groups].
 pub(in crate::ops) fn weight_gradient(problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
     weight_gradient_with(Isa::fitting(channels(problem).co), problem, x, dy)
@@ -187,7 +222,7 @@ impl Kernel for Finish<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::{Conv3dParams, Conv3dProblem, reference};
-    use super::{ConvWeights, Isa, conv3d, finish_with, pack_for, weight_gradient_with};
+    use super::{ConvWeights, Isa, conv3d, data_gradient, finish_with, pack_for, weight_gradient_with};
     use crate::tensor::{from_channels_last, to_channels_last};
 
     /// Whole numbers, so that every instruction set must give the reference's bits.
@@ -211,6 +246,34 @@ mod tests {
                 let dw = weight_gradient_with(isa, &problem, &x, &dy);
                 assert_eq!(f64s(&from_channels_last(ws, &dw)), want_dw, "{isa:?}");
             }
+        }
+    }
+
+    #[test]
+    fn gradients_by_the_input_of_whole_numbers_are_exact() {
+        for (xs, kd, padding) in [([1, 17, 5, 6, 7], 3, [1, 1, 1]), ([2, 16, 3, 6, 9], 1, [0, 2, 0])] {
+            let (ws, params) = ([18, xs[1], kd, 3, 3], Conv3dParams { padding, ..Default::default() });
+            let problem = Conv3dProblem::new(xs, ws, params).expect("a problem");
+            let ys = problem.output_shape();
+            let numbers = |shape: [usize; 5], step: usize| {
+                (0..shape.iter().product()).map(|i: usize| (i * step % 7) as f64 - 3.0).collect::<Vec<_>>()
+            };
+            let (w, dy) = (numbers(ws, 5), numbers(ys, 4));
+            let want = reference::conv3d_backward(&numbers(xs, 3), xs, &w, ws, &dy, &params).dx.value;
+            let floats = |v: &[f64]| v.iter().map(|v| *v as f32).collect::<Vec<_>>();
+            let [w, dy] = [(ws, &w), (ys, &dy)].map(|(shape, data)| to_channels_last(shape, &floats(data)));
+            let dx = data_gradient(&problem, &dy, &w).expect("by minimal filtering");
+            let dx: Vec<f64> = from_channels_last(xs, &dx).into_iter().map(f64::from).collect();
+            assert_eq!(dx, want, "{xs:?}");
+        }
+        // Left to the transposed convolution: a stride, and more padding than the flipped kernel can have.
+        for params in [
+            Conv3dParams { stride: [2; 3], padding: [1; 3], ..Default::default() },
+            Conv3dParams { padding: [3; 3], ..Default::default() },
+        ] {
+            let problem = Conv3dProblem::new([1, 16, 9, 9, 9], [16, 16, 3, 3, 3], params).expect("a problem");
+            let dy = vec![0.0; problem.output_shape().iter().product()];
+            assert!(data_gradient(&problem, &dy, &[0.0; 16 * 16 * 27]).is_none(), "{params:?}");
         }
     }
 

@@ -168,7 +168,7 @@ impl Layout {
         // Equal sizes, so that the last block is not a small one.
         let block = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(rows);
         // An odd number of cache lines, so that the stores of a tile's points do not all meet in one set of the cache.
-        let point = (block * row / LINE | 1) * LINE;
+        let point = ((block * row / LINE) | 1) * LINE;
         Self { row, point, block, group: if shared { rows } else { block }, shared }
     }
 }
