@@ -5,7 +5,7 @@ use std::slice;
 use crate::ops::simd::{F64_LANES, F64Vector, Simd};
 
 /// Floats of a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// Where tasks write: disjoint elements of one tensor.
 pub(super) struct Shared<T>(pub(super) *mut T);

@@ -6,7 +6,7 @@
 use std::array::from_fn;
 use std::slice;
 
-use super::Task;
+use super::block::Task;
 use super::grid::Place;
 use crate::ops::simd::{F32Vector, Simd};
 

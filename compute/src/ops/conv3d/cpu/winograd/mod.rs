@@ -22,6 +22,7 @@
 //! block and part its points among themselves. Which of the two is chosen, and what a block is, depends on the shapes alone, and
 //! no sum spans two tiles but those of the outputs, which are added in the order of the blocks: results have the same bits for any number of threads.
 
+mod block;
 mod grid;
 mod input;
 mod output;
@@ -36,17 +37,10 @@ use super::sums::Shared;
 use crate::memory::Scratch;
 use crate::ops::conv_problem::Conv3dProblem;
 use crate::ops::simd::{Kernel, Simd};
+use block::{Layout, Step, Task, Winograd};
 use grid::Grid;
 pub(in crate::ops) use weights::TransformedWeights;
 
-/// Bytes of V in a block of one thread: half of a core's second-level cache on the machines of the last years.
-const BLOCK_BYTES: usize = 512 << 10;
-/// Bytes of V in a block that all threads share.
-const SHARED_BLOCK_BYTES: usize = 16 << 20;
-/// Bytes of weights from which threads share a block.
-const SHARED_WEIGHTS: usize = 6 << 20;
-/// Blocks without which threads would wait for work: with fewer, they share one.
-const FEW_BLOCKS: usize = 12;
 /// Channels, of the input and of the output, from which the transforms cost less than they save.
 const LEAST_CHANNELS: usize = 16;
 /// Outputs computed, those outside the image included, over outputs wanted: above it the direct sum is as fast.
@@ -62,21 +56,6 @@ pub(super) fn suits(problem: &Conv3dProblem) -> bool {
     let [_, _, od, oh, ow] = problem.output_shape();
     let computed = Grid::of(problem, 1).outputs();
     computed * LARGEST_WASTE[1] <= od * oh * ow * LARGEST_WASTE[0]
-}
-
-/// A convolution with its operands.
-struct Winograd<'a> {
-    grid: Grid,
-    weights: &'a TransformedWeights,
-    /// A value per output channel, filled up to whole columns.
-    bias: Vec<f32>,
-    /// Channels-last inputs, whose channels follow each other.
-    xs: &'a [&'a [f32]],
-    /// A voxel outside the image.
-    zeros: Vec<f32>,
-    output: Shared<f32>,
-    /// [blocks][co].
-    sums: Option<Shared<[f64; 2]>>,
 }
 
 /// Writes the convolution of the channels-last inputs `xs`, whose channels follow each other, into `y` [n, od, oh, ow, co].
@@ -136,66 +115,6 @@ fn run(
         }
     }
     sums
-}
-
-/// How tiles are cut into blocks, and where a block's V and products are.
-#[derive(Clone, Copy)]
-struct Layout {
-    /// Floats from a tile to the next: its channels, of the input or of the output.
-    row: usize,
-    /// Floats from a point to the next.
-    point: usize,
-    /// Tiles of a block.
-    block: usize,
-    /// Tiles whose transforms are a task and whose outputs are summed together.
-    group: usize,
-    shared: bool,
-}
-
-impl Layout {
-    fn of(weights: &TransformedWeights, grid: &Grid) -> Self {
-        let own = Self::new(weights, grid, false);
-        let few = grid.tiles().div_ceil(own.block) < FEW_BLOCKS;
-        if few || weights.bytes() >= SHARED_WEIGHTS { Self::new(weights, grid, true) } else { own }
-    }
-
-    fn new(weights: &TransformedWeights, grid: &Grid, shared: bool) -> Self {
-        // The last vector of an input may reach past its channels.
-        let row = (weights.ci + weights.lanes()).next_multiple_of(LINE).max(weights.row());
-        let (rows, tiles) = (weights.rows(), grid.tiles());
-        let bytes = if shared { SHARED_BLOCK_BYTES } else { BLOCK_BYTES };
-        let most = (bytes / (weights.points() * row * size_of::<f32>()) / rows).max(1) * rows;
-        // Equal sizes, so that the last block is not a small one.
-        let block = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(rows);
-        // An odd number of cache lines, so that the stores of a tile's points do not all meet in one set of the cache.
-        let point = ((block * row / LINE) | 1) * LINE;
-        Self { row, point, block, group: if shared { rows } else { block }, shared }
-    }
-}
-
-/// Floats of a cache line.
-const LINE: usize = 16;
-
-/// What one thread computes of a block.
-#[derive(Clone, Copy)]
-enum Step {
-    /// V of these tiles, counted from the block's first.
-    Input { first: usize, count: usize },
-    /// The products of one point for this many tiles.
-    Product { point: usize, count: usize },
-    /// The outputs of these tiles.
-    Output { first: usize, count: usize },
-    /// All three for a block of this many tiles.
-    All { count: usize },
-}
-
-/// A step of a block that starts at tile `start`.
-struct Task<'a> {
-    winograd: &'a Winograd<'a>,
-    layout: Layout,
-    start: usize,
-    v: Shared<f32>,
-    step: Step,
 }
 
 impl Winograd<'_> {

@@ -3,7 +3,7 @@
 use std::slice;
 
 use super::super::sums::add_up;
-use super::Task;
+use super::block::Task;
 use super::grid::Place;
 use crate::ops::simd::{F32Vector, Simd};
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Task;
+use super::block::Task;
 use crate::ops::simd::{F32Vector, Simd};
 
 /// Tiles whose products wait together before they replace V.

@@ -3,8 +3,9 @@ use std::array::from_fn;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::block::Layout;
 use super::grid::Grid;
-use super::{Layout, TransformedWeights, run};
+use super::{TransformedWeights, run};
 use crate::ops::conv_problem::{Conv3dParams, Conv3dProblem};
 use crate::ops::conv3d::reference;
 use crate::ops::simd::Isa;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::LINE;
+use super::super::sums::LINE;
 use crate::memory::Buffer;
 use crate::ops::simd::Isa;
 
