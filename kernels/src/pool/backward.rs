@@ -1,9 +1,10 @@
 //! Gradients of pooling: one unit an element of the input. It adds over the windows that contain the element in the order of the outputs,
-//! so nothing is scattered and the result has the same bits every time. That of the maximum searches each of those windows again.
+//! so nothing is scattered and the result has the same bits every time. For the maximum a pass before it finds the element that won each
+//! window. (One kernel that searches the windows of each element again spills registers.)
 
 use cubecl::prelude::*;
 
-use super::{PoolSizes, Span, span};
+use super::{PoolSizes, Span, index, window};
 
 /// The outputs whose windows contain input `i` of an axis: none for one that windows skip.
 #[cube]
@@ -45,38 +46,40 @@ fn output(at: Element, d: usize, h: usize, w: usize, s: &PoolSizes) -> usize {
     (((at.image * s.output_d + d) * s.output_h + h) * s.output_w + w) * s.channels + at.channel
 }
 
-/// dx = the sum of dy over the windows whose first maximum (or last NaN) is the element.
+/// The element of x that is the first maximum (or the last NaN) of the window of each output.
 #[cube(launch_unchecked)]
-pub fn max_pool_backward<F: Float>(x: &Array<F>, dy: &Array<F>, dx: &mut Array<F>, sizes: PoolSizes) {
+pub fn max_pool_winners<F: Float>(x: &Array<F>, winners: &mut Array<u32>, sizes: PoolSizes) {
+    if ABSOLUTE_POS < winners.len() {
+        let at = window(ABSOLUTE_POS, &sizes);
+        let mut winner = index(at, 0, 0, 0, &sizes);
+        let mut best = f32::cast_from(x[winner]);
+        for d in 0..at.d.count {
+            for h in 0..at.h.count {
+                for w in 0..at.w.count {
+                    let candidate = index(at, d, h, w, &sizes);
+                    let value = f32::cast_from(x[candidate]);
+                    let wins = value > best || value.is_nan();
+                    best = select(wins, value, best);
+                    winner = select(wins, candidate, winner);
+                }
+            }
+        }
+        winners[ABSOLUTE_POS] = u32::cast_from(winner);
+    }
+}
+
+/// dx = the sum of dy over the outputs that the element has won.
+#[cube(launch_unchecked)]
+pub fn max_pool_backward<F: Float>(winners: &Array<u32>, dy: &Array<F>, dx: &mut Array<F>, sizes: PoolSizes) {
     if ABSOLUTE_POS < dx.len() {
         let at = element(ABSOLUTE_POS, &sizes);
+        let own = u32::cast_from(ABSOLUTE_POS);
         let mut sum = 0.0f32;
         for od in at.d.first..at.d.first + at.d.count {
             for oh in at.h.first..at.h.first + at.h.count {
                 for ow in at.w.first..at.w.first + at.w.count {
-                    let d = span(od, sizes.stride_d, sizes.padding_d, sizes.kernel_d, sizes.input_d);
-                    let h = span(oh, sizes.stride_h, sizes.padding_h, sizes.kernel_h, sizes.input_h);
-                    let w = span(ow, sizes.stride_w, sizes.padding_w, sizes.kernel_w, sizes.input_w);
-                    let slice = at.image * sizes.input_d;
-                    let mut winner = (((slice + d.first) * sizes.input_h + h.first) * sizes.input_w + w.first)
-                        * sizes.channels
-                        + at.channel;
-                    let mut best = f32::cast_from(x[winner]);
-                    for z in d.first..d.first + d.count {
-                        for y in h.first..h.first + h.count {
-                            for u in w.first..w.first + w.count {
-                                let candidate = (((slice + z) * sizes.input_h + y) * sizes.input_w + u)
-                                    * sizes.channels
-                                    + at.channel;
-                                let value = f32::cast_from(x[candidate]);
-                                let wins = value > best || value.is_nan();
-                                best = select(wins, value, best);
-                                winner = select(wins, candidate, winner);
-                            }
-                        }
-                    }
-                    let gradient = f32::cast_from(dy[output(at, od, oh, ow, &sizes)]);
-                    sum += select(winner == ABSOLUTE_POS, gradient, 0.0);
+                    let from = output(at, od, oh, ow, &sizes);
+                    sum += select(winners[from] == own, f32::cast_from(dy[from]), 0.0);
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 mod backward;
 
-pub use backward::{avg_pool_backward, max_pool_backward};
+pub use backward::{avg_pool_backward, max_pool_backward, max_pool_winners};
 
 use cubecl::prelude::*;
 

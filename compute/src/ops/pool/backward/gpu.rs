@@ -7,7 +7,7 @@ use nephron_kernels::pool;
 use super::super::PoolProblem;
 use super::super::gpu::{lengths, sizes};
 use crate::error::Result;
-use crate::ops::launch::{array, fits, grid, launches, with_float};
+use crate::ops::launch::{WORD, array, fits, grid, launches, with_float};
 use crate::tensor::DType;
 
 launches! {
@@ -35,12 +35,20 @@ pub fn launch_max_pool_backward<R: Runtime>(
 ) -> Result<()> {
     let [inputs, outputs] = lengths(dtype, x, dy, problem)?;
     fits("pool", &[("dx", dx, inputs, dtype.size())])?;
-    let (count, dim) = grid(inputs)?;
-    // SAFETY: a unit stores below the length of dx, loads dy of outputs below the problem's, and x inside their windows, which the
-    // problem's validation and the kernel's clamping keep inside x.
+    if inputs == 0 {
+        return Ok(());
+    }
+    let winners = client.empty(outputs * WORD);
+    let ((output_count, dim), (input_count, _)) = (grid(outputs)?, grid(inputs)?);
+    // SAFETY: a unit of the first kernel stores below the number of outputs and loads x inside its window, which the problem's validation
+    // and the kernel's clamping keep inside x; one of the second stores below the length of dx and loads outputs below the problem's.
     with_float!(dtype, F => unsafe {
-        let (x, dy, dx) = (array(x, inputs), array(dy, outputs), array(dx, inputs));
-        pool::max_pool_backward::launch_unchecked::<F, R>(client, count, dim, x, dy, dx, sizes(problem))
+        pool::max_pool_winners::launch_unchecked::<F, R>(
+            client, output_count, dim, array(x, inputs), array(&winners, outputs), sizes(problem),
+        );
+        pool::max_pool_backward::launch_unchecked::<F, R>(
+            client, input_count, dim, array(&winners, outputs), array(dy, outputs), array(dx, inputs), sizes(problem),
+        )
     });
     Ok(())
 }
