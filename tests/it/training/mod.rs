@@ -1,0 +1,3 @@
+//! Training of the segmentation network: its data, its gradients and its loop.
+
+mod data;
