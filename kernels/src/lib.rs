@@ -24,6 +24,7 @@ pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod resample;
+pub mod sgd;
 pub mod softmax;
 pub mod tile;
 pub mod warp;

@@ -14,6 +14,7 @@ pub mod conv_block;
 pub mod conv_plan;
 pub mod conv_problem;
 pub mod conv_transpose3d;
+pub mod conv_transpose3d_backward;
 pub mod dice;
 pub mod gate;
 pub mod grid_sample;
@@ -25,15 +26,16 @@ pub mod norm;
 pub mod pool;
 pub mod resample;
 mod sampling;
+pub mod sgd;
 mod simd;
 pub mod softmax;
 pub mod span;
 pub mod tile;
 pub mod warp;
 
-pub use activation::{leaky_relu, relu};
+pub use activation::{leaky_relu, leaky_relu_backward, relu};
 pub use affine_dice::{AffineDiceOutput, AffineDiceParams, Channels, affine_dice};
-pub use arithmetic::{add, add_leaky_relu, concat};
+pub use arithmetic::{add, add_leaky_relu, add_scaled, concat, scale, split};
 pub use bspline::{bspline_resample3d, bspline_resample3d_slices, bspline_slices};
 #[cfg(feature = "gpu")]
 pub use conv_block::conv_blocks_by;
@@ -44,20 +46,25 @@ pub use conv_problem::{Conv3dParams, ConvTranspose3dParams};
 pub use conv_transpose3d::conv_transpose3d;
 #[cfg(feature = "gpu")]
 pub use conv_transpose3d::conv_transpose3d_by;
+pub use conv_transpose3d_backward::{ConvTranspose3dGradients, conv_transpose3d_backward};
 #[cfg(feature = "gpu")]
 pub use conv3d::conv3d_by;
 pub use conv3d::{Epilogue as ConvEpilogue, conv3d, conv3d_then};
-pub use conv3d_backward::{Conv3dGradients, conv3d_backward};
-pub use dice::{DiceCeOutput, DiceOutput, dice, dice_ce};
+pub use conv3d_backward::{Conv3dGradients, conv3d_backward, conv3d_backward_weights};
+pub use dice::{DiceCeOutput, DiceOutput, SegmentationLoss, cross_entropy, dice, dice_ce, segmentation_loss};
 pub use gate::gated_residual;
 pub use grid_sample::{PaddingMode, SampleMode, affine_grid3d, grid_sample3d};
 pub use interpolate::{InterpolateMode, interpolate3d};
 #[cfg(feature = "gpu")]
 pub use launch::MAX_ELEMENTS;
-pub use linear::linear;
-pub use norm::{BatchNormOutput, batch_norm, batch_norm_train, instance_norm};
-pub use pool::{Pool3dParams, avg_pool3d, max_pool3d};
+pub use linear::{LinearGradients, linear, linear_backward};
+pub use norm::{
+    BatchNormOutput, NormGradients, batch_norm, batch_norm_train, batch_norm_train_backward, instance_norm,
+    instance_norm_backward,
+};
+pub use pool::{Pool3dParams, avg_pool3d, avg_pool3d_backward, max_pool3d, max_pool3d_backward};
 pub use resample::{Intensity, Interpolation, Outside, ResampleParams, resample};
+pub use sgd::{sgd_step, squared_norm};
 pub use softmax::{argmax, softmax};
 pub use warp::{affine_warp3d, warp3d};
 
@@ -81,10 +88,14 @@ pub(crate) trait Launches:
     + gate::gpu::GateLaunches
     + grid_sample::gpu::GridSampleLaunches
     + interpolate::gpu::InterpolateLaunches
+    + linear::backward_gpu::LinearBackwardLaunches
     + linear::gpu::LinearLaunches
+    + norm::backward_gpu::NormBackwardLaunches
     + norm::gpu::NormLaunches
+    + pool::backward_gpu::PoolBackwardLaunches
     + pool::gpu::PoolLaunches
     + resample::gpu::ResampleLaunches
+    + sgd::gpu::SgdLaunches
     + softmax::gpu::SoftmaxLaunches
     + tile::gpu::TileLaunches
     + warp::gpu::WarpLaunches

@@ -20,6 +20,9 @@ fn check_backward(case: &Case, data: [&[f32]; 3], compare: impl Fn(&str, &Tensor
                 assert_eq!(got.shape(), want.shape, "{name} of {case:?}");
                 compare(&format!("conv3d_backward {name} {case:?}"), got, want);
             }
+            let (dw, db) = ops::conv3d_backward_weights(&x, &w, &dy, &case.params).expect("dw and db");
+            compare(&format!("conv3d_backward_weights dw {case:?}"), &dw, &want.dw);
+            compare(&format!("conv3d_backward_weights db {case:?}"), &db, &want.db);
         }
     }
 }
@@ -101,4 +104,8 @@ fn a_gradient_of_another_shape_is_refused() {
     assert_names(&refused(&zeros([1, 3, 2, 2, 3])), &["dy", "[1, 3, 2, 2, 2]", "[1, 3, 2, 2, 3]"]);
     let labels = Tensor::zeros(&Device::Cpu, [1, 3, 2, 2, 2], DType::U8).expect("labels");
     assert_names(&refused(&labels), &["dy", "f32", "u8"]);
+    let other = zeros([2, 3, 2, 2, 2]);
+    let message =
+        ops::conv3d_backward_weights(&x, &w, &other, &Conv3dParams::default()).expect_err("refused").to_string();
+    assert_names(&message, &["conv3d_backward_weights: dy", "[1, 3, 2, 2, 2]", "[2, 3, 2, 2, 2]"]);
 }

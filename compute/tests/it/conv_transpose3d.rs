@@ -8,17 +8,17 @@ use rand::Rng;
 use crate::support::{assert_close, assert_exact, devices, f64s, float_types, integers, rng, tensor, uniform};
 
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    x: Shape,
-    w: Shape,
-    params: ConvTranspose3dParams,
+pub struct Case {
+    pub x: Shape,
+    pub w: Shape,
+    pub params: ConvTranspose3dParams,
 }
 
 fn case(x: Shape, w: Shape, stride: [usize; 3], padding: [usize; 3]) -> Case {
     Case { x, w, params: ConvTranspose3dParams { stride, padding } }
 }
 
-fn cases() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
     vec![
         case([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1; 3], [0; 3]),
         // kernel = stride, as decoders use it
@@ -39,7 +39,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Shapes nobody chose, the padding below half of what it cuts.
-fn drawn(rng: &mut impl Rng) -> Case {
+pub fn drawn(rng: &mut impl Rng) -> Case {
     let (ci, co) = (rng.random_range(1..9), rng.random_range(1..9));
     let mut case = case([rng.random_range(1..3), ci, 0, 0, 0], [ci, co, 0, 0, 0], [1; 3], [0; 3]);
     for a in 0..3 {
@@ -52,7 +52,7 @@ fn drawn(rng: &mut impl Rng) -> Case {
     case
 }
 
-fn len(shape: Shape) -> usize {
+pub fn len(shape: Shape) -> usize {
     shape.iter().product()
 }
 
@@ -151,7 +151,7 @@ fn refusal(x: Shape, w: Shape, params: ConvTranspose3dParams) -> String {
     ops::conv_transpose3d(&zeros(x), &zeros(w), None, &params).expect_err("must be refused").to_string()
 }
 
-fn assert_names(message: &str, parts: &[&str]) {
+pub fn assert_names(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "'{part}' is missing: {message}");
     }

@@ -8,7 +8,7 @@ use crate::support::{
     assert_close, assert_exact, compiles_only, devices, f64s, float_types, gamma, integers, rng, tensor, uniform,
 };
 
-const SHAPES: [Shape; 6] =
+pub(crate) const SHAPES: [Shape; 6] =
     [[1, 1, 1, 1, 1], [2, 3, 5, 7, 11], [1, 1, 1, 1, 257], [3, 17, 1, 1, 2], [1, 2, 24, 25, 31], [2, 8, 3, 4, 5]];
 
 /// Number of roundings in a value: a unit's chain of at most 32 products, 8 + 32 additions in the cube, the coefficients and
@@ -17,10 +17,10 @@ const K: usize = 2 * (2 * 32 + 8 + 32 + 8);
 
 /// The same with the softmax before it. Vulkan allows an exponential 3 + 2 |x| ulp and a logarithm 3; logits here
 /// differ by 8 at most, so p is off by 2 (3 + 16) + 8 roundings, its normalisation by as many and the channels.
-const K_SOFTMAX: usize = K + 2 * (2 * (2 * 19 + 8) + 17 + 8);
+pub(crate) const K_SOFTMAX: usize = K + 2 * (2 * (2 * 19 + 8) + 17 + 8);
 
 /// The loss, which is no tensor, held to the same rule.
-fn assert_loss(what: &str, device: &Device, got: f32, want: &Reference, k: usize) {
+pub(crate) fn assert_loss(what: &str, device: &Device, got: f32, want: &Reference, k: usize) {
     if compiles_only(device) {
         return;
     }
@@ -35,11 +35,11 @@ fn assert_loss(what: &str, device: &Device, got: f32, want: &Reference, k: usize
 }
 
 /// Logits from -4 to 4 in steps that every storage type holds.
-fn logits(rng: &mut impl Rng, len: usize) -> Vec<f32> {
+pub(crate) fn logits(rng: &mut impl Rng, len: usize) -> Vec<f32> {
     uniform(rng, len).iter().map(|v| 4.0 * v).collect()
 }
 
-fn labels(rng: &mut impl Rng, shape: Shape) -> Vec<u8> {
+pub(crate) fn labels(rng: &mut impl Rng, shape: Shape) -> Vec<u8> {
     let [n, c, d, h, w] = shape;
     (0..n * d * h * w).map(|_| rng.random_range(0..c as u8)).collect()
 }
@@ -164,7 +164,7 @@ fn two_empty_masks_agree() {
     }
 }
 
-fn assert_refused<T: std::fmt::Debug>(result: nephron_compute::Result<T>, parts: &[&str]) {
+pub(crate) fn assert_refused<T: std::fmt::Debug>(result: nephron_compute::Result<T>, parts: &[&str]) {
     let message = result.expect_err("must be refused").to_string();
     assert!(parts.iter().all(|part| message.contains(part)), "{message}: expected {parts:?}");
 }

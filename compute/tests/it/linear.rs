@@ -8,7 +8,7 @@ use rand::Rng;
 use crate::support::{assert_close, assert_exact, devices, f64s, float_types, integers, rng, tensor, uniform};
 
 /// Rows, inputs, outputs: fewer inputs than units, a prime more, and a classifier's head.
-const CASES: [[usize; 3]; 6] = [[1, 1, 1], [3, 5, 7], [2, 257, 3], [1, 16, 40], [3, 2048, 5], [17, 31, 1]];
+pub const CASES: [[usize; 3]; 6] = [[1, 1, 1], [3, 5, 7], [2, 257, 3], [1, 16, 40], [3, 2048, 5], [17, 31, 1]];
 
 fn check([rows, inputs, outputs]: [usize; 3], x: &[f32], w: &[f32], bias: &[f32], exact: bool) {
     for with_bias in [true, false] {

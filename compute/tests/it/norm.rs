@@ -10,7 +10,7 @@ use crate::support::{assert_close, assert_exact, devices, f64s, float_types, rng
 
 /// Prime sizes, single voxels and channels, channel counts under, at and over a tile, vectors of 4, 2 and 1 channels, more
 /// than one chunk of positions ([2, 32, 5, 11, 13] has three, [1, 1, 21, 20, 41] three of one channel).
-const SHAPES: [Shape; 9] = [
+pub(crate) const SHAPES: [Shape; 9] = [
     [1, 1, 1, 1, 1],
     [2, 3, 5, 7, 11],
     [1, 1, 1, 1, 257],
@@ -21,31 +21,31 @@ const SHAPES: [Shape; 9] = [
     [2, 35, 3, 3, 3],
     [1, 6, 2, 3, 5],
 ];
-const EPS: f32 = 1e-5;
+pub(crate) const EPS: f32 = 1e-5;
 /// Chained roundings of a mean or variance: 8 additions of a block, up to 4 merges of 4 roundings in a unit, 8 levels of
 /// the tree and up to 4 chunks of 4 roundings each, 8 more levels, then at most 16 ulps for square root, division and the
 /// final product and sum (Vulkan grants division and square root 2.5 and 3 ulps).
-const ROUNDINGS: usize = 8 + 4 * (4 + 8 + 4 + 8) + 16;
+pub(crate) const ROUNDINGS: usize = 8 + 4 * (4 + 8 + 4 + 8) + 16;
 
-fn len(shape: Shape) -> usize {
+pub(crate) fn len(shape: Shape) -> usize {
     shape.iter().product()
 }
 
-struct Case {
-    shape: Shape,
-    x: Vec<f32>,
+pub(crate) struct Case {
+    pub(crate) shape: Shape,
+    pub(crate) x: Vec<f32>,
     weight: Vec<f32>,
     bias: Vec<f32>,
 }
 
 impl Case {
-    fn new(rng: &mut ChaCha8Rng, shape: Shape, x: Vec<f32>) -> Self {
+    pub(crate) fn new(rng: &mut ChaCha8Rng, shape: Shape, x: Vec<f32>) -> Self {
         let [_, c, ..] = shape;
         Self { shape, x, weight: uniform(rng, c), bias: uniform(rng, c) }
     }
 
     /// Every choice of weight and bias: the oracle's parameters, then the tensors.
-    fn each(&self, device: &Device, mut check: impl FnMut([Option<&[f64]>; 2], [Option<&Tensor>; 2])) {
+    pub(crate) fn each(&self, device: &Device, mut check: impl FnMut([Option<&[f64]>; 2], [Option<&Tensor>; 2])) {
         let (weight, bias) = (f64s(&self.weight), f64s(&self.bias));
         let on_device = |data| Tensor::vector(device, data).expect("a vector");
         let (w, b) = (on_device(&self.weight), on_device(&self.bias));

@@ -7,12 +7,12 @@ use rand::Rng;
 
 use crate::support::{assert_close, assert_exact, devices, f64s, float_types, integers, rng, tensor, uniform};
 
-const fn pool(kernel: [usize; 3], stride: [usize; 3], padding: [usize; 3]) -> Pool3dParams {
+pub const fn pool(kernel: [usize; 3], stride: [usize; 3], padding: [usize; 3]) -> Pool3dParams {
     Pool3dParams { kernel, stride, padding }
 }
 
 /// ResNet's stem and its global average among them.
-const CASES: [(Shape, Pool3dParams); 8] = [
+pub const CASES: [(Shape, Pool3dParams); 8] = [
     ([1, 1, 1, 1, 1], pool([1, 1, 1], [1, 1, 1], [0, 0, 0])),
     ([2, 3, 5, 7, 11], pool([2, 2, 2], [2, 2, 2], [0, 0, 0])),
     ([1, 7, 1, 13, 13], pool([1, 3, 3], [1, 2, 2], [0, 1, 1])),
@@ -23,7 +23,7 @@ const CASES: [(Shape, Pool3dParams); 8] = [
     ([1, 4, 3, 1, 6], pool([1, 1, 1], [2, 1, 4], [0, 0, 0])),
 ];
 
-fn len(shape: Shape) -> usize {
+pub fn len(shape: Shape) -> usize {
     shape.iter().product()
 }
 
@@ -64,12 +64,17 @@ fn pools_agree_with_the_reference() {
 fn drawn_pools_agree_with_the_reference() {
     let mut rng = rng();
     for _ in 0..4 {
-        let kernel = [0; 3].map(|_| rng.random_range(1..5usize));
-        let padding = kernel.map(|k| rng.random_range(0..=k / 2));
-        let stride = [0; 3].map(|_| rng.random_range(1..4));
-        let [d, h, w] = kernel.map(|k| rng.random_range(k..9));
-        check([rng.random_range(1..3), rng.random_range(1..9), d, h, w], pool(kernel, stride, padding));
+        let (shape, params) = drawn(&mut rng);
+        check(shape, params);
     }
+}
+
+pub fn drawn(rng: &mut impl Rng) -> (Shape, Pool3dParams) {
+    let kernel = [0; 3].map(|_| rng.random_range(1..5usize));
+    let padding = kernel.map(|k| rng.random_range(0..=k / 2));
+    let stride = [0; 3].map(|_| rng.random_range(1..4));
+    let [d, h, w] = kernel.map(|k| rng.random_range(k..9));
+    ([rng.random_range(1..3), rng.random_range(1..9), d, h, w], pool(kernel, stride, padding))
 }
 
 #[test]

@@ -20,3 +20,12 @@ pub fn relu<F: Float>(x: &Array<F>, y: &mut Array<F>) {
         y[ABSOLUTE_POS] = F::cast_from(select(v < 0.0, 0.0, v));
     }
 }
+
+/// dx = dy where x > 0, slope * dy otherwise.
+#[cube(launch_unchecked)]
+pub fn leaky_relu_backward<F: Float>(x: &Array<F>, dy: &Array<F>, dx: &mut Array<F>, slope: f32) {
+    if ABSOLUTE_POS < dx.len() {
+        let gradient = f32::cast_from(dy[ABSOLUTE_POS]);
+        dx[ABSOLUTE_POS] = F::cast_from(select(f32::cast_from(x[ABSOLUTE_POS]) > 0.0, gradient, gradient * slope));
+    }
+}

@@ -2,6 +2,10 @@
 //! contiguous, and add their products as a tree: a fixed order. Meant for the few rows of a classifier's head, where
 //! reading the weights is all the work; many rows at once are a 1x1x1 convolution.
 
+mod backward;
+
+pub use backward::{linear_backward_bias, linear_backward_input, linear_backward_weight};
+
 use cubecl::prelude::*;
 
 /// y [n, outputs] = x [n, inputs] * w [outputs, inputs] transposed + bias; outputs run fastest over cubes of `units` units,

@@ -6,9 +6,11 @@
 //! a cube, then the cubes of a group merge the same way in a fixed order. A mean far above the standard deviation
 //! therefore costs no digits, and the same input gives the same bits.
 
+mod backward;
 mod moments;
 mod normalize;
 
+pub use backward::{add_groups, apply_gradients, merge_gradients, partial_gradients};
 pub(crate) use moments::{Moments, merge};
 pub use moments::{merge_moments, partial_moments};
 pub use normalize::{apply_in_place, apply_statistics, inverse_sd};

@@ -1,6 +1,10 @@
 //! Max and average pooling: one unit an output element, channels fastest, so loads coalesce over c. The overlap of
 //! neighbouring windows is left to the caches.
 
+mod backward;
+
+pub use backward::{avg_pool_backward, max_pool_backward};
+
 use cubecl::prelude::*;
 
 /// Sizes of a pooling, each axis by (z, y, x).

@@ -39,9 +39,61 @@ impl Kernel for Activate<'_> {
     }
 }
 
+/// dy where x > 0, slope * dy otherwise.
+pub(super) fn leaky_relu_backward(x: &[f32], slope: f32, dy: &[f32]) -> Buffer {
+    leaky_relu_backward_with(Isa::widest(), x, slope, dy)
+}
+
+fn leaky_relu_backward_with(isa: Isa, x: &[f32], slope: f32, dy: &[f32]) -> Buffer {
+    let mut dx = Buffer::unwritten(x.len());
+    let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)));
+    chunks.for_each(|(dx, (x, dy))| isa.run(Differentiate { x, dy, dx, slope }));
+    dx
+}
+
+/// The gradient of a slice; all slices are of one length.
+struct Differentiate<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+    slope: f32,
+}
+
+impl Kernel for Differentiate<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (slope, lanes) = (simd.splat(self.slope), S::F32::LANES);
+        let whole = self.x.len() - self.x.len() % lanes;
+        for i in (0..whole).step_by(lanes) {
+            let dy = simd.load(&self.dy[i..]);
+            simd.load(&self.x[i..]).select_positive(dy, slope.mul(dy)).store(&mut self.dx[i..]);
+        }
+        let dy = simd.load_partial(&self.dy[whole..]);
+        simd.load_partial(&self.x[whole..]).select_positive(dy, slope.mul(dy)).store_partial(&mut self.dx[whole..]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_instruction_set_passes_the_gradient_on() {
+        let values = [f32::NEG_INFINITY, -3.0, -0.0, 0.0, 1e-40, 2.5, f32::INFINITY, f32::NAN];
+        for isa in Isa::available() {
+            for len in [0, 1, 37, CHUNK + 5] {
+                let x: Vec<f32> = values.iter().copied().cycle().take(len).collect();
+                let dy: Vec<f32> = (0..len).map(|i| (i % 5) as f32 - 2.0).collect();
+                for slope in [0.0, 0.25, 1.0] {
+                    let dx = leaky_relu_backward_with(isa, &x, slope, &dy);
+                    for ((x, dy), dx) in x.iter().zip(&dy).zip(dx.iter()) {
+                        let want = if *x > 0.0 { *dy } else { slope * dy };
+                        assert_eq!(dx.to_bits(), want.to_bits(), "{isa:?}, slope {slope}: {dx} of {x} and {dy}");
+                    }
+                }
+            }
+        }
+    }
 
     /// Every operation with a leaky ReLU on the CPU uses the function that is tested here.
     #[test]

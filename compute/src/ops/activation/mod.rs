@@ -5,10 +5,10 @@ mod cpu;
 pub mod gpu;
 pub mod reference;
 
-use super::ensure_float;
 use super::span::op_span;
+use super::{ensure_float, ensure_operands};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// y = x for x > 0, slope * x otherwise; any shape, NaN stays NaN. As PyTorch's `leaky_relu`, but for a slope of 0, which is
@@ -28,6 +28,37 @@ pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
             device.run(|client| client.leaky_relu(x.dtype(), &input, &output, x.len(), slope))?;
             Ok(y)
+        }
+    }
+}
+
+/// The gradient by x of sum(dy * [`leaky_relu`]`(x, slope)`): dy where x > 0, slope * dy otherwise, so at 0 (and at NaN) the derivative is
+/// the slope, as PyTorch's. `x` and `dy` are of one shape and float type.
+///
+/// # Errors
+/// A dtype that is not a float type; a `dy` of another shape, type or device than `x`; a slope that is not finite; a device that fails.
+pub fn leaky_relu_backward(x: &Tensor, slope: f32, dy: &Tensor) -> Result<Tensor> {
+    let _span = op_span!("leaky_relu_backward", &[x, dy]);
+    ensure_operands("leaky_relu_backward", x, &[("dy", dy)])?;
+    if dy.shape() != x.shape() {
+        let [expected, found] = [x.shape(), dy.shape()].map(|shape| format!("{shape:?}"));
+        return Err(Error::shape("leaky_relu_backward: dy", expected, found));
+    }
+    if !slope.is_finite() {
+        return Err(Error::argument("leaky_relu_backward: slope", "a finite number", slope));
+    }
+    match x.device() {
+        Device::Cpu => {
+            let dx = cpu::leaky_relu_backward(x.host_floats()?, slope, dy.host_floats()?);
+            Ok(Tensor::host_f32(x.shape(), dx))
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            super::launch::ensure_addressable("leaky_relu_backward", &[x.shape()])?;
+            let dx = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
+            let (input, gradient, out) = (x.gpu_handle(&device)?, dy.gpu_handle(&device)?, dx.gpu_handle(&device)?);
+            device.run(|client| client.leaky_relu_backward(x.dtype(), &input, &gradient, &out, x.len(), slope))?;
+            Ok(dx)
         }
     }
 }

@@ -70,3 +70,39 @@ pub(super) fn concat(parts: &[(&[f32], usize)], positions: usize, total: usize) 
     });
     y
 }
+
+/// The channels from `first` on of x [positions, total] as [positions, channels].
+pub(super) fn take_channels(x: &[f32], total: usize, first: usize, channels: usize) -> Buffer {
+    let positions = x.len() / total.max(1);
+    let mut y = Buffer::unwritten(positions * channels);
+    if y.is_empty() {
+        return y;
+    }
+    let rows = (CHUNK / total).max(1);
+    y.par_chunks_mut(rows * channels).zip(x.par_chunks(rows * total)).for_each(|(y, x)| {
+        for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(total)) {
+            y.copy_from_slice(&x[first..first + channels]);
+        }
+    });
+    y
+}
+
+/// a + factor * b.
+pub(super) fn add_scaled(a: &[f32], b: &[f32], factor: f32) -> Buffer {
+    let mut y = Buffer::unwritten(a.len());
+    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(y, (a, b))| {
+        for (y, (a, b)) in y.iter_mut().zip(a.iter().zip(b)) {
+            *y = a + factor * b;
+        }
+    });
+    y
+}
+
+/// factor * x.
+pub(super) fn scale(x: &[f32], factor: f32) -> Buffer {
+    let mut y = Buffer::unwritten(x.len());
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = factor * x);
+    });
+    y
+}

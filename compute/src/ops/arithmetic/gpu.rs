@@ -21,6 +21,17 @@ pub struct ChannelSlot {
     pub total: usize,
 }
 
+impl ChannelSlot {
+    fn ensure_valid(&self, op: &str) -> Result<()> {
+        let Self { channels, first, total, .. } = *self;
+        if channels == 0 || first.checked_add(channels).is_none_or(|end| end > total) {
+            let found = format!("{channels} from {first} on");
+            return Err(Error::argument(format!("{op}: channels"), format!("at least 1, up to {total}"), found));
+        }
+        Ok(())
+    }
+}
+
 launches! {
     pub(crate) trait ArithmeticLaunches {
         fn add = launch_add(dtype: DType, a: &Handle, b: &Handle, y: &Handle, len: usize) -> Result<()>;
@@ -28,6 +39,11 @@ launches! {
             dtype: DType, a: &Handle, b: &Handle, y: &Handle, len: usize, slope: f32,
         ) -> Result<()>;
         fn copy_channels = launch_copy_channels(dtype: DType, x: &Handle, y: &Handle, slot: ChannelSlot) -> Result<()>;
+        fn take_channels = launch_take_channels(dtype: DType, x: &Handle, y: &Handle, slot: ChannelSlot) -> Result<()>;
+        fn add_scaled = launch_add_scaled(
+            dtype: DType, a: &Handle, b: &Handle, y: &Handle, len: usize, factor: f32,
+        ) -> Result<()>;
+        fn scale = launch_scale(dtype: DType, x: &Handle, y: &Handle, len: usize, factor: f32) -> Result<()>;
     }
 }
 
@@ -91,11 +107,8 @@ pub fn launch_copy_channels<R: Runtime>(
     y: &Handle,
     slot: ChannelSlot,
 ) -> Result<()> {
+    slot.ensure_valid("concat")?;
     let ChannelSlot { positions, channels, first, total } = slot;
-    if channels == 0 || first.checked_add(channels).is_none_or(|end| end > total) {
-        let found = format!("{channels} from {first} on");
-        return Err(Error::argument("concat: channels", format!("at least 1, up to {total}"), found));
-    }
     let (source, target) = (elements(&[positions, channels]), elements(&[positions, total]));
     fits("concat", &[("x", x, source, dtype.size()), ("y", y, target, dtype.size())])?;
     // A power of two divides all three numbers where it divides their bitwise or.
@@ -108,6 +121,81 @@ pub fn launch_copy_channels<R: Runtime>(
         arithmetic::copy_channels::launch_unchecked::<F, R>(
             client, count, dim, width, x, y, channels / width, first / width, total / width,
         )
+    });
+    Ok(())
+}
+
+/// Copies the slot of x [positions, total] to y [positions, channels], both of `dtype` (a float type).
+///
+/// # Errors
+/// As [`launch_add`]; no channels, or a slot that exceeds the source.
+pub fn launch_take_channels<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    x: &Handle,
+    y: &Handle,
+    slot: ChannelSlot,
+) -> Result<()> {
+    slot.ensure_valid("split")?;
+    let ChannelSlot { positions, channels, first, total } = slot;
+    let (source, target) = (elements(&[positions, total]), elements(&[positions, channels]));
+    fits("split", &[("x", x, source, dtype.size()), ("y", y, target, dtype.size())])?;
+    let width = vector_width(client, dtype, channels | first | total);
+    let (count, dim) = grid(target / width)?;
+    // SAFETY: a unit below the length of y has a position below `positions` and a channel below `channels`, and the slot
+    // ends at or below `total`.
+    with_float!(dtype, F => unsafe {
+        let (x, y) = (array(x, source), array(y, target));
+        arithmetic::take_channels::launch_unchecked::<F, R>(
+            client, count, dim, width, x, y, channels / width, first / width, total / width,
+        )
+    });
+    Ok(())
+}
+
+/// y = a + factor * b over `len` elements of `dtype` (a float type) in all three buffers.
+///
+/// # Errors
+/// As [`launch_add`].
+pub fn launch_add_scaled<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    a: &Handle,
+    b: &Handle,
+    y: &Handle,
+    len: usize,
+    factor: f32,
+) -> Result<()> {
+    let size = dtype.size();
+    fits("add_scaled", &[("a", a, len, size), ("b", b, len, size), ("y", y, len, size)])?;
+    let width = vector_width(client, dtype, len);
+    let (count, dim) = grid(len / width)?;
+    // SAFETY: each unit touches the vector of its own position, and only below the length all buffers hold.
+    with_float!(dtype, F => unsafe {
+        let (a, b, y) = (array(a, len), array(b, len), array(y, len));
+        arithmetic::add_scaled::launch_unchecked::<F, R>(client, count, dim, width, a, b, y, factor)
+    });
+    Ok(())
+}
+
+/// y = factor * x over `len` elements of `dtype` (a float type) in both buffers.
+///
+/// # Errors
+/// As [`launch_add`].
+pub fn launch_scale<R: Runtime>(
+    client: &ComputeClient<R>,
+    dtype: DType,
+    x: &Handle,
+    y: &Handle,
+    len: usize,
+    factor: f32,
+) -> Result<()> {
+    fits("scale", &[("x", x, len, dtype.size()), ("y", y, len, dtype.size())])?;
+    let width = vector_width(client, dtype, len);
+    let (count, dim) = grid(len / width)?;
+    // SAFETY: as above.
+    with_float!(dtype, F => unsafe {
+        arithmetic::scale::launch_unchecked::<F, R>(client, count, dim, width, array(x, len), array(y, len), factor)
     });
     Ok(())
 }

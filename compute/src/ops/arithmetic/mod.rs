@@ -1,4 +1,4 @@
-//! Adding tensors and concatenating channels.
+//! Adding and scaling tensors; concatenating and splitting channels.
 
 mod cpu;
 #[cfg(feature = "gpu")]
@@ -112,4 +112,91 @@ pub fn concat(tensors: &[&Tensor]) -> Result<Tensor> {
             Ok(y)
         }
     }
+}
+
+/// The parts of x [n, c_1 + c_2 + ..., d, h, w] with `channels` c_1, c_2, ...: the reverse of [`concat`], and its gradient. As PyTorch's
+/// `split` along axis 1.
+///
+/// # Errors
+/// Channels whose sum is not that of x; a dtype that is not a float type; a device that fails.
+pub fn split(x: &Tensor, channels: &[usize]) -> Result<Vec<Tensor>> {
+    let _span = op_span!("split", &[x]);
+    ensure_float("split", x)?;
+    let [n, total, d, h, w] = x.shape();
+    let sum = channels.iter().fold(0, |sum: usize, c| sum.saturating_add(*c));
+    if sum != total {
+        return Err(Error::argument("split: channels", format!("the {total} of shape {:?}", x.shape()), sum));
+    }
+    let mut first = 0;
+    let mut parts = Vec::with_capacity(channels.len());
+    for &own in channels {
+        let shape = [n, own, d, h, w];
+        parts.push(match x.device() {
+            Device::Cpu => Tensor::host_f32(shape, cpu::take_channels(x.host_floats()?, total, first, own)),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(device) => {
+                super::launch::ensure_addressable("split", &[x.shape()])?;
+                let y = Tensor::gpu_alloc(&device, shape, x.dtype())?;
+                if !y.is_empty() {
+                    let slot = gpu::ChannelSlot { positions: n * d * h * w, channels: own, first, total };
+                    let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
+                    device.run(|client| client.take_channels(x.dtype(), &input, &output, slot))?;
+                }
+                y
+            }
+        });
+        first += own;
+    }
+    Ok(parts)
+}
+
+/// y = a + factor * b, element by element, for tensors of one shape and float type: gradients that meet, for one.
+///
+/// # Errors
+/// As [`add`]; a factor that is not finite.
+pub fn add_scaled(a: &Tensor, b: &Tensor, factor: f32) -> Result<Tensor> {
+    let _span = op_span!("add_scaled", &[a, b]);
+    ensure_float("add_scaled", a)?;
+    ensure_same_device("add_scaled", a, b)?;
+    ensure_same_dtype("add_scaled", a, b)?;
+    if a.shape() != b.shape() {
+        return Err(Error::shape("add_scaled", format!("{:?}", a.shape()), format!("{:?}", b.shape())));
+    }
+    ensure_finite("add_scaled: factor", factor)?;
+    match a.device() {
+        Device::Cpu => Ok(Tensor::host_f32(a.shape(), cpu::add_scaled(a.host_floats()?, b.host_floats()?, factor))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            super::launch::ensure_addressable("add_scaled", &[a.shape()])?;
+            let y = Tensor::gpu_alloc(&device, a.shape(), a.dtype())?;
+            let (left, right, sum) = (a.gpu_handle(&device)?, b.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            device.run(|client| client.add_scaled(a.dtype(), &left, &right, &sum, a.len(), factor))?;
+            Ok(y)
+        }
+    }
+}
+
+/// y = factor * x, element by element: a gradient that is clipped, or the weight of a loss.
+///
+/// # Errors
+/// A dtype that is not a float type; a factor that is not finite; a device that fails.
+pub fn scale(x: &Tensor, factor: f32) -> Result<Tensor> {
+    let _span = op_span!("scale", &[x]);
+    ensure_float("scale", x)?;
+    ensure_finite("scale: factor", factor)?;
+    match x.device() {
+        Device::Cpu => Ok(Tensor::host_f32(x.shape(), cpu::scale(x.host_floats()?, factor))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            super::launch::ensure_addressable("scale", &[x.shape()])?;
+            let y = Tensor::gpu_alloc(&device, x.shape(), x.dtype())?;
+            let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
+            device.run(|client| client.scale(x.dtype(), &input, &output, x.len(), factor))?;
+            Ok(y)
+        }
+    }
+}
+
+fn ensure_finite(what: &str, factor: f32) -> Result<()> {
+    if factor.is_finite() { Ok(()) } else { Err(Error::argument(what, "a finite number", factor)) }
 }

@@ -4,12 +4,12 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use nephron_kernels::conv3d::backward;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::conv_plan::output_channels_per_thread;
 use crate::ops::conv_problem::Conv3dProblem;
 use crate::ops::conv3d::launch::geometry;
 use crate::ops::launch::{WORD, array, elements, fits, grid, launches, with_float};
-use crate::tensor::DType;
+use crate::tensor::{DType, Shape};
 
 /// Threads that keep any device busy. Where a gradient has fewer elements, its sums are cut into splits.
 const BUSY: usize = 1 << 16;
@@ -22,7 +22,7 @@ launches! {
             dtype: DType, x: &Handle, dy: &Handle, dw: &Handle, problem: &Conv3dProblem,
         ) -> Result<()>;
         fn conv3d_backward_bias = launch_conv3d_backward_bias(
-            dtype: DType, dy: &Handle, db: &Handle, problem: &Conv3dProblem,
+            dtype: DType, dy: &Handle, db: &Handle, output: Shape,
         ) -> Result<()>;
     }
 }
@@ -76,7 +76,8 @@ pub fn launch_conv3d_backward_weight<R: Runtime>(
     Ok(())
 }
 
-/// db = the gradient by the bias: f32 sums over `dy` of `dtype` (a float type), a value per output channel.
+/// db = the gradient by the bias: f32 sums over `dy` of `dtype` (a float type), which has the shape `output` [n, co, od, oh, ow]; a value
+/// per output channel.
 ///
 /// # Errors
 /// As [`launch_conv3d_backward_weight`].
@@ -85,12 +86,14 @@ pub fn launch_conv3d_backward_bias<R: Runtime>(
     dtype: DType,
     dy: &Handle,
     db: &Handle,
-    problem: &Conv3dProblem,
+    output: Shape,
 ) -> Result<()> {
-    let [n, co, od, oh, ow] = problem.output_shape();
-    let voxels = n * od * oh * ow;
-    let len = elements(&problem.output_shape());
+    let [n, co, od, oh, ow] = output;
+    let (len, voxels) = (elements(&output), elements(&[n, od, oh, ow]));
     fits("conv3d_backward", &[("dy", dy, len, dtype.size()), ("db", db, co, WORD)])?;
+    if len == 0 {
+        return Err(Error::shape("conv3d_backward: dy", "at least 1 along every axis", format!("{output:?}")));
+    }
     let splits = splits(co, voxels);
     let parts = client.empty(splits * co * size_of::<f32>());
     let (count, dim) = grid(splits * co)?;

@@ -34,32 +34,62 @@ pub struct Conv3dGradients {
 /// As [`conv3d`](super::conv3d()); a `dy` that is not of the output's shape.
 pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<Conv3dGradients> {
     let _span = op_span!("conv3d_backward", &[x, w]);
+    let problem = checked("conv3d_backward", x, w, dy, params)?;
+    let dx = gathered(&ConvTranspose3dProblem::data_gradient(&problem), dy, w, None)?;
+    Ok(Conv3dGradients { dx, dw: weight_gradient(&problem, x, dy)?, db: bias_gradient(dy)? })
+}
+
+/// The gradients (dw, db) of [`conv3d_backward`] without the one by the input, which the first layer of a network does not need. The
+/// values of `w` are not read.
+///
+/// # Errors
+/// As [`conv3d_backward`].
+pub fn conv3d_backward_weights(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<(Tensor, Tensor)> {
+    let _span = op_span!("conv3d_backward_weights", &[x, w]);
+    let problem = checked("conv3d_backward_weights", x, w, dy, params)?;
+    Ok((weight_gradient(&problem, x, dy)?, bias_gradient(dy)?))
+}
+
+fn checked(what: &str, x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<Conv3dProblem> {
     let problem = Conv3dProblem::new(x.shape(), w.shape(), *params)?;
-    ensure_operands("conv3d_backward", x, &[("weight", w), ("dy", dy)])?;
+    ensure_operands(what, x, &[("weight", w), ("dy", dy)])?;
     let output = problem.output_shape();
     if dy.shape() != output {
-        return Err(Error::shape("conv3d_backward: dy", format!("{output:?}"), format!("{:?}", dy.shape())));
+        return Err(Error::shape(format!("{what}: dy"), format!("{output:?}"), format!("{:?}", dy.shape())));
     }
-    let dx = gathered(&ConvTranspose3dProblem::data_gradient(&problem), dy, w, None)?;
+    Ok(problem)
+}
+
+/// The gradient by the weight of a convolution of `x` whose output has the gradient `dy`; operands are validated.
+pub(in crate::ops) fn weight_gradient(problem: &Conv3dProblem, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let shape = problem.weight_shape();
     match x.device() {
-        Device::Cpu => {
-            let (x, dy) = (x.host_floats()?, dy.host_floats()?);
-            let dw = Tensor::host_f32(w.shape(), cpu::weight_gradient(&problem, x, dy));
-            let db = Tensor::host_f32([1, output[1], 1, 1, 1], cpu::bias_gradient(dy, output[1]));
-            Ok(Conv3dGradients { dx, dw, db })
-        }
+        Device::Cpu => Ok(Tensor::host_f32(shape, cpu::weight_gradient(problem, x.host_floats()?, dy.host_floats()?))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            super::launch::ensure_addressable("conv3d_backward", &[x.shape(), w.shape(), output])?;
-            let dw = Tensor::gpu_alloc(&device, w.shape(), w.dtype())?;
-            let db = Tensor::gpu_alloc(&device, [1, output[1], 1, 1, 1], DType::F32)?;
+            super::launch::ensure_addressable("conv3d_backward", &[x.shape(), shape, dy.shape()])?;
+            let dw = Tensor::gpu_alloc(&device, shape, x.dtype())?;
             let (input, gradient) = (x.gpu_handle(&device)?, dy.gpu_handle(&device)?);
-            let (weight, bias) = (dw.gpu_handle(&device)?, db.gpu_handle(&device)?);
-            device.run(|client| {
-                client.conv3d_backward_weight(x.dtype(), &input, &gradient, &weight, &problem)?;
-                client.conv3d_backward_bias(x.dtype(), &gradient, &bias, &problem)
-            })?;
-            Ok(Conv3dGradients { dx, dw, db })
+            let weight = dw.gpu_handle(&device)?;
+            device.run(|client| client.conv3d_backward_weight(x.dtype(), &input, &gradient, &weight, problem))?;
+            Ok(dw)
+        }
+    }
+}
+
+/// The sum of `dy` over all but the channels, f32 [1, c, 1, 1, 1]: the gradient by the bias of any convolution.
+pub(in crate::ops) fn bias_gradient(dy: &Tensor) -> Result<Tensor> {
+    let [_, channels, ..] = dy.shape();
+    let vector = [1, channels, 1, 1, 1];
+    match dy.device() {
+        Device::Cpu => Ok(Tensor::host_f32(vector, cpu::bias_gradient(dy.host_floats()?, channels))),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(device) => {
+            super::launch::ensure_addressable("conv3d_backward", &[dy.shape()])?;
+            let db = Tensor::gpu_alloc(&device, vector, DType::F32)?;
+            let (gradient, bias) = (dy.gpu_handle(&device)?, db.gpu_handle(&device)?);
+            device.run(|client| client.conv3d_backward_bias(dy.dtype(), &gradient, &bias, dy.shape()))?;
+            Ok(db)
         }
     }
 }

@@ -4,6 +4,9 @@ mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod reference;
+mod segmentation;
+
+pub use segmentation::{SegmentationLoss, cross_entropy, segmentation_loss};
 
 use super::span::op_span;
 use super::{ensure_float, ensure_same_device};
@@ -23,7 +26,7 @@ pub struct DiceOutput {
 /// The loss and its gradient by the logits.
 #[derive(Debug, Clone)]
 pub struct DiceCeOutput {
-    /// Mean cross-entropy + mean over samples and channels of 1 - Dice.
+    /// The loss: for [`dice_ce`] mean cross-entropy + mean over samples and channels of 1 - Dice.
     pub loss: f32,
     /// d loss / d logits, [n, c, d, h, w] of the logits' dtype.
     pub dlogits: Tensor,
@@ -74,16 +77,29 @@ pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
 /// `smooth` negative or not finite; a device that fails.
 pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOutput> {
     let _span = op_span!("dice_ce", &[logits]);
-    ensure_float("dice_ce: logits", logits)?;
-    ensure_same_device("dice_ce: labels", logits, labels)?;
+    with_cross_entropy("dice_ce", logits, labels, smooth, DiceProblem::finish)
+}
+
+/// The mean cross-entropy of the softmax plus a function of its sums against the labels, which returns its value and (a, b) of each
+/// sample and channel such that its derivative by a probability p is a g + b; `what` names the op in errors.
+fn with_cross_entropy(
+    what: &str,
+    logits: &Tensor,
+    labels: &Tensor,
+    smooth: f32,
+    finish: impl FnOnce(&DiceProblem, &[Sums]) -> (f64, Vec<[f32; 2]>),
+) -> Result<DiceCeOutput> {
+    ensure_float(&format!("{what}: logits"), logits)?;
+    ensure_same_device(&format!("{what}: labels"), logits, labels)?;
     let [n, _, d, h, w] = logits.shape();
     if labels.shape() != [n, 1, d, h, w] {
-        return Err(Error::shape("dice_ce: labels", format!("{:?}", [n, 1, d, h, w]), format!("{:?}", labels.shape())));
+        let [expected, found] = [[n, 1, d, h, w], labels.shape()].map(|shape| format!("{shape:?}"));
+        return Err(Error::shape(format!("{what}: labels"), expected, found));
     }
     if labels.dtype() != DType::U8 {
-        return Err(Error::argument("dice_ce: labels: dtype", DType::U8, labels.dtype()));
+        return Err(Error::argument(format!("{what}: labels: dtype"), DType::U8, labels.dtype()));
     }
-    let problem = DiceProblem::of("dice_ce", logits, smooth)?;
+    let problem = DiceProblem::of(what, logits, smooth)?;
     let count = (n * problem.voxels) as f64;
     let (sums, entropy) = match logits.device() {
         Device::Cpu => cpu::cross_entropy_sums(&problem, logits.host_floats()?, labels.host_labels()?),
@@ -93,9 +109,10 @@ pub fn dice_ce(logits: &Tensor, labels: &Tensor, smooth: f32) -> Result<DiceCeOu
     // The backends only count such labels; their values are searched for here, for the message.
     if entropy.bad_labels > 0.0 {
         let highest = labels.to_u8()?.into_iter().max().unwrap_or(0);
-        return Err(Error::argument("dice_ce: labels", format!("labels below {} channels", problem.channels), highest));
+        let expected = format!("labels below {} channels", problem.channels);
+        return Err(Error::argument(format!("{what}: labels"), expected, highest));
     }
-    let (loss, coefficients) = problem.finish(&sums);
+    let (loss, coefficients) = finish(&problem, &sums);
     let dlogits = match logits.device() {
         Device::Cpu => {
             let (logits, labels) = (logits.host_floats()?, labels.host_labels()?);

@@ -51,6 +51,63 @@ pub fn dice(shape: [usize; 5], p: &[f64], g: &[f64], smooth: f64) -> Reference {
 
 /// Mean cross-entropy plus the Dice loss of the softmax, logits [n, c, voxels], labels [n, voxels].
 pub fn dice_ce(shape: [usize; 5], logits: &[f64], labels: &[u8], smooth: f64) -> Reference {
+    with_cross_entropy(shape, logits, labels, |p, g| dice(shape, p, g, smooth))
+}
+
+/// Mean cross-entropy, logits [n, c, voxels], labels [n, voxels].
+pub fn cross_entropy(shape: [usize; 5], logits: &[f64], labels: &[u8]) -> Reference {
+    with_cross_entropy(shape, logits, labels, |p, _| {
+        let zeros = vec![0.0; p.len()];
+        Reference { loss: 0.0, loss_magnitude: 0.0, gradient: zeros.clone(), gradient_magnitude: zeros }
+    })
+}
+
+/// Mean cross-entropy minus the mean Dice (2I+s) / max(P+G+s, 1e-8) of the softmax over classes, from channel 1 on unless `background`, and
+/// over samples, or for sums over the batch if `batch`: nnU-Net's loss. logits [n, c, voxels], labels [n, voxels].
+pub fn segmentation_loss(
+    shape: [usize; 5],
+    logits: &[f64],
+    labels: &[u8],
+    [batch, background]: [bool; 2],
+    smooth: f64,
+) -> Reference {
+    with_cross_entropy(shape, logits, labels, |p, g| {
+        let [n, c, d, h, w] = shape;
+        let voxels = d * h * w;
+        let zeros = vec![0.0; p.len()];
+        let mut out = Reference { loss: 0.0, loss_magnitude: 0.0, gradient: zeros.clone(), gradient_magnitude: zeros };
+        let (images, first) = (if batch { n } else { 1 }, usize::from(!background));
+        let terms = (n / images * (c - first)) as f64;
+        for image in (0..n).step_by(images) {
+            for channel in first..c {
+                let at: Vec<usize> = (image..image + images)
+                    .flat_map(|i| (0..voxels).map(move |v| (i * c + channel) * voxels + v))
+                    .collect();
+                let above = 2.0 * at.iter().map(|&i| p[i] * g[i]).sum::<f64>() + smooth;
+                let sum = at.iter().map(|&i| p[i] + g[i]).sum::<f64>() + smooth;
+                let below = sum.max(1e-8);
+                // Both sums have no negative terms, so each is its own magnitude; the quotient is off by both.
+                out.loss -= above / below / terms;
+                out.loss_magnitude += 2.0 * above / below / terms;
+                for &i in &at {
+                    let (first, second) = (2.0 * g[i] / below / terms, above / (below * below) / terms);
+                    let second = if sum < 1e-8 { 0.0 } else { second };
+                    out.gradient[i] = second - first;
+                    out.gradient_magnitude[i] = 2.0 * first + 4.0 * second;
+                }
+            }
+        }
+        out
+    })
+}
+
+/// The mean cross-entropy plus a loss of the softmax p and the one-hot labels g, whose gradient is by p.
+fn with_cross_entropy(
+    shape: [usize; 5],
+    logits: &[f64],
+    labels: &[u8],
+    of_softmax: impl FnOnce(&[f64], &[f64]) -> Reference,
+) -> Reference {
     let [n, c, d, h, w] = shape;
     let voxels = d * h * w;
     let (mut p, mut g) = (vec![0.0; logits.len()], vec![0.0; logits.len()]);
@@ -70,7 +127,7 @@ pub fn dice_ce(shape: [usize; 5], logits: &[f64], labels: &[u8], smooth: f64) ->
             entropy_magnitude += 1.0 + total.ln() + highest.abs() + logits[at(label)].abs();
         }
     }
-    let by_p = dice(shape, &p, &g, smooth);
+    let by_p = of_softmax(&p, &g);
     let count = (n * voxels) as f64;
     let mut out = Reference {
         loss: by_p.loss + entropy / count,

@@ -1,15 +1,21 @@
 //! Fully connected layers.
 
+mod backward;
 mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod reference;
 
+#[cfg(feature = "gpu")]
+pub use backward::gpu as backward_gpu;
+pub use backward::reference as backward_reference;
+pub use backward::{LinearGradients, linear_backward};
+
 use super::span::op_span;
 use super::{ensure_float, ensure_same_device, ensure_same_dtype, ensure_vector};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tensor::{Tensor, checked_len};
+use crate::tensor::{Shape, Tensor, checked_len};
 
 /// Sizes of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +28,29 @@ pub struct LinearProblem {
     pub outputs: usize,
 }
 
+impl LinearProblem {
+    /// The layer of weight `w` [co, ci, 1, 1, 1] for `x` [n, ci, 1, 1, 1]; `what` names the op in errors.
+    fn checked(what: &str, x: &Tensor, w: &Tensor) -> Result<Self> {
+        ensure_float(what, x)?;
+        ensure_same_device(&format!("{what}: weight"), x, w)?;
+        ensure_same_dtype(&format!("{what}: weight"), x, w)?;
+        let ([rows, inputs, ..], [outputs, ..]) = (x.shape(), w.shape());
+        for (name, t, expected) in [("x", x, [rows, inputs, 1, 1, 1]), ("weight", w, [outputs, inputs, 1, 1, 1])] {
+            if t.shape() != expected {
+                let [expected, found] = [expected, t.shape()].map(|shape| format!("{shape:?}"));
+                return Err(Error::shape(format!("{what}: {name}"), expected, found));
+            }
+        }
+        let problem = Self { rows, inputs, outputs };
+        checked_len(what, problem.output_shape())?;
+        Ok(problem)
+    }
+
+    fn output_shape(&self) -> Shape {
+        [self.rows, self.outputs, 1, 1, 1]
+    }
+}
+
 /// y [n, co, 1, 1, 1] = x [n, ci, 1, 1, 1] times the transpose of w [co, ci, 1, 1, 1], plus the bias f32 [1, co, 1, 1, 1]
 /// if there is one. As PyTorch's `linear`. Sums have a fixed order, and the result the same bits every time.
 ///
@@ -29,21 +58,11 @@ pub struct LinearProblem {
 /// Shapes, dtypes or devices that do not fit; a dtype that is not a float type; a device that fails.
 pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let _span = op_span!("linear", &[x, w]);
-    ensure_float("linear", x)?;
-    ensure_same_device("linear: weight", x, w)?;
-    ensure_same_dtype("linear: weight", x, w)?;
-    let ([rows, inputs, ..], [outputs, ..]) = (x.shape(), w.shape());
-    for (what, t, expected) in [("x", x, [rows, inputs, 1, 1, 1]), ("weight", w, [outputs, inputs, 1, 1, 1])] {
-        if t.shape() != expected {
-            return Err(Error::shape(format!("linear: {what}"), format!("{expected:?}"), format!("{:?}", t.shape())));
-        }
-    }
+    let problem = LinearProblem::checked("linear", x, w)?;
+    let shape = problem.output_shape();
     if let Some(bias) = bias {
-        ensure_vector("linear: bias", x, bias, outputs)?;
+        ensure_vector("linear: bias", x, bias, problem.outputs)?;
     }
-    let shape = [rows, outputs, 1, 1, 1];
-    checked_len("linear", shape)?;
-    let problem = LinearProblem { rows, inputs, outputs };
     match x.device() {
         Device::Cpu => {
             let bias = bias.map(Tensor::host_floats).transpose()?;

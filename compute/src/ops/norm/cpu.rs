@@ -12,7 +12,7 @@ use crate::ops::simd::{F32Vector, F64_LANES, F64Vector, Isa, Kernel, LeakyRelu, 
 /// Elements of a task: they stay in L1 while each tile of channels passes over them.
 const CHUNK: usize = 1 << 13;
 /// Channels summed at once, in registers.
-const TILE: usize = F64_LANES;
+pub(super) const TILE: usize = F64_LANES;
 
 /// Per group and channel [groups, channels].
 pub(in crate::ops) struct Statistics {
@@ -42,7 +42,7 @@ pub(super) fn statistics(x: &[f32], problem: NormProblem) -> Statistics {
     statistics_with(Isa::widest(), x, problem)
 }
 
-fn statistics_with(isa: Isa, x: &[f32], problem: NormProblem) -> Statistics {
+pub(super) fn statistics_with(isa: Isa, x: &[f32], problem: NormProblem) -> Statistics {
     let NormProblem { groups, positions, channels } = problem;
     let mut mean = Vec::with_capacity(groups * channels);
     let mut var = Vec::with_capacity(groups * channels);
@@ -61,7 +61,7 @@ fn statistics_with(isa: Isa, x: &[f32], problem: NormProblem) -> Statistics {
 }
 
 /// Elements of a chunk: whole positions, at least one.
-fn chunk(channels: usize) -> usize {
+pub(super) fn chunk(channels: usize) -> usize {
     (CHUNK / channels.max(1)).max(1) * channels.max(1)
 }
 
@@ -156,14 +156,14 @@ pub(in crate::ops) fn apply_in_place(
 }
 
 /// A group's norm: (x - mean) * scale + bias per channel, the channels repeated to fill vectors.
-struct Scale {
-    mean: Vec<f32>,
-    scale: Vec<f32>,
-    bias: Vec<f32>,
+pub(super) struct Scale {
+    pub(super) mean: Vec<f32>,
+    pub(super) scale: Vec<f32>,
+    pub(super) bias: Vec<f32>,
 }
 
 impl Scale {
-    fn new(
+    pub(super) fn new(
         statistics: &Statistics,
         group: usize,
         weight: Option<&[f32]>,

@@ -10,9 +10,9 @@ use crate::ops::launch::{BLOCK, WORD, array, cube_grid, elements, fits, grid, la
 use crate::tensor::DType;
 
 /// Channels of a cube in the pass over x: 128 contiguous bytes of f32.
-const LANES: usize = 32;
+pub(super) const LANES: usize = 32;
 /// Channels of a cube in the merging pass, which has few positions to share out: 32 contiguous bytes.
-const MERGE_LANES: usize = 8;
+pub(super) const MERGE_LANES: usize = 8;
 /// Positions a unit reads at least, so that the merging stays small beside the reading.
 const POSITIONS_PER_UNIT: usize = 32;
 /// Cubes of the pass over x: enough to fill a large GPU several times over.
@@ -71,7 +71,7 @@ pub struct Parts {
 
 impl NormProblem {
     /// Elements of x, of which there have to be some.
-    fn elements(&self, op: &str) -> Result<usize> {
+    pub(super) fn elements(&self, op: &str) -> Result<usize> {
         match elements(&[self.groups, self.positions, self.channels]) {
             0 => Err(Error::argument(op, "at least 1 group, position and channel", format!("{self:?}"))),
             len => Ok(len),
@@ -90,7 +90,7 @@ pub(in crate::ops) fn affine_fits(op: &str, affine: &Affine, channels: usize) ->
 }
 
 /// Positions of a chunk. Depends on the problem alone, so the order of every sum does too.
-fn chunk_size(problem: NormProblem, lanes: usize) -> usize {
+pub(super) fn chunk_size(problem: NormProblem, lanes: usize) -> usize {
     let rows = BLOCK as usize / lanes;
     let columns = problem.groups.saturating_mul(problem.channels.div_ceil(lanes)).max(1);
     let most = (MAX_CUBES / columns).clamp(1, MAX_CHUNKS);

@@ -4,10 +4,16 @@
 //! (training) or from running statistics (inference). The variance that divides is the biased one. Sources: Ioffe and
 //! Szegedy 2015; Ulyanov, Vedaldi and Lempitsky 2016; conventions as PyTorch's `instance_norm` and `batch_norm`.
 
+mod backward;
 pub(in crate::ops) mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod reference;
+
+#[cfg(feature = "gpu")]
+pub use backward::gpu as backward_gpu;
+pub use backward::reference as backward_reference;
+pub use backward::{NormGradients, batch_norm_train_backward, instance_norm_backward};
 
 use super::span::op_span;
 use super::{ensure_float, ensure_vector};
@@ -122,10 +128,7 @@ pub fn batch_norm_train(
     let _span = op_span!("batch_norm_train", &[x]);
     validate("batch_norm_train", x, weight, bias, eps)?;
     let problem = NormProblem::per_batch(x);
-    if problem.positions < 2 {
-        let found = format!("{} in shape {:?}", problem.positions, x.shape());
-        return Err(Error::shape("batch_norm_train", "at least 2 values per channel", found));
-    }
+    ensure_several("batch_norm_train", x, problem)?;
     normalise(x, weight, bias, eps, problem)
 }
 
@@ -174,6 +177,15 @@ fn normalise(
             Ok(BatchNormOutput { y, mean, var })
         }
     }
+}
+
+/// The unbiased variance exists.
+fn ensure_several(what: &str, x: &Tensor, problem: NormProblem) -> Result<()> {
+    if problem.positions < 2 {
+        let found = format!("{} in shape {:?}", problem.positions, x.shape());
+        return Err(Error::shape(what, "at least 2 values per channel", found));
+    }
+    Ok(())
 }
 
 fn validate(what: &str, x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Result<()> {

@@ -51,7 +51,7 @@ fn pool(
 }
 
 /// The inputs of output `o` along an axis, without padding.
-fn window(problem: &PoolProblem, axis: usize, o: usize, size: usize) -> Range<usize> {
+pub(super) fn window(problem: &PoolProblem, axis: usize, o: usize, size: usize) -> Range<usize> {
     let padding = problem.params.padding[axis];
     let start = o * problem.params.stride[axis];
     start.saturating_sub(padding)..(start + problem.params.kernel[axis] - padding).min(size)

@@ -16,7 +16,7 @@ launches! {
     }
 }
 
-fn sizes<R: Runtime>(problem: &PoolProblem) -> PoolSizesLaunch<R> {
+pub(super) fn sizes<R: Runtime>(problem: &PoolProblem) -> PoolSizesLaunch<R> {
     let ([_, c, id, ih, iw], [_, _, od, oh, ow]) = (problem.input, problem.output);
     let ([kd, kh, kw], [sd, sh, sw]) = (problem.params.kernel, problem.params.stride);
     let [pd, ph, pw] = problem.params.padding;
@@ -24,7 +24,7 @@ fn sizes<R: Runtime>(problem: &PoolProblem) -> PoolSizesLaunch<R> {
 }
 
 /// Elements of x and y, which their buffers hold.
-fn lengths(dtype: DType, x: &Handle, y: &Handle, problem: &PoolProblem) -> Result<[usize; 2]> {
+pub(super) fn lengths(dtype: DType, x: &Handle, y: &Handle, problem: &PoolProblem) -> Result<[usize; 2]> {
     let lengths = [problem.input, problem.output].map(|shape| elements(&shape));
     fits("pool", &[("x", x, lengths[0], dtype.size()), ("y", y, lengths[1], dtype.size())])?;
     Ok(lengths)

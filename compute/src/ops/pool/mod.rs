@@ -1,9 +1,15 @@
 //! Max and average pooling over (d, h, w).
 
+mod backward;
 mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod reference;
+
+#[cfg(feature = "gpu")]
+pub use backward::gpu as backward_gpu;
+pub use backward::reference as backward_reference;
+pub use backward::{avg_pool3d_backward, max_pool3d_backward};
 
 use super::ensure_float;
 use super::span::op_span;

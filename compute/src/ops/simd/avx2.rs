@@ -195,4 +195,14 @@ impl F32Vector for F32x8 {
             Self(_mm256_blendv_ps(other.0, self.0, positive))
         }
     }
+
+    #[inline(always)]
+    fn select_positive(self, a: Self, b: Self) -> Self {
+        // SAFETY:
+        // - the vector proves AVX2.
+        unsafe {
+            let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, _mm256_setzero_ps());
+            Self(_mm256_blendv_ps(b.0, a.0, positive))
+        }
+    }
 }

@@ -134,4 +134,9 @@ impl F32Vector for [f32; LANES] {
     fn if_positive_or(self, other: Self) -> Self {
         std::array::from_fn(|i| if self[i] > 0.0 { self[i] } else { other[i] })
     }
+
+    #[inline(always)]
+    fn select_positive(self, a: Self, b: Self) -> Self {
+        std::array::from_fn(|i| if self[i] > 0.0 { a[i] } else { b[i] })
+    }
 }

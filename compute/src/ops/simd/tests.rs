@@ -51,6 +51,9 @@ impl Kernel for F32Arithmetic {
             assert_same_f32(&got, |i| if a[i] < 0.0 { 0.0 } else { a[i] }, &what("not_below_zero"));
             va.if_positive_or(vb).store(&mut got);
             assert_same_f32(&got, |i| if a[i] > 0.0 { a[i] } else { b[i] }, &what("if_positive_or"));
+            let c = special(lanes, 3 * start + 2);
+            va.select_positive(vb, simd.load(&c)).store(&mut got);
+            assert_same_f32(&got, |i| if a[i] > 0.0 { b[i] } else { c[i] }, &what("select_positive"));
             simd.splat(a[0]).store(&mut got);
             assert_same_f32(&got, |_| a[0], &what("splat"));
         }

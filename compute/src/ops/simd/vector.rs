@@ -116,6 +116,9 @@ pub(in crate::ops) trait F32Vector: Copy {
 
     /// self where above 0, else other: other where self is NaN.
     fn if_positive_or(self, other: Self) -> Self;
+
+    /// a where self is above 0, else b: b where self is NaN.
+    fn select_positive(self, a: Self, b: Self) -> Self;
 }
 
 /// Eight lanes of f64. Vectors only come from a token or from other vectors, so whoever has one may use its instructions.

@@ -77,4 +77,14 @@ impl F32Vector for F32x16 {
             Self(_mm512_mask_mov_ps(other.0, positive, self.0))
         }
     }
+
+    #[inline(always)]
+    fn select_positive(self, a: Self, b: Self) -> Self {
+        // SAFETY:
+        // - the vector proves AVX-512.
+        unsafe {
+            let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps());
+            Self(_mm512_mask_mov_ps(b.0, positive, a.0))
+        }
+    }
 }
