@@ -1,5 +1,7 @@
 //! What nnU-Net calls the fingerprint of a data set: the geometry of its images and the intensities of their foreground.
 
+use std::ops::ControlFlow;
+
 use super::dataset::{Case, RawDataset};
 use crate::error::{Error, Result};
 use crate::models::OrientationRule;
@@ -49,15 +51,18 @@ impl Fingerprint {
     /// percentiles are those of the case to within 1/65,536.
     ///
     /// # Errors
-    /// As [`RawDataset::read`]; no case with a foreground.
+    /// As [`RawDataset::read`]; no case with a foreground; [`Error::Cancelled`] where `progress`, which is called with the number of
+    /// cases that are done and that of all, breaks.
     pub fn of(
         dataset: &RawDataset,
         rule: OrientationRule,
-        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Self> {
         let mut cases = Vec::with_capacity(dataset.cases().len());
         for (number, case) in dataset.cases().iter().enumerate() {
-            progress(number, dataset.cases().len())?;
+            if progress(number, dataset.cases().len()).is_break() {
+                return Err(Error::Cancelled);
+            }
             cases.push(CaseFingerprint::of(dataset, case, rule)?);
         }
         let channels = dataset.channels().len();
