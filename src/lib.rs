@@ -88,6 +88,7 @@ pub mod phantom;
 pub mod phase;
 pub mod pipeline;
 pub mod report;
+pub mod training;
 
 #[doc(hidden)]
 pub use nephron_compute::bench_shapes;

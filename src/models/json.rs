@@ -26,6 +26,11 @@ impl JsonFile {
         Ok(Self { path: path.to_path_buf(), root })
     }
 
+    /// The parsed contents.
+    pub(crate) fn value(&self) -> &Value {
+        &self.root
+    }
+
     /// The outermost value.
     pub(crate) fn root(&self) -> Node<'_> {
         Node { file: &self.path, key: String::new(), value: &self.root }

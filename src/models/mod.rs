@@ -4,8 +4,9 @@ mod json;
 pub mod resnet;
 mod unet;
 
-pub(crate) use json::JsonFile;
+pub(crate) use json::{JsonFile, Node};
 pub use unet::{
     ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, PreviousStage, Resampling,
     ResidualEncoder, SeparateAxis, Target, TargetLabels, UNet, UNetArchitecture, UNetEncoder, UNetNorm, UNetPlan,
 };
+pub(crate) use unet::{channel_names, reader_by_name};

@@ -35,6 +35,7 @@ mod segmentation;
 mod sliding_window;
 mod strided_view;
 mod study;
+pub(crate) mod training_case;
 mod working_set;
 
 pub use ensemble::Ensemble;

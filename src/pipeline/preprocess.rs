@@ -21,6 +21,8 @@ pub(super) struct Prepared {
     pub(super) image: Tensor,
     /// The view of the first channel, as it is stored, that is the turned and cropped image in the network's axes.
     pub(super) view: StridedView,
+    /// The same of every channel.
+    pub(super) views: Vec<StridedView>,
     /// The spacing of the view in millimetres.
     pub(super) spacing: [f64; 3],
     /// Spacing of `image`, millimetres.
@@ -50,14 +52,7 @@ pub(super) fn prepare(
         OrientationRule::Fixed(orientation) => orientation,
         OrientationRule::Stored => first.orientation(),
     };
-    let turned: Vec<Turned<'_>> = channels
-        .iter()
-        .map(|channel| match rule {
-            OrientationRule::Fixed(orientation) => Turned::new(channel, channel.orientation().turn_to(orientation)),
-            // Each as it is stored: nnU-Net's readers turn none.
-            OrientationRule::Stored => Turned::new(channel, Turn::NONE),
-        })
-        .collect();
+    let turned = turn(channels, rule);
     let warnings = compare_channels(&turned, plan)?;
     let grid = turned[0].grid;
     if Orientation::of(&grid.affine) != orientation {
@@ -65,14 +60,7 @@ pub(super) fn prepare(
         let found = format!("one as close to {}", Orientation::of(&grid.affine));
         return Err(Error::argument("image: orientation", format!("axes closest to {orientation}"), found));
     }
-    let joined = turned
-        .iter()
-        .filter_map(Turned::nonzero_box)
-        .reduce(|a, b| std::array::from_fn(|axis| a[axis].start.min(b[axis].start)..a[axis].end.max(b[axis].end)));
-    // nnU-Net fills the holes of the non-zero mask first, which leaves its box as it is.
-    let ranges = joined.ok_or_else(|| Error::Data("every voxel is 0: expected an image".into()))?;
-    let views: Vec<StridedView> =
-        turned.iter().map(|channel| channel.view().cropped(&ranges).permuted(plan.transpose)).collect();
+    let views: Vec<StridedView> = cropped(&turned)?.into_iter().map(|view| view.permuted(plan.transpose)).collect();
     let view = views[0];
 
     let stored = match spacing {
@@ -121,7 +109,50 @@ pub(super) fn prepare(
         several => concat(&several.iter().collect::<Vec<_>>())?,
     };
     let resampled_spacing = if plan.data.enabled { target } else { spacing };
-    Ok(Prepared { image, view, spacing, resampled_spacing, warnings })
+    Ok(Prepared { image, view, views, spacing, resampled_spacing, warnings })
+}
+
+/// The views of the channels, turned and cropped together to their non-zero voxels, in the axes of the turned image, and its spacing
+/// in millimetres: what [`prepare`] does before anything depends on a plan.
+///
+/// # Errors
+/// Channels of different sizes; nothing but zeros.
+pub(super) fn crop_channels(
+    channels: &[Volume],
+    spacing: Option<[f64; 3]>,
+    rule: OrientationRule,
+) -> Result<(Vec<StridedView>, [f64; 3])> {
+    let turned = turn(channels, rule);
+    let Some(first) = turned.first() else {
+        return Err(Error::argument("channels of the image", "at least one", 0));
+    };
+    if let Some(other) = turned.iter().find(|channel| channel.grid.shape != first.grid.shape) {
+        let [expected, found] = [first, other].map(|channel| format!("{:?} (z, y, x)", channel.grid.shape));
+        return Err(Error::argument("voxels of a channel", expected, found));
+    }
+    let spacing = spacing.map_or(first.grid.spacing(), |spacing| first.turn.axes.map(|axis| spacing[axis]));
+    Ok((cropped(&turned)?, spacing))
+}
+
+/// The channels, each as the rule says.
+fn turn(channels: &[Volume], rule: OrientationRule) -> Vec<Turned<'_>> {
+    let turned = |channel| match rule {
+        OrientationRule::Fixed(orientation) => Turned::new(channel, channel.orientation().turn_to(orientation)),
+        // Each as it is stored: nnU-Net's readers turn none.
+        OrientationRule::Stored => Turned::new(channel, Turn::NONE),
+    };
+    channels.iter().map(turned).collect()
+}
+
+/// The channels' views of the smallest box of all voxels that are not 0 in every channel.
+fn cropped(turned: &[Turned<'_>]) -> Result<Vec<StridedView>> {
+    let joined = turned
+        .iter()
+        .filter_map(Turned::nonzero_box)
+        .reduce(|a, b| std::array::from_fn(|axis| a[axis].start.min(b[axis].start)..a[axis].end.max(b[axis].end)));
+    // nnU-Net fills the holes of the non-zero mask first, which leaves its box as it is.
+    let ranges = joined.ok_or_else(|| Error::Data("every voxel is 0: expected an image".into()))?;
+    Ok(turned.iter().map(|channel| channel.view().cropped(&ranges)).collect())
 }
 
 /// A channel and how it is turned for the network. The voxels stay where they are.

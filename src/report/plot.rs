@@ -1,4 +1,4 @@
-//! Charts of curves in the unit square, as SVG and PNG.
+//! Charts of curves, as SVG and PNG.
 
 use std::sync::OnceLock;
 
@@ -26,7 +26,7 @@ const COLOURS: [RGBColor; 7] = [
 pub struct Series {
     /// The text in the legend.
     pub label: String,
-    /// The points (x, y), both coordinates between 0 and 1.
+    /// The points (x, y), inside the chart's ranges.
     pub points: Vec<(f64, f64)>,
     /// Whether the points are drawn as markers instead of a line.
     pub marks: bool,
@@ -34,7 +34,7 @@ pub struct Series {
     pub colour: usize,
 }
 
-/// A chart of the square from 0 to 1.
+/// A chart, of the square from 0 to 1 by default.
 #[derive(Debug, Clone, Default)]
 pub struct Chart {
     /// Heading.
@@ -47,6 +47,8 @@ pub struct Chart {
     pub diagonal: bool,
     /// The series, in the order of the legend.
     pub series: Vec<Series>,
+    /// The first and the last value of the x and of the y axis; 0 to 1 without them.
+    pub range: Option<[[f64; 2]; 2]>,
 }
 
 /// Registers the font that is part of the program, so that charts look the same on machines without fonts.
@@ -101,12 +103,13 @@ impl Chart {
         area: &DrawingArea<B, Shift>,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         area.fill(&WHITE)?;
+        let [[left, right], [bottom, top]] = self.range.unwrap_or([[0.0, 1.0]; 2]);
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, ("sans-serif", 28))
             .margin(16)
             .x_label_area_size(56)
             .y_label_area_size(64)
-            .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
+            .build_cartesian_2d(left..right, bottom..top)?;
         chart
             .configure_mesh()
             .x_desc(&self.x)

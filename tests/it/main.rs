@@ -16,4 +16,5 @@ mod pipeline;
 mod resnet;
 mod squeeze_excitation;
 mod tiny_models;
+mod training;
 mod unet;

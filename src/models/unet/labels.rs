@@ -1,7 +1,7 @@
 //! What a network's outputs stand for: the labels of dataset.json.
 
 use crate::error::Result;
-use crate::models::json::Node;
+use crate::models::json::{JsonFile, Node};
 use crate::ops::tile::Heads;
 use crate::{shown, shown_list};
 
@@ -42,6 +42,14 @@ impl TargetLabels {
         };
         let targets = names.iter().enumerate().skip(1).map(target).collect();
         Self { targets, regions: false, values: Vec::new(), warning: None }
+    }
+
+    /// As a plan reads them from dataset.json.
+    ///
+    /// # Errors
+    /// No background label 0, a label over 254, regions without an order or with one of another length.
+    pub(crate) fn parse(dataset: &JsonFile) -> Result<Self> {
+        Self::read(&dataset.root())
     }
 
     /// From dataset.json.

@@ -17,6 +17,8 @@ pub use architecture::{ResidualEncoder, UNetArchitecture, UNetEncoder, UNetNorm}
 pub use labels::{Target, TargetLabels};
 use loader::{BlockShape, Loader, Parameter, ParameterValue, Source};
 pub use plan::UNetPlan;
+pub(crate) use plan::channel_names;
+pub(crate) use plan_data::reader_by_name;
 pub use plan_data::{
     ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, Resampling, SeparateAxis,
 };

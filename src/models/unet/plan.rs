@@ -69,9 +69,7 @@ impl UNetPlan {
     ) -> Result<Self> {
         let (plans, dataset) = (plans.root(), dataset.root());
         let labels = TargetLabels::read(&dataset)?;
-        // nnU-Net's first releases called the channels modalities.
-        let named = if dataset.has("modality") { dataset.key("modality")? } else { dataset.key("channel_names")? };
-        let channels = channels(&named)?;
+        let channels = dataset_channels(&dataset)?;
 
         let name = configuration.or(training.configuration.as_deref());
         if let (Some(asked), Some(trained)) = (configuration, &training.configuration)
@@ -165,6 +163,19 @@ fn patch(node: &Node<'_>, architecture: &UNetArchitecture) -> Result<[usize; 3]>
         )));
     }
     Ok(patch)
+}
+
+/// The names of the channels in dataset.json.
+///
+/// # Errors
+/// No names, or not one for each of the numbers 0, 1, 2, ...
+pub(crate) fn channel_names(dataset: &JsonFile) -> Result<Vec<String>> {
+    dataset_channels(&dataset.root())
+}
+
+fn dataset_channels(dataset: &Node<'_>) -> Result<Vec<String>> {
+    // nnU-Net's first releases called the channels modalities.
+    channels(&if dataset.has("modality") { dataset.key("modality")? } else { dataset.key("channel_names")? })
 }
 
 /// Names by the channel's number, 0, 1, 2, ...

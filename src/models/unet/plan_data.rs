@@ -1,7 +1,10 @@
 //! How a plan's images are read, normalised and resampled.
 
+use std::path::Path;
+
 use crate::error::{Error, Result};
 use crate::models::json::Node;
+use crate::shown;
 use crate::volume::Orientation;
 
 /// How a channel's values are normalised, before they are resampled.
@@ -268,14 +271,27 @@ pub(super) fn transpose(plans: &Node<'_>) -> Result<[usize; 3]> {
 /// The reader that the model was trained through. A plan without one is nephron's own: turned to RAS.
 pub(super) fn reader(plans: &Node<'_>) -> Result<ImageReader> {
     let Some(reader) = plans.optional("image_reader_writer") else { return Ok(ImageReader::Reoriented) };
-    match reader.text()? {
-        "SimpleITKIOWithReorient" => Ok(ImageReader::Reoriented),
-        "NibabelIOWithReorient" => Ok(ImageReader::ReorientedByNibabel),
-        "SimpleITKIO" | "NibabelIO" => Ok(ImageReader::Stored),
-        "NaturalImage2DIO" => Ok(ImageReader::Pictures),
-        "Tiff3DIO" => Ok(ImageReader::TiffStacks),
-        _ => Err(reader.mismatch(
-            "SimpleITKIO, NibabelIO, SimpleITKIOWithReorient, NibabelIOWithReorient, NaturalImage2DIO or Tiff3DIO",
-        )),
+    named_reader(reader.text()?).ok_or_else(|| reader.mismatch(READERS))
+}
+
+/// nnU-Net's reader of this name, which stands in `file`.
+///
+/// # Errors
+/// Another name.
+pub(crate) fn reader_by_name(file: &Path, name: &str) -> Result<ImageReader> {
+    named_reader(name).ok_or_else(|| Error::file(file, format!("reader: expected {READERS}, found {}", shown(name))))
+}
+
+const READERS: &str =
+    "SimpleITKIO, NibabelIO, SimpleITKIOWithReorient, NibabelIOWithReorient, NaturalImage2DIO or Tiff3DIO";
+
+fn named_reader(name: &str) -> Option<ImageReader> {
+    match name {
+        "SimpleITKIOWithReorient" => Some(ImageReader::Reoriented),
+        "NibabelIOWithReorient" => Some(ImageReader::ReorientedByNibabel),
+        "SimpleITKIO" | "NibabelIO" => Some(ImageReader::Stored),
+        "NaturalImage2DIO" => Some(ImageReader::Pictures),
+        "Tiff3DIO" => Some(ImageReader::TiffStacks),
+        _ => None,
     }
 }

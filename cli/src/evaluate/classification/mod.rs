@@ -107,7 +107,7 @@ fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) 
         x: "false positive rate (1 - specificity)".into(),
         y: "true positive rate (sensitivity)".into(),
         diagonal: true,
-        series: Vec::new(),
+        ..Chart::default()
     };
     let mut precision =
         Chart { title: "Precision over recall".into(), x: "recall".into(), y: "precision".into(), ..Chart::default() };

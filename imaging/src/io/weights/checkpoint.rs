@@ -257,7 +257,7 @@ fn training(pickle: &Pickle) -> Result<TrainingNotes, String> {
         _ => None,
     };
     let mirror_axes = members.get(MIRROR_AXES).map(|id| mirror_axes(pickle.get(*id), pickle)).transpose()?;
-    Ok(TrainingNotes { trainer: text(members.get(TRAINER)), configuration, mirror_axes })
+    Ok(TrainingNotes { trainer: text(members.get(TRAINER)), configuration, mirror_axes, state: None })
 }
 
 /// nnU-Net's list of axes, or None for no mirroring at all.

@@ -54,6 +54,9 @@ pub struct TrainingNotes {
     /// The axes of the network's images, numbered from 0, that it may be mirrored along
     /// (`inference_allowed_mirroring_axes`); none where the checkpoint says None, absent where it says nothing.
     pub mirror_axes: Option<Vec<usize>>,
+    /// Where an interrupted training stood, as nephron writes it into its own checkpoints; absent elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 impl Weights {

@@ -1,0 +1,219 @@
+//! A data set in nnU-Net's raw layout: `imagesTr/CASE_0000.nii.gz` (a file for each channel), `labelsTr/CASE.nii.gz` and
+//! `dataset.json`.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::io::images;
+use crate::models::{ImageReader, JsonFile, TargetLabels, channel_names, reader_by_name};
+use crate::volume::{LabelVolume, Volume};
+use crate::{shown, shown_list};
+
+/// A data set for training.
+#[derive(Debug, Clone)]
+pub struct RawDataset {
+    folder: PathBuf,
+    json: serde_json::Value,
+    channels: Vec<String>,
+    labels: TargetLabels,
+    reader: (String, ImageReader),
+    ending: String,
+    cases: Vec<Case>,
+}
+
+/// A case: one image and its labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// The name of its files without channel and ending.
+    pub name: String,
+    /// The file of each channel.
+    pub images: Vec<PathBuf>,
+    /// The file of the labels.
+    pub labels: PathBuf,
+}
+
+/// A case as it was read.
+#[derive(Debug, Clone)]
+pub struct ReadCase {
+    /// The channels, all of one size.
+    pub channels: Vec<Volume>,
+    /// The spacing of the first channel's header, (d, h, w).
+    pub spacing: [f64; 3],
+    /// The labels, on the first channel's grid.
+    pub labels: LabelVolume,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// The reader that nnU-Net takes for images in files of its own, where dataset.json names none.
+const DEFAULT_READER: &str = "SimpleITKIO";
+
+impl RawDataset {
+    /// Reads dataset.json and lists the cases of `labelsTr`, by name. Labels have to be 0, 1, 2, ... without gaps, the background
+    /// first.
+    ///
+    /// # Errors
+    /// A folder or file that is missing or cannot be read; what nnU-Net offers but this crate does not train with: regions, an
+    /// ignore label, pictures, lists of files in dataset.json; a case that lacks a channel; no case.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let file = folder.join("dataset.json");
+        let json = JsonFile::read(&file)?;
+        let root = json.root();
+        let labels = TargetLabels::parse(&json)?;
+        let refused = |what: &str, expected: &str| Err(Error::file(&file, format!("{what}, expected {expected}")));
+        if labels.are_regions() {
+            return refused("labels: holds regions (lists of labels)", "one number for each label");
+        }
+        if root.key("labels")?.has("ignore") {
+            return refused("labels: holds an ignore label", "labels of every voxel");
+        }
+        if let Some(warning) = labels.warning() {
+            return refused(&format!("labels: {warning}"), "labels 0, 1, 2, ... without gaps");
+        }
+        if root.has("dataset") {
+            return refused("dataset: lists files", "images in imagesTr and labels in labelsTr");
+        }
+        let channels = channel_names(&json)?;
+        let name = match root.optional("overwrite_image_reader_writer") {
+            Some(node) if node.text()? != "None" => node.text()?,
+            _ => DEFAULT_READER,
+        };
+        let reader = (name.to_owned(), reader_by_name(&file, name)?);
+        if matches!(reader.1, ImageReader::Pictures | ImageReader::TiffStacks) {
+            return refused(&format!("overwrite_image_reader_writer: {name} reads pictures"), "a reader of volumes");
+        }
+        let ending = root.optional("file_ending").map_or(Ok(".nii.gz"), |node| node.text())?.to_owned();
+        if !images::ENDINGS.contains(&ending.to_ascii_lowercase().as_str()) {
+            let expected = format!("one of {}", images::ENDINGS.join(", "));
+            return refused(&format!("file_ending: {}", shown(&ending)), &expected);
+        }
+        let cases = list(folder, channels.len(), &ending)?;
+        let json = json.value().clone();
+        Ok(Self { folder: folder.to_path_buf(), json, channels, labels, reader, ending, cases })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The cases in the order of their names.
+    pub fn cases(&self) -> &[Case] {
+        &self.cases
+    }
+
+    /// The names of the channels.
+    pub fn channels(&self) -> &[String] {
+        &self.channels
+    }
+
+    /// The labels.
+    pub fn labels(&self) -> &TargetLabels {
+        &self.labels
+    }
+
+    /// How nnU-Net reads the images.
+    pub fn reader(&self) -> ImageReader {
+        self.reader.1
+    }
+
+    /// The name of nnU-Net's reader.
+    pub fn reader_name(&self) -> &str {
+        &self.reader.0
+    }
+
+    /// How the names of the files end, with the dot.
+    pub fn file_ending(&self) -> &str {
+        &self.ending
+    }
+
+    /// The contents of dataset.json.
+    pub fn json(&self) -> &serde_json::Value {
+        &self.json
+    }
+
+    /// Reads a case.
+    ///
+    /// A case without any foreground is taken, with a warning: a healthy patient teaches the network where nothing is.
+    ///
+    /// # Errors
+    /// A file that cannot be read; NaN or infinite voxels; labels on another grid than the first channel; a label that
+    /// dataset.json does not list. The message names the case.
+    pub fn read(&self, case: &Case) -> Result<ReadCase> {
+        self.read_files(case).map_err(|e| e.context(format!("case {}", shown(&case.name))))
+    }
+
+    fn read_files(&self, case: &Case) -> Result<ReadCase> {
+        let (mut channels, mut warnings, mut spacing) = (Vec::new(), Vec::new(), None);
+        for path in &case.images {
+            let image = images::read_ct(path)?;
+            warnings.extend(image.warnings.iter().cloned());
+            spacing.get_or_insert(image.header_spacing());
+            channels.push(image.volume);
+        }
+        let labels = images::read_labels(&case.labels)?;
+        warnings.extend(labels.warnings.iter().map(|warning| format!("labels: {warning}")));
+        let labels = labels.labels;
+        let (Some(first), Some(spacing)) = (channels.first(), spacing) else {
+            return Err(Error::argument("channels of the image", self.channels.len(), 0));
+        };
+        if !labels.grid().matches(&first.grid()) {
+            let of = |shape: [usize; 3], spacing: [f64; 3]| format!("{shape:?} voxels of {spacing:?} mm (z, y, x)");
+            let found = of(labels.shape(), labels.spacing());
+            let place = if labels.shape() == first.shape() { ", or elsewhere in the patient" } else { "" };
+            let expected = of(first.shape(), first.spacing());
+            let reason = format!("labels on another grid: expected the image's {expected}, found {found}{place}");
+            return Err(Error::file(&case.labels, reason));
+        }
+        let classes = self.labels.outputs();
+        let counts = labels.counts();
+        if let Some((label, count)) = counts.iter().enumerate().skip(classes).find(|(_, count)| **count > 0) {
+            let names = shown_list(self.labels.targets().iter().map(|target| &target.name));
+            let reason = format!(
+                "holds label {label} ({count} voxels): expected 0 to {} (background, {names}), as dataset.json lists them",
+                classes - 1
+            );
+            return Err(Error::file(&case.labels, reason));
+        }
+        if counts[1..].iter().all(|count| *count == 0) {
+            warnings.push("no voxel of any label but the background".into());
+        }
+        let warnings = warnings.into_iter().map(|w| format!("case {}: {w}", shown(&case.name))).collect();
+        Ok(ReadCase { channels, spacing, labels, warnings })
+    }
+}
+
+/// The cases of `labelsTr`.
+fn list(folder: &Path, channels: usize, ending: &str) -> Result<Vec<Case>> {
+    let (images, labels) = (folder.join("imagesTr"), folder.join("labelsTr"));
+    let entries = std::fs::read_dir(&labels).map_err(|e| Error::io(&labels, "cannot be listed", e))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|e| Error::io(&labels, "cannot be listed", e))?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        // What a file manager hides is no case.
+        if let Some(case) = name.strip_suffix(ending).filter(|case| !case.is_empty() && !case.starts_with('.')) {
+            names.push(case.to_owned());
+        }
+    }
+    names.sort_unstable();
+    if names.is_empty() {
+        return Err(Error::file(&labels, format!("holds no file CASE{ending}, expected the labels of each case")));
+    }
+    let case = |name: String| {
+        let file = |channel: usize| images.join(format!("{name}_{channel:04}{ending}"));
+        let files: Vec<PathBuf> = (0..channels).map(file).collect();
+        if let Some(missing) = files.iter().find(|path| !path.is_file()) {
+            let reason = format!("is missing: labelsTr holds the labels of case {}", shown(&name));
+            return Err(Error::file(missing, reason));
+        }
+        let extra = file(channels);
+        if extra.is_file() {
+            let reason = format!("is one channel more than the {channels} that dataset.json names");
+            return Err(Error::file(&extra, reason));
+        }
+        let labels = labels.join(format!("{name}{ending}"));
+        Ok(Case { name, images: files, labels })
+    };
+    names.into_iter().map(case).collect()
+}
