@@ -31,7 +31,7 @@ fn write_dataset(folder: &Path, cases: usize) {
             u8::from(square(z, 7) + square(y, 7) + square(x, 9) < 26)
         };
         let labels: Vec<u8> = (0..d * h * w).map(label).collect();
-        let noise = |i: usize| ((i + case * 977) * 2_654_435_761 >> 7) % 41;
+        let noise = |i: usize| (((i + case * 977) * 2_654_435_761) >> 7) % 41;
         let image = labels.iter().enumerate().map(|(i, l)| (10 + 60 * usize::from(*l) + noise(i)) as i16);
         for (name, voxels) in [
             (format!("imagesTr/case_{case}_0000.nii.gz"), Voxels::I16(image.collect::<Vec<_>>().into())),
