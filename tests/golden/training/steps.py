@@ -3,7 +3,8 @@
     python steps.py     writes plain.safetensors and residual.safetensors beside itself
 
 Each file has the weights at the start (nnU-Net's names), two batches (image.I; labels.I.H for head H, the full resolution first)
-that the steps take in turns, and the loss and the norm of the gradients of every step.
+that the steps take in turns, the loss and the norm of the gradients of every step, and of the first step's gradient of each weight the
+norm and the sum of its elements times sin(1), sin(2), ... in PyTorch's order.
 """
 
 import pathlib
@@ -90,6 +91,12 @@ def train(kind, batch_dice, seed):
         optimizer.zero_grad()
         value = loss(net(image), heads)
         value.backward()
+        if step == 0:
+            for name, p in net.named_parameters():
+                if own(name) and p.grad is not None:
+                    g = p.grad.flatten()
+                    slope = (g * torch.sin(torch.arange(1, len(g) + 1, dtype=torch.float64))).sum()
+                    arrays[f"gradient.{name}"] = np.array([g.norm().item(), slope.item()], np.float32)
         norms.append(float(torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)))
         optimizer.step()
         losses.append(value.item())

@@ -1,9 +1,9 @@
-//! Training steps against PyTorch's, and the network for inference.
+//! Gradients and training steps against PyTorch's, and the network for inference.
 
 use nephron::io::weights::Weights;
 use nephron::models::{ResidualEncoder, UNet, UNetArchitecture, UNetEncoder};
 use nephron::ops::SegmentationLoss;
-use nephron::training::{Sgd, SgdOptions, TrainableUNet, deep_supervision, polynomial};
+use nephron::training::{Gradients, Sgd, SgdOptions, TrainableUNet, deep_supervision, polynomial};
 use nephron::{DType, Device, Tensor};
 
 use crate::support::{self, devices, rng, tensor, uniform};
@@ -57,13 +57,37 @@ fn ten_steps_follow_pytorch() {
                 let (logits, tape) = network.forward(&image).expect("forward");
                 let (value, dlogits) = deep_supervision(&logits, &labels, &loss).expect("a loss");
                 let gradients = network.backward(tape, &dlogits).expect("backward");
+                let what = format!("{name} on {}, step {step}", device.name());
+                if step == 0 {
+                    ensure_gradients(&network, &gradients, &file, &what);
+                }
                 let rate = polynomial(0.01, step as u64, 10);
                 let norm = sgd.step(&mut network, &gradients, rate).expect("a step");
-                let what = format!("{name} on {}, step {step}", device.name());
                 let (want, want_norm) = (f64::from(losses[step]), f64::from(norms[step]));
                 assert!((value - want).abs() <= 1e-4, "{what}: loss {value}, PyTorch {want}");
                 assert!((norm - want_norm).abs() <= 1e-3 * want_norm, "{what}: norm {norm}, PyTorch {want_norm}");
             }
+        }
+    }
+}
+
+/// The gradient of every weight has PyTorch's norm, and its product with a fixed direction. (Differences of the loss in f32 cannot
+/// show this: those of a deep weight are as large as the rounding of the loss.)
+fn ensure_gradients(network: &TrainableUNet, gradients: &Gradients, file: &Weights, what: &str) {
+    for (name, gradient) in network.names().zip(gradients.all()) {
+        let key = format!("gradient.{name}");
+        let Some(gradient) = gradient else {
+            assert!(file.shape(&key).is_none(), "{what}: {name} has no gradient");
+            continue;
+        };
+        let values = gradient.to_ncdhw().expect("values");
+        let norm = values.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        let slope: f64 = values.iter().zip(1..).map(|(g, i)| f64::from(*g) * f64::from(i).sin()).sum();
+        let (_, want) = file.get(&key).expect("PyTorch's gradient");
+        // A bias before a norm has no gradient but rounding; elsewhere three digits of the norm.
+        let bound = 1e-3 * f64::from(want[0]) + 1e-6;
+        for (got, want) in [norm, slope].into_iter().zip(want) {
+            assert!((got - f64::from(want)).abs() <= bound, "{what}: {name}: {got}, PyTorch {want}");
         }
     }
 }
