@@ -100,8 +100,10 @@ pub(crate) fn sections(elf: &[u8]) -> Option<Vec<Vec<Instruction>>> {
     }
     let (headers, size, count) = (number(0x28, 8)? as usize, number(0x3a, 2)? as usize, number(0x3c, 2)? as usize);
     let mut sections = Vec::new();
-    for header in (0..count).map(|i| headers + i * size) {
-        let (kind, flags) = (number(header + 4, 4)?, number(header + 8, 8)?);
+    for i in 0..count {
+        let header = headers.checked_add(i * size)?;
+        // Past its first number an offset of a header that is in the file cannot overflow.
+        let (kind, flags) = (number(header.checked_add(4)?, 4)?, number(header + 8, 8)?);
         if kind == SHT_PROGBITS && flags & SHF_EXECINSTR != 0 {
             let (start, len) = (number(header + 0x18, 8)? as usize, number(header + 0x20, 8)? as usize);
             let code = elf.get(start..start.checked_add(len)?)?.chunks_exact(BYTES);

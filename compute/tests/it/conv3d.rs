@@ -174,6 +174,7 @@ fn check_agreement(rng: &mut impl Rng, cases: &[Case]) {
         let b = uniform(rng, case.w[0]);
         let terms = case.w[1..].iter().product();
         check(case, &x, &w, (i % 2 == 0).then_some(&b), |what, got, want| {
+            // No bound for minimal filtering on the CPU, which has its own in its unit tests; on uniform data its errors are smaller.
             assert_close(what, got, &want.value, &want.magnitude, roundings(terms));
         });
     }

@@ -70,7 +70,7 @@ fn the_reference_gradients_are_central_differences() {
 }
 
 #[test]
-fn no_rows_and_no_inputs_give_gradients_of_0() {
+fn no_rows_inputs_or_outputs_give_gradients_of_0() {
     for device in devices() {
         let of = |n, c| tensor(device, [n, c, 1, 1, 1], DType::F32, &vec![1.0; n * c]);
         let got = ops::linear_backward(&of(0, 3), &of(2, 3), &of(0, 2)).expect("no rows");
@@ -79,6 +79,10 @@ fn no_rows_and_no_inputs_give_gradients_of_0() {
         assert_exact("db", &got.db, &[0.0; 2]);
         let got = ops::linear_backward(&of(2, 0), &of(3, 0), &of(2, 3)).expect("no inputs");
         assert_exact("db", &got.db, &[2.0; 3]);
+        // More inputs than a task of the CPU has.
+        let got = ops::linear_backward(&of(1, 300), &of(0, 300), &of(1, 0)).expect("no outputs");
+        assert_exact("dx", &got.dx, &[0.0; 300]);
+        assert!(got.dw.is_empty() && got.db.is_empty());
     }
 }
 

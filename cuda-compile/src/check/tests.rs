@@ -151,7 +151,7 @@ fn precompiled_headers_are_used_and_leave_the_machine_code_as_it_is() {
                 toolkit.nvrtc.compile(source, &options).unwrap_or_else(|_| panic!("does not compile: {source}"));
             (machine_code::sections(&compiled.cubin).expect("a cubin"), parse_log(&compiled.log), compiled.log)
         };
-        let folder = format!("--pch-dir={}", std::env::temp_dir().display());
+        let folder = format!("--pch-dir={}", crate::toolkit::verdict_folder().display());
         let precompile = ["--pch".into(), folder, "--pch-messages=true".into()];
         let plain = compile(BARRIER, &[]);
         let (first, second) = (compile(&source, &precompile), compile(&source, &precompile));

@@ -131,10 +131,14 @@ fn counts_are_those_of_the_listing() {
             return;
         }
     };
+    let nvdisasm = toolkit::root().expect("a toolkit").join("bin/nvdisasm");
+    if !nvdisasm.is_file() && std::env::var("NEPHRON_REQUIRE").is_err() {
+        eprintln!("SKIPPED on cuda-compile: no {}", nvdisasm.display());
+        return;
+    }
     let folder = std::env::temp_dir().join(format!("nephron-machine-code-{}", std::process::id()));
     std::fs::create_dir(&folder).expect("a folder of this test");
     let file = folder.join("kernel.cubin");
-    let nvdisasm = toolkit::root().expect("a toolkit").join("bin/nvdisasm");
     for arch in ARCHITECTURES {
         // The matrix instructions that each must have, at least, and the wide loads.
         let cases = [(FFMA, 0, 2), (MATRIX, 4, 1), (WGMMA, 3, 0)];

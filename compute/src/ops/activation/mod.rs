@@ -33,7 +33,7 @@ pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
 }
 
 /// The gradient by x of sum(dy * [`leaky_relu`]`(x, slope)`): dy where x > 0, slope * dy otherwise, so at 0 (and at NaN) the derivative is
-/// the slope, as PyTorch's. `x` and `dy` are of one shape and float type.
+/// the slope, as PyTorch's. A slope of 0 too is a factor: 0 times a `dy` that is not finite is NaN, where PyTorch's `relu` gives 0. `x` and `dy` are of one shape and float type.
 ///
 /// # Errors
 /// A dtype that is not a float type; a `dy` of another shape, type or device than `x`; a slope that is not finite; a device that fails.

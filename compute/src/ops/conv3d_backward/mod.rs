@@ -1,4 +1,5 @@
-//! The gradients of a 3D convolution. The one by the input is a transposed convolution.
+//! The gradients of a 3D convolution. The one by the input is a transposed convolution, which the CPU computes as a convolution with
+//! flipped weights where minimal filtering is faster.
 
 #[cfg(feature = "gpu")]
 pub mod gpu;
@@ -36,7 +37,11 @@ pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParam
     let _span = op_span!("conv3d_backward", &[x, w]);
     let problem = checked("conv3d_backward", x, w, dy, params)?;
     let dx = data_gradient(&problem, w, dy)?;
-    Ok(Conv3dGradients { dx, dw: weight_gradient(&problem, x, dy)?, db: bias_gradient(dy)? })
+    Ok(Conv3dGradients {
+        dx,
+        dw: weight_gradient("conv3d_backward", &problem, x, dy)?,
+        db: bias_gradient("conv3d_backward", dy)?,
+    })
 }
 
 /// The gradients (dw, db) of [`conv3d_backward`] without the one by the input, which the first layer of a network does not need. The
@@ -46,8 +51,9 @@ pub fn conv3d_backward(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParam
 /// As [`conv3d_backward`].
 pub fn conv3d_backward_weights(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<(Tensor, Tensor)> {
     let _span = op_span!("conv3d_backward_weights", &[x, w]);
-    let problem = checked("conv3d_backward_weights", x, w, dy, params)?;
-    Ok((weight_gradient(&problem, x, dy)?, bias_gradient(dy)?))
+    let what = "conv3d_backward_weights";
+    let problem = checked(what, x, w, dy, params)?;
+    Ok((weight_gradient(what, &problem, x, dy)?, bias_gradient(what, dy)?))
 }
 
 /// The gradient by the input; operands are validated.
@@ -71,13 +77,13 @@ fn checked(what: &str, x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParam
 }
 
 /// The gradient by the weight of a convolution of `x` whose output has the gradient `dy`; operands are validated.
-pub(in crate::ops) fn weight_gradient(problem: &Conv3dProblem, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+pub(in crate::ops) fn weight_gradient(what: &str, problem: &Conv3dProblem, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let shape = problem.weight_shape();
     match x.device() {
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::weight_gradient(problem, x.host_floats()?, dy.host_floats()?))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            super::launch::ensure_addressable("conv3d_backward", &[x.shape(), shape, dy.shape()])?;
+            super::launch::ensure_addressable(what, &[x.shape(), shape, dy.shape()])?;
             let dw = Tensor::gpu_alloc(&device, shape, x.dtype())?;
             let (input, gradient) = (x.gpu_handle(&device)?, dy.gpu_handle(&device)?);
             let weight = dw.gpu_handle(&device)?;
@@ -88,14 +94,14 @@ pub(in crate::ops) fn weight_gradient(problem: &Conv3dProblem, x: &Tensor, dy: &
 }
 
 /// The sum of `dy` over all but the channels, f32 [1, c, 1, 1, 1]: the gradient by the bias of any convolution.
-pub(in crate::ops) fn bias_gradient(dy: &Tensor) -> Result<Tensor> {
+pub(in crate::ops) fn bias_gradient(what: &str, dy: &Tensor) -> Result<Tensor> {
     let [_, channels, ..] = dy.shape();
     let vector = [1, channels, 1, 1, 1];
     match dy.device() {
         Device::Cpu => Ok(Tensor::host_f32(vector, cpu::bias_gradient(dy.host_floats()?, channels))),
         #[cfg(feature = "gpu")]
         Device::Gpu(device) => {
-            super::launch::ensure_addressable("conv3d_backward", &[dy.shape()])?;
+            super::launch::ensure_addressable(what, &[dy.shape()])?;
             let db = Tensor::gpu_alloc(&device, vector, DType::F32)?;
             let (gradient, bias) = (dy.gpu_handle(&device)?, db.gpu_handle(&device)?);
             device.run(|client| client.conv3d_backward_bias(dy.dtype(), &gradient, &bias, dy.shape()))?;

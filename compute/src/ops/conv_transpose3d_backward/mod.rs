@@ -38,15 +38,16 @@ pub fn conv_transpose3d_backward(
 ) -> Result<ConvTranspose3dGradients> {
     let _span = op_span!("conv_transpose3d_backward", &[x, w]);
     let output = ConvTranspose3dProblem::new(x.shape(), w.shape(), *params)?.output_shape();
-    ensure_operands("conv_transpose3d_backward", x, &[("weight", w), ("dy", dy)])?;
+    let what = "conv_transpose3d_backward";
+    ensure_operands(what, x, &[("weight", w), ("dy", dy)])?;
     if dy.shape() != output {
         let [expected, found] = [output, dy.shape()].map(|shape| format!("{shape:?}"));
-        return Err(Error::shape("conv_transpose3d_backward: dy", expected, found));
+        return Err(Error::shape(format!("{what}: dy"), expected, found));
     }
     // The weight [ci, co, k] is that of a convolution from co to ci channels: both have the channels summed by dx innermost.
     let ConvTranspose3dParams { stride, padding } = *params;
     let params = Conv3dParams { stride, padding, ..Conv3dParams::default() };
     let problem = Conv3dProblem::new(dy.shape(), w.shape(), params)?;
     let dx = conv3d(dy, w, None, &params)?;
-    Ok(ConvTranspose3dGradients { dx, dw: weight_gradient(&problem, dy, x)?, db: bias_gradient(dy)? })
+    Ok(ConvTranspose3dGradients { dx, dw: weight_gradient(what, &problem, dy, x)?, db: bias_gradient(what, dy)? })
 }

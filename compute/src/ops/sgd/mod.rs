@@ -89,8 +89,8 @@ pub fn sgd_step(
     }
 }
 
-/// The sum of the squares of all elements, added up in f64 on the CPU; on a GPU in f32 over parts of a fixed size and in f64 over those. The
-/// norm of a gradient of several tensors is the root of the sum of theirs.
+/// The sum of the squares of all elements, added up in f64 on the CPU; on a GPU in f32 over parts of a fixed size and in f64 over those, so
+/// that elements above 1.8e19 give infinity there. The norm of a gradient of several tensors is the root of the sum of theirs.
 ///
 /// # Errors
 /// A type that is not a float type; a device that fails.

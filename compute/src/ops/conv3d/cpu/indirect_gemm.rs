@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::indirection::{Indirection, table};
 use super::packed_weights::{Channels, PackedWeights};
-use super::sums::{Shared, add_up};
+use super::sums::{LINE, Shared, add_up};
 use crate::ops::simd::{F32Vector, Kernel, Simd};
 
 /// Voxels of a task: enough to reuse weights, few enough that their inputs stay in L2.
@@ -25,8 +25,6 @@ const TILE: usize = 192;
 const L1_WEIGHTS: usize = 16 << 10;
 /// Tasks a thread should find, so that an uneven end costs little.
 pub(super) const TASKS_PER_THREAD: usize = 4;
-/// Floats of a cache line.
-const LINE: usize = 16;
 
 /// A product with its geometry. A convolution is one; a transposed convolution has one for each phase of its stride.
 pub(in crate::ops) struct Phase<'a> {

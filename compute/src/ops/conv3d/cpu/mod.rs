@@ -1,4 +1,4 @@
-//! Convolution on the CPU, over channels-last rows: by Winograd's minimal filtering where that exists and pays, else an indirect
+//! Convolution on the CPU, over channels-last rows: by Winograd's minimal filtering where that applies and pays, else as an indirect
 //! matrix product.
 
 mod backward;
@@ -41,7 +41,7 @@ impl Conv3dProblem {
 pub(in crate::ops) enum ConvWeights {
     /// For the indirect matrix product.
     Direct(PackedWeights),
-    /// For Winograd's.
+    /// For minimal filtering.
     Winograd(TransformedWeights),
 }
 

@@ -16,7 +16,7 @@ pub(super) fn linear_backward(x: &[f32], w: &[f32], dy: &[f32], problem: LinearP
 fn linear_backward_with(isa: Isa, x: &[f32], w: &[f32], dy: &[f32], problem: LinearProblem) -> [Vec<f32>; 3] {
     let LinearProblem { rows, inputs, outputs } = problem;
     let [mut dx, mut dw, mut db] = [rows * inputs, outputs * inputs, outputs].map(|len| vec![0.0f32; len]);
-    if inputs > 0 {
+    if inputs > 0 && outputs > 0 {
         dx.par_chunks_mut(inputs).enumerate().for_each(|(row, dx)| {
             let factors = &dy[row * outputs..][..outputs];
             dx.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, dx)| {

@@ -6,8 +6,10 @@ use nephron_kernels::norm;
 
 use super::super::NormProblem;
 use super::super::gpu::{Affine, LANES, MERGE_LANES, Statistics, affine_fits, chunk_size, launch_statistics};
-use crate::error::Result;
-use crate::ops::launch::{BLOCK, WORD, array, cube_grid, elements, fits, grid, launches, vector_width, with_float};
+use crate::error::{Error, Result};
+use crate::ops::launch::{
+    BLOCK, MAX_ELEMENTS, WORD, array, cube_grid, elements, fits, grid, launches, vector_width, with_float,
+};
 use crate::tensor::DType;
 
 launches! {
@@ -65,7 +67,11 @@ pub fn launch_norm_backward<R: Runtime>(
     let lanes = channels.next_power_of_two().min(LANES);
     let chunk = chunk_size(problem, lanes);
     let chunks = positions.div_ceil(chunk);
-    let part_len = 2 * groups * chunks * channels;
+    let part_len = elements(&[2, groups, chunks, channels]);
+    if part_len > MAX_ELEMENTS {
+        let expected = format!("at most {MAX_ELEMENTS} sums of a gradient");
+        return Err(Error::argument("norm backward: groups and channels", expected, part_len));
+    }
     let parts = client.empty(part_len * WORD);
     let count = cube_grid(groups * chunks * channels.div_ceil(lanes))?;
     // SAFETY: units load x, dy and parameters only for a channel, position and group below their counts, whose product is the

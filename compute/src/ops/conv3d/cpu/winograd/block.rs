@@ -4,7 +4,7 @@ use super::super::sums::{LINE, Shared};
 use super::grid::Grid;
 use super::weights::TransformedWeights;
 
-/// Bytes of V in a block of one thread: half of a core's second-level cache on the machines of the last years.
+/// Bytes of V in a block of one thread: half of a second-level cache of 1 MiB.
 const BLOCK_BYTES: usize = 512 << 10;
 /// Bytes of V in a block that all threads share.
 const SHARED_BLOCK_BYTES: usize = 16 << 20;
@@ -44,16 +44,16 @@ pub(super) struct Layout {
 
 impl Layout {
     pub fn of(weights: &TransformedWeights, grid: &Grid) -> Self {
-        let own = Self::new(weights, grid, false);
+        let own = Self::new(weights, grid, false, BLOCK_BYTES);
         let few = grid.tiles().div_ceil(own.block) < FEW_BLOCKS;
-        if few || weights.bytes() >= SHARED_WEIGHTS { Self::new(weights, grid, true) } else { own }
+        if few || weights.bytes() >= SHARED_WEIGHTS { Self::new(weights, grid, true, SHARED_BLOCK_BYTES) } else { own }
     }
 
-    pub fn new(weights: &TransformedWeights, grid: &Grid, shared: bool) -> Self {
+    /// Blocks of about so many bytes of V, one row of registers of tiles at least.
+    pub fn new(weights: &TransformedWeights, grid: &Grid, shared: bool, bytes: usize) -> Self {
         // The last vector of an input may reach past its channels.
         let row = (weights.ci + weights.lanes()).next_multiple_of(LINE).max(weights.row());
         let (rows, tiles) = (weights.rows(), grid.tiles());
-        let bytes = if shared { SHARED_BLOCK_BYTES } else { BLOCK_BYTES };
         let most = (bytes / (weights.points() * row * size_of::<f32>()) / rows).max(1) * rows;
         // Equal sizes, so that the last block is not a small one.
         let block = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(rows);

@@ -65,11 +65,6 @@ impl Grid {
         self.axes.iter().map(Axis::tiles).product::<usize>() * self.images
     }
 
-    /// Outputs of the tiles of one image, those outside the image included.
-    pub fn outputs(&self) -> usize {
-        self.axes.iter().map(|axis| axis.tiles() * axis.step).product()
-    }
-
     pub fn place(&self, tile: usize) -> Place {
         let [z, y, x] = self.axes.map(|axis| axis.tiles());
         Place { image: tile / (x * y * z), at: [tile / (x * y) % z, tile / x % y, tile % x] }

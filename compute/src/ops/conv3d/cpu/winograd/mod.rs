@@ -12,15 +12,18 @@
 //! instead of 36. For each of the 64 (16) points the products over the channels are a matrix product of the tiles' transformed
 //! inputs V [tiles, ci] and the transformed weights U [ci, co]. Weights are transformed once, in f64.
 //!
-//! An output combines only inputs of its own receptive field, so that a voxel that is not finite reaches the same outputs
-//! as in the direct sum. With u = 2^-24 and gamma(k) = k u / (1 - k u) the error is at most gamma(ci + 3 axes + 3)
-//! times |A|ᵀ((|G| |g|) ⊙ (|B|ᵀ |d|)) summed over the channels, plus the bias: each axis adds one rounding in V and two in the output, U is
-//! rounded once, and so are the products and the bias. On average it is half the direct sum's, since a sum is over ci products and not 27 ci. Sources: Winograd 1980; Lavin and Gray 2016.
+//! An output combines only inputs of its own receptive field, so that a voxel that is not finite reaches the same outputs as in the
+//! direct sum, as NaN where that may be infinite; V adds up to eight inputs, which overflow from 4e37 on. With u = 2^-24 and
+//! gamma(k) = k u / (1 - k u) the error is at most gamma(ci + 3 axes + 3) times |A|ᵀ((|G| |g|) ⊙ (|B|ᵀ |d|)) summed over the channels,
+//! plus the bias: each axis adds one rounding in V and two in the output, U is rounded once, and so are the products and the bias. A
+//! prototype's errors were half the direct sum's on average, since a sum is over ci products and not 27 ci. Sources: Winograd 1980;
+//! Lavin and Gray 2016.
 //!
-//! Tiles are worked on in blocks. A block is transformed, multiplied in place and transformed back, so that V stays in
-//! the cache of the core. Where the weights are too large to be read again for every block, all threads share one large
-//! block and part its points among themselves. Which of the two is chosen, and what a block is, depends on the shapes alone, and
-//! no sum spans two tiles but those of the outputs, which are added in the order of the blocks: results have the same bits for any number of threads.
+//! Tiles are worked on in blocks. A block is transformed, multiplied in place and transformed back, so that V stays in the cache of the
+//! core. Where the weights are too large to be read again for every block, all threads share one large block and divide its points
+//! among them. Which of the two is chosen, and what a block is, depends on the shapes and the instruction set, and no sum spans two tiles
+//! but those of the outputs, which are added in the order of the blocks: results have the same bits for any number of threads. Counts,
+//! sizes that were tried and times are in docs/performance-log.md ("CPU convolution, minimal filtering").
 
 mod block;
 mod grid;
@@ -43,19 +46,13 @@ pub(in crate::ops) use weights::TransformedWeights;
 
 /// Channels, of the input and of the output, from which the transforms cost less than they save.
 const LEAST_CHANNELS: usize = 16;
-/// Outputs computed, those outside the image included, over outputs wanted: above it the direct sum is as fast.
-const LARGEST_WASTE: [usize; 2] = [8, 5];
-
-/// Whether this way of computing exists for the problem and is expected to be the faster one.
+/// Whether minimal filtering applies to the problem and is expected to be faster. That hangs on the weights and the parameters alone, not on
+/// the size of the images, so that transformed weights serve images of every size. The worst sizes, 1 and 3 along every axis, compute 8 and 2.4
+/// times the outputs, of which there are few.
 pub(super) fn suits(problem: &Conv3dProblem) -> bool {
     let ([co, ci, kd, kh, kw], params) = (problem.weight_shape(), problem.params());
     let plain = params.stride == [1; 3] && params.dilation == [1; 3] && params.groups == 1;
-    if !plain || ![1, 3].contains(&kd) || [kh, kw] != [3, 3] || ci.min(co) < LEAST_CHANNELS {
-        return false;
-    }
-    let [_, _, od, oh, ow] = problem.output_shape();
-    let computed = Grid::of(problem, 1).outputs();
-    computed * LARGEST_WASTE[1] <= od * oh * ow * LARGEST_WASTE[0]
+    plain && [1, 3].contains(&kd) && [kh, kw] == [3, 3] && ci.min(co) >= LEAST_CHANNELS
 }
 
 /// Writes the convolution of the channels-last inputs `xs`, whose channels follow each other, into `y` [n, od, oh, ow, co].

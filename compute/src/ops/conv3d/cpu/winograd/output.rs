@@ -12,7 +12,8 @@ impl Task<'_> {
     #[inline(always)]
     pub(super) fn output<S: Simd, const D: usize>(&self, simd: S, first: usize, count: usize) {
         let (grid, co) = (&self.winograd.grid, self.winograd.weights.co);
-        let mut written = Vec::with_capacity(if self.winograd.sums.is_some() { count * 2 * D } else { 0 });
+        let mut written =
+            Vec::with_capacity(if self.winograd.sums.is_some() { count * if D == 4 { 8 } else { 4 } } else { 0 });
         for tile in first..first + count {
             let place = grid.place(self.start + tile);
             let targets = self.targets(place);

@@ -45,7 +45,9 @@ impl Case {
         let weights = TransformedWeights::of(isa, [ci, co], depth == 3, &w);
         let x = to_channels_last(self.problem.input_shape(), &self.x);
         let grid = Grid::of(&self.problem, n);
-        let layout = Layout::new(&weights, &grid, shared);
+        // Small blocks, so that there are several of them.
+        let layout = Layout::new(&weights, &grid, shared, 64 << 10);
+        assert!(grid.tiles() <= weights.rows() || layout.block < grid.tiles(), "{} tiles", grid.tiles());
         let mut y = vec![f32::NAN; self.problem.output_shape().iter().product()];
         let sums = run(grid, &layout, &[&x], &weights, Some(&self.b), &mut y, n == 1);
         (from_channels_last(self.problem.output_shape(), &y), sums)
@@ -223,7 +225,7 @@ fn channels_of_two_inputs_are_read_as_if_joined() {
         let half = case.x.len() / 2;
         let parts = [0, 1].map(|i| to_channels_last([1, 20, 5, 6, 7], &case.x[i * half..][..half]));
         let grid = Grid::of(&case.problem, 1);
-        let layout = Layout::new(&weights, &grid, false);
+        let layout = Layout::new(&weights, &grid, false, 1 << 20);
         let mut y = vec![f32::NAN; want.len()];
         run(grid, &layout, &[&parts[0], &parts[1]], &weights, Some(&case.b), &mut y, false);
         let y = from_channels_last(case.problem.output_shape(), &y);
