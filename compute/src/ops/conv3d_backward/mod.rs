@@ -78,6 +78,8 @@ fn checked(what: &str, x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParam
 
 /// The gradient by the weight of a convolution of `x` whose output has the gradient `dy`; operands are validated.
 pub(in crate::ops) fn weight_gradient(what: &str, problem: &Conv3dProblem, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    #[cfg(not(feature = "gpu"))]
+    let _ = what;
     let shape = problem.weight_shape();
     match x.device() {
         Device::Cpu => Ok(Tensor::host_f32(shape, cpu::weight_gradient(problem, x.host_floats()?, dy.host_floats()?))),
@@ -96,6 +98,8 @@ pub(in crate::ops) fn weight_gradient(what: &str, problem: &Conv3dProblem, x: &T
 /// The sum of `dy` over all but the channels, f32 [1, c, 1, 1, 1]: the gradient by the bias of any convolution.
 pub(in crate::ops) fn bias_gradient(what: &str, dy: &Tensor) -> Result<Tensor> {
     let [_, channels, ..] = dy.shape();
+    #[cfg(not(feature = "gpu"))]
+    let _ = what;
     let vector = [1, channels, 1, 1, 1];
     match dy.device() {
         Device::Cpu => Ok(Tensor::host_f32(vector, cpu::bias_gradient(dy.host_floats()?, channels))),

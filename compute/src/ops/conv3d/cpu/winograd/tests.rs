@@ -45,9 +45,9 @@ impl Case {
         let weights = TransformedWeights::of(isa, [ci, co], depth == 3, &w);
         let x = to_channels_last(self.problem.input_shape(), &self.x);
         let grid = Grid::of(&self.problem, n);
-        // Small blocks, so that there are several of them.
-        let layout = Layout::new(&weights, &grid, shared, 64 << 10);
-        assert!(grid.tiles() <= weights.rows() || layout.block < grid.tiles(), "{} tiles", grid.tiles());
+        // The smallest blocks, so that there are several of them.
+        let layout = Layout::new(&weights, &grid, shared, 1);
+        assert_eq!(layout.block, weights.rows());
         let mut y = vec![f32::NAN; self.problem.output_shape().iter().product()];
         let sums = run(grid, &layout, &[&x], &weights, Some(&self.b), &mut y, n == 1);
         (from_channels_last(self.problem.output_shape(), &y), sums)
