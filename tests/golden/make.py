@@ -255,12 +255,121 @@ def affine_dice_cases():
             case("affine_dice", inputs, {"loss": ([loss.item()], bound), "dtheta": (grad, bound * 4)}, flags)
 
 
+def gradients(function, operands, dy):
+    """By all operands, and those with every operand replaced by its absolute value: the sums of absolute terms."""
+    results = []
+    for sign in (lambda v: v, torch.abs):
+        inputs = [sign(t(v)).requires_grad_() for v in operands]
+        results.append(torch.autograd.grad(function(*inputs), inputs, sign(t(dy))))
+    return results
+
+
+def norm_gradient_bounds(x, weight, bias, dy, axes, count):
+    """What the rounding of dx, dweight and dbias is a multiple of, to first order: the mean is off by a multiple of mean |x|, the standard
+    deviation of itself and mean |x|. dy where the argument of the activation is that close to 0 has to be 0."""
+    mean, scale = x.mean(axes, keepdim=True), x.abs().mean(axes, keepdim=True)
+    sd = (x.var(axes, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    rough = (x.abs() + scale + (x - mean).abs() * (4 + scale / sd)) / sd
+    by_weight = (dy.abs() * rough).sum(axes, keepdim=True)
+    by_bias = dy.abs().sum(axes, keepdim=True)
+    w = weight.abs().reshape(1, -1, 1, 1, 1)
+    by_x = w / sd * (dy.abs() + by_bias / count + rough * by_weight / count) * (4 + 2 * scale / sd)
+    near = ((x - mean) / sd * weight.reshape(w.shape) + bias.reshape(w.shape)).abs() < 1e-4 * (w * rough + bias.abs().reshape(w.shape))
+    return by_x, by_weight.sum((0, 2, 3, 4)), by_bias.sum((0, 2, 3, 4)), near
+
+
+def training_cases():
+    """Gradients and losses; a generator of their own, so that they can be made without the cases before them."""
+    global rng
+    rng = np.random.default_rng(20261127)
+    for n, ci, co, size, kernel, stride, padding in [
+        (1, 1, 1, (1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0)),
+        (2, 5, 3, (3, 4, 5), (2, 2, 2), (2, 2, 2), (0, 0, 0)),
+        (1, 2, 3, (3, 4, 3), (3, 3, 3), (2, 2, 2), (1, 1, 1)),
+        (1, 2, 2, (3, 3, 3), (4, 3, 2), (3, 1, 2), (1, 1, 0)),
+    ]:
+        x, w = draw(n, ci, *size), draw(ci, co, *kernel)
+        function = lambda x, w, b: F.conv_transpose3d(x, w, b, stride=stride, padding=padding)
+        dy = draw(*function(t(x), t(w), t(np.zeros(co))).shape)
+        (dx, dw, db), (mx, mw, mb) = gradients(function, (x, w, np.zeros(co)), dy)
+        terms = (co * int(np.prod(kernel)), x.size // ci, dy.size // co)
+        outputs = {"dx": (dx, gamma(terms[0] + 1) * mx), "dw": (dw, gamma(terms[1] + 1) * mw), "db": (db, gamma(terms[2] + 1) * mb)}
+        attrs = [f"stride={csv(stride)}", f"padding={csv(padding)}"]
+        case("conv_transpose3d_backward", {"x": x, "w": w, "dy": dy}, outputs, attrs)
+
+    for shape, slope in [((2, 3, 3, 4, 5), 0.01), ((1, 2, 5, 7, 3), 1.0), ((3, 17, 2, 1, 3), 0.0)]:
+        x, dy, weight, bias = draw(*shape), draw(*shape), draw(shape[1]), draw(shape[1])
+        for op, axes in [("instance_norm", (2, 3, 4)), ("batch_norm_train", (0, 2, 3, 4))]:
+            count = int(np.prod([shape[a] for a in axes]))
+            own = dy.copy()
+            own[norm_gradient_bounds(t(x), t(weight), t(bias), t(dy), axes, count)[3].numpy()] = 0
+            vx, vw, vb = (t(v).requires_grad_() for v in (x, weight, bias))
+            if op == "instance_norm":
+                y = F.instance_norm(vx, weight=vw, bias=vb, eps=1e-5)
+            else:
+                y = F.batch_norm(vx, None, None, vw, vb, True, 0.0, 1e-5)
+            F.leaky_relu(y, slope).backward(t(own))
+            bx, bw, bb, _ = norm_gradient_bounds(t(x), t(weight), t(bias), t(own), axes, count)
+            k = gamma(4 * (count + 40))
+            outputs = {"dx": (vx.grad, k * bx), "dweight": (vw.grad, k * bw), "dbias": (vb.grad, k * bb)}
+            inputs = {"x": x, "weight": weight, "bias": bias, "dy": own}
+            case(f"{op}_backward", inputs, outputs, ["eps=1e-5", f"slope={slope}"])
+        vx = t(x).requires_grad_()
+        F.leaky_relu(vx, 0.01).backward(t(dy))
+        case("leaky_relu_backward", {"x": x, "dy": dy}, {"dx": (vx.grad, gamma(2) * vx.grad.abs())}, ["slope=0.01"])
+
+    for shape, kernel, stride, padding in [
+        ((1, 1, 1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0)),
+        ((2, 3, 5, 7, 6), (3, 3, 3), (2, 2, 2), (1, 1, 1)),
+        ((1, 5, 4, 6, 9), (2, 2, 3), (2, 1, 2), (0, 1, 1)),
+        ((1, 2, 1, 7, 7), (1, 7, 7), (1, 1, 1), (0, 0, 0)),
+    ]:
+        # Few values, so that windows have several maxima.
+        x = np.round(3 * draw(*shape)).astype(np.float32)
+        dy = draw(*F.max_pool3d(t(x), kernel, stride, padding).shape)
+        attrs = [f"kernel={csv(kernel)}", f"stride={csv(stride)}", f"padding={csv(padding)}"]
+        k = gamma(int(np.prod(kernel)) + 4)
+        for op, function in [("max", F.max_pool3d), ("avg", F.avg_pool3d)]:
+            vx = t(x).requires_grad_()
+            (dx,) = torch.autograd.grad(function(vx, kernel, stride, padding), vx, t(dy))
+            (mx,) = torch.autograd.grad(function(vx, kernel, stride, padding), vx, t(dy).abs())
+            inputs = {"x": x, "dy": dy} if op == "max" else {"dy": dy}
+            size = [] if op == "max" else [f"size={csv(shape)}"]
+            case(f"{op}_pool3d_backward", inputs, {"dx": (dx, k * mx)}, attrs + size)
+
+    for shape in [(1, 2, 7, 5, 3), (3, 4, 1, 2, 4)]:
+        n, c, *size = shape
+        voxels = int(np.prod(size))
+        logits = (3 * draw(*shape)).astype(np.float32)
+        labels = rng.integers(0, c, (n, *size)).astype(np.uint8)
+        target = torch.from_numpy(labels.astype(np.int64))
+        onehot = F.one_hot(target, c).movedim(-1, 1).double()
+        terms = gamma(4 * voxels * n + 40)
+        for batch, background in [(False, False), (True, False), (True, True)]:
+            tl = t(logits).requires_grad_()
+            axes = (0, 2, 3, 4) if batch else (2, 3, 4)
+            p, g = (v[:, 0 if background else 1 :] for v in (F.softmax(tl, 1), onehot))
+            below = (p + g).sum(axes) + 1e-5
+            loss = F.cross_entropy(tl, target) - ((2 * (p * g).sum(axes) + 1e-5) / below).mean()
+            loss.backward()
+            scale = 2 / (voxels * n) + 8 / (below.numel() * float(below.detach().min()))
+            attrs = [f"batch={str(batch).lower()}", f"background={str(background).lower()}", "smooth=1e-5"]
+            outputs = {"loss": ([loss.item()], terms * 16), "dlogits": (tl.grad, terms * scale * 4)}
+            case("segmentation_loss", {"logits": logits, "labels": labels}, outputs, attrs)
+        tl = t(logits).requires_grad_()
+        loss = F.cross_entropy(tl, target)
+        loss.backward()
+        outputs = {"loss": ([loss.item()], gamma(40) * 16), "dlogits": (tl.grad, gamma(40) * 8 / (voxels * n))}
+        case("cross_entropy", {"logits": logits, "labels": labels}, outputs)
+
+
 conv_cases()
 norm_cases()
 pool_cases()
 sampling_cases()
 dice_cases()
 affine_dice_cases()
+training_cases()
 save_file(arrays, "ops.safetensors")
 versions = {m.__name__: m.__version__ for m in (torch, np, scipy, monai)} | {"python": platform.python_version()}
 with open("cases.json", "w") as out:

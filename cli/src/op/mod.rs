@@ -2,6 +2,7 @@
 
 mod arrays;
 mod attributes;
+mod gradients;
 mod table;
 
 use std::path::PathBuf;

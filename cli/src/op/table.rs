@@ -2,6 +2,7 @@
 
 use super::arrays::{Inputs, Output};
 use super::attributes::Attributes;
+use super::gradients;
 use crate::error::{Error, Result};
 use nephron::ops::*;
 use nephron::tensor::Tensor;
@@ -11,11 +12,11 @@ pub(super) type Outputs = Vec<(&'static str, Output)>;
 
 /// An op with its arrays on the device; it can run any number of times.
 pub(super) struct Call {
-    run: Box<dyn Fn() -> nephron::error::Result<Outputs>>,
+    pub(super) run: Box<dyn Fn() -> nephron::error::Result<Outputs>>,
     /// Number of multiplications and additions of one run.
-    flops: f64,
+    pub(super) flops: f64,
     /// Number of bytes that one run must at least read and write.
-    bytes: f64,
+    pub(super) bytes: f64,
 }
 
 impl Call {
@@ -35,16 +36,22 @@ impl Call {
 /// Reads the arrays and attributes of an op.
 pub(super) type Prepare = fn(&Inputs<'_>, &Attributes) -> Result<Call>;
 
-const OPS: [(&str, Prepare); 17] = [
+const OPS: [(&str, Prepare); 25] = [
     ("conv3d", prepare_conv3d),
     ("conv3d_backward", prepare_conv3d_backward),
     ("conv_transpose3d", prepare_conv_transpose3d),
+    ("conv_transpose3d_backward", gradients::prepare_conv_transpose3d),
     ("instance_norm", prepare_instance_norm),
+    ("instance_norm_backward", |i, a| gradients::prepare_norm(i, a, instance_norm_backward)),
+    ("batch_norm_train_backward", |i, a| gradients::prepare_norm(i, a, batch_norm_train_backward)),
     ("batch_norm", prepare_batch_norm),
     ("leaky_relu", prepare_leaky_relu),
+    ("leaky_relu_backward", gradients::prepare_leaky_relu),
     ("softmax", prepare_softmax),
     ("max_pool3d", |i, a| prepare_pool(i, a, max_pool3d)),
     ("avg_pool3d", |i, a| prepare_pool(i, a, avg_pool3d)),
+    ("max_pool3d_backward", gradients::prepare_max_pool),
+    ("avg_pool3d_backward", gradients::prepare_avg_pool),
     ("interpolate3d", prepare_interpolate3d),
     ("bspline_resample3d", prepare_bspline_resample3d),
     ("grid_sample3d", prepare_grid_sample3d),
@@ -52,6 +59,8 @@ const OPS: [(&str, Prepare); 17] = [
     ("warp3d", prepare_warp3d),
     ("dice", prepare_dice),
     ("dice_ce", prepare_dice_ce),
+    ("segmentation_loss", gradients::prepare_segmentation_loss),
+    ("cross_entropy", gradients::prepare_cross_entropy),
     ("affine_dice", prepare_affine_dice),
 ];
 
@@ -147,15 +156,19 @@ fn prepare_softmax(i: &Inputs<'_>, _: &Attributes) -> Result<Call> {
     one(&[&x.clone()], 4.0, move || softmax(&x))
 }
 
+/// The parameters of a pooling; the stride is the kernel unless given.
+pub(super) fn pool_params(a: &Attributes) -> Result<Pool3dParams> {
+    let kernel = a.required_list("kernel")?;
+    Ok(Pool3dParams { kernel, stride: a.list("stride", kernel)?, padding: a.list("padding", [0; 3])? })
+}
+
 fn prepare_pool(
     i: &Inputs<'_>,
     a: &Attributes,
     pool: fn(&Tensor, &Pool3dParams) -> nephron::error::Result<Tensor>,
 ) -> Result<Call> {
-    let x = i.tensor("x")?;
-    let kernel = a.required_list("kernel")?;
-    let p = Pool3dParams { kernel, stride: a.list("stride", kernel)?, padding: a.list("padding", [0; 3])? };
-    one(&[&x.clone()], kernel.iter().product::<usize>() as f64, move || pool(&x, &p))
+    let (x, p) = (i.tensor("x")?, pool_params(a)?);
+    one(&[&x.clone()], p.kernel.iter().product::<usize>() as f64, move || pool(&x, &p))
 }
 
 fn prepare_interpolate3d(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
@@ -215,9 +228,17 @@ fn prepare_dice(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
 
 fn prepare_dice_ce(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
     let (logits, labels, smooth) = (i.tensor("logits")?, i.labels("labels")?, a.value("smooth", 1e-5)?);
+    loss_of_logits(&[&logits.clone(), &labels.clone()], move || dice_ce(&logits, &labels, smooth))
+}
+
+/// A call of a loss of logits and labels.
+pub(super) fn loss_of_logits(
+    [logits, labels]: &[&Tensor; 2],
+    loss: impl Fn() -> nephron::error::Result<DiceCeOutput> + 'static,
+) -> Result<Call> {
     let (flops, bytes) = (16.0 * logits.len() as f64, 3.0 * logits.bytes() as f64 + 2.0 * labels.bytes() as f64);
     let run = move || {
-        let out = dice_ce(&logits, &labels, smooth)?;
+        let out = loss()?;
         Ok(vec![("loss", Output::Scalar(out.loss.into())), ("dlogits", Output::Tensor(out.dlogits))])
     };
     Ok(Call { run: Box::new(run), flops, bytes })

@@ -84,7 +84,15 @@ fn run_all(wanted: &[&str]) {
 const CONVOLUTIONS: &[&str] = &["conv3d", "conv3d_backward", "conv_transpose3d"];
 const NORMS: &[&str] = &["instance_norm", "batch_norm", "leaky_relu", "softmax", "max_pool3d", "avg_pool3d"];
 const SAMPLING: &[&str] = &["interpolate3d", "bspline_resample3d", "grid_sample3d", "affine_grid3d", "warp3d"];
-const LOSSES: &[&str] = &["dice", "dice_ce", "affine_dice"];
+const LOSSES: &[&str] = &["dice", "dice_ce", "affine_dice", "segmentation_loss", "cross_entropy"];
+const GRADIENTS: &[&str] = &[
+    "conv_transpose3d_backward",
+    "instance_norm_backward",
+    "batch_norm_train_backward",
+    "leaky_relu_backward",
+    "max_pool3d_backward",
+    "avg_pool3d_backward",
+];
 
 #[test]
 fn convolutions() {
@@ -106,12 +114,17 @@ fn losses() {
     run_all(LOSSES);
 }
 
+#[test]
+fn gradients() {
+    run_all(GRADIENTS);
+}
+
 /// Golden cases of an op that no test above names would never be run.
 #[test]
 fn every_golden_case_is_run() {
     let cases: Value =
         serde_json::from_str(&std::fs::read_to_string(golden("cases.json")).expect("cases.json")).expect("json");
-    let named = [CONVOLUTIONS, NORMS, SAMPLING, LOSSES].concat();
+    let named = [CONVOLUTIONS, NORMS, SAMPLING, LOSSES, GRADIENTS].concat();
     for case in list(&cases, "cases") {
         assert!(named.contains(&text(case, "op")), "{} is in no test of this file", text(case, "op"));
     }
