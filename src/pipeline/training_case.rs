@@ -76,7 +76,8 @@ impl TrainingCase {
             prepare(scan, plan, rule, device, &mut |_, _| Ok(()))?;
         let view = views[0];
         let mask = nonzero_mask(scan.channels, &views)?;
-        let outside = i16::from(OUTSIDE);
+        // The lowest, as in nnU-Net: the lowest label of those that share the largest weight wins.
+        let outside = -1;
         let mut values = view.read(labels.labels(), i16::from)?;
         values.iter_mut().zip(mask).filter(|(label, inside)| **label == 0 && !inside).for_each(|(l, _)| *l = outside);
         let [_, _, d, h, w] = image.shape();

@@ -47,17 +47,28 @@ impl ModelFiles {
     /// A fold that is finished, or interrupted and not resumed; a folder with another plan; a file that cannot be written.
     pub(super) fn prepare(&self, files: &PlanFiles, resumes: bool) -> Result<PlanFiles> {
         if self.weights.is_file() {
-            let reason = "is there already: this fold is trained, expected another fold or folder";
+            let reason = "exists: this fold is trained already, expected another fold or folder";
             return Err(Error::file(&self.weights, reason));
         }
         if !resumes && self.checkpoint.is_file() {
-            let reason = "is there already: a training was interrupted here, expected to resume it, or another folder";
+            let reason = "exists: a training was interrupted here already, expected to resume it, or another folder";
             return Err(Error::file(&self.checkpoint, reason));
         }
         let plans = self.folder.join("plans.json");
         if plans.is_file() && !same(JsonFile::read(&plans)?.value(), &files.plans) {
             let reason = "holds another plan than this training's, expected the same for every fold of a model";
             return Err(Error::file(&plans, reason));
+        }
+        let dataset = self.folder.join("dataset.json");
+        if plans.is_file() {
+            let (found, wanted) = (JsonFile::read(&dataset)?, &files.dataset);
+            for key in ["labels", "channel_names"] {
+                let [found, wanted] = [found.value(), wanted].map(|file| file.get(key).unwrap_or(&Value::Null));
+                if found != wanted {
+                    let reason = format!("{key}: expected this training's {wanted}, found {found}");
+                    return Err(Error::file(&dataset, reason));
+                }
+            }
         }
         std::fs::create_dir_all(&self.training).map_err(|e| Error::io(&self.training, "cannot be made", e))?;
         if !plans.is_file() {
@@ -76,9 +87,13 @@ impl ModelFiles {
         notes.configuration = Some(plan.configuration.clone());
         let axes = if plan.architecture.planar { 2 } else { 3 };
         notes.mirror_axes = Some((0..axes).collect());
-        let text = serde_json::to_string_pretty(card).map_err(|e| Error::other("model.json", e))?;
-        write_atomic(self.folder.join("model.json"), |file| file.write_all(text.as_bytes()))?;
         network.save(&self.weights, &notes)?;
+        // A card that a user completed, or that of the first fold, stays.
+        let path = self.folder.join("model.json");
+        if !path.exists() {
+            let text = serde_json::to_string_pretty(card).map_err(|e| Error::other("model.json", e))?;
+            write_atomic(path, |file| file.write_all(text.as_bytes()))?;
+        }
         // It has served; what is left of it would only take space.
         std::fs::remove_file(&self.checkpoint).map_err(|e| Error::io(&self.checkpoint, "cannot be removed", e))
     }
@@ -99,12 +114,20 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// What is known of a model that was trained so.
-pub(super) fn card(plan: &UNetPlan, data: &str, cases: [usize; 2], last: Option<&EpochRecord>) -> ModelCard {
+/// What is known of a model that was trained so. `cases` are those trained on and those validated on, which may be the same
+/// (`on_training`).
+pub(super) fn card(
+    plan: &UNetPlan,
+    data: &str,
+    cases: [usize; 2],
+    on_training: bool,
+    last: Option<&EpochRecord>,
+) -> ModelCard {
     let names: Vec<&str> = plan.labels.targets().iter().map(|target| target.name.as_str()).collect();
     let dice = last.and_then(|record| record.dice.as_ref()).map(|dice| {
         let each = names.iter().zip(dice).map(|(name, dice)| format!("{name} {dice:.3}"));
-        format!("; Dice on {} validation cases: {}", cases[1], each.collect::<Vec<_>>().join(", "))
+        let which = if on_training { "of the cases that it was trained on" } else { "validation cases" };
+        format!("; Dice on {} {which}: {}", cases[1], each.collect::<Vec<_>>().join(", "))
     });
     let [z, y, x] = plan.spacing;
     ModelCard {

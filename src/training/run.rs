@@ -42,7 +42,7 @@ pub struct Training<'a> {
     pub threads: usize,
     /// The time after which a checkpoint is written and the training ends for now.
     pub time_limit: Option<Duration>,
-    /// Whether a checkpoint that is there is gone on from.
+    /// Whether to resume from an existing checkpoint.
     pub resume: bool,
     /// The device of the network.
     pub device: &'a Device,
@@ -70,7 +70,7 @@ pub struct TrainOutcome {
     pub records: Vec<EpochRecord>,
     /// Steps that are done.
     pub steps: u64,
-    /// The weights; None where the training was interrupted, and its checkpoint is there to be resumed.
+    /// The weights; None where the training was interrupted and can be resumed.
     pub weights: Option<PathBuf>,
     /// Number of weights of the network.
     pub parameters: usize,
@@ -94,9 +94,14 @@ impl Training<'_> {
         let started = Instant::now();
         let (train, held) = (self.cases(&self.split.train)?, self.cases(&self.split.val)?);
         // What cannot be trained is refused before a file is written.
+        if train.is_empty() {
+            return Err(Error::argument("training: cases of the split", "at least one to train on", 0));
+        }
         self.files.batch(self.configuration)?;
-        let architecture = self.files.plan(self.configuration)?.architecture;
-        let mut network = TrainableUNet::seeded(&architecture, self.options.seed, self.device)?;
+        let plan = self.files.plan(self.configuration)?;
+        let mut network = TrainableUNet::seeded(&plan.architecture, self.options.seed, self.device)?;
+        network.head_sizes(plan.patch)?;
+        let mut sgd = Sgd::new(&network, self.options.sgd)?;
         let files = ModelFiles::new(self.out, self.fold);
         let planned = files.prepare(self.files, self.resume)?;
         let plan = planned.plan(self.configuration)?;
@@ -106,7 +111,6 @@ impl Training<'_> {
         })?;
         let settings = Settings::new(&self.options, hash(&samples), hash_text(&planned.plans.to_string()));
         let source = Arc::new(self.source(samples, &plan, &network, size)?);
-        let mut sgd = Sgd::new(&network, self.options.sgd)?;
         let state = if self.resume && files.checkpoint.is_file() {
             checkpoint::read(&files.checkpoint, &settings, &mut network, &mut sgd, self.device)?
         } else {
@@ -119,8 +123,9 @@ impl Training<'_> {
         let finished = run.steps(progress)?;
         if finished {
             let name = self.dataset.folder().file_name().map_or("a data set".into(), |name| name.to_string_lossy());
+            let on_training = self.split.val.iter().any(|case| self.split.train.contains(case));
             let cases = [run.source.samples.len(), run.held.len()];
-            let card = card(&run.plan, &name, cases, run.state.records.last());
+            let card = card(&run.plan, &name, cases, on_training, run.state.records.last());
             run.files.finish(&run.network, &run.plan, &card)?;
         }
         let parameters = run.network.weights().iter().map(crate::Tensor::len).sum();
@@ -245,14 +250,21 @@ impl Run<'_> {
         let epoch = self.state.iteration / options.iterations;
         let is_due = options.validate_every > 0 && epoch.is_multiple_of(options.validate_every);
         let dice = if (is_due || epoch == options.epochs) && !self.held.is_empty() {
-            let Training { dataset, device, .. } = *self.training;
-            let mut report = |done, all| progress(TrainStage::Validating(done, all));
+            // A validation that fails or is killed costs no step: it is repeated when the training is resumed.
+            self.save()?;
+            let Training { dataset, device, time_limit, .. } = *self.training;
+            let started = self.started;
+            let mut report = |done, all| {
+                let goes_on = progress(TrainStage::Validating(done, all));
+                if time_limit.is_some_and(|limit| started.elapsed() >= limit) {
+                    ControlFlow::Break(())
+                } else {
+                    goes_on
+                }
+            };
             match validate(dataset, &self.held, &self.plan, &self.network, device, &mut report) {
                 Ok(dice) => Some(dice),
-                Err(Error::Cancelled) => {
-                    self.save()?;
-                    return Ok(None);
-                }
+                Err(Error::Cancelled) => return Ok(None),
                 Err(error) => return Err(error),
             }
         } else {

@@ -47,6 +47,9 @@ fn copy(sample: &Sample, centre: [f64; 3], patch: &mut Patch) {
         first as usize..last as usize
     };
     let columns = inside(2);
+    if columns.is_empty() {
+        return;
+    }
     let voxels = sample.labels.len();
     for z in inside(0) {
         for y in inside(1) {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::dataset::RawDataset;
 use super::fingerprint::Fingerprint;
-use super::planner::{Configuration, Plan};
+use super::planner::{Configuration, LARGEST_BATCH, Plan};
 use crate::error::{Error, Result};
 use crate::io::weights::TrainingNotes;
 use crate::io::write_atomic;
@@ -80,7 +80,8 @@ impl PlanFiles {
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        for (name, value) in [("plans.json", &self.plans), ("dataset.json", &self.dataset)] {
+        // The plan last: a folder that has one has both.
+        for (name, value) in [("dataset.json", &self.dataset), ("plans.json", &self.plans)] {
             let path = folder.join(name);
             let text = serde_json::to_string_pretty(value).map_err(|e| Error::other(name, e))?;
             write_atomic(path, |file| file.write_all(text.as_bytes()))?;
@@ -104,25 +105,25 @@ impl PlanFiles {
     /// A configuration or key that is missing, or of another type.
     pub fn batch(&self, configuration: &str) -> Result<(usize, bool)> {
         let file = JsonFile::parse(Path::new("plans.json"), self.plans.to_string().as_bytes())?;
-        let mut node = file.root().key("configurations")?.key(configuration)?;
-        // As deep as nnU-Net's own plans go, and a bound for those that inherit from themselves.
-        for _ in 0..4 {
-            if node.has("batch_size") {
-                break;
+        // The configuration and those that it inherits from; `plan` refuses one that inherits from itself.
+        let configurations = file.root().key("configurations")?;
+        let mut chain = vec![configurations.key(configuration)?];
+        while let Some(parent) = chain[chain.len() - 1].optional("inherits_from") {
+            if chain.len() > configurations.object()?.len() {
+                return Err(parent.mismatch("a configuration that does not inherit from itself"));
             }
-            node = file.root().key("configurations")?.key(node.key("inherits_from")?.text()?)?;
+            chain.push(configurations.key(parent.text()?)?);
         }
-        let size = node.key("batch_size")?;
+        let sized = chain.iter().find(|node| node.has("batch_size")).unwrap_or(&chain[0]);
+        let size = sized.key("batch_size")?;
         let count = size.count()?;
-        if !(1..=MAX_BATCH).contains(&count) {
-            return Err(size.mismatch(format!("1 to {MAX_BATCH}")));
+        if !(1..=LARGEST_BATCH).contains(&count) {
+            return Err(size.mismatch(format!("1 to {LARGEST_BATCH}")));
         }
-        Ok((count, node.optional("batch_dice").map_or(Ok(false), |node| node.boolean())?))
+        let batch_dice = chain.iter().find_map(|node| node.optional("batch_dice"));
+        Ok((count, batch_dice.map_or(Ok(false), |node| node.boolean())?))
     }
 }
-
-/// Largest number of patches of a batch.
-const MAX_BATCH: usize = 4096;
 
 fn configuration(dataset: &RawDataset, fingerprint: &Fingerprint, found: &Configuration) -> Value {
     let schemes: Vec<&str> = dataset.channels().iter().map(|name| scheme(name)).collect();

@@ -45,6 +45,13 @@ impl Default for PlannerOptions {
     }
 }
 
+/// Largest number of channels of the first stage.
+const LARGEST_FIRST_STAGE: usize = 4096;
+/// Largest number of voxels of a patch along an axis.
+const LARGEST_PATCH: usize = 1 << 14;
+/// Largest number of patches of a batch.
+pub(super) const LARGEST_BATCH: usize = 4096;
+
 /// A plan: where the axes go, and its configurations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -91,6 +98,18 @@ impl Plan {
         }
         if !(options.memory_gb.is_finite() && options.memory_gb > 0.0) {
             return Err(Error::argument("plan: memory", "GB above 0", options.memory_gb));
+        }
+        let patch = options.patch.unwrap_or([1; 3]);
+        for (what, value, most) in [
+            ("features", options.features, LARGEST_FIRST_STAGE),
+            ("batch", options.batch.unwrap_or(1), LARGEST_BATCH),
+            ("patch along z", patch[0], LARGEST_PATCH),
+            ("patch along y", patch[1], LARGEST_PATCH),
+            ("patch along x", patch[2], LARGEST_PATCH),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(Error::argument(format!("plan: {what}"), format!("1 to {most}"), value));
+            }
         }
         let target = match options.spacing {
             Some(spacing) if spacing.iter().all(|s| s.is_finite() && *s > 0.0) => spacing,

@@ -71,6 +71,9 @@ struct Builder<'a> {
     slots: Vec<Slot>,
 }
 
+/// nnU-Net starts the weight of a residual block's last norm at 0, so that the block starts as its skip.
+const LAST_NORM: f32 = 0.0;
+
 impl Builder<'_> {
     fn slot(&mut self, name: String, shape: [usize; 5], stored: Vec<usize>, initial: Initial) -> Id {
         self.slots.push(Slot { name, shape, stored, initial });
@@ -158,7 +161,7 @@ impl Builder<'_> {
             let mut convs = Vec::new();
             for (number, (channels, kernel, stride)) in shapes.into_iter().enumerate() {
                 let name = format!("{name}.conv{}", number + 1);
-                let (slope, norm) = if number == last { (1.0, self.last_norm(residual)) } else { (a.slope, 1.0) };
+                let (slope, norm) = if number == last { (1.0, LAST_NORM) } else { (a.slope, 1.0) };
                 convs.push(self.block_with(&name, channels, kernel, stride, a.conv_bias, slope, norm));
             }
             let pool = (stride != [1; 3]).then_some(stride);
@@ -169,11 +172,6 @@ impl Builder<'_> {
             blocks.push(Residual { convs, pool, projection, slope: a.slope });
         }
         blocks
-    }
-
-    /// nnU-Net starts the weight of the last norm of a block of two convolutions at 0, so that the block starts as its skip.
-    fn last_norm(&self, residual: &ResidualEncoder) -> f32 {
-        if residual.bottleneck.is_none() { 0.0 } else { 1.0 }
     }
 
     fn up(&mut self, name: &str, [input, output]: [usize; 2], stride: [usize; 3]) -> Up {

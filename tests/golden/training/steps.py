@@ -82,7 +82,7 @@ def train(kind, batch_dice, seed):
     weights = np.array([1 / 2**i for i in range(len(scales))])
     weights[-1] = 0
     loss = DeepSupervisionWrapper(loss, weights / weights.sum())
-    optimizer = torch.optim.SGD(net.parameters(), 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, weight_decay=3e-2, momentum=0.99, nesterov=True)
     losses, norms = [], []
     for step in range(STEPS):
         image, heads = batches[step % 2]

@@ -50,7 +50,8 @@ fn ten_steps_follow_pytorch() {
         for device in devices().iter().filter(|device| !support::compiles_only(device)) {
             let a = architecture(residual);
             let mut network = TrainableUNet::from_weights(&a, &file, 0, device).expect("a network");
-            let mut sgd = Sgd::new(&network, SgdOptions { clip: 0.75, ..Default::default() }).expect("an optimiser");
+            let mut sgd = Sgd::new(&network, SgdOptions { clip: 0.75, weight_decay: 0.03, ..Default::default() })
+                .expect("an optimiser");
             let loss = SegmentationLoss { batch: residual, ..Default::default() };
             for step in 0..10 {
                 let (image, labels) = batch(&file, step % 2, device);
