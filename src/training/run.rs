@@ -40,7 +40,7 @@ pub struct Training<'a> {
     pub options: TrainOptions,
     /// Threads that make batches; they change nothing but the time.
     pub threads: usize,
-    /// The time after which a checkpoint is written and the training ends for now.
+    /// The time after which the training ends for now, with a checkpoint; a validation under way is finished first.
     pub time_limit: Option<Duration>,
     /// Whether to resume from an existing checkpoint.
     pub resume: bool,
@@ -252,16 +252,8 @@ impl Run<'_> {
         let dice = if (is_due || epoch == options.epochs) && !self.held.is_empty() {
             // A validation that fails or is killed costs no step: it is repeated when the training is resumed.
             self.save()?;
-            let Training { dataset, device, time_limit, .. } = *self.training;
-            let started = self.started;
-            let mut report = |done, all| {
-                let goes_on = progress(TrainStage::Validating(done, all));
-                if time_limit.is_some_and(|limit| started.elapsed() >= limit) {
-                    ControlFlow::Break(())
-                } else {
-                    goes_on
-                }
-            };
+            let Training { dataset, device, .. } = *self.training;
+            let mut report = |done, all| progress(TrainStage::Validating(done, all));
             match validate(dataset, &self.held, &self.plan, &self.network, device, &mut report) {
                 Ok(dice) => Some(dice),
                 Err(Error::Cancelled) => return Ok(None),
