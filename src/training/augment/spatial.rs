@@ -162,8 +162,11 @@ mod tests {
         let patch = cut(&sample, &Placement { centre: [2.5, 1.5, 3.5], matrix: None }, [4, 4, 4]).expect("a patch");
         assert_eq!(patch.image[..5], [102.0, 103.0, 104.0, 105.0, 112.0]);
         assert_eq!(patch.labels[..4], [0, 1, 1, 1]);
-        let outside = cut(&sample, &Placement { centre: [-9.0; 3], matrix: None }, [3, 3, 3]).expect("a patch");
-        assert!(outside.image.iter().all(|v| *v == 0.0) && outside.labels.iter().all(|l| *l == NO_LABEL));
+        // Beside the sample along every axis, and along x alone.
+        for centre in [[-9.0; 3], [2.0, 2.0, -50.0], [2.0, 2.0, 1000.0], [2.0, 50.0, 2.0]] {
+            let outside = cut(&sample, &Placement { centre, matrix: None }, [3, 3, 3]).expect("a patch");
+            assert!(outside.image.iter().all(|v| *v == 0.0) && outside.labels.iter().all(|l| *l == NO_LABEL));
+        }
     }
 
     /// The image is linear, and so is every resampling of it inside the sample.

@@ -193,6 +193,33 @@ fn files_of_a_plan_are_read_again() {
         let batch = files.batch(configuration.name).expect("a batch");
         assert_eq!(batch, (configuration.batch, configuration.batch_dice));
     }
+    // A configuration has what it does not say from those that it inherits from, each key by itself.
+    let mut files = files;
+    files.plans["configurations"]["3d_fullres"]["batch_dice"] = json!(true);
+    files.plans["configurations"]["larger"] = json!({"inherits_from": "3d_fullres", "batch_size": 7});
+    files.plans["configurations"]["last"] = json!({"inherits_from": "larger", "batch_dice": false});
+    files.plans["configurations"]["circle"] = json!({"inherits_from": "circle"});
+    assert_eq!(files.batch("larger").expect("a batch"), (7, true));
+    assert_eq!(files.batch("last").expect("a batch"), (7, false));
+    let message = files.batch("circle").expect_err("inherits from itself").to_string();
+    assert!(message.contains("circle") && message.contains("itself"), "{message}");
+}
+
+#[test]
+fn options_of_the_planner_are_checked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_dataset(folder.path(), 2);
+    let found = fingerprint(&RawDataset::open(folder.path()).expect("a data set")).expect("a fingerprint");
+    for (what, value, options) in [
+        ("features", "0", PlannerOptions { features: 0, ..Default::default() }),
+        ("batch", "0", PlannerOptions { batch: Some(0), ..Default::default() }),
+        ("patch along y", "0", PlannerOptions { patch: Some([16, 0, 16]), ..Default::default() }),
+        ("patch along x", "99999", PlannerOptions { patch: Some([16, 16, 99999]), ..Default::default() }),
+        ("memory", "-1", PlannerOptions { memory_gb: -1.0, ..Default::default() }),
+    ] {
+        let message = Plan::new(&found, 3, &options).expect_err(what).to_string();
+        assert!(message.contains(what) && message.contains(value), "{message}");
+    }
 }
 
 /// A case after nnU-Net's DefaultPreprocessor. Its slices are resampled in their plane, then across.
