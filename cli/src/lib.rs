@@ -51,6 +51,7 @@ mod segment;
 mod segmentation;
 mod signals;
 mod terminal;
+mod train;
 mod verbs;
 mod warp;
 

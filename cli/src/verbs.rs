@@ -5,7 +5,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::error::{Error, Result};
 use crate::{
     bench, classify, completions, demo, devices, diagnose, evaluate, import, info, op, phantom, register, resample,
-    segment, warp,
+    segment, train, warp,
 };
 
 /// GPU kernels for 3D medical imaging, and a kidney-cancer CT pipeline built from them.
@@ -32,6 +32,8 @@ enum Verb {
     Resample(resample::Args),
     /// Segment kidneys and tumours.
     Segment(Box<segment::Args>),
+    /// Train a model.
+    Train(train::Args),
     /// Convert a model of another program, such as nnU-Net, to safetensors and JSON.
     Import(import::Args),
     /// Align a moving mask, and images with it, to a fixed mask.
@@ -66,6 +68,7 @@ impl Cli {
             Verb::Info(args) => args.cpu.run(|json| info::run(args, json)),
             Verb::Resample(args) => args.device.run(|context| resample::run(args, context)),
             Verb::Segment(args) => args.device.run(|context| segment::run(args, context)),
+            Verb::Train(args) => train::run(args),
             Verb::Import(args) => import::run(args),
             Verb::Register(args) => args.device.run(|context| register::run(args, context)),
             Verb::Warp(args) => args.device.run(|context| warp::run(args, context)),
@@ -149,7 +152,18 @@ mod tests {
 
     #[test]
     fn options_of_a_device_are_those_of_subcommands_that_open_one() {
-        let opens = ["resample", "segment", "register", "warp", "classify", "diagnose", "demo", "op", "bench"];
+        let opens = [
+            "resample",
+            "segment",
+            "train segmentation",
+            "register",
+            "warp",
+            "classify",
+            "diagnose",
+            "demo",
+            "op",
+            "bench",
+        ];
         for (name, command) in verbs() {
             let visible = |id: &str| command.get_arguments().any(|arg| arg.get_id() == id && !arg.is_hide_set());
             let is_leaf = command.get_subcommands().all(|verb| verb.get_name() == "help");
@@ -158,7 +172,11 @@ mod tests {
             assert_eq!(of_device, [opens.contains(&verb); 3], "{name}");
             #[cfg(feature = "gpu")]
             assert_eq!(["dump", "tune", "tf32"].map(visible), [opens.contains(&verb); 3], "{name}");
-            assert_eq!(visible("quiet"), ["segment", "diagnose", "demo"].contains(&verb), "{name}");
+            assert_eq!(
+                visible("quiet"),
+                ["segment", "train segmentation", "diagnose", "demo"].contains(&verb),
+                "{name}"
+            );
             assert_eq!(visible("json"), is_leaf && !["completions", "man"].contains(&verb), "{name}");
             for option in ["--trace=t", "--verbose", "--quiet"].iter().filter(|_| is_leaf) {
                 let known = opens.contains(&verb) && (*option != "--quiet" || visible("quiet"));

@@ -29,3 +29,4 @@ mod segment;
 mod segment_folder;
 mod segment_overlapped;
 mod several_models;
+mod train;

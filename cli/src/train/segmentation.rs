@@ -1,0 +1,177 @@
+//! `nephron train segmentation`: a U-Net from a data set.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::options::{DeviceArgs, ProgressArgs};
+use crate::progress::Progress;
+use crate::train::options::{Fold, PlannerArgs, RecipeArgs, parse_fold, parse_time};
+use crate::train::told::Told;
+use nephron::error::Error as LibraryError;
+use nephron::io::{FolderLock, read_small};
+use nephron::training::data::{Fingerprint, Plan, PlanFiles, PlannerOptions, RawDataset, read_split, split};
+use nephron::training::{SgdOptions, TrainOptions, TrainOutcome, Training};
+
+const EXAMPLES: &str = "\
+Examples:
+  nephron train segmentation Dataset001_Kidney -o model --fold 0
+  nephron train segmentation Dataset001_Kidney -o model --fold 1 --plans nnUNetPlans.json
+  nephron train segmentation phantoms -o small --fold all --features 8 --patch 32,48,48 --epochs 20 --iterations 50";
+
+/// Train a U-Net by nnU-Net's recipe.
+///
+/// The data set is in nnU-Net's raw layout: imagesTr/CASE_0000.nii.gz, a file for each channel; labelsTr/CASE.nii.gz; dataset.json.
+/// A plan is made as nnU-Net makes it, or read. Prepared cases are kept in memory. After every epoch log.csv, log.svg and a checkpoint
+/// are written to MODEL/training/fold_F, from which --resume goes on bit for bit. In the end MODEL is what `nephron segment --model` reads; folds
+/// that are trained into one MODEL are averaged there.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Folder of the data set
+    dataset: PathBuf,
+    /// Folder of the model; created if needed
+    #[arg(short, long, value_name = "MODEL")]
+    output: PathBuf,
+    /// Fold that is left out for validation, 0 to 4 (those of splits_final.json in the data set, where there is one); `all` trains and validates on all cases
+    #[arg(long, default_value = "0", value_parser = parse_fold)]
+    fold: Fold,
+    /// Plan to train by instead of one of its own, such as nnU-Net's nnUNetPlans.json
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["memory", "features", "patch", "batch", "spacing"])]
+    plans: Option<PathBuf>,
+    /// Configuration of the plan: 3d_fullres, 3d_lowres or 2d
+    #[arg(long, default_value = "3d_fullres", value_name = "NAME")]
+    configuration: String,
+    /// Go on from the checkpoint of an interrupted training, if there is one
+    #[arg(long)]
+    resume: bool,
+    /// Write a checkpoint and end after the step in which this time is over, such as 90s, 45m or 3h
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    time_limit: Option<Duration>,
+    /// Threads that make batches ahead of the network
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    loaders: u16,
+    #[command(flatten)]
+    planner: PlannerArgs,
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    progress: ProgressArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+impl Args {
+    fn options(&self) -> TrainOptions {
+        let RecipeArgs { epochs, iterations, validate_every, seed, learning_rate, augmentation } = self.recipe;
+        let sgd = SgdOptions { learning_rate, ..SgdOptions::default() };
+        TrainOptions { epochs, iterations, validate_every, seed, augmentation: augmentation.into(), sgd }
+    }
+
+    /// Refuses a model's folder whose dataset.json has other labels or channels than the data set: its folds were trained on another.
+    fn ensure_same_dataset(&self, dataset: &RawDataset) -> Result<()> {
+        let path = self.output.join("dataset.json");
+        if !path.is_file() {
+            return Ok(());
+        }
+        let earlier: Value =
+            serde_json::from_slice(&read_small(&path)?).map_err(|e| LibraryError::io(&path, "is not JSON", e))?;
+        for key in ["labels", "channel_names", "modality"] {
+            let [then, now] = [&earlier, dataset.json()].map(|json| json.get(key).unwrap_or(&Value::Null));
+            if then != now {
+                let reason = format!("is of a model of another data set: expected {key} {now}, found {then}");
+                return Err(LibraryError::file(&path, reason).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan that is given, that of the model's folder where another fold was planned before, or a new one.
+    fn plan(&self, dataset: &RawDataset, progress: &Progress) -> Result<PlanFiles> {
+        if let Some(path) = &self.plans {
+            return Ok(PlanFiles::read(path, dataset)?);
+        }
+        let earlier = self.output.join("plans.json");
+        let PlannerArgs { memory, features, patch, batch, spacing } = self.planner;
+        let is_asked =
+            memory.is_some() || features.is_some() || patch.is_some() || batch.is_some() || spacing.is_some();
+        if earlier.is_file() && !is_asked {
+            return Ok(PlanFiles::read(&earlier, dataset)?);
+        }
+        let fingerprint = Fingerprint::of(dataset, dataset.reader().orientation(), &mut |done, all| {
+            progress.step("measuring", done, all);
+            ControlFlow::Continue(())
+        })?;
+        let default = PlannerOptions::default();
+        let options = PlannerOptions {
+            memory_gb: memory.unwrap_or(default.memory_gb),
+            features: features.map_or(default.features, usize::from),
+            batch: batch.map(usize::from),
+            patch,
+            spacing,
+        };
+        let plan = Plan::new(&fingerprint, dataset.labels().outputs(), &options).map_err(Error::wrong_argument)?;
+        Ok(PlanFiles::new(dataset, &fingerprint, &plan))
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let progress = args.progress.start();
+    let dataset = RawDataset::open(&args.dataset)?;
+    let names: Vec<String> = dataset.cases().iter().map(|case| case.name.clone()).collect();
+    let own = args.dataset.join("splits_final.json");
+    let split = match args.fold.0 {
+        Some(fold) if own.is_file() => read_split(&own, &names, fold),
+        fold => split(&names, fold),
+    };
+    let split = split.map_err(Error::wrong_argument)?;
+    let _held = FolderLock::new(&args.output)?;
+    args.ensure_same_dataset(&dataset)?;
+    let files = args.plan(&dataset, &progress)?;
+    let device = context.device()?;
+    let training = Training {
+        dataset: &dataset,
+        files: &files,
+        configuration: &args.configuration,
+        split: &split,
+        fold: args.fold.0,
+        options: args.options(),
+        threads: args.loaders.into(),
+        time_limit: args.time_limit,
+        resume: args.resume,
+        device: &device,
+        out: &args.output,
+    };
+    let mut told =
+        Told { progress: &progress, training: &training, silent: context.json, skipped: None, printed: Ok(()) };
+    let warn = &mut |warning| progress.suspend(|| note!("warning: {warning}"));
+    let outcome = training.run(warn, &mut |stage| {
+        told.tell(stage);
+        ControlFlow::Continue(())
+    })?;
+    progress.clear();
+    told.printed?;
+    report(&outcome, &args.output, context)
+}
+
+fn report(outcome: &TrainOutcome, folder: &Path, context: &Context) -> Result<()> {
+    if context.json {
+        return context.print_json(&json!({
+            "finished": outcome.weights.is_some(),
+            "model": folder,
+            "weights": outcome.weights,
+            "parameters": outcome.parameters,
+            "steps": outcome.steps,
+            "epochs": outcome.records,
+        }));
+    }
+    match &outcome.weights {
+        Some(weights) => say!("{}", weights.display()),
+        None => say!("interrupted after {} steps: --resume goes on", outcome.steps),
+    }
+}
