@@ -59,17 +59,6 @@ impl ModelFiles {
             let reason = "holds another plan than this training's, expected the same for every fold of a model";
             return Err(Error::file(&plans, reason));
         }
-        let dataset = self.folder.join("dataset.json");
-        if plans.is_file() {
-            let (found, wanted) = (JsonFile::read(&dataset)?, &files.dataset);
-            for key in ["labels", "channel_names"] {
-                let [found, wanted] = [found.value(), wanted].map(|file| file.get(key).unwrap_or(&Value::Null));
-                if found != wanted {
-                    let reason = format!("{key}: expected this training's {wanted}, found {found}");
-                    return Err(Error::file(&dataset, reason));
-                }
-            }
-        }
         std::fs::create_dir_all(&self.training).map_err(|e| Error::io(&self.training, "cannot be made", e))?;
         if !plans.is_file() {
             files.write(&self.folder)?;

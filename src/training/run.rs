@@ -103,6 +103,7 @@ impl Training<'_> {
         network.head_sizes(plan.patch)?;
         let mut sgd = Sgd::new(&network, self.options.sgd)?;
         let files = ModelFiles::new(self.out, self.fold);
+        self.dataset.ensure_described_by(&files.folder.join("dataset.json"))?;
         let planned = files.prepare(self.files, self.resume)?;
         let plan = planned.plan(self.configuration)?;
         let (size, batch_dice) = planned.batch(self.configuration)?;

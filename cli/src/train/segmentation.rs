@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -12,8 +12,7 @@ use crate::options::{DeviceArgs, ProgressArgs};
 use crate::progress::Progress;
 use crate::train::options::{Fold, PlannerArgs, RecipeArgs, parse_fold, parse_time};
 use crate::train::told::Told;
-use nephron::error::Error as LibraryError;
-use nephron::io::{FolderLock, read_small};
+use nephron::io::FolderLock;
 use nephron::training::data::{Fingerprint, Plan, PlanFiles, PlannerOptions, RawDataset, read_split, split};
 use nephron::training::{SgdOptions, TrainOptions, TrainOutcome, Training};
 
@@ -72,24 +71,6 @@ impl Args {
         TrainOptions { epochs, iterations, validate_every, seed, augmentation: augmentation.into(), sgd }
     }
 
-    /// Refuses a model's folder whose dataset.json has other labels or channels than the data set: its folds were trained on another.
-    fn ensure_same_dataset(&self, dataset: &RawDataset) -> Result<()> {
-        let path = self.output.join("dataset.json");
-        if !path.is_file() {
-            return Ok(());
-        }
-        let earlier: Value =
-            serde_json::from_slice(&read_small(&path)?).map_err(|e| LibraryError::io(&path, "is not JSON", e))?;
-        for key in ["labels", "channel_names", "modality"] {
-            let [then, now] = [&earlier, dataset.json()].map(|json| json.get(key).unwrap_or(&Value::Null));
-            if then != now {
-                let reason = format!("is of a model of another data set: expected {key} {now}, found {then}");
-                return Err(LibraryError::file(&path, reason).into());
-            }
-        }
-        Ok(())
-    }
-
     /// The plan that is given, that of the model's folder where another fold was planned before, or a new one.
     fn plan(&self, dataset: &RawDataset, progress: &Progress) -> Result<PlanFiles> {
         if let Some(path) = &self.plans {
@@ -131,7 +112,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let split = split.map_err(Error::wrong_argument)?;
     let _held = FolderLock::new(&args.output)?;
-    args.ensure_same_dataset(&dataset)?;
+    // Before what takes time.
+    dataset.ensure_described_by(&args.output.join("dataset.json"))?;
     let files = args.plan(&dataset, &progress)?;
     let device = context.device()?;
     let training = Training {

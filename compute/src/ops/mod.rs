@@ -69,7 +69,7 @@ pub use softmax::{argmax, softmax};
 pub use warp::{affine_warp3d, warp3d};
 
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// The launch functions of all ops, for the client of any runtime, as a [`Gpu`](crate::device::Gpu) holds it.
 #[cfg(feature = "gpu")]
@@ -153,16 +153,22 @@ pub fn ensure_operands(op: &str, x: &Tensor, others: &[(&str, &Tensor)]) -> Resu
     Ok(())
 }
 
+/// Checks that a tensor, which messages call `what`, has a shape.
+///
+/// # Errors
+/// Another shape.
+pub fn ensure_shape(what: impl Into<String>, expected: Shape, tensor: &Tensor) -> Result<()> {
+    let found = tensor.shape();
+    if found == expected { Ok(()) } else { Err(Error::shape(what, format!("{expected:?}"), format!("{found:?}"))) }
+}
+
 /// Checks that a parameter has one value for each channel: f32 [1, c, 1, 1, 1] on the device of `x`.
 ///
 /// # Errors
 /// Another shape, type or device.
 pub fn ensure_vector(what: &str, x: &Tensor, parameter: &Tensor, channels: usize) -> Result<()> {
     ensure_same_device(what, x, parameter)?;
-    let expected = [1, channels, 1, 1, 1];
-    if parameter.shape() != expected {
-        return Err(Error::shape(what, format!("{expected:?}"), format!("{:?}", parameter.shape())));
-    }
+    ensure_shape(what, [1, channels, 1, 1, 1], parameter)?;
     if parameter.dtype() != DType::F32 {
         return Err(Error::argument(format!("{what}: dtype"), DType::F32, parameter.dtype()));
     }

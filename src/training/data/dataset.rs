@@ -132,6 +132,26 @@ impl RawDataset {
         &self.json
     }
 
+    /// Refuses the dataset.json of a model that was trained on other labels or channels. A file that does not exist describes none.
+    ///
+    /// # Errors
+    /// Other labels or channels, with both; a file that cannot be read or is not JSON.
+    pub fn ensure_described_by(&self, path: &Path) -> Result<()> {
+        if !path.is_file() {
+            return Ok(());
+        }
+        let earlier = JsonFile::read(path)?;
+        for key in ["labels", "channel_names", "modality"] {
+            let [then, now] =
+                [earlier.value(), &self.json].map(|json| json.get(key).unwrap_or(&serde_json::Value::Null));
+            if then != now {
+                let reason = format!("is of a model of another data set: expected {key} {now}, found {then}");
+                return Err(Error::file(path, reason));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a case.
     ///
     /// A case without any foreground is taken, with a warning: a healthy patient teaches the network where nothing is.

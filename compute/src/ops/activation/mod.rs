@@ -6,7 +6,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::span::op_span;
-use super::{ensure_float, ensure_operands};
+use super::{ensure_float, ensure_operands, ensure_shape};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -40,10 +40,7 @@ pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
 pub fn leaky_relu_backward(x: &Tensor, slope: f32, dy: &Tensor) -> Result<Tensor> {
     let _span = op_span!("leaky_relu_backward", &[x, dy]);
     ensure_operands("leaky_relu_backward", x, &[("dy", dy)])?;
-    if dy.shape() != x.shape() {
-        let [expected, found] = [x.shape(), dy.shape()].map(|shape| format!("{shape:?}"));
-        return Err(Error::shape("leaky_relu_backward: dy", expected, found));
-    }
+    ensure_shape("leaky_relu_backward: dy", x.shape(), dy)?;
     if !slope.is_finite() {
         return Err(Error::argument("leaky_relu_backward: slope", "a finite number", slope));
     }

@@ -6,7 +6,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::span::op_span;
-use super::{ensure_float, ensure_same_device, ensure_same_dtype};
+use super::{ensure_float, ensure_same_device, ensure_same_dtype, ensure_shape};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, checked_len};
@@ -17,12 +17,7 @@ use crate::tensor::{Tensor, checked_len};
 /// Operands of different shapes, dtypes or devices, a dtype that is not a float type; a device that fails.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let _span = op_span!("add", &[a, b]);
-    ensure_float("add", a)?;
-    ensure_same_device("add", a, b)?;
-    ensure_same_dtype("add", a, b)?;
-    if a.shape() != b.shape() {
-        return Err(Error::shape("add", format!("{:?}", a.shape()), format!("{:?}", b.shape())));
-    }
+    ensure_alike("add", a, b)?;
     match a.device() {
         Device::Cpu => Ok(Tensor::host_f32(a.shape(), cpu::add(a.host_floats()?, b.host_floats()?))),
         #[cfg(feature = "gpu")]
@@ -43,12 +38,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// As [`add`].
 pub fn add_leaky_relu(a: &Tensor, b: &Tensor, slope: f32) -> Result<Tensor> {
     let _span = op_span!("add_leaky_relu", &[a, b]);
-    ensure_float("add_leaky_relu", a)?;
-    ensure_same_device("add_leaky_relu", a, b)?;
-    ensure_same_dtype("add_leaky_relu", a, b)?;
-    if a.shape() != b.shape() {
-        return Err(Error::shape("add_leaky_relu", format!("{:?}", a.shape()), format!("{:?}", b.shape())));
-    }
+    ensure_alike("add_leaky_relu", a, b)?;
     match a.device() {
         Device::Cpu => Ok(Tensor::host_f32(a.shape(), cpu::add_leaky_relu(a.host_floats()?, b.host_floats()?, slope))),
         #[cfg(feature = "gpu")]
@@ -156,12 +146,7 @@ pub fn split(x: &Tensor, channels: &[usize]) -> Result<Vec<Tensor>> {
 /// As [`add`]; a factor that is not finite.
 pub fn add_scaled(a: &Tensor, b: &Tensor, factor: f32) -> Result<Tensor> {
     let _span = op_span!("add_scaled", &[a, b]);
-    ensure_float("add_scaled", a)?;
-    ensure_same_device("add_scaled", a, b)?;
-    ensure_same_dtype("add_scaled", a, b)?;
-    if a.shape() != b.shape() {
-        return Err(Error::shape("add_scaled", format!("{:?}", a.shape()), format!("{:?}", b.shape())));
-    }
+    ensure_alike("add_scaled", a, b)?;
     ensure_finite("add_scaled: factor", factor)?;
     match a.device() {
         Device::Cpu => Ok(Tensor::host_f32(a.shape(), cpu::add_scaled(a.host_floats()?, b.host_floats()?, factor))),
@@ -195,6 +180,13 @@ pub fn scale(x: &Tensor, factor: f32) -> Result<Tensor> {
             Ok(y)
         }
     }
+}
+
+fn ensure_alike(op: &str, a: &Tensor, b: &Tensor) -> Result<()> {
+    ensure_float(op, a)?;
+    ensure_same_device(op, a, b)?;
+    ensure_same_dtype(op, a, b)?;
+    ensure_shape(op, a.shape(), b)
 }
 
 fn ensure_finite(what: &str, factor: f32) -> Result<()> {

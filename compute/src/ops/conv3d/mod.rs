@@ -22,11 +22,13 @@ pub use super::conv_plan::Conv3dAlgorithm as Algorithm;
 pub use super::conv_problem::{Conv3dParams, Conv3dProblem};
 
 use super::span::op_span;
-use super::{ensure_operands, ensure_vector};
+use super::{ensure_operands, ensure_shape, ensure_vector};
 use crate::device::Device;
 #[cfg(feature = "gpu")]
 use crate::device::gpu::Gpu;
-use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::error::Error;
+use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// What is done to the output of a convolution before it is stored.
@@ -123,10 +125,7 @@ fn checked(
     }
     if let Some(residual) = epilogue.residual {
         ensure_operands("conv3d", x, &[("residual", residual)])?;
-        if residual.shape() != problem.output_shape() {
-            let [expected, found] = [problem.output_shape(), residual.shape()].map(|s| format!("{s:?}"));
-            return Err(Error::shape("conv3d: residual", expected, found));
-        }
+        ensure_shape("conv3d: residual", problem.output_shape(), residual)?;
     }
     Ok(problem)
 }

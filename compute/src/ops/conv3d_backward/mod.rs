@@ -7,10 +7,10 @@ pub mod gpu;
 use super::conv_problem::{Conv3dParams, Conv3dProblem, ConvTranspose3dProblem};
 use super::conv_transpose3d::gathered;
 use super::conv3d::cpu;
-use super::ensure_operands;
 use super::span::op_span;
+use super::{ensure_operands, ensure_shape};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::tensor::DType;
 use crate::tensor::Tensor;
@@ -69,10 +69,7 @@ fn data_gradient(problem: &Conv3dProblem, w: &Tensor, dy: &Tensor) -> Result<Ten
 fn checked(what: &str, x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParams) -> Result<Conv3dProblem> {
     let problem = Conv3dProblem::new(x.shape(), w.shape(), *params)?;
     ensure_operands(what, x, &[("weight", w), ("dy", dy)])?;
-    let output = problem.output_shape();
-    if dy.shape() != output {
-        return Err(Error::shape(format!("{what}: dy"), format!("{output:?}"), format!("{:?}", dy.shape())));
-    }
+    ensure_shape(format!("{what}: dy"), problem.output_shape(), dy)?;
     Ok(problem)
 }
 

@@ -7,9 +7,9 @@ pub mod reference;
 use super::conv_problem::{Conv3dParams, Conv3dProblem, ConvTranspose3dParams, ConvTranspose3dProblem};
 use super::conv3d::conv3d;
 use super::conv3d_backward::{bias_gradient, weight_gradient};
-use super::ensure_operands;
 use super::span::op_span;
-use crate::error::{Error, Result};
+use super::{ensure_operands, ensure_shape};
+use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// The gradients of a transposed convolution.
@@ -40,10 +40,7 @@ pub fn conv_transpose3d_backward(
     let output = ConvTranspose3dProblem::new(x.shape(), w.shape(), *params)?.output_shape();
     let what = "conv_transpose3d_backward";
     ensure_operands(what, x, &[("weight", w), ("dy", dy)])?;
-    if dy.shape() != output {
-        let [expected, found] = [output, dy.shape()].map(|shape| format!("{shape:?}"));
-        return Err(Error::shape(format!("{what}: dy"), expected, found));
-    }
+    ensure_shape(format!("{what}: dy"), output, dy)?;
     // The weight [ci, co, k] is that of a convolution from co to ci channels: both have the channels summed by dx innermost.
     let ConvTranspose3dParams { stride, padding } = *params;
     let params = Conv3dParams { stride, padding, ..Conv3dParams::default() };

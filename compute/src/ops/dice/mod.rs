@@ -9,7 +9,7 @@ mod segmentation;
 pub use segmentation::{SegmentationLoss, cross_entropy, segmentation_loss};
 
 use super::span::op_span;
-use super::{ensure_float, ensure_same_device};
+use super::{ensure_float, ensure_same_device, ensure_shape};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor, checked_len};
@@ -45,9 +45,7 @@ pub fn dice(p: &Tensor, g: &Tensor, smooth: f32) -> Result<DiceOutput> {
     let _span = op_span!("dice", &[p]);
     ensure_float("dice: p", p)?;
     ensure_same_device("dice: g", p, g)?;
-    if g.shape() != p.shape() {
-        return Err(Error::shape("dice: g", format!("{:?}", p.shape()), format!("{:?}", g.shape())));
-    }
+    ensure_shape("dice: g", p.shape(), g)?;
     if g.dtype() != p.dtype() {
         return Err(Error::argument("dice: g: dtype", p.dtype(), g.dtype()));
     }
@@ -92,10 +90,7 @@ fn with_cross_entropy(
     ensure_float(&format!("{what}: logits"), logits)?;
     ensure_same_device(&format!("{what}: labels"), logits, labels)?;
     let [n, _, d, h, w] = logits.shape();
-    if labels.shape() != [n, 1, d, h, w] {
-        let [expected, found] = [[n, 1, d, h, w], labels.shape()].map(|shape| format!("{shape:?}"));
-        return Err(Error::shape(format!("{what}: labels"), expected, found));
-    }
+    ensure_shape(format!("{what}: labels"), [n, 1, d, h, w], labels)?;
     if labels.dtype() != DType::U8 {
         return Err(Error::argument(format!("{what}: labels: dtype"), DType::U8, labels.dtype()));
     }

@@ -6,7 +6,7 @@ pub mod gpu;
 pub mod reference;
 
 use super::span::op_span;
-use super::{ensure_float, ensure_operands};
+use super::{ensure_float, ensure_operands, ensure_shape};
 use crate::device::Device;
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
@@ -50,10 +50,7 @@ pub fn sgd_step(
     let others = [("gradient", gradient), ("momentum buffer", momentum_buffer)];
     ensure_operands("sgd_step", weights, &others)?;
     for (name, other) in others {
-        if other.shape() != shape {
-            let [expected, found] = [shape, other.shape()].map(|shape| format!("{shape:?}"));
-            return Err(Error::shape(format!("sgd_step: {name}"), expected, found));
-        }
+        ensure_shape(format!("sgd_step: {name}"), shape, other)?;
     }
     for (name, rate) in [("lr", lr), ("momentum", momentum), ("weight decay", weight_decay)] {
         if !(rate.is_finite() && rate >= 0.0) {

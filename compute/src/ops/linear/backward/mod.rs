@@ -7,9 +7,9 @@ pub mod reference;
 
 use super::LinearProblem;
 use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::ops::ensure_operands;
+use crate::error::Result;
 use crate::ops::span::op_span;
+use crate::ops::{ensure_operands, ensure_shape};
 #[cfg(feature = "gpu")]
 use crate::tensor::DType;
 use crate::tensor::Tensor;
@@ -36,10 +36,7 @@ pub fn linear_backward(x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<LinearGrad
     let _span = op_span!("linear_backward", &[x, w]);
     let problem = LinearProblem::checked("linear_backward", x, w)?;
     ensure_operands("linear_backward", x, &[("dy", dy)])?;
-    if dy.shape() != problem.output_shape() {
-        let [expected, found] = [problem.output_shape(), dy.shape()].map(|shape| format!("{shape:?}"));
-        return Err(Error::shape("linear_backward: dy", expected, found));
-    }
+    ensure_shape("linear_backward: dy", problem.output_shape(), dy)?;
     let vector = [1, problem.outputs, 1, 1, 1];
     match x.device() {
         Device::Cpu => {

@@ -15,8 +15,8 @@ use super::on_gpu;
 use super::{NormProblem, ensure_several, host, validate};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::ensure_operands;
 use crate::ops::span::op_span;
+use crate::ops::{ensure_operands, ensure_shape};
 use crate::tensor::{DType, Tensor};
 
 /// The gradients of a normalisation.
@@ -80,9 +80,7 @@ fn ensure_valid(
 ) -> Result<()> {
     validate(what, x, weight, bias, eps)?;
     ensure_operands(what, x, &[("dy", dy)])?;
-    if dy.shape() != x.shape() {
-        return Err(Error::shape(format!("{what}: dy"), format!("{:?}", x.shape()), format!("{:?}", dy.shape())));
-    }
+    ensure_shape(format!("{what}: dy"), x.shape(), dy)?;
     if !slope.is_finite() {
         return Err(Error::argument(format!("{what}: slope"), "a finite number", slope));
     }

@@ -7,9 +7,9 @@ pub mod reference;
 
 use super::{Pool3dParams, PoolProblem};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::span::op_span;
-use crate::ops::{ensure_float, ensure_operands};
+use crate::ops::{ensure_float, ensure_operands, ensure_shape};
 use crate::tensor::{Shape, Tensor};
 
 /// The gradient by x of sum(dy * [`max_pool3d`](super::max_pool3d())`(x)`): dy of each window goes to its largest value, of several
@@ -63,9 +63,6 @@ pub fn avg_pool3d_backward(input_shape: Shape, params: &Pool3dParams, dy: &Tenso
 fn checked(what: &str, input: Shape, params: &Pool3dParams, dy: &Tensor) -> Result<PoolProblem> {
     crate::tensor::checked_len(what, input)?;
     let problem = PoolProblem::new(what, input, params)?;
-    if dy.shape() != problem.output {
-        let [expected, found] = [problem.output, dy.shape()].map(|shape| format!("{shape:?}"));
-        return Err(Error::shape(format!("{what}: dy"), expected, found));
-    }
+    ensure_shape(format!("{what}: dy"), problem.output, dy)?;
     Ok(problem)
 }
