@@ -5,8 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::enhancement::Tissue;
 use super::kidney::{Kidney, Side};
-use super::noise::Waves;
+use super::noise::{Purpose, Waves, stream};
 use super::organs::Organs;
+use super::place::Cyst;
 use super::shape::{V3, capsule};
 use super::tumour::Tumour;
 use super::wall::Wall;
@@ -18,14 +19,21 @@ const PERIRENAL_FAT: f64 = 5.0;
 /// Half of the height in which kidneys and tumour lie, mm. It is chosen such that no breathing shift moves them out of the default
 /// field of view.
 const REACH: f64 = 60.0;
+/// The factor of the size of both kidneys of a patient.
+const KIDNEY_SIZE: std::ops::Range<f64> = 0.95..1.08;
+/// The share of patients with a second tumour.
+const SECOND_TUMOUR: f64 = 0.05;
+/// The distance between a tumour and another one or a cyst is at least this and the 2 mm of a place's margin, mm.
+const APART: f64 = 2.0;
 
 #[derive(Debug, Clone)]
 pub(super) struct Anatomy {
     wall: Wall,
     organs: Organs,
     kidneys: [Kidney; 2],
-    pub(super) tumour: Tumour,
-    pub(super) side: Side,
+    /// The main tumour, and in some patients a second one.
+    pub(super) tumours: Vec<Tumour>,
+    pub(super) cysts: Vec<Cyst>,
     fine: Waves,
     coarse: Waves,
 }
@@ -39,19 +47,26 @@ pub(super) struct Sample {
 }
 
 impl Anatomy {
-    pub(super) fn draw(rng: &mut ChaCha8Rng, subtype: Subtype) -> Self {
+    /// The anatomy of a seed, of which `rng` is the main stream.
+    pub(super) fn draw(rng: &mut ChaCha8Rng, seed: u64, subtype: Subtype) -> Self {
         let wall = Wall::draw(rng);
         let organs = Organs::draw(rng, wall.spine_y);
-        let kidneys = [Kidney::draw(rng, Side::Right), Kidney::draw(rng, Side::Left)];
+        let size = stream(seed, Purpose::KidneySize).random_range(KIDNEY_SIZE);
+        let kidneys = [Side::Right, Side::Left].map(|side| Kidney::draw(rng, side, size));
         let side = if rng.random_bool(0.5) { Side::Right } else { Side::Left };
         let room = |p: V3| {
             let [aorta, cava] = organs.vessels(p);
             let occupied = wall.spine(p).max(aorta).max(cava);
             wall.cavity(p, wall.depth(p)).min(-occupied).min(REACH - p[2].abs())
         };
-        let tumour = Tumour::draw(rng, subtype, &kidneys[side as usize], room);
+        let mut structure = stream(seed, Purpose::Structure(0));
+        let main = Tumour::draw(rng, &mut structure, subtype, (side, &kidneys[side as usize]), room);
         let (fine, coarse) = (Waves::draw(rng, 9.0, 4), Waves::draw(rng, 40.0, 4));
-        Self { wall, organs, kidneys, tumour, side, fine, coarse }
+        let mut tumours = vec![main];
+        tumours.extend(second_tumour(seed, subtype, &kidneys, &tumours[0], room));
+        let free = |p: V3| tumours.iter().map(|t| -t.depth(p) - APART).fold(room(p), f64::min);
+        let cysts = Cyst::draw(&mut stream(seed, Purpose::Cysts), &kidneys, free);
+        Self { wall, organs, kidneys, tumours, cysts, fine, coarse }
     }
 
     /// The texture, with mean 0 and standard deviation 1; each tissue scales it by its own standard deviation.
@@ -64,20 +79,41 @@ impl Anatomy {
         if let Some(tissue) = self.wall.tissue(p, depth) {
             return Sample { tissue, label: BACKGROUND };
         }
-        let tumour = self.tumour.depth(p);
-        if tumour > 0.0 {
-            return Sample { tissue: self.tumour.tissue(p, tumour), label: TUMOUR };
+        let mut lesion = f64::NEG_INFINITY;
+        for (number, tumour) in self.tumours.iter().enumerate() {
+            let depth = tumour.depth(p);
+            if depth > 0.0 {
+                return Sample { tissue: tumour.tissue(number, p, depth), label: TUMOUR };
+            }
+            lesion = lesion.max(depth);
+        }
+        for (cyst, tissue) in self.cysts.iter().zip(Cyst::TISSUES) {
+            let depth = cyst.depth(p);
+            if depth > 0.0 {
+                return Sample { tissue, label: KIDNEY };
+            }
+            lesion = lesion.max(depth);
         }
         let kidney = &self.kidneys[if p[0] > 0.0 { Side::Right } else { Side::Left } as usize];
         let near = kidney.depth(p);
         if let Some((tissue, parenchyma)) = kidney.tissue(p, near) {
-            return Sample { tissue, label: if parenchyma { KIDNEY } else { BACKGROUND } };
+            // The vessels of a tumour have no label of their own.
+            return Sample {
+                tissue: self.feeder(p).unwrap_or(tissue),
+                label: if parenchyma { KIDNEY } else { BACKGROUND },
+            };
         }
-        let tissue = self.vessel(p).or_else(|| self.wall.spine_tissue(p)).unwrap_or_else(|| {
-            let fat = near.max(tumour) > -PERIRENAL_FAT || self.wall.cavity(p, depth) < 2.0;
+        let other = self.vessel(p).or_else(|| self.wall.spine_tissue(p)).or_else(|| self.feeder(p));
+        let tissue = other.unwrap_or_else(|| {
+            let fat = near.max(lesion) > -PERIRENAL_FAT || self.wall.cavity(p, depth) < 2.0;
             if fat { Tissue::Fat } else { self.organs.tissue(p).unwrap_or(Tissue::Fat) }
         });
         Sample { tissue, label: BACKGROUND }
+    }
+
+    /// The vessels of the tumours.
+    fn feeder(&self, p: V3) -> Option<Tissue> {
+        self.tumours.iter().filter_map(|tumour| tumour.feeder.as_ref()).find_map(|feeder| feeder.tissue(p))
     }
 
     /// Aorta, vena cava, renal vessels and ureters.
@@ -113,4 +149,25 @@ impl Anatomy {
         }
         None
     }
+}
+
+/// The second tumour of some patients: of the same subtype, in either kidney, a quarter to two thirds as large.
+fn second_tumour(
+    seed: u64,
+    subtype: Subtype,
+    kidneys: &[Kidney; 2],
+    main: &Tumour,
+    room: impl Fn(V3) -> f64,
+) -> Option<Tumour> {
+    let mut rng = stream(seed, Purpose::SecondTumour);
+    if !rng.random_bool(SECOND_TUMOUR) {
+        return None;
+    }
+    let side = if rng.random_bool(0.5) { Side::Right } else { Side::Left };
+    let radius = (main.axes[0] * rng.random_range(0.25..0.67)).max(4.0);
+    let free = |p: V3| room(p).min(-main.depth(p) - APART);
+    let mut structure = stream(seed, Purpose::Structure(1));
+    let kidney = (side, &kidneys[side as usize]);
+    let (tumour, margin) = Tumour::of_radius(radius, &mut rng, &mut structure, subtype, kidney, free);
+    (margin > 0.5).then_some(tumour)
 }

@@ -42,7 +42,8 @@ pub(super) struct Kidney {
 }
 
 impl Kidney {
-    pub(super) fn draw(rng: &mut ChaCha8Rng, side: Side) -> Self {
+    /// A random kidney, scaled by `size`.
+    pub(super) fn draw(rng: &mut ChaCha8Rng, side: Side, size: f64) -> Self {
         let s = side.sign();
         let (turn, tilt, pitch) = (
             rng.random_range(18f64..34.0).to_radians(),
@@ -63,7 +64,8 @@ impl Kidney {
                 low + rng.random_range(-3.0..3.0),
             ],
             frame: [u, v, w],
-            axes: [rng.random_range(26.0..30.0), rng.random_range(21.0..25.0), rng.random_range(45.0..51.0)],
+            axes: [rng.random_range(26.0..30.0), rng.random_range(21.0..25.0), rng.random_range(45.0..51.0)]
+                .map(|axis: f64| size * axis),
             bend: rng.random_range(6.0..11.0),
             cortex: rng.random_range(6.0..8.0),
             pyramids: [rng.random_range(0.0..6.0), rng.random_range(0.0..6.0)],

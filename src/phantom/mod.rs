@@ -14,14 +14,18 @@
 //! # Ok::<(), nephron::Error>(())
 //! ```
 
+mod acquisition;
 mod anatomy;
 mod breathing;
 mod enhancement;
+mod feeder;
 mod kidney;
 mod noise;
 mod organs;
+mod place;
 mod render;
 mod shape;
+mod truth;
 mod tumour;
 mod wall;
 mod write;
@@ -31,8 +35,10 @@ use std::sync::Arc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+pub use acquisition::{PhaseGrid, Scanner, SubtypeMix};
 pub use breathing::{Deformation, Mode};
 pub use kidney::Side;
+pub use truth::{CystTruth, Truth, TumourTruth};
 
 use crate::error::{Error, Result};
 use crate::phase::{Phase, PhaseSet, Subtype};
@@ -40,6 +46,7 @@ use crate::volume::{Affine, LabelVolume, Volume, Voxels};
 use anatomy::Anatomy;
 use breathing::Motion;
 use enhancement::Enhancement;
+use noise::{Purpose, normal, stream};
 use render::Scene;
 
 /// Options of [`generate`].
@@ -57,6 +64,10 @@ pub struct PhantomOptions {
     pub spacing: [f64; 3],
     /// The field of view in millimetres along x, y, z; 40-600. The default contains both whole kidneys in every phase.
     pub size: [f64; 3],
+    /// The scanner, which also determines the noise and the patient's uptake of contrast medium.
+    pub scanner: Scanner,
+    /// The grids of single phases, in place of `spacing` and `size`.
+    pub grids: Vec<PhaseGrid>,
 }
 
 impl Default for PhantomOptions {
@@ -67,6 +78,8 @@ impl Default for PhantomOptions {
             phases: Phase::ALL.to_vec(),
             spacing: [1.6, 1.6, 3.0],
             size: [300.0, 240.0, 174.0],
+            scanner: Scanner::Internal,
+            grids: Vec::new(),
         }
     }
 }
@@ -76,23 +89,16 @@ impl Default for PhantomOptions {
 pub struct Patient {
     /// The seed.
     pub seed: u64,
-    /// The subtype of the tumour.
+    /// The subtype of the tumours.
     pub subtype: Subtype,
-    /// The position and size of the tumour.
-    pub tumour: TumourTruth,
+    /// The standard deviation of the noise, HU.
+    pub noise: f64,
+    /// The tumours, the main one first.
+    pub tumours: Vec<TumourTruth>,
+    /// The cysts.
+    pub cysts: Vec<CystTruth>,
     /// The phases, in the order of the options.
     pub phases: Vec<PhasePhantom>,
-}
-
-/// The position and size of the tumour in the portal phase.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct TumourTruth {
-    /// The kidney it grows on.
-    pub side: Side,
-    /// The centre, RAS+ mm.
-    pub centre: [f64; 3],
-    /// The diameters along x, y, z, mm.
-    pub diameters: [f64; 3],
 }
 
 /// One phase of a patient. A point p of the portal phase is the point `transform(p + deformation(p))` of this phase, both in RAS+
@@ -122,25 +128,28 @@ impl PhasePhantom {
 /// Generates a patient.
 ///
 /// # Errors
-/// [`Error::Argument`] for an empty list of phases and for a spacing or a size out of range, [`Error::Inputs`] for a phase that is
-/// given twice.
+/// [`Error::Argument`] for an empty list of phases and for a spacing, a size or a height out of range, [`Error::Inputs`] for a phase that
+/// is given twice or has two grids.
 pub fn generate(options: &PhantomOptions) -> Result<Patient> {
-    let shape = options.shape()?;
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    // The subtype is drawn even where it is given, and every subtype draws the same number of random numbers, so that another subtype
-    // changes nothing else of the patient.
-    let drawn = Subtype::ALL[rng.random_range(0..Subtype::ALL.len())];
-    let subtype = options.subtype.unwrap_or(drawn);
-    let motions = Phase::ALL.iter().map(|&phase| Motion::draw(&mut rng, phase)).collect::<Result<Vec<_>>>()?;
-    let offsets: [[f64; 3]; 4] = std::array::from_fn(|_| [4.0, 4.0, 2.0].map(|r| rng.random_range(-r..r)));
-    let anatomy = Anatomy::draw(&mut rng, subtype);
-    let enhancement = Enhancement::draw(&mut rng, subtype);
+    options.ensure_valid()?;
+    let body = Body::draw(options)?;
     let mut phases = Vec::with_capacity(options.phases.len());
     for &phase in &options.phases {
-        let motion = &motions[phase as usize];
-        let affine = options.grid(shape, offsets[phase as usize]);
-        let scene =
-            Scene { anatomy: &anatomy, enhancement: &enhancement, motion, phase, shape, affine, seed: options.seed };
+        let motion = &body.motions[phase as usize];
+        let grid = options.grid(phase);
+        let (shape, affine) = (grid.shape()?, grid.affine(body.offsets[phase as usize])?);
+        let (anatomy, enhancement, protocol) = (&body.anatomy, &body.enhancement, options.scanner.protocol());
+        let scene = Scene {
+            anatomy,
+            enhancement,
+            motion,
+            phase,
+            shape,
+            affine,
+            seed: options.seed,
+            noise: body.noise,
+            protocol,
+        };
         let (image, mask) = scene.render();
         phases.push(PhasePhantom {
             phase,
@@ -150,55 +159,67 @@ pub fn generate(options: &PhantomOptions) -> Result<Patient> {
             deformation: motion.deformation.clone(),
         });
     }
-    let tumour = TumourTruth {
-        side: anatomy.side,
-        centre: anatomy.tumour.centre,
-        diameters: anatomy.tumour.axes.map(|a| 2.0 * a),
-    };
-    Ok(Patient { seed: options.seed, subtype, tumour, phases })
+    let Truth { seed, subtype, noise, tumours, cysts } = body.truth();
+    Ok(Patient { seed, subtype, noise, tumours, cysts, phases })
+}
+
+/// The tumours and cysts of a patient, without its images: a thousand patients take seconds.
+///
+/// # Errors
+/// As [`generate`].
+pub fn truth(options: &PhantomOptions) -> Result<Truth> {
+    options.ensure_valid()?;
+    Ok(Body::draw(options)?.truth())
+}
+
+/// Everything of a patient but its images.
+struct Body {
+    seed: u64,
+    subtype: Subtype,
+    /// The standard deviation of the noise, HU.
+    noise: f64,
+    motions: Vec<Motion>,
+    offsets: [[f64; 3]; 4],
+    anatomy: Anatomy,
+    enhancement: Enhancement,
+}
+
+impl Body {
+    fn draw(options: &PhantomOptions) -> Result<Self> {
+        let seed = options.seed;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // The subtype is drawn even where it is given, and every subtype draws the same number of random numbers, so that another subtype
+        // changes nothing else of the patient.
+        let drawn = Subtype::ALL[rng.random_range(0..Subtype::ALL.len())];
+        let subtype = options.subtype.unwrap_or(drawn);
+        let motions = Phase::ALL.iter().map(|&phase| Motion::draw(&mut rng, phase)).collect::<Result<Vec<_>>>()?;
+        let offsets: [[f64; 3]; 4] = std::array::from_fn(|_| [4.0, 4.0, 2.0].map(|r| rng.random_range(-r..r)));
+        let anatomy = Anatomy::draw(&mut rng, seed, subtype);
+        let protocol = options.scanner.protocol();
+        let enhancement = Enhancement::draw(&mut rng, seed, subtype, &anatomy, &protocol);
+        // The dose depends on the patient: a sixth more or less noise is one standard deviation.
+        let noise = protocol.noise * (0.16 * normal(&mut stream(seed, Purpose::NoiseLevel))).exp();
+        Ok(Self { seed, subtype, noise, motions, offsets, anatomy, enhancement })
+    }
 }
 
 impl PhantomOptions {
     /// Checks that every option is in range, without generating anything.
     ///
     /// # Errors
-    /// [`Error::Argument`], as [`generate`].
-    pub fn ensure_valid(&self) -> Result<()> {
-        self.shape().map(|_| ())
-    }
-
-    /// The shape [d, h, w] of every phase.
-    ///
-    /// # Errors
     /// As [`generate`].
-    fn shape(&self) -> Result<[usize; 3]> {
+    pub fn ensure_valid(&self) -> Result<()> {
         if self.phases.is_empty() {
             return Err(Error::argument("phantom: phases", "at least one", "none"));
         }
         PhaseSet::new(self.phases.iter().copied())?;
-        if !self.spacing.iter().all(|s| (0.3..=20.0).contains(s)) {
-            return Err(Error::argument("phantom: spacing", "0.3 to 20 mm", format!("{:?}", self.spacing)));
-        }
-        if !self.size.iter().all(|s| (40.0..=600.0).contains(s)) {
-            return Err(Error::argument("phantom: size", "40 to 600 mm", format!("{:?}", self.size)));
-        }
-        let [w, h, d] = std::array::from_fn(|i| ((self.size[i] / self.spacing[i]).round() as usize).max(1));
-        let voxels = w * h * d;
-        const LIMIT: usize = 1 << 29;
-        if voxels > LIMIT {
-            return Err(Error::argument("phantom: spacing and size", format!("at most {LIMIT} voxels"), voxels));
-        }
-        Ok([d, h, w])
+        PhaseSet::new(self.grids.iter().map(|grid| grid.phase))?;
+        self.phases.iter().try_for_each(|phase| self.grid(*phase).shape().map(|_| ()))
     }
 
-    /// The affine with axes along R, A, S and the centre of the field of view at `offset` from that of the body.
-    fn grid(&self, [d, h, w]: [usize; 3], offset: [f64; 3]) -> Affine {
-        let shape = [w, h, d];
-        let mut affine = Affine::IDENTITY;
-        for axis in 0..3 {
-            affine.0[axis][axis] = self.spacing[axis];
-            affine.0[axis][3] = offset[axis] - 0.5 * (shape[axis] - 1) as f64 * self.spacing[axis];
-        }
-        affine
+    /// The grid of a phase.
+    fn grid(&self, phase: Phase) -> PhaseGrid {
+        let own = self.grids.iter().find(|grid| grid.phase == phase).copied();
+        own.unwrap_or(PhaseGrid { phase, spacing: self.spacing, size: self.size, height: 0.0 })
     }
 }

@@ -2,8 +2,9 @@
 
 use std::f64::consts::TAU;
 
-use rand::Rng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
 
 use super::shape::{V3, dot, unit};
 
@@ -29,6 +30,54 @@ pub(super) fn plane_wave(rng: &mut ChaCha8Rng, wavelength: f64) -> (V3, f64) {
     let length = wavelength * rng.random_range(1.0 / 1.4..1.4);
     let direction = direction(rng);
     (direction.map(|d| d * TAU / length), rng.random_range(0.0..TAU))
+}
+
+/// What a stream of random numbers is for. Streams of their own let one part of a patient change without another; the noise of slices
+/// uses the streams below 2^35.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose {
+    /// The structure of a tumour, by its number.
+    Structure(u64),
+    /// The enhancement of a tumour, by its number.
+    Enhancement(u64),
+    /// Whether there is a second tumour, and where.
+    SecondTumour,
+    /// Cysts.
+    Cysts,
+    /// The size of the kidneys.
+    KidneySize,
+    /// The time of the arterial phase.
+    Timing,
+    /// The strength of the noise.
+    NoiseLevel,
+    /// The phases and grids of a patient of a cohort.
+    Acquisition,
+    /// The subtype of a patient of a cohort.
+    Subtype,
+}
+
+/// The stream of random numbers of a seed for a purpose.
+pub(super) fn stream(seed: u64, purpose: Purpose) -> ChaCha8Rng {
+    let number = match purpose {
+        Purpose::Structure(n) => n,
+        Purpose::Enhancement(n) => 0x100 + n,
+        Purpose::SecondTumour => 0x200,
+        Purpose::Cysts => 0x300,
+        Purpose::KidneySize => 0x400,
+        Purpose::Timing => 0x410,
+        Purpose::NoiseLevel => 0x420,
+        Purpose::Acquisition => 0x500,
+        Purpose::Subtype => 0x600,
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(1 << 40 | number);
+    rng
+}
+
+/// A standard normal number, within 2.5 standard deviations.
+pub(super) fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    let z: f64 = rng.sample(StandardNormal);
+    z.clamp(-2.5, 2.5)
 }
 
 /// A random direction, uniform on the sphere.

@@ -62,7 +62,9 @@ impl Patient {
             "labels": { "background": BACKGROUND, "kidney": KIDNEY, "tumour": TUMOUR },
             "seed": self.seed,
             "subtype": self.subtype,
-            "tumour": self.tumour,
+            "noise": self.noise,
+            "tumours": self.tumours,
+            "cysts": self.cysts,
             "phases": phases,
         })
     }

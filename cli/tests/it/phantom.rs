@@ -20,3 +20,44 @@ fn the_verb_writes_a_patient_and_refuses_wrong_calls() {
         assert_eq!(nephron(wrong).status.code(), Some(2), "{wrong:?}");
     }
 }
+
+/// A cohort is what `diagnose --cohort` takes: folders with scans named after their phases, and a table with the columns case and truth.
+#[test]
+fn a_cohort_has_a_folder_for_each_seed_and_a_table() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let nephron = |args: &[&str]| {
+        let mut command = support::nephron();
+        command.arg("phantom").arg(dir.path()).args(["--spacing", "12,12,15"]).args(args).output().expect("it starts")
+    };
+    let done = nephron(&["--cohort", "6", "--seed", "40"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let table = std::fs::read_to_string(dir.path().join("truth.csv")).expect("a table");
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 7);
+    assert_eq!(rows[0][..4], ["case", "truth", "seed", "phases"]);
+    assert_eq!(rows[1][..3], ["p00040", "oncocytoma", "40"]);
+    assert_eq!(rows[5][..3], ["p00044", "ccRCC", "44"]);
+    for row in &rows[1..] {
+        let folder = dir.path().join(row[0]);
+        let scans = ["N", "A", "P", "D"].into_iter().zip(["non-contrast", "arterial", "portal", "delayed"]);
+        for (letter, name) in scans {
+            assert_eq!(folder.join(format!("{name}.nii.gz")).is_file(), row[3].contains(letter), "{row:?}");
+            assert_eq!(folder.join(format!("{name}_mask.nii.gz")).is_file(), row[3].contains(letter), "{row:?}");
+        }
+        assert!((2..=4).contains(&row[3].len()), "{row:?}");
+        assert!(folder.join("truth.json").is_file());
+    }
+    // The patient of a seed does not depend on the others, and the options that are given hold for every patient.
+    let first = std::fs::read(dir.path().join("p00041/truth.json")).expect("written");
+    assert!(nephron(&["--cohort", "1", "--seed", "41"]).status.success());
+    assert_eq!(std::fs::read(dir.path().join("p00041/truth.json")).expect("written"), first);
+    let external =
+        ["--cohort", "2", "--seed", "60", "--scanner", "external", "--subtypes", "external", "--phases", "P"];
+    assert!(nephron(&external).status.success());
+    let table = std::fs::read_to_string(dir.path().join("truth.csv")).expect("a table");
+    assert!(table.lines().skip(1).all(|line| line.contains(",P,") && line.contains("RCC,")), "{table}");
+    let largest = u64::MAX.to_string();
+    for wrong in [&["--subtypes", "external"][..], &["--cohort", "0"], &["--cohort", "2", "--seed", &largest]] {
+        assert_eq!(nephron(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
