@@ -26,13 +26,17 @@ pub(super) struct ModelFiles {
     pub(super) training: PathBuf,
     /// The checkpoint.
     pub(super) checkpoint: PathBuf,
+    /// The folder of prepared cases, which all folds share.
+    pub(super) prepared: PathBuf,
 }
 
 impl ModelFiles {
     pub(super) fn new(folder: &Path, fold: Option<usize>) -> Self {
         let name = fold.map_or("all".to_owned(), |fold| fold.to_string());
+        let prepared = folder.join("training").join("prepared");
         let training = folder.join("training").join(format!("fold_{name}"));
         Self {
+            prepared,
             folder: folder.to_path_buf(),
             weights: folder.join(format!("fold_{name}.safetensors")),
             checkpoint: training.join("checkpoint.safetensors"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::augment::{PatchGeometry, PatchSource};
 use super::batch::{Batch, BatchSource, Loader};
 use super::checkpoint::{self, Settings, State};
-use super::data::{Case, PlanFiles, RawDataset, Sample, Split, masked_channels, prepare_cases};
+use super::data::{Case, PlanFiles, Preparation, RawDataset, Sample, Split, masked_channels};
 use super::loss::deep_supervision;
 use super::model::{ModelFiles, card};
 use super::network::TrainableUNet;
@@ -107,10 +107,17 @@ impl Training<'_> {
         let planned = files.prepare(self.files, self.resume)?;
         let plan = planned.plan(self.configuration)?;
         let (size, batch_dice) = planned.batch(self.configuration)?;
-        let samples = prepare_cases(self.dataset, &train, &plan, self.device, warn, &mut |done, all| {
-            progress(TrainStage::Preparing(done, all))
-        })?;
-        let settings = Settings::new(&self.options, hash(&samples), hash_text(&planned.plans.to_string()));
+        let plans = planned.plans.to_string();
+        let preparation = Preparation {
+            dataset: self.dataset,
+            plan: &plan,
+            identity: &plans,
+            folder: &files.prepared.join(self.configuration),
+            device: self.device,
+        };
+        let (samples, data) =
+            preparation.run(&train, warn, &mut |done, all| progress(TrainStage::Preparing(done, all)))?;
+        let settings = Settings::new(&self.options, data, hash_text(&plans));
         let source = Arc::new(self.source(samples, &plan, &network, size)?);
         let state = if self.resume && files.checkpoint.is_file() {
             checkpoint::read(&files.checkpoint, &settings, &mut network, &mut sgd, self.device)?
@@ -283,17 +290,6 @@ impl Run<'_> {
     fn save(&self) -> Result<()> {
         checkpoint::write(&self.files.checkpoint, &self.network, &self.sgd, &self.state, &self.settings)
     }
-}
-
-/// SHA-256 of the names, shapes, images and labels.
-fn hash(samples: &[Sample]) -> String {
-    let mut parts = String::new();
-    for Sample { name, image, labels, shape, .. } in samples {
-        let bytes: Vec<u8> = image.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let [image, labels] = [&bytes, labels].map(|bytes| SourceFile::of(Path::new(name), bytes).sha256);
-        parts += &format!("{name:?} {shape:?} {image} {labels}\n");
-    }
-    hash_text(&parts)
 }
 
 fn hash_text(text: &str) -> String {

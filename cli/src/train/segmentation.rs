@@ -13,19 +13,21 @@ use crate::progress::Progress;
 use crate::train::options::{Fold, PlannerArgs, RecipeArgs, parse_fold, parse_time};
 use crate::train::told::Told;
 use nephron::io::FolderLock;
-use nephron::training::data::{Fingerprint, Plan, PlanFiles, PlannerOptions, RawDataset, read_split, split};
+use nephron::training::data::{Fingerprint, Plan, PlanFiles, PlannerOptions, RawDataset};
 use nephron::training::{SgdOptions, TrainOptions, TrainOutcome, Training};
 
 const EXAMPLES: &str = "\
 Examples:
   nephron train segmentation Dataset001_Kidney -o model --fold 0
   nephron train segmentation Dataset001_Kidney -o model --fold 1 --plans nnUNetPlans.json
-  nephron train segmentation phantoms -o small --fold all --features 8 --patch 32,48,48 --epochs 20 --iterations 50";
+  nephron train segmentation cohort -o small --fold all --features 8 --patch 32,48,48 --epochs 20 --iterations 50";
 
 /// Train a U-Net by nnU-Net's recipe.
 ///
 /// The data set is in nnU-Net's raw layout: imagesTr/CASE_0000.nii.gz, a file for each channel; labelsTr/CASE.nii.gz; dataset.json.
-/// A plan is made as nnU-Net makes it, or read. Prepared cases are kept in memory. After every epoch log.csv, log.svg and a checkpoint
+/// Or it has a folder for each patient, as `nephron phantom --cohort` writes and `diagnose --cohort` reads: PATIENT/portal.nii.gz with
+/// the labels PATIENT/portal_mask.nii.gz, and so for arterial, delayed and non-contrast. A plan is made as nnU-Net makes it, or read. Prepared
+/// cases are kept in MODEL/training/prepared, 5 bytes a voxel, for every fold and for --resume. After every epoch log.csv, log.svg and a checkpoint
 /// are written to MODEL/training/fold_F, from which --resume goes on bit for bit. In the end MODEL is what `nephron segment --model` reads; folds
 /// that are trained into one MODEL are averaged there.
 #[derive(Debug, clap::Args)]
@@ -104,13 +106,7 @@ impl Args {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let progress = args.progress.start();
     let dataset = RawDataset::open(&args.dataset)?;
-    let names: Vec<String> = dataset.cases().iter().map(|case| case.name.clone()).collect();
-    let own = args.dataset.join("splits_final.json");
-    let split = match args.fold.0 {
-        Some(fold) if own.is_file() => read_split(&own, &names, fold),
-        fold => split(&names, fold),
-    };
-    let split = split.map_err(Error::wrong_argument)?;
+    let split = dataset.split(args.fold.0).map_err(Error::wrong_argument)?;
     let _held = FolderLock::new(&args.output)?;
     // Before what takes time.
     dataset.ensure_described_by(&args.output.join("dataset.json"))?;

@@ -6,7 +6,7 @@
 use super::geometry::Placement;
 use crate::ensure_room;
 use crate::error::Result;
-use crate::training::data::{NO_LABEL, Sample};
+use crate::training::data::{NO_LABEL, Sample, Window};
 
 /// A patch of a sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,19 +24,19 @@ pub struct Patch {
 /// that do.
 ///
 /// # Errors
-/// A patch that does not fit in memory.
+/// A patch that does not fit in memory; a sample's file that cannot be read.
 pub fn cut(sample: &Sample, placement: &Placement, shape: [usize; 3]) -> Result<Patch> {
     let voxels: usize = shape.iter().product();
     ensure_room::<f32>("a patch for training", voxels * (sample.channels() + 1))?;
     let mut patch = Patch { image: vec![0.0; voxels * sample.channels()], labels: vec![NO_LABEL; voxels], shape };
     match placement.matrix {
-        None => copy(sample, placement.centre, &mut patch),
-        Some(matrix) => resample(sample, placement.centre, matrix, &mut patch),
+        None => copy(sample, placement.centre, &mut patch)?,
+        Some(matrix) => resample(sample, placement.centre, matrix, &mut patch)?,
     }
     Ok(patch)
 }
 
-fn copy(sample: &Sample, centre: [f64; 3], patch: &mut Patch) {
+fn copy(sample: &Sample, centre: [f64; 3], patch: &mut Patch) -> Result<()> {
     let [d, h, w] = patch.shape;
     let start: [i64; 3] = std::array::from_fn(|a| (centre[a] - (patch.shape[a] as f64 - 1.0) / 2.0).round() as i64);
     // The columns of the patch that lie in the sample.
@@ -46,46 +46,56 @@ fn copy(sample: &Sample, centre: [f64; 3], patch: &mut Patch) {
         let last = (size - start[a]).clamp(first, patch.shape[a] as i64);
         first as usize..last as usize
     };
-    let columns = inside(2);
-    if columns.is_empty() {
-        return;
+    let [slices, rows, columns] = [inside(0), inside(1), inside(2)];
+    if slices.is_empty() || rows.is_empty() || columns.is_empty() {
+        return Ok(());
     }
-    let voxels = sample.labels.len();
-    for z in inside(0) {
-        for y in inside(1) {
-            let at = |a: usize, i: usize| (start[a] + i as i64) as usize;
-            let from = (at(0, z) * sample.shape[1] + at(1, y)) * sample.shape[2] + at(2, columns.start);
+    let at = |a: usize, i: usize| (start[a] + i as i64) as usize;
+    let ranges = [(0, &slices), (1, &rows), (2, &columns)].map(|(a, range)| at(a, range.start)..at(a, range.end));
+    let window = sample.window(ranges)?;
+    let voxels = window.labels.len();
+    for z in slices {
+        for y in rows.clone() {
+            let from = window.offset([at(0, z), at(1, y), at(2, columns.start)]);
             let to = (z * h + y) * w + columns.start;
             let length = columns.len();
-            patch.labels[to..][..length].copy_from_slice(&sample.labels[from..][..length]);
+            patch.labels[to..][..length].copy_from_slice(&window.labels[from..][..length]);
             for channel in 0..sample.channels() {
-                let source = &sample.image[channel * voxels + from..][..length];
+                let source = &window.image[channel * voxels + from..][..length];
                 patch.image[channel * d * h * w + to..][..length].copy_from_slice(source);
             }
         }
     }
+    Ok(())
 }
 
-fn resample(sample: &Sample, centre: [f64; 3], matrix: [[f64; 3]; 3], patch: &mut Patch) {
+fn resample(sample: &Sample, centre: [f64; 3], matrix: [[f64; 3]; 3], patch: &mut Patch) -> Result<()> {
     let [d, h, w] = patch.shape;
     let middle = patch.shape.map(|size| (size as f64 - 1.0) / 2.0);
+    // The voxels on both sides of every place. Sums in another order differ by less than the margin.
+    let window = sample.window(std::array::from_fn(|a| {
+        let reach = (0..3).map(|b| (matrix[a][b] * middle[b]).abs()).sum::<f64>() + 1e-3;
+        let within = |place: f64| place.clamp(0.0, sample.shape[a] as f64) as usize;
+        within((centre[a] - reach).floor())..within((centre[a] + reach).floor() + 2.0)
+    }))?;
     for i in 0..d * h * w {
         let from = [i / w / h, i / w % h, i % w];
         let offset: [f64; 3] = std::array::from_fn(|a| from[a] as f64 - middle[a]);
         let place: [f64; 3] =
             std::array::from_fn(|a| centre[a] + (0..3).map(|b| matrix[a][b] * offset[b]).sum::<f64>());
-        let corners = Corners::at(place, sample.shape);
-        patch.labels[i] = corners.label(&sample.labels);
+        let corners = Corners::at(place, sample.shape, &window);
+        patch.labels[i] = corners.label(&window.labels);
         for channel in 0..sample.channels() {
-            let values = &sample.image[channel * sample.labels.len()..];
+            let values = &window.image[channel * window.labels.len()..];
             patch.image[channel * d * h * w + i] = corners.value(values);
         }
     }
+    Ok(())
 }
 
 /// The eight voxels around a place.
 struct Corners {
-    /// Offsets in the sample; None outside of it.
+    /// Offsets in the window; None outside the sample.
     at: [Option<usize>; 8],
     weights: [f32; 8],
     /// The corner that is nearest.
@@ -93,20 +103,14 @@ struct Corners {
 }
 
 impl Corners {
-    fn at(place: [f64; 3], shape: [usize; 3]) -> Self {
+    fn at(place: [f64; 3], shape: [usize; 3], window: &Window<'_>) -> Self {
         let low = place.map(f64::floor);
         let share: [f32; 3] = std::array::from_fn(|a| (place[a] - low[a]) as f32);
         let corner = |c: usize, a: usize| c >> (2 - a) & 1;
         let at = std::array::from_fn(|c| {
-            let mut offset = 0;
-            for a in 0..3 {
-                let i = low[a] as i64 + corner(c, a) as i64;
-                if i < 0 || i >= shape[a] as i64 {
-                    return None;
-                }
-                offset = offset * shape[a] + i as usize;
-            }
-            Some(offset)
+            let voxel: [i64; 3] = std::array::from_fn(|a| low[a] as i64 + corner(c, a) as i64);
+            let is_inside = (0..3).all(|a| (0..shape[a] as i64).contains(&voxel[a]));
+            is_inside.then(|| window.offset(voxel.map(|i| i as usize)))
         });
         let weight = |c: usize, a: usize| if corner(c, a) == 1 { share[a] } else { 1.0 - share[a] };
         let weights = std::array::from_fn(|c| weight(c, 0) * weight(c, 1) * weight(c, 2));

@@ -1,8 +1,10 @@
 //! A data set in nnU-Net's raw layout: `imagesTr/CASE_0000.nii.gz` (a file for each channel), `labelsTr/CASE.nii.gz` and
-//! `dataset.json`.
+//! `dataset.json`; or in patients' folders.
 
 use std::path::{Path, PathBuf};
 
+use super::patients;
+use super::split::{Split, read_split, split_patients};
 use crate::error::{Error, Result};
 use crate::io::images;
 use crate::models::{ImageReader, JsonFile, TargetLabels, channel_names, reader_by_name};
@@ -26,6 +28,8 @@ pub struct RawDataset {
 pub struct Case {
     /// The name of its files without channel and ending.
     pub name: String,
+    /// The patient. In nnU-Net's layout every case is one of its own.
+    pub patient: String,
     /// The file of each channel.
     pub images: Vec<PathBuf>,
     /// The file of the labels.
@@ -52,12 +56,21 @@ impl RawDataset {
     /// Reads dataset.json and lists the cases of `labelsTr`, by name. Labels have to be 0, 1, 2, ... without gaps, the background
     /// first.
     ///
+    /// Without dataset.json and labelsTr the folder holds one of each patient, with scans named after their phases and the labels of kidney (1)
+    /// and tumour (2) beside them: `PATIENT/portal.nii.gz`, `PATIENT/portal_mask.nii.gz`. Every phase is a case.
+    ///
     /// # Errors
     /// A folder or file that is missing or cannot be read; what nnU-Net offers but this crate does not train with: regions, an
-    /// ignore label, pictures, lists of files in dataset.json; a case that lacks a channel; no case.
+    /// ignore label, pictures, lists of files in dataset.json; a case that lacks a channel; a patient without a phase, a phase
+    /// without labels; no case.
     pub fn open(folder: &Path) -> Result<Self> {
         let file = folder.join("dataset.json");
-        let json = JsonFile::read(&file)?;
+        let is_nnunets = file.is_file() || folder.join("labelsTr").is_dir();
+        let json = if is_nnunets {
+            JsonFile::read(&file)?
+        } else {
+            JsonFile::parse(&file, patients::description().to_string().as_bytes())?
+        };
         let root = json.root();
         let labels = TargetLabels::parse(&json)?;
         let refused = |what: &str, expected: &str| Err(Error::file(&file, format!("{what}, expected {expected}")));
@@ -87,7 +100,7 @@ impl RawDataset {
             let expected = format!("one of {}", images::ENDINGS.join(", "));
             return refused(&format!("file_ending: {}", shown(&ending)), &expected);
         }
-        let cases = list(folder, channels.len(), &ending)?;
+        let cases = if is_nnunets { list(folder, channels.len(), &ending)? } else { patients::list(folder)? };
         let json = json.value().clone();
         Ok(Self { folder: folder.to_path_buf(), json, channels, labels, reader, ending, cases })
     }
@@ -130,6 +143,25 @@ impl RawDataset {
     /// The contents of dataset.json.
     pub fn json(&self) -> &serde_json::Value {
         &self.json
+    }
+
+    /// The cases of a fold: those of `splits_final.json` where the folder has one, else drawn as [`split`](super::split()) does, all
+    /// cases of a patient together.
+    ///
+    /// # Errors
+    /// As [`read_split`] and [`split_patients`].
+    pub fn split(&self, fold: Option<usize>) -> Result<Split> {
+        let own = self.folder.join("splits_final.json");
+        match fold {
+            Some(fold) if own.is_file() => {
+                let names: Vec<String> = self.cases.iter().map(|case| case.name.clone()).collect();
+                read_split(&own, &names, fold)
+            }
+            fold => {
+                let cases = self.cases.iter().map(|case| (case.patient.as_str(), case.name.as_str()));
+                split_patients(&cases.collect::<Vec<_>>(), fold)
+            }
+        }
     }
 
     /// Refuses the dataset.json of a model that was trained on other labels or channels. A file that does not exist describes none.
@@ -233,7 +265,7 @@ fn list(folder: &Path, channels: usize, ending: &str) -> Result<Vec<Case>> {
             return Err(Error::file(&extra, reason));
         }
         let labels = labels.join(format!("{name}{ending}"));
-        Ok(Case { name, images: files, labels })
+        Ok(Case { patient: name.clone(), name, images: files, labels })
     };
     names.into_iter().map(case).collect()
 }

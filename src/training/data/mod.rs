@@ -1,9 +1,12 @@
-//! Data for training: a data set in nnU-Net's layout, its fingerprint, and the plan that nnU-Net derives from it.
+//! Data for training: a data set, its fingerprint, and the plan that nnU-Net derives from it.
 
 mod dataset;
 mod fingerprint;
+mod patients;
 mod plan_files;
 mod planner;
+mod prepared;
+mod sample;
 mod split;
 mod store;
 mod topology;
@@ -12,5 +15,6 @@ pub use dataset::{Case, RawDataset, ReadCase};
 pub use fingerprint::{Fingerprint, IntensityProperties};
 pub use plan_files::PlanFiles;
 pub use planner::{Configuration, Plan, PlannerOptions};
-pub use split::{FOLDS, Split, read_split, split};
-pub use store::{NO_LABEL, Sample, masked_channels, prepare_cases};
+pub use sample::{NO_LABEL, Sample, Window};
+pub use split::{FOLDS, Split, read_split, split, split_patients};
+pub use store::{Preparation, masked_channels};

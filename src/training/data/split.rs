@@ -49,6 +49,24 @@ pub fn split(names: &[String], fold: Option<usize>) -> Result<Split> {
     Ok(Split { train: of(false), val: of(true) })
 }
 
+/// The cases of one fold of five, drawn as [`split`] draws them, but over patients: a patient trains or validates with all its cases.
+/// `cases` are pairs of a patient and the name of a case.
+///
+/// # Errors
+/// A fold over 4; fewer than five patients.
+pub fn split_patients(cases: &[(&str, &str)], fold: Option<usize>) -> Result<Split> {
+    let patients: BTreeSet<&str> = cases.iter().map(|(patient, _)| *patient).collect();
+    let drawn = split(&patients.into_iter().map(str::to_owned).collect::<Vec<_>>(), fold)?;
+    let of = |chosen: &[String]| {
+        let is_chosen = |patient: &str| chosen.iter().any(|name| name == patient);
+        let mut names: Vec<String> =
+            cases.iter().filter(|(patient, _)| is_chosen(patient)).map(|(_, name)| (*name).to_owned()).collect();
+        names.sort_unstable();
+        names
+    };
+    Ok(Split { train: of(&drawn.train), val: of(&drawn.val) })
+}
+
 /// The cases of a fold out of nnU-Net's `splits_final.json`.
 ///
 /// # Errors
@@ -168,6 +186,23 @@ mod tests {
         assert!(split(&names(9), Some(5)).is_err());
         let all = split(&names(2), None).expect("all");
         assert_eq!(all.train, all.val);
+    }
+
+    #[test]
+    fn a_patients_cases_stay_together() {
+        let cases: Vec<(String, String)> = (0..7)
+            .flat_map(|i| ["A", "P"].map(|phase| (format!("case_{i:03}"), format!("case_{i:03}_{phase}"))))
+            .collect();
+        let pairs: Vec<(&str, &str)> = cases.iter().map(|(patient, name)| (patient.as_str(), name.as_str())).collect();
+        let found = split_patients(&pairs, Some(1)).expect("a split");
+        assert_eq!(found.val, ["case_000_A", "case_000_P", "case_004_A", "case_004_P"]);
+        assert_eq!(found.train.len(), 10);
+        let message = split_patients(&pairs[..8], Some(0)).expect_err("four patients").to_string();
+        assert!(message.contains("at least 5") && message.contains('4'), "{message}");
+        // Where every case is a patient of its own, the folds are nnU-Net's.
+        let alone: Vec<(&str, &str)> = pairs.iter().map(|(_, name)| (*name, *name)).collect();
+        let names: Vec<String> = alone.iter().map(|(_, name)| (*name).to_owned()).collect();
+        assert_eq!(split_patients(&alone, Some(2)).expect("a split"), split(&names, Some(2)).expect("a split"));
     }
 
     #[test]

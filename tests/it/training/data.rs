@@ -7,11 +7,14 @@ use nephron::error::Result;
 use nephron::io::nifti::{self, Image};
 use nephron::io::weights::Weights;
 use nephron::models::OrientationRule;
+use nephron::training::augment::{Augmentation, PatchGeometry, PatchSource};
 use nephron::training::data::{
-    Case, Fingerprint, IntensityProperties, NO_LABEL, Plan, PlanFiles, PlannerOptions, RawDataset, prepare_cases,
+    Case, Fingerprint, IntensityProperties, NO_LABEL, Plan, PlanFiles, PlannerOptions, Preparation, RawDataset, Sample,
 };
 use nephron::volume::{Affine, Volume, Voxels};
 use nephron::{Device, Error};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use crate::support;
@@ -238,29 +241,55 @@ fn prepared_cases_are_nnunets() {
     let plan = files.plan("3d_fullres").expect("a plan");
     let cases: Vec<&Case> = dataset.cases().iter().collect();
     let mut warnings = Vec::new();
-    let prepared = prepare_cases(&dataset, &cases, &plan, &Device::Cpu, &mut |w| warnings.push(w), &mut |_, _| {
-        ControlFlow::Continue(())
-    });
-    let prepared = prepared.expect("cases");
+    let out = folder.path().join("prepared");
+    let preparation =
+        Preparation { dataset: &dataset, plan: &plan, identity: "a plan", folder: &out, device: &Device::Cpu };
+    let mut prepare =
+        || preparation.run(&cases, &mut |w| warnings.push(w), &mut |_, _| ControlFlow::Continue(())).expect("cases");
+    let (prepared, identity) = prepare();
+    // The second time they are there already.
+    let written = |case: usize| std::fs::metadata(out.join(format!("case_{case}.prepared"))).and_then(|m| m.modified());
+    let first = written(1).expect("a time");
+    let (again, same) = prepare();
+    assert_eq!((identity.as_str(), written(1).expect("a time"), again.len()), (same.as_str(), first, 2));
     assert!(warnings.is_empty(), "{warnings:?}");
     let sample = &prepared[1];
     let golden = Weights::read(support::root().join("tests/golden/training/case.safetensors")).expect("golden arrays");
     let (shape, image) = golden.get("image").expect("an image");
     assert_eq!((sample.name.as_str(), sample.shape.as_slice()), ("case_1", &shape[1..]));
     // The values lie between -1.6 and 1.8; nnU-Net's splines are f64, ours f32 with a few dozen roundings.
-    assert_eq!(sample.image.len(), image.len());
-    assert!(sample.image.iter().zip(&image).all(|(got, want)| (got - want).abs() <= 1e-5));
+    let whole = sample.window(sample.shape.map(|size| 0..size)).expect("all voxels");
+    assert_eq!(whole.image.len(), image.len());
+    assert!(whole.image.iter().zip(&image).all(|(got, want)| (got - want).abs() <= 1e-5));
     let labels: Vec<u8> =
         golden.get("labels").expect("labels").1.iter().map(|l| if *l < 0.0 { NO_LABEL } else { *l as u8 }).collect();
-    assert_eq!(sample.labels, labels);
+    assert_eq!(*whole.labels, labels);
     assert!([0, 1, 2, NO_LABEL].iter().all(|label| labels.contains(label)));
     for (class, locations) in (1..).zip(&sample.locations) {
         let all: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] == class).collect();
         assert_eq!(*locations, all);
     }
-    let cancelled =
-        prepare_cases(&dataset, &cases, &plan, &Device::Cpu, &mut |_| (), &mut |_, _| ControlFlow::Break(()));
+    // Patches of a case in its file are those of the case in memory, in and beyond it.
+    let memory = Sample::new("case_1", whole.image.to_vec(), labels, sample.shape, 3).expect("a sample");
+    for (seed, patch) in (0..40).zip([[3, 6, 5], [40, 40, 40], [1, 9, 70]].into_iter().cycle()) {
+        let geometry = PatchGeometry::new(patch, false);
+        let source =
+            PatchSource { geometry, augmentation: Augmentation::Full, mirrored: [true; 3], masked: Vec::new() };
+        let draw = |sample: &Sample| {
+            source.draw(sample, seed % 2 == 0, &mut ChaCha8Rng::seed_from_u64(seed)).expect("a patch")
+        };
+        assert_eq!(draw(sample), draw(&memory), "{patch:?}, {seed}");
+    }
+    let cancelled = preparation.run(&cases, &mut |_| (), &mut |_, _| ControlFlow::Break(()));
     assert!(matches!(cancelled, Err(Error::Cancelled)));
+    let other = Preparation { identity: "another plan", ..preparation };
+    let mut run = |of: &Preparation<'_>| of.run(&cases, &mut |_| (), &mut |_, _| ControlFlow::Continue(()));
+    assert_ne!(run(&other).expect("cases").1, identity);
+    // Labels that changed are prepared again.
+    write(&folder.path().join("labelsTr/case_1.nii.gz"), Voxels::U8(vec![1; SHAPE.iter().product()].into()));
+    let (changed, differs) = run(&preparation).expect("cases");
+    assert_ne!(differs, identity);
+    assert!(changed[1].locations[0].len() > prepared[1].locations[0].len());
 }
 
 #[test]

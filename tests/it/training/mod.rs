@@ -2,4 +2,5 @@
 
 mod data;
 mod network;
+mod patients;
 mod run;
