@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::options::{CpuArgs, JsonArgs};
 use nephron::error::Error as LibraryError;
+use nephron::io::weights::Storage;
 use nephron::pipeline::{ModelCard, ModelOptions, import_nnunet};
 
 /// Convert a model of another program.
@@ -26,7 +27,8 @@ enum From {
 const EXAMPLES: &str = "\
 Examples:
   nephron import nnunet Dataset220 --configuration 3d_fullres -o model/segmentation
-  nephron import nnunet model.zip --folds 0,1,2 -o model/segmentation";
+  nephron import nnunet model.zip --folds 0,1,2 -o model/segmentation
+  nephron import nnunet model/segmentation --f16 -o half/segmentation";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -48,6 +50,9 @@ struct Nnunet {
     /// Model folder of a cascade's first stage (the one beside the cascade's); it is converted too
     #[arg(long, value_name = "DIR")]
     previous_stage: Option<PathBuf>,
+    /// Round the weights to f16, which halves the files
+    #[arg(long)]
+    f16: bool,
     #[command(flatten)]
     cpu: CpuArgs,
 }
@@ -76,7 +81,8 @@ fn nnunet(args: &Nnunet, output: &JsonArgs) -> Result<()> {
         previous_stage: args.previous_stage.clone(),
     };
     let asked = options != ModelOptions::default();
-    let model = import_nnunet(&args.folder, &options, &args.output).map_err(|e| {
+    let storage = if args.f16 { Storage::F16 } else { Storage::F32 };
+    let model = import_nnunet(&args.folder, &options, storage, &args.output).map_err(|e| {
         if asked && matches!(e, LibraryError::Argument { .. }) { Error::Usage(e.to_string()) } else { e.into() }
     })?;
     let report = Report {

@@ -8,15 +8,16 @@ use super::model_folder::{ModelDir, ModelOptions, PREVIOUS_STAGE, find_plans};
 use super::{Postprocessing, Precision, Segmenter};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::io::weights::Storage;
 use crate::io::{TemporaryFolder, write_atomic};
 
 /// Reads a model as [`Segmenter::load`] does and writes it to the new folder `out`: plans.json and dataset.json as they are, the
-/// weights of each fold as f32 with what their checkpoint says of their training, a postprocessing as JSON, a model card, and the
+/// weights of each fold as `storage` with what their checkpoint says of their training, a postprocessing as JSON, a model card, and the
 /// first stage of a cascade to `previous_stage`. The folder appears when it is whole. Returns the model as it is read from there.
 ///
 /// # Errors
-/// As [`Segmenter::load`]; a folder `out` that is there already or cannot be written.
-pub fn import_nnunet(folder: &Path, options: &ModelOptions, out: &Path) -> Result<Segmenter> {
+/// As [`Segmenter::load`]; a folder `out` that is there already or cannot be written; a weight that f16 cannot hold.
+pub fn import_nnunet(folder: &Path, options: &ModelOptions, storage: Storage, out: &Path) -> Result<Segmenter> {
     let segmenter = Segmenter::load(folder, options, Precision::Single, &Device::Cpu)?;
     if let Some(masks) = segmenter.previous_masks() {
         return Err(Error::file(masks, "holds masks, expected the model folder of the previous stage"));
@@ -33,9 +34,9 @@ pub fn import_nnunet(folder: &Path, options: &ModelOptions, out: &Path) -> Resul
     let temporary = TemporaryFolder::new(parent).map_err(failed)?;
     let given = ModelDir::open(folder)?;
     let place = find_plans(&given, options.configuration.as_deref())?;
-    write(&segmenter, &place, &[&place, &given], temporary.path())?;
+    write(&segmenter, &place, &[&place, &given], storage, temporary.path())?;
     if let Some((first, place)) = segmenter.first_stage(&place, options)? {
-        write(first, &place, &[&place], &temporary.path().join(PREVIOUS_STAGE))?;
+        write(first, &place, &[&place], storage, &temporary.path().join(PREVIOUS_STAGE))?;
     }
     // Whatever this cannot read must not be left behind.
     Segmenter::load(temporary.path(), &ModelOptions::default(), Precision::Single, &Device::Cpu)?;
@@ -44,7 +45,7 @@ pub fn import_nnunet(folder: &Path, options: &ModelOptions, out: &Path) -> Resul
 }
 
 /// Writes one model, whose plans lie in `place` and whose card in the first of `cards` that has one.
-fn write(segmenter: &Segmenter, place: &ModelDir, cards: &[&ModelDir], out: &Path) -> Result<()> {
+fn write(segmenter: &Segmenter, place: &ModelDir, cards: &[&ModelDir], storage: Storage, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, "cannot be made", e))?;
     let put = |path: PathBuf, bytes: &[u8]| write_atomic(path, |file| file.write_all(bytes));
     for name in ["plans.json", "dataset.json"] {
@@ -53,7 +54,7 @@ fn write(segmenter: &Segmenter, place: &ModelDir, cards: &[&ModelDir], out: &Pat
     if let Some(card) = cards.iter().find(|folder| folder.is_file(model_card::FILE)) {
         put(out.join(model_card::FILE), &card.read(model_card::FILE)?)?;
     }
-    segmenter.save_networks(out)?;
+    segmenter.save_networks(out, storage)?;
     for found in segmenter.postprocessing() {
         // One that cannot be read is refused when it is asked for, as in the model itself.
         let folds = found.folds().map(|folds| format!("crossval_results_folds_{folds}"));

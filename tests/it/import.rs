@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use nephron::io::nifti;
+use nephron::io::weights::{Storage, Weights};
 use nephron::pipeline::{Mirroring, Output, Segmentation, import_nnunet};
 use nephron::volume::Volume;
 use nephron::{Device, ModelOptions, Precision, SegmentOptions, Segmenter};
@@ -42,7 +43,8 @@ fn every_kind_of_network_gives_the_same_bits() {
     {
         let (model, folder) = (golden().join(kind), tempfile::tempdir().expect("a folder"));
         let out = folder.path().join("new/model");
-        let imported = import_nnunet(&model, &ModelOptions::default(), &out).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        let imported = import_nnunet(&model, &ModelOptions::default(), Storage::F32, &out)
+            .unwrap_or_else(|e| panic!("{kind}: {e}"));
         let original = load(&model);
         assert_eq!(imported.plan(), original.plan(), "{kind}");
         assert_eq!((imported.folds(), imported.mirrors()), (original.folds(), original.mirrors()), "{kind}");
@@ -62,12 +64,32 @@ fn every_kind_of_network_gives_the_same_bits() {
         }
         // Twice gives the same files.
         let again = folder.path().join("again");
-        import_nnunet(&model, &ModelOptions::default(), &again).expect("imported");
+        import_nnunet(&model, &ModelOptions::default(), Storage::F32, &again).expect("imported");
         for name in names {
             assert!(
                 std::fs::read(out.join(&name)).expect("a file") == std::fs::read(again.join(&name)).expect("a file")
             );
         }
+    }
+}
+
+#[test]
+fn weights_in_f16_are_the_nearest() {
+    let (model, folder) = (golden().join("residual"), tempfile::tempdir().expect("a folder"));
+    let [single, half] = [("single", Storage::F32), ("half", Storage::F16)].map(|(name, storage)| {
+        let out = folder.path().join(name);
+        import_nnunet(&model, &ModelOptions::default(), storage, &out).expect("imported");
+        let files: Vec<String> = files(&out).into_iter().filter(|name| name.ends_with(".safetensors")).collect();
+        out.join(&files[0])
+    });
+    let size = |path: &Path| std::fs::metadata(path).expect("a file").len();
+    assert!(size(&half) < size(&single) * 6 / 10);
+    let [single, half] = [single, half].map(|path| Weights::read(path).expect("weights"));
+    assert_eq!(single.training(), half.training());
+    for name in single.names() {
+        let (shape, values) = single.get(name).expect("a tensor");
+        let rounded = values.iter().map(|v| half::f16::from_f32(*v).to_f32()).collect::<Vec<_>>();
+        assert_eq!(half.get(name).expect("a tensor"), (shape, rounded), "{name}");
     }
 }
 
@@ -91,7 +113,7 @@ fn a_cascade_is_converted_with_its_first_stage_and_what_lies_beside_its_plans() 
     let options = ModelOptions { configuration: Some("3d_cascade_fullres".into()), ..ModelOptions::default() };
     for (number, source) in [&cascade, &zip].into_iter().enumerate() {
         let out = folder.path().join(format!("out{number}"));
-        let imported = import_nnunet(source, &options, &out).expect("imported");
+        let imported = import_nnunet(source, &options, Storage::F32, &out).expect("imported");
         let found = segment(&imported, &image, Mirroring::Off);
         assert!(bits(&found) == bits(&want) && found.warnings == want.warnings);
         assert_eq!(imported.card().and_then(|card| card.licence.as_deref()), Some("CC0"));
@@ -111,7 +133,7 @@ fn what_segment_refuses_is_refused() {
     let (model, out) = (folder.path().join("model"), folder.path().join("out"));
     write(&model, &Tiny { configuration: "3d_cascade_fullres", ..Tiny::default() });
     let refused = |options: &ModelOptions| {
-        let message = import_nnunet(&model, options, &out).expect_err("refused").to_string();
+        let message = import_nnunet(&model, options, Storage::F32, &out).expect_err("refused").to_string();
         let same = Segmenter::load(&model, options, Precision::Single, &Device::Cpu).expect_err("refused").to_string();
         assert_eq!(message, same);
         assert!(!out.exists() && files(folder.path()) == ["model"], "nothing is left behind");
@@ -123,6 +145,6 @@ fn what_segment_refuses_is_refused() {
     refused(&ModelOptions::default());
     std::fs::remove_file(model.join("model.json")).expect("removed");
     std::fs::create_dir(&out).expect("a folder");
-    let message = import_nnunet(&model, &ModelOptions::default(), &out).expect_err("there").to_string();
+    let message = import_nnunet(&model, &ModelOptions::default(), Storage::F32, &out).expect_err("there").to_string();
     assert!(message.contains("is there already"), "{message}");
 }

@@ -26,7 +26,7 @@ pub use previous_stage::PreviousStage;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::weights::{self, TrainingNotes, Weights};
+use crate::io::weights::{self, Storage, TrainingNotes, Weights};
 use crate::nn::{ConvBlock, ConvLayer, DecoderBlock, ResidualBlock, SqueezeExcitation, forward_blocks};
 use crate::ops::ensure_same_device;
 use crate::ops::span::{self, OpSpan};
@@ -202,14 +202,14 @@ impl UNet {
     /// # Errors
     /// A file that cannot be written; a device that fails.
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.save_with(path, &TrainingNotes::default())
+        self.save_as(path, &TrainingNotes::default(), Storage::F32)
     }
 
-    /// As [`UNet::save`], with what is known of the weights' training.
+    /// As [`UNet::save`], with what is known of the weights' training, in a type of choice.
     ///
     /// # Errors
-    /// As [`UNet::save`].
-    pub fn save_with(&self, path: &Path, training: &TrainingNotes) -> Result<()> {
+    /// As [`UNet::save`]; a weight that f16 cannot hold.
+    pub fn save_as(&self, path: &Path, training: &TrainingNotes, storage: Storage) -> Result<()> {
         let values = self
             .parameters
             .iter()
@@ -224,7 +224,7 @@ impl UNet {
             .zip(&values)
             .map(|(p, values)| (p.name.as_str(), p.shape.as_slice(), values.as_slice()))
             .collect();
-        weights::write_with(path, &tensors, training)
+        weights::write_as(path, &tensors, training, storage)
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Previous, Segmenter};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::SourceFile;
-use crate::io::weights::TrainingNotes;
+use crate::io::weights::{Storage, TrainingNotes};
 use crate::models::{JsonFile, PreviousStage, UNet, UNetPlan};
 use crate::pipeline::model_card::ModelCard;
 use crate::pipeline::model_folder::{
@@ -68,7 +68,7 @@ impl Segmenter {
     }
 
     /// Writes the weights of each fold as safetensors, with the configuration and what their files say of their training.
-    pub(in crate::pipeline) fn save_networks(&self, folder: &Path) -> Result<()> {
+    pub(in crate::pipeline) fn save_networks(&self, folder: &Path, storage: Storage) -> Result<()> {
         for (i, network) in self.networks.iter().enumerate() {
             let name = match self.fold_names.get(i) {
                 Some(fold) => format!("fold_{fold}.safetensors"),
@@ -76,7 +76,7 @@ impl Segmenter {
             };
             let mut training = self.training.get(i).cloned().unwrap_or_default();
             training.configuration = Some(self.plan.configuration.clone());
-            network.save_with(&folder.join(name), &training)?;
+            network.save_as(&folder.join(name), &training, storage)?;
         }
         Ok(())
     }

@@ -283,7 +283,7 @@ fn prepared_cases_are_nnunets() {
     let cancelled = preparation.run(&cases, &mut |_| (), &mut |_, _| ControlFlow::Break(()));
     assert!(matches!(cancelled, Err(Error::Cancelled)));
     let other = Preparation { identity: "another plan", ..preparation };
-    let mut run = |of: &Preparation<'_>| of.run(&cases, &mut |_| (), &mut |_, _| ControlFlow::Continue(()));
+    let run = |of: &Preparation<'_>| of.run(&cases, &mut |_| (), &mut |_, _| ControlFlow::Continue(()));
     assert_ne!(run(&other).expect("cases").1, identity);
     // Labels that changed are prepared again.
     write(&folder.path().join("labelsTr/case_1.nii.gz"), Voxels::U8(vec![1; SHAPE.iter().product()].into()));

@@ -5,20 +5,23 @@
 
 mod checkpoint;
 pub(in crate::io) mod pickle;
+mod write;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 
 use super::SourceFile;
 use super::numbers::{ByteOrder, Number};
 use nephron_compute::ensure_room;
 use nephron_compute::error::{Error, Result};
 use nephron_compute::{shown, shown_message};
+
+pub use write::{Storage, write, write_as, write_with};
 
 struct Entry {
     number: Number,
@@ -228,47 +231,6 @@ fn unwrapped(mut entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
         entries = entries.into_iter().map(|(name, entry)| (name[prefix.len()..].to_owned(), entry)).collect();
     }
     entries
-}
-
-/// Writes f32 tensors as safetensors; each is its name, its shape and its values in C order.
-///
-/// # Errors
-/// [`Error::Shape`] where the number of values is not that of the shape, [`Error::File`] where the file cannot be written.
-pub fn write(path: impl AsRef<Path>, tensors: &[(&str, &[usize], &[f32])]) -> Result<()> {
-    write_with(path, tensors, &TrainingNotes::default())
-}
-
-/// As [`write`], with what is known of the weights' training as metadata, from which [`Weights::training`] has it again.
-///
-/// # Errors
-/// As [`write`].
-pub fn write_with(
-    path: impl AsRef<Path>,
-    tensors: &[(&str, &[usize], &[f32])],
-    training: &TrainingNotes,
-) -> Result<()> {
-    let path = path.as_ref();
-    for (name, shape, values) in tensors {
-        ensure_length(name, shape, values.len())?;
-    }
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-    let refused = |e| Error::io(path, "cannot be written", e);
-    let views = tensors
-        .iter()
-        .zip(&bytes)
-        .map(|((name, shape, _), bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(refused)?;
-    // One member, so that the bytes do not depend on the order of a hash map.
-    let metadata = if *training == TrainingNotes::default() {
-        None
-    } else {
-        let text = serde_json::to_string(training).map_err(|e| Error::io(path, "cannot be written", e))?;
-        Some([(TRAINING.to_owned(), text)].into_iter().collect())
-    };
-    let file = safetensors::serialize(views, metadata).map_err(refused)?;
-    super::write_atomic(path, |out| out.write_all(&file))
 }
 
 fn ensure_length(name: &str, shape: &[usize], found: usize) -> Result<()> {
