@@ -16,9 +16,10 @@
 //! and divide the points among them. Which of the two is chosen, and every cut, depends on the shapes and the instruction set alone: results
 //! have the same bits for any number of threads.
 //!
-//! With u = 2^-24 and gamma(k) = k u / (1 - k u) the error is at most gamma(t + p + 4 axes) times Gᵀ's absolute values applied to the sum over
-//! the tiles of (|A| |dy|) ⊙ (|B|ᵀ |d|), with the terms of `|G|ᵀ` as they are: t is the number of tiles and p that of parts, a sum of t products being
-//! at most t roundings deep however it is cut, the parts p more, and each axis adds one rounding in V, one in M and two in Gᵀ.
+//! With u = 2^-24 and gamma(k) = k u / (1 - k u) the error is at most gamma(t + p + 4 axes) times |G|ᵀ of the sum over the tiles of
+//! (|A| |dy|) ⊙ (|B|ᵀ |d|), where t is the number of tiles and p that of parts: however a part is cut, no product passes through more
+//! additions than it has tiles, nor a part's sum through more than there are parts, and each axis adds one rounding in V, one in M and two in
+//! Gᵀ, whose halves are exact. Counts and times are in docs/performance-log.md ("CPU training").
 
 use rayon::prelude::*;
 
@@ -52,7 +53,7 @@ const GROUP: usize = 16;
 const COLUMNS: usize = 16;
 
 /// Whether minimal filtering applies to the problem and is expected to be faster.
-pub(in crate::ops::conv3d::cpu) fn suits(problem: &Conv3dProblem) -> bool {
+pub(in crate::ops) fn suits(problem: &Conv3dProblem) -> bool {
     applies(problem, LEAST_CHANNELS) && Grid::of(problem, problem.input_shape()[0]).tiles() >= LEAST_TILES
 }
 
@@ -77,7 +78,7 @@ impl Cut {
 }
 
 /// dw [co, kd, 3, 3, ci] of `x` [n, d, h, w, ci] and `dy` [n, od, oh, ow, co].
-pub(in crate::ops::conv3d::cpu) fn weight_gradient(
+pub(in crate::ops) fn weight_gradient(
     isa: Isa,
     problem: &Conv3dProblem,
     x: &[f32],
