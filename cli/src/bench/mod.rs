@@ -24,7 +24,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Time only conv3d, conv_transpose3d, unet, resnet, affine_dice or resample
+    /// Time only conv3d, conv_transpose3d, unet, resnet, train (in f32), affine_dice or resample
     op: Option<String>,
     /// Time only cases whose name contains TEXT
     #[arg(long, value_name = "TEXT", default_value = "")]

@@ -2,6 +2,7 @@
 
 mod convolutions;
 mod networks;
+mod training;
 mod volumes;
 
 use nephron::bench_shapes;
@@ -26,7 +27,7 @@ pub(super) struct Case {
 /// Creates a case, with its arrays on the device.
 pub(super) type Make = Box<dyn Fn(&Device, DType) -> Result<Case>>;
 
-const OPS: [&str; 6] = ["conv3d", "conv_transpose3d", "unet", "resnet", "affine_dice", "resample"];
+const OPS: [&str; 7] = ["conv3d", "conv_transpose3d", "unet", "resnet", "train", "affine_dice", "resample"];
 
 /// The cases of one op, or of all, whose name contains `filter`.
 pub(super) fn named(op: Option<&str>, filter: &str) -> crate::error::Result<Vec<Make>> {
@@ -63,6 +64,9 @@ fn all() -> Vec<(&'static str, String, Make)> {
     }
     for batch in bench_shapes::BATCHES {
         all.push(("resnet", networks::batch_name(batch), Box::new(move |d, t| networks::resnet(batch, d, t))));
+    }
+    for step in training::STEPS {
+        all.push(("train", step.name(), Box::new(move |d, _| training::step(step, d))));
     }
     for side in bench_shapes::LABEL_MAPS {
         all.push(("affine_dice", volumes::labels_name(side), Box::new(move |d, _| volumes::affine_dice(side, d))));

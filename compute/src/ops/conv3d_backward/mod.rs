@@ -58,6 +58,7 @@ pub fn conv3d_backward_weights(x: &Tensor, w: &Tensor, dy: &Tensor, params: &Con
 
 /// The gradient by the input; operands are validated.
 fn data_gradient(problem: &Conv3dProblem, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let _span = op_span!("data_gradient", &[dy, w]);
     if dy.device() == Device::Cpu
         && let Some(dx) = cpu::data_gradient(problem, dy.host_floats()?, w.host_floats()?)
     {
@@ -75,6 +76,7 @@ fn checked(what: &str, x: &Tensor, w: &Tensor, dy: &Tensor, params: &Conv3dParam
 
 /// The gradient by the weight of a convolution of `x` whose output has the gradient `dy`; operands are validated.
 pub(in crate::ops) fn weight_gradient(what: &str, problem: &Conv3dProblem, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let _span = op_span!("weight_gradient", &[x, dy]);
     #[cfg(not(feature = "gpu"))]
     let _ = what;
     let shape = problem.weight_shape();

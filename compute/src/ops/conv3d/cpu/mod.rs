@@ -120,9 +120,10 @@ pub(in crate::ops) fn conv3d_with_sums(
 /// The gradient by the input [n, d, h, w, ci] of `dy` [n, od, oh, ow, co], as a convolution of `dy` with the flipped weights; None
 /// where that is not the faster way, so that it is left to the transposed convolution.
 pub(in crate::ops) fn data_gradient(problem: &Conv3dProblem, dy: &[f32], w: &[f32]) -> Option<Buffer> {
-    let adjoint = adjoint(problem).filter(winograd::suits)?;
-    let weights = pack(&adjoint, &flipped(problem.weight_shape(), w));
-    Some(conv3d(&adjoint, dy, &weights, None))
+    let adjoint = adjoint(problem).filter(winograd::suits_gradient)?;
+    let isa = Isa::fitting(channels(&adjoint).co);
+    let weights = transform_for(isa, &adjoint, &flipped(problem.weight_shape(), w));
+    Some(conv3d(&adjoint, dy, &ConvWeights::Winograd(weights), None))
 }
 
 /// The convolution that gives the gradient by the input, of strides, dilations and groups of 1.
@@ -154,7 +155,12 @@ fn flipped([co, ci, kd, kh, kw]: Shape, w: &[f32]) -> Buffer {
 
 /// `x` [n, d, h, w, ci], `dy` [n, od, oh, ow, co] -> [co, kd, kh, kw, ci / groups].
 pub(in crate::ops) fn weight_gradient(problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    weight_gradient_with(Isa::fitting(channels(problem).co), problem, x, dy)
+    let isa = Isa::fitting(channels(problem).co);
+    if winograd::gradient::suits(problem) {
+        winograd::gradient::weight_gradient(isa, problem, x, dy)
+    } else {
+        weight_gradient_with(isa, problem, x, dy)
+    }
 }
 
 fn weight_gradient_with(isa: Isa, problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
@@ -251,7 +257,9 @@ mod tests {
 
     #[test]
     fn gradients_by_the_input_of_whole_numbers_are_exact() {
-        for (xs, kd, padding) in [([1, 17, 5, 6, 7], 3, [1, 1, 1]), ([2, 16, 3, 6, 9], 1, [0, 2, 0])] {
+        for (xs, kd, padding) in
+            [([1, 17, 5, 6, 7], 3, [1, 1, 1]), ([2, 16, 3, 6, 9], 1, [0, 2, 0]), ([1, 8, 4, 5, 6], 3, [1, 1, 1])]
+        {
             let (ws, params) = ([18, xs[1], kd, 3, 3], Conv3dParams { padding, ..Default::default() });
             let problem = Conv3dProblem::new(xs, ws, params).expect("a problem");
             let ys = problem.output_shape();

@@ -2,6 +2,13 @@
 
 use crate::ops::conv_problem::Conv3dProblem;
 
+/// Whether minimal filtering applies to the problem, of so many channels, of the input and of the output, at least.
+pub(super) fn applies(problem: &Conv3dProblem, least_channels: usize) -> bool {
+    let ([co, ci, kd, kh, kw], params) = (problem.weight_shape(), problem.params());
+    let plain = params.stride == [1; 3] && params.dilation == [1; 3] && params.groups == 1;
+    plain && [1, 3].contains(&kd) && [kh, kw] == [3, 3] && ci.min(co) >= least_channels
+}
+
 /// One axis of the images, cut into tiles.
 #[derive(Clone, Copy)]
 pub(super) struct Axis {
@@ -68,5 +75,21 @@ impl Grid {
     pub fn place(&self, tile: usize) -> Place {
         let [z, y, x] = self.axes.map(|axis| axis.tiles());
         Place { image: tile / (x * y * z), at: [tile / (x * y) % z, tile / x % y, tile % x] }
+    }
+    /// The indices of a tile's outputs, along (z, y, x), counted over all images; none outside the image.
+    #[inline(always)]
+    pub fn targets(&self, place: Place) -> [[[Option<usize>; 2]; 2]; 2] {
+        let axes = &self.axes;
+        let [(z, nz), (y, ny), (x, nx)] = [0, 1, 2].map(|axis| axes[axis].target(place.at[axis]));
+        let mut targets = [[[None; 2]; 2]; 2];
+        for (i, targets) in targets.iter_mut().enumerate().take(nz) {
+            for (j, targets) in targets.iter_mut().enumerate().take(ny) {
+                for (k, target) in targets.iter_mut().enumerate().take(nx) {
+                    let line = (place.image * axes[0].output + z + i) * axes[1].output + y + j;
+                    *target = Some(line * axes[2].output + x + k);
+                }
+            }
+        }
+        targets
     }
 }

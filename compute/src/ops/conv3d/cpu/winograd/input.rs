@@ -6,9 +6,25 @@
 use std::array::from_fn;
 use std::slice;
 
-use super::block::Task;
-use super::grid::Place;
+use super::super::sums::Shared;
+use super::grid::{Grid, Place};
 use crate::ops::simd::{F32Vector, Simd};
+
+/// The images whose tiles are transformed, and where V goes.
+pub(super) struct Input<'a> {
+    pub grid: &'a Grid,
+    /// Channels-last inputs, whose channels follow each other.
+    pub xs: &'a [&'a [f32]],
+    /// Channels of one of them.
+    pub channels: usize,
+    /// A voxel outside the image: a vector.
+    pub zeros: &'a [f32],
+    pub v: Shared<f32>,
+    /// Floats from a tile to the next: the channels, and a vector more where they fill none.
+    pub row: usize,
+    /// Floats from a point to the next.
+    pub point: usize,
+}
 
 /// Where a row of inputs is read: its first voxel, and floats to the next one (0 outside the image).
 #[derive(Clone, Copy)]
@@ -25,15 +41,14 @@ struct Rows<const D: usize> {
     valid: usize,
 }
 
-impl Task<'_> {
-    /// V of `count` tiles from the block's tile `first` on.
+impl Input<'_> {
+    /// V of `count` tiles from the tile `first` of the block that starts at tile `start` on.
     #[inline(always)]
-    pub(super) fn input<S: Simd, const D: usize>(&self, simd: S, first: usize, count: usize) {
-        let grid = &self.winograd.grid;
+    pub(super) fn transform<S: Simd, const D: usize>(&self, simd: S, start: usize, first: usize, count: usize) {
         let mut tile = first;
         while tile < first + count {
-            let place = grid.place(self.start + tile);
-            let run = (grid.axes[2].tiles() - place.at[2]).min(first + count - tile);
+            let place = self.grid.place(start + tile);
+            let run = (self.grid.axes[2].tiles() - place.at[2]).min(first + count - tile);
             self.run_of_tiles::<S, D>(simd, place, tile, run);
             tile += run;
         }
@@ -42,13 +57,12 @@ impl Task<'_> {
     /// V of `count` tiles along x from `place`, the block's tile `first`.
     #[inline(always)]
     fn run_of_tiles<S: Simd, const D: usize>(&self, simd: S, place: Place, first: usize, count: usize) {
-        let (winograd, lanes) = (self.winograd, S::F32::LANES);
-        let channels = winograd.weights.ci / winograd.xs.len();
-        let start = winograd.grid.axes[2].source(place.at[2]);
-        for (source, x) in winograd.xs.iter().enumerate() {
+        let (channels, lanes) = (self.channels, S::F32::LANES);
+        let start = self.grid.axes[2].source(place.at[2]);
+        for (source, x) in self.xs.iter().enumerate() {
             for channel in (0..channels).step_by(lanes) {
-                let rows = self.rows::<D>(place, x, channels, channel, lanes);
-                let to = first * self.layout.row + source * channels + channel;
+                let rows = self.rows::<D>(place, x, channel, lanes);
+                let to = first * self.row + source * channels + channel;
                 if channel + lanes <= channels {
                     self.walk::<S, D, true>(simd, &rows, start, to, count);
                 } else {
@@ -60,9 +74,9 @@ impl Task<'_> {
 
     /// The rows of up to `lanes` channels of `x` from `channel` on that the tiles at `place` along z and y read.
     #[inline(always)]
-    fn rows<const D: usize>(&self, place: Place, x: &[f32], channels: usize, channel: usize, lanes: usize) -> Rows<D> {
-        let [z, y, axis] = self.winograd.grid.axes;
-        let outside = Row { first: self.winograd.zeros.as_ptr(), voxel: 0 };
+    fn rows<const D: usize>(&self, place: Place, x: &[f32], channel: usize, lanes: usize) -> Rows<D> {
+        let ([z, y, axis], channels) = (self.grid.axes, self.channels);
+        let outside = Row { first: self.zeros.as_ptr(), voxel: 0 };
         let mut rows = [[outside; 4]; D];
         for (i, rows) in rows.iter_mut().enumerate() {
             let at_z = z.source(place.at[0]) + i as isize;
@@ -102,12 +116,12 @@ impl Task<'_> {
                     let v = transform(from_fn(|k| ring[columns[k]][i][j]));
                     for (k, v) in v.into_iter().enumerate() {
                         // SAFETY:
-                        // - V has a row of `layout.row` floats for each tile of the block at every point, in which a
+                        // - V has a row of `row` floats for each tile of the block at every point, in which a
                         //   vector fits at this channel,
                         // - this task alone writes the rows of these tiles.
                         unsafe {
                             let point = (i * 4 + j) * 4 + k;
-                            v.store_at(self.v.0.add(point * self.layout.point + to + tile * self.layout.row));
+                            v.store_at(self.v.0.add(point * self.point + to + tile * self.row));
                         }
                     }
                 }

@@ -26,6 +26,11 @@
 //! sizes that were tried and times are in docs/performance-log.md ("CPU convolution, minimal filtering").
 
 mod block;
+pub(super) mod gradient;
+mod gradient_blocks;
+mod gradient_taps;
+#[cfg(test)]
+mod gradient_tests;
 mod grid;
 mod input;
 mod output;
@@ -42,17 +47,24 @@ use crate::ops::conv_problem::Conv3dProblem;
 use crate::ops::simd::{Kernel, Simd};
 use block::{Layout, Step, Task, Winograd};
 use grid::Grid;
+use input::Input;
 pub(in crate::ops) use weights::TransformedWeights;
 
 /// Channels, of the input and of the output, from which the transforms cost less than they save.
 const LEAST_CHANNELS: usize = 16;
+/// The same of a gradient by the input, beside the transposed convolution.
+const LEAST_CHANNELS_OF_GRADIENT: usize = 8;
+
 /// Whether minimal filtering applies to the problem and is expected to be faster. That hangs on the weights and the parameters alone, not on
 /// the size of the images, so that transformed weights serve images of every size. The worst sizes, 1 and 3 along every axis, compute 8 and 2.4
 /// times the outputs, of which there are few.
 pub(super) fn suits(problem: &Conv3dProblem) -> bool {
-    let ([co, ci, kd, kh, kw], params) = (problem.weight_shape(), problem.params());
-    let plain = params.stride == [1; 3] && params.dilation == [1; 3] && params.groups == 1;
-    plain && [1, 3].contains(&kd) && [kh, kw] == [3, 3] && ci.min(co) >= LEAST_CHANNELS
+    grid::applies(problem, LEAST_CHANNELS)
+}
+
+/// As [`suits`] of a convolution that gives a gradient by the input.
+pub(super) fn suits_gradient(problem: &Conv3dProblem) -> bool {
+    grid::applies(problem, LEAST_CHANNELS_OF_GRADIENT)
 }
 
 /// Writes the convolution of the channels-last inputs `xs`, whose channels follow each other, into `y` [n, od, oh, ow, co].
@@ -161,15 +173,22 @@ impl Kernel for Task<'_> {
 }
 
 impl Task<'_> {
+    #[inline(always)]
+    fn input(&self) -> Input<'_> {
+        let Winograd { grid, weights, xs, zeros, .. } = self.winograd;
+        let channels = weights.ci / xs.len();
+        Input { grid, xs, channels, zeros, v: self.v, row: self.layout.row, point: self.layout.point }
+    }
+
     /// With `D` points along z.
     #[inline(always)]
     fn depth<S: Simd, const D: usize>(self, simd: S) {
         match self.step {
-            Step::Input { first, count } => self.input::<S, D>(simd, first, count),
+            Step::Input { first, count } => self.input().transform::<S, D>(simd, self.start, first, count),
             Step::Product { point, count } => self.products(simd, point..point + 1, count),
             Step::Output { first, count } => self.output::<S, D>(simd, first, count),
             Step::All { count } => {
-                self.input::<S, D>(simd, 0, count);
+                self.input().transform::<S, D>(simd, self.start, 0, count);
                 self.products(simd, 0..16 * D, count);
                 self.output::<S, D>(simd, 0, count);
             }

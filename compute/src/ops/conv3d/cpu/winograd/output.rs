@@ -4,7 +4,6 @@ use std::slice;
 
 use super::super::sums::add_up;
 use super::block::Task;
-use super::grid::Place;
 use crate::ops::simd::{F32Vector, Simd};
 
 impl Task<'_> {
@@ -16,7 +15,8 @@ impl Task<'_> {
             Vec::with_capacity(if self.winograd.sums.is_some() { count * if D == 4 { 8 } else { 4 } } else { 0 });
         for tile in first..first + count {
             let place = grid.place(self.start + tile);
-            let targets = self.targets(place);
+            let targets =
+                grid.targets(place).map(|plane| plane.map(|row| row.map(|voxel| voxel.map(|voxel| voxel * co))));
             self.tile::<S, D>(simd, tile, &targets);
             if self.winograd.sums.is_some() {
                 written.extend(targets.as_flattened().as_flattened().iter().flatten());
@@ -32,23 +32,6 @@ impl Task<'_> {
                 add_up(simd, written.iter().copied(), self.winograd.output.0, sums);
             }
         }
-    }
-
-    /// Offsets in the output of a tile's voxels, along (z, y, x); none outside the image.
-    #[inline(always)]
-    fn targets(&self, place: Place) -> [[[Option<usize>; 2]; 2]; 2] {
-        let axes = &self.winograd.grid.axes;
-        let [(z, nz), (y, ny), (x, nx)] = [0, 1, 2].map(|axis| axes[axis].target(place.at[axis]));
-        let mut targets = [[[None; 2]; 2]; 2];
-        for (i, targets) in targets.iter_mut().enumerate().take(nz) {
-            for (j, targets) in targets.iter_mut().enumerate().take(ny) {
-                for (k, target) in targets.iter_mut().enumerate().take(nx) {
-                    let line = (place.image * axes[0].output + z + i) * axes[1].output + y + j;
-                    *target = Some((line * axes[2].output + x + k) * self.winograd.weights.co);
-                }
-            }
-        }
-        targets
     }
 
     #[inline(always)]
