@@ -138,7 +138,10 @@ fn cohort(args: &Args, count: u64, output: &JsonArgs) -> Result<()> {
         let subtype = args.subtype.unwrap_or_else(|| args.subtypes.subtype(seed));
         args.given(PhantomOptions { subtype: Some(subtype), ..PhantomOptions::drawn(seed, args.scanner) })
     };
-    options(args.seed).ensure_valid().map_err(Error::wrong_argument)?;
+    // Every patient is drawn with a grid of its own: none is refused after others were written.
+    for seed in args.seed..=last {
+        options(seed).ensure_valid().map_err(|e| Error::wrong_argument(e.context(format!("seed {seed}"))))?;
+    }
     let _held = FolderLock::new(&args.dir)?;
     let table = args.dir.join("truth.csv");
     if let Err(e) = std::fs::remove_file(&table)

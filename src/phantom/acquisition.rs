@@ -124,7 +124,7 @@ pub struct PhaseGrid {
     pub height: f64,
 }
 
-/// The share of scans whose field of view ends within a kidney.
+/// The share of scans whose field of view ends near or in a pole.
 const CUT: f64 = 0.05;
 /// The share of scans with the slice thickness of the patient's others.
 const SAME_THICKNESS: f64 = 0.8;
@@ -135,8 +135,8 @@ const WITHOUT_PORTAL: f64 = 0.04;
 
 impl PhantomOptions {
     /// The acquisition of a patient of a cohort, drawn from the seed: two to four phases, nearly always with the portal one; a pixel
-    /// size for the patient and a slice thickness for each phase; and, in one of twenty scans, a field of view that cuts a pole of
-    /// a kidney. docs/phantom.md has the distributions.
+    /// size for the patient and a slice thickness for each phase; and, in one of twenty scans, a field of view that ends near
+    /// or in a pole of a kidney. docs/phantom.md has the distributions.
     pub fn drawn(seed: u64, scanner: Scanner) -> Self {
         let mut rng = stream(seed, Purpose::Acquisition);
         let base = Self { seed, scanner, ..Self::default() };
@@ -169,14 +169,16 @@ impl PhantomOptions {
                 height: 0.0,
             };
             if cut {
-                // The field of view ends `end` above (or below) the kidneys' middle; a pole is 42-54 mm away from it.
+                // The field of view ends `end` above (or below) the kidneys' middle; a pole is 42-54 mm away from it in the portal
+                // phase. A phase that breathing moves the other way may keep it whole.
                 let half = 0.5 * base.size[2];
                 grid.size[2] = half + end;
                 grid.height = if upper { 0.5 * (end - half) } else { 0.5 * (half - end) };
             }
             grid
         });
-        Self { grids: grids.into_iter().filter(|grid| phases.contains(&grid.phase)).collect(), phases, ..base }
+        // Those of the other phases too: a caller may add phases.
+        Self { grids: grids.to_vec(), phases, ..base }
     }
 }
 

@@ -23,7 +23,7 @@ const REACH: f64 = 60.0;
 const KIDNEY_SIZE: std::ops::Range<f64> = 0.95..1.08;
 /// The share of patients with a second tumour.
 const SECOND_TUMOUR: f64 = 0.05;
-/// The distance between a tumour and another one or a cyst is at least this and the 2 mm of a place's margin, mm.
+/// The distance that is kept between the spheres of a tumour and of another one or a cyst, mm. Lobes may reach over it.
 const APART: f64 = 2.0;
 
 #[derive(Debug, Clone)]

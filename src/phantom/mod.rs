@@ -62,7 +62,7 @@ pub struct PhantomOptions {
     pub phases: Vec<Phase>,
     /// The voxel size in millimetres along x, y, z; 0.3-20.
     pub spacing: [f64; 3],
-    /// The field of view in millimetres along x, y, z; 40-600. The default contains both whole kidneys in every phase.
+    /// The field of view in millimetres along x, y, z; 40-600. The default contains both whole kidneys in nearly every phase.
     pub size: [f64; 3],
     /// The scanner, which also determines the noise and the patient's uptake of contrast medium.
     pub scanner: Scanner,

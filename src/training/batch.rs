@@ -46,7 +46,7 @@ impl BatchSource {
     /// same whatever was drawn before it.
     ///
     /// # Errors
-    /// No sample; a batch that does not fit in memory.
+    /// No sample; a sample's file that cannot be read; a batch that does not fit in memory.
     pub fn batch(&self, iteration: u64) -> Result<Batch> {
         let (Some(first), false) = (self.samples.first(), self.size == 0) else {
             let found = format!("{} and {}", self.samples.len(), self.size);

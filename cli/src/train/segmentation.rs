@@ -27,7 +27,7 @@ Examples:
 /// The data set is in nnU-Net's raw layout: imagesTr/CASE_0000.nii.gz, a file for each channel; labelsTr/CASE.nii.gz; dataset.json.
 /// Or it has a folder for each patient, as `nephron phantom --cohort` writes and `diagnose --cohort` reads: PATIENT/portal.nii.gz with
 /// the labels PATIENT/portal_mask.nii.gz, and so for arterial, delayed and non-contrast. A plan is made as nnU-Net makes it, or read. Prepared
-/// cases are kept in MODEL/training/prepared, 5 bytes a voxel, for every fold and for --resume. After every epoch log.csv, log.svg and a checkpoint
+/// cases are kept in MODEL/training/prepared, 4 bytes a voxel and channel and 1 for its label, for every fold and for --resume. After every epoch log.csv, log.svg and a checkpoint
 /// are written to MODEL/training/fold_F, from which --resume goes on bit for bit. In the end MODEL is what `nephron segment --model` reads; folds
 /// that are trained into one MODEL are averaged there.
 #[derive(Debug, clap::Args)]
@@ -106,6 +106,7 @@ impl Args {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let progress = args.progress.start();
     let dataset = RawDataset::open(&args.dataset)?;
+    dataset.warnings().iter().for_each(|warning| note!("warning: {}", nephron::shown(warning)));
     let split = dataset.split(args.fold.0).map_err(Error::wrong_argument)?;
     let _held = FolderLock::new(&args.output)?;
     // Before what takes time.

@@ -47,7 +47,7 @@ impl PatchSource {
     /// A patch of a sample, on a voxel of a drawn class if `foreground`; its labels are 0 where there is none.
     ///
     /// # Errors
-    /// A patch that does not fit in memory.
+    /// A patch that does not fit in memory; a sample's file that cannot be read.
     pub fn draw(&self, sample: &Sample, foreground: bool, rng: &mut impl Rng) -> Result<Patch> {
         let centre = self.geometry.place(sample, foreground, rng);
         let full = self.augmentation == Augmentation::Full;

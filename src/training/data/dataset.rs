@@ -21,6 +21,9 @@ pub struct RawDataset {
     reader: (String, ImageReader),
     ending: String,
     cases: Vec<Case>,
+    /// Whether it is in nnU-Net's layout.
+    is_nnunets: bool,
+    warnings: Vec<String>,
 }
 
 /// A case: one image and its labels.
@@ -56,7 +59,7 @@ impl RawDataset {
     /// Reads dataset.json and lists the cases of `labelsTr`, by name. Labels have to be 0, 1, 2, ... without gaps, the background
     /// first.
     ///
-    /// Without dataset.json and labelsTr the folder holds one of each patient, with scans named after their phases and the labels of kidney (1)
+    /// Without dataset.json, labelsTr and imagesTr the folder holds a folder for each patient, with scans named after their phases and the labels of kidney (1)
     /// and tumour (2) beside them: `PATIENT/portal.nii.gz`, `PATIENT/portal_mask.nii.gz`. Every phase is a case.
     ///
     /// # Errors
@@ -65,7 +68,7 @@ impl RawDataset {
     /// without labels; no case.
     pub fn open(folder: &Path) -> Result<Self> {
         let file = folder.join("dataset.json");
-        let is_nnunets = file.is_file() || folder.join("labelsTr").is_dir();
+        let is_nnunets = file.is_file() || ["labelsTr", "imagesTr"].iter().any(|part| folder.join(part).is_dir());
         let json = if is_nnunets {
             JsonFile::read(&file)?
         } else {
@@ -100,9 +103,11 @@ impl RawDataset {
             let expected = format!("one of {}", images::ENDINGS.join(", "));
             return refused(&format!("file_ending: {}", shown(&ending)), &expected);
         }
-        let cases = if is_nnunets { list(folder, channels.len(), &ending)? } else { patients::list(folder)? };
+        let (cases, warnings) =
+            if is_nnunets { (list(folder, channels.len(), &ending)?, Vec::new()) } else { patients::list(folder)? };
         let json = json.value().clone();
-        Ok(Self { folder: folder.to_path_buf(), json, channels, labels, reader, ending, cases })
+        let folder = folder.to_path_buf();
+        Ok(Self { folder, json, channels, labels, reader, ending, cases, is_nnunets, warnings })
     }
 
     /// The folder.
@@ -113,6 +118,11 @@ impl RawDataset {
     /// The cases in the order of their names.
     pub fn cases(&self) -> &[Case] {
         &self.cases
+    }
+
+    /// What the user should know of the folder.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The names of the channels.
@@ -222,8 +232,9 @@ impl RawDataset {
         if let Some((label, count)) = counts.iter().enumerate().skip(classes).find(|(_, count)| **count > 0) {
             let names = shown_list(self.labels.targets().iter().map(|target| &target.name));
             let reason = format!(
-                "holds label {label} ({count} voxels): expected 0 to {} (background, {names}), as dataset.json lists them",
-                classes - 1
+                "holds label {label} ({count} voxels): expected 0 to {} (background, {names}), as {} has them",
+                classes - 1,
+                if self.is_nnunets { "dataset.json" } else { "a data set of patients" }
             );
             return Err(Error::file(&case.labels, reason));
         }

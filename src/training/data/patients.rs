@@ -21,29 +21,46 @@ pub(super) fn description() -> Value {
     })
 }
 
-/// The cases, one for each phase of each patient, by name: PATIENT_PHASE.
+/// The cases, one for each phase of each patient, by name: PATIENT_PHASE. Folders without a scan are passed over, with a warning.
 ///
 /// # Errors
-/// A folder that cannot be listed; no patient; a patient without a phase; two files of one phase; a phase without a mask.
-pub(super) fn list(folder: &Path) -> Result<Vec<Case>> {
-    let mut cases = Vec::new();
+/// A folder that cannot be listed, or whose name is not UTF-8; no patient; two files of one phase; a phase without a mask.
+pub(super) fn list(folder: &Path) -> Result<(Vec<Case>, Vec<String>)> {
+    let (mut cases, mut warnings) = (Vec::new(), Vec::new());
     for patient in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-        let name = patient.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(name) = patient.file_name().and_then(|name| name.to_str()) else {
+            return Err(Error::file(&patient, "has a name that is not UTF-8, expected the name of a patient"));
+        };
         // What a file manager hides is no patient.
-        if !name.starts_with('.') {
-            cases.extend(phases(&patient, &name)?);
+        if name.starts_with('.') {
+            continue;
         }
+        let found = phases(&patient, name)?;
+        if found.is_empty() {
+            let names = Phase::ALL.map(|phase| phase.to_string()).join(", ");
+            warnings.push(format!("{}: no patient: expected images named {names}, found none", patient.display()));
+        }
+        cases.extend(found);
     }
+    cases.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     if cases.is_empty() {
         let expected = "expected dataset.json of nnU-Net's layout, or a folder with scans and masks for each patient";
         return Err(Error::file(folder, format!("{expected}, found neither")));
     }
-    Ok(cases)
+    Ok((cases, warnings))
 }
 
 fn phases(folder: &Path, patient: &str) -> Result<Vec<Case>> {
-    let files: Vec<(String, PathBuf)> =
-        entries(folder)?.into_iter().filter_map(|path| Some((images::stem(&path)?, path))).collect();
+    // The files of voxels that belong to a header are no images of their own.
+    let is_voxels = |path: &Path| {
+        let name = path.to_string_lossy().to_ascii_lowercase();
+        name.ends_with(".img") || name.ends_with(".img.gz")
+    };
+    let files: Vec<(String, PathBuf)> = entries(folder)?
+        .into_iter()
+        .filter(|path| !is_voxels(path))
+        .filter_map(|path| Some((images::stem(&path)?, path)))
+        .collect();
     let one = |stem: &str| -> Result<Option<PathBuf>> {
         let found: Vec<&PathBuf> = files.iter().filter(|(own, _)| own == stem).map(|(_, path)| path).collect();
         if let [first, second, ..] = found.as_slice() {
@@ -64,13 +81,6 @@ fn phases(folder: &Path, patient: &str) -> Result<Vec<Case>> {
             images: vec![image],
             labels,
         });
-    }
-    if cases.is_empty() {
-        let names = Phase::ALL.map(|phase| phase.to_string()).join(", ");
-        return Err(Error::file(
-            folder,
-            format!("holds no scan, expected images named {names}, such as portal.nii.gz"),
-        ));
     }
     Ok(cases)
 }

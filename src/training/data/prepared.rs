@@ -80,8 +80,9 @@ impl PreparedFile {
         let mut line = Vec::new();
         BufReader::new(file.take(MAX_HEADER)).read_until(b'\n', &mut line).map_err(failed)?;
         let Ok(header) = serde_json::from_slice::<Header>(&line) else { return Ok(None) };
-        let bytes = header.shape.iter().try_fold(header.channels * 4 + 1, |n, size| n.checked_mul(*size));
-        let is_whole = bytes.is_some_and(|bytes| length == line.len() as u64 + bytes as u64);
+        let voxel = header.channels.checked_mul(4).and_then(|bytes| bytes.checked_add(1));
+        let bytes = header.shape.iter().try_fold(voxel.unwrap_or(usize::MAX), |n, size| n.checked_mul(*size));
+        let is_whole = bytes.is_some_and(|bytes| length.checked_sub(line.len() as u64) == Some(bytes as u64));
         if header.nephron_prepared != VERSION || header.source != source || !is_whole {
             return Ok(None);
         }
@@ -182,7 +183,12 @@ mod tests {
         write(&path);
         assert_eq!(PreparedFile::open(&path, "of that").expect("read"), None);
         let bytes = std::fs::read(&path).expect("bytes");
-        for damaged in [&bytes[..bytes.len() - 1], &bytes[..20], &[], &[b"{}\n".as_slice(), &bytes].concat()] {
+        // The header of more bytes than can be counted.
+        let text = String::from_utf8_lossy(&bytes[..bytes.iter().position(|b| *b == b'\n').expect("a header") + 1]);
+        let endless = text.replace("\"channels\":2", &format!("\"channels\":{}", usize::MAX / 4 + 1));
+        assert_ne!(text, endless);
+        let longer = [b"{}\n".as_slice(), &bytes].concat();
+        for damaged in [endless.as_bytes(), &bytes[..bytes.len() - 1], &bytes[..20], &[], &longer] {
             std::fs::write(&path, damaged).expect("written");
             assert_eq!(PreparedFile::open(&path, "of this").expect("read"), None);
         }

@@ -55,7 +55,7 @@ pub struct Window<'a> {
 
 impl Window<'_> {
     /// The offset of a voxel of the sample, which lies in the window, in the window's labels.
-    pub fn offset(&self, voxel: [usize; 3]) -> usize {
+    pub(crate) fn offset(&self, voxel: [usize; 3]) -> usize {
         let [z, y, x] = std::array::from_fn(|a| voxel[a] - self.start[a]);
         (z * self.shape[1] + y) * self.shape[2] + x
     }

@@ -56,6 +56,10 @@ pub fn split(names: &[String], fold: Option<usize>) -> Result<Split> {
 /// A fold over 4; fewer than five patients.
 pub fn split_patients(cases: &[(&str, &str)], fold: Option<usize>) -> Result<Split> {
     let patients: BTreeSet<&str> = cases.iter().map(|(patient, _)| *patient).collect();
+    if fold.is_some() && patients.len() < FOLDS {
+        let expected = format!("at least {FOLDS} for a split into {FOLDS} folds (fold all trains on all cases)");
+        return Err(Error::argument("training: patients", expected, patients.len()));
+    }
     let drawn = split(&patients.into_iter().map(str::to_owned).collect::<Vec<_>>(), fold)?;
     let of = |chosen: &[String]| {
         let is_chosen = |patient: &str| chosen.iter().any(|name| name == patient);

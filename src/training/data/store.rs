@@ -31,12 +31,12 @@ pub struct Preparation<'a> {
 
 impl Preparation<'_> {
     /// Prepares cases exactly as their images would be prepared to be segmented, and keeps them in files: 4 bytes for each voxel and
-    /// channel and 1 for its label. A case that was prepared from the same files for the same plan is taken as it is. Returns the
-    /// cases and what identifies all of them. `progress` is called with the number of cases that are done and that of all.
+    /// channel and 1 for its label. A case that was prepared from the same files for the same plan by the same device is taken as it is.
+    /// Returns the cases and the hash of all that was prepared. `progress` is called with the number of cases that are done and that of all.
     ///
     /// # Errors
     /// As [`RawDataset::read`]; what segmentation refuses; a plan that needs the mask of a previous stage; a file that cannot be
-    /// written; [`Error::Cancelled`] where `progress` breaks. The message names the case.
+    /// written; [`Error::Cancelled`] where `progress` breaks.
     pub fn run(
         &self,
         cases: &[&Case],
@@ -67,16 +67,19 @@ impl Preparation<'_> {
             };
             warnings.into_iter().for_each(&mut *warn);
             samples.push(Sample::stored(&case.name, file, self.plan.labels.outputs()).map_err(named)?);
-            sources += &format!("{:?} {source}\n", case.name);
+            // The contents: what another device or version prepared may differ.
+            let hashed = hash_files(std::slice::from_ref(&path))?;
+            sources += &format!("{:?} {}\n", case.name, hashed[0].sha256);
         }
         Ok((samples, sha256(&sources)))
     }
 
-    /// What a case is prepared from: the hash of its files and of the plan.
+    /// What a case is prepared from, and by what: the hash of its files, the device and the plan.
     fn source(&self, case: &Case) -> Result<String> {
         let files: Vec<_> = case.images.iter().chain([&case.labels]).cloned().collect();
         let hashes = hash_files(&files)?.into_iter().map(|file| file.sha256).collect::<Vec<_>>().join(" ");
-        Ok(sha256(&format!("{hashes} {} {}", self.plan.configuration, self.identity)))
+        let device = self.device.name();
+        Ok(sha256(&format!("{hashes} {device} {} {}", self.plan.configuration, self.identity)))
     }
 
     fn prepare(&self, case: &Case, path: &Path, source: &str) -> Result<()> {

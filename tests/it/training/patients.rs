@@ -31,7 +31,9 @@ fn every_phase_of_every_patient_is_a_case() {
     let names: Vec<&str> = dataset.cases().iter().map(|case| case.name.as_str()).collect();
     let of = |patient: usize, phases: [&str; 2]| phases.map(|phase| format!("patient_{patient}_{phase}"));
     let [first, second] = [of(1, ["arterial", "portal"]), of(2, ["portal", "delayed"])];
-    assert_eq!(names[..4], [first, second].concat());
+    // By name.
+    let expected = [&first[0], &first[1], &second[1], &second[0]];
+    assert_eq!(names[..4], expected.map(String::as_str));
     assert_eq!(names[4..], ["patient_3_non-contrast"]);
     assert_eq!((dataset.reader(), dataset.labels().outputs()), (ImageReader::ReorientedByNibabel, 3));
     for case in dataset.cases() {
@@ -60,7 +62,11 @@ fn what_is_missing_is_named() {
     let message = refusal(folder.path());
     assert!(message.contains("portal.nii.gz") && message.contains("portal.nii: "), "{message}");
     std::fs::remove_file(first.join("portal.nii")).expect("removed");
+    // A folder of something else is passed over, and the voxels of a pair are no image of their own.
     std::fs::create_dir(folder.path().join("notes")).expect("a folder");
-    let message = refusal(folder.path());
-    assert!(message.contains("notes") && message.contains("non-contrast, arterial, portal, delayed"), "{message}");
+    std::fs::write(first.join("portal.img"), "voxels").expect("written");
+    let dataset = RawDataset::open(folder.path()).expect("a data set");
+    assert_eq!(dataset.cases().len(), 5);
+    let [warning] = dataset.warnings() else { panic!("expected one warning, found {:?}", dataset.warnings()) };
+    assert!(warning.contains("notes") && warning.contains("non-contrast, arterial, portal, delayed"), "{warning}");
 }
