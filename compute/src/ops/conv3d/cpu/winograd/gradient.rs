@@ -78,12 +78,7 @@ impl Cut {
 }
 
 /// dw [co, kd, 3, 3, ci] of `x` [n, d, h, w, ci] and `dy` [n, od, oh, ow, co].
-pub(in crate::ops) fn weight_gradient(
-    isa: Isa,
-    problem: &Conv3dProblem,
-    x: &[f32],
-    dy: &[f32],
-) -> Vec<f32> {
+pub(in crate::ops) fn weight_gradient(isa: Isa, problem: &Conv3dProblem, x: &[f32], dy: &[f32]) -> Vec<f32> {
     cut_gradient(isa, problem, x, dy, None)
 }
 
