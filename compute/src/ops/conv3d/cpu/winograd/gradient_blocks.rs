@@ -84,7 +84,7 @@ impl Task<'_> {
     #[inline(always)]
     fn outputs<S: Simd, const D: usize>(&self, simd: S, place: Place, tile: usize) {
         let (co, lanes) = (self.gradient.co, S::F32::LANES);
-        let targets = self.gradient.grid.targets(place);
+        let targets = self.gradient.grid.targets(place, co);
         for channel in (0..co).step_by(lanes) {
             let mut planes = [[[simd.splat(0.0); 4]; 4]; 2];
             for i in 0..if D == 4 { 2 } else { 1 } {
@@ -93,7 +93,7 @@ impl Task<'_> {
                     let mut pair = [simd.splat(0.0); 2];
                     for k in 0..2 {
                         if let Some(target) = targets[i][j][k] {
-                            let from = &self.gradient.dy[target * co + channel..(target + 1) * co];
+                            let from = &self.gradient.dy[target + channel..target + co];
                             pair[k] = if from.len() >= lanes { simd.load(from) } else { simd.load_partial(from) };
                         }
                     }

@@ -76,9 +76,9 @@ impl Grid {
         let [z, y, x] = self.axes.map(|axis| axis.tiles());
         Place { image: tile / (x * y * z), at: [tile / (x * y) % z, tile / x % y, tile % x] }
     }
-    /// The indices of a tile's outputs, along (z, y, x), counted over all images; none outside the image.
+    /// Offsets in the channels-last output of a tile's voxels, of so many channels, along (z, y, x); none outside the image.
     #[inline(always)]
-    pub fn targets(&self, place: Place) -> [[[Option<usize>; 2]; 2]; 2] {
+    pub fn targets(&self, place: Place, channels: usize) -> [[[Option<usize>; 2]; 2]; 2] {
         let axes = &self.axes;
         let [(z, nz), (y, ny), (x, nx)] = [0, 1, 2].map(|axis| axes[axis].target(place.at[axis]));
         let mut targets = [[[None; 2]; 2]; 2];
@@ -86,7 +86,7 @@ impl Grid {
             for (j, targets) in targets.iter_mut().enumerate().take(ny) {
                 for (k, target) in targets.iter_mut().enumerate().take(nx) {
                     let line = (place.image * axes[0].output + z + i) * axes[1].output + y + j;
-                    *target = Some(line * axes[2].output + x + k);
+                    *target = Some((line * axes[2].output + x + k) * channels);
                 }
             }
         }

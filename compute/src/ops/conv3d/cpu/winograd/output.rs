@@ -15,8 +15,7 @@ impl Task<'_> {
             Vec::with_capacity(if self.winograd.sums.is_some() { count * if D == 4 { 8 } else { 4 } } else { 0 });
         for tile in first..first + count {
             let place = grid.place(self.start + tile);
-            let targets =
-                grid.targets(place).map(|plane| plane.map(|row| row.map(|voxel| voxel.map(|voxel| voxel * co))));
+            let targets = grid.targets(place, co);
             self.tile::<S, D>(simd, tile, &targets);
             if self.winograd.sums.is_some() {
                 written.extend(targets.as_flattened().as_flattened().iter().flatten());
