@@ -17,6 +17,7 @@ use crate::ops::{self, Conv3dParams, ConvEpilogue, Pool3dParams};
 use crate::tensor::{DType, Tensor};
 use weights::Reader;
 
+pub(crate) use weights::PREFIX;
 pub use weights::seeded_weights;
 
 /// The configuration of a ResNet.
@@ -41,7 +42,7 @@ pub const FUSION: &str = "fusion.weight";
 pub const TORCHVISION_WIDTH: usize = 64;
 /// Largest width.
 const MAX_WIDTH: usize = 1024;
-const BATCH_NORM_EPS: f64 = 1e-5;
+pub(crate) const BATCH_NORM_EPS: f64 = 1e-5;
 
 impl ResNetConfig {
     /// Checks depth and width.

@@ -25,7 +25,7 @@ pub(super) struct Reader<'a> {
 }
 
 /// The prefix of names in the authors' files.
-const PREFIX: &str = "resnet.";
+pub(crate) const PREFIX: &str = "resnet.";
 /// The ending of PyTorch's counters of batches, which inference does not use.
 const COUNT: &str = ".num_batches_tracked";
 

@@ -1,5 +1,6 @@
-//! Training of the segmentation network: its data, its gradients and its loop.
+//! Training of the networks: its data, its gradients and its loop.
 
 mod data;
 mod network;
+mod resnet;
 mod run;
