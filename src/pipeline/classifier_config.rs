@@ -60,11 +60,11 @@ impl Default for ClassifierConfig {
 }
 
 impl ClassifierConfig {
-    pub(super) fn network(&self, fusion: bool) -> ResNetConfig {
+    pub(crate) fn network(&self, fusion: bool) -> ResNetConfig {
         ResNetConfig { depth: self.depth, width: self.width, classes: Subtype::ALL.len(), fusion }
     }
 
-    pub(super) fn intensity(&self) -> Intensity {
+    pub(crate) fn intensity(&self) -> Intensity {
         Intensity { clip: self.clip, mean: self.mean, sd: self.sd }
     }
 
@@ -72,7 +72,7 @@ impl ClassifierConfig {
     ///
     /// # Errors
     /// [`Error::Argument`] with the field and the values that are expected.
-    pub(super) fn ensure_valid(&self) -> Result<()> {
+    pub(crate) fn ensure_valid(&self) -> Result<()> {
         self.network(true).ensure_valid()?;
         if !(32..=4096).contains(&self.input_size) {
             return Err(Error::argument("input_size", "32 to 4096", self.input_size));

@@ -1,4 +1,4 @@
-//! Training of the segmentation network, by nnU-Net's recipe, and of ResNets.
+//! Training of the segmentation network, by nnU-Net's recipe, and of the subtype classifier ([`classification`]).
 //!
 //! [`data`] reads a data set in nnU-Net's layout, plans for it and prepares its cases; [`augment`] draws patches of them, and
 //! [`BatchSource`] batches, each a function of the seed and its number alone. [`TrainableUNet`] is the network with its gradients,
@@ -7,6 +7,7 @@
 pub mod augment;
 mod batch;
 mod checkpoint;
+pub mod classification;
 pub mod data;
 mod loss;
 mod model;
