@@ -43,6 +43,17 @@ impl Patient {
         previous::find(folder, ending, &case)
     }
 
+    /// Refuses a patient whose scans are not clear.
+    ///
+    /// # Errors
+    /// Two images of one phase.
+    pub(super) fn ensure_usable(&self) -> Result<()> {
+        match &self.problem {
+            Some(problem) => Err(LibraryError::Inputs(problem.clone()).into()),
+            None => Ok(()),
+        }
+    }
+
     /// The phases of the scans.
     pub(super) fn phases(&self) -> Result<PhaseSet> {
         Ok(PhaseSet::new(self.files.iter().map(|(phase, _)| *phase))?)
@@ -140,9 +151,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Reads a patient's scans and, with `masks`, the masks next to them; with `previous` the masks of a cascade's first stage, from
 /// a folder of masks whose names have that ending.
 pub(super) fn read(patient: &Patient, masks: bool, previous: Option<(&Path, &str)>) -> Result<Vec<PhaseInput>> {
-    if let Some(problem) = &patient.problem {
-        return Err(LibraryError::Inputs(problem.clone()).into());
-    }
+    patient.ensure_usable()?;
     patient
         .files
         .iter()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::crop::Margin;
 use super::segmentation::Precision;
 use crate::error::{Error, Result};
-use crate::models::resnet::ResNetConfig;
+use crate::models::resnet::{ResNetConfig, TORCHVISION_WIDTH};
 use crate::ops::Intensity;
 use crate::phase::Subtype;
 
@@ -17,6 +17,8 @@ use crate::phase::Subtype;
 pub struct ClassifierConfig {
     /// Depth of the ResNet: 18, 34, 50, 101 or 152.
     pub depth: usize,
+    /// Number of channels of the first stage: 64, as in torchvision, or another for a network that was trained so.
+    pub width: usize,
     /// Whether the network begins with a 1x1 fusion convolution. By default it does where the weights contain one.
     pub fusion: Option<bool>,
     /// Number of rows and columns of the network's square input.
@@ -43,6 +45,7 @@ impl Default for ClassifierConfig {
     fn default() -> Self {
         Self {
             depth: 101,
+            width: TORCHVISION_WIDTH,
             fusion: None,
             input_size: 224,
             clip: [-40.0, 347.0],
@@ -57,11 +60,11 @@ impl Default for ClassifierConfig {
 }
 
 impl ClassifierConfig {
-    pub(super) fn network(&self, fusion: bool) -> ResNetConfig {
-        ResNetConfig { depth: self.depth, classes: Subtype::ALL.len(), fusion }
+    pub(crate) fn network(&self, fusion: bool) -> ResNetConfig {
+        ResNetConfig { depth: self.depth, width: self.width, classes: Subtype::ALL.len(), fusion }
     }
 
-    pub(super) fn intensity(&self) -> Intensity {
+    pub(crate) fn intensity(&self) -> Intensity {
         Intensity { clip: self.clip, mean: self.mean, sd: self.sd }
     }
 
@@ -69,8 +72,8 @@ impl ClassifierConfig {
     ///
     /// # Errors
     /// [`Error::Argument`] with the field and the values that are expected.
-    pub(super) fn ensure_valid(&self) -> Result<()> {
-        self.network(true).blocks()?;
+    pub(crate) fn ensure_valid(&self) -> Result<()> {
+        self.network(true).ensure_valid()?;
         if !(32..=4096).contains(&self.input_size) {
             return Err(Error::argument("input_size", "32 to 4096", self.input_size));
         }

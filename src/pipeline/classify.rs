@@ -10,9 +10,11 @@ use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
 
 pub use super::classifier_config::{ClassifierConfig, ensure_thresholds};
-use super::crop::{self, CropBox, Margin};
+use super::crop::{CropBox, Margin};
+use super::lesion_crops::{PhaseCrop, lesion_crops, lesion_image};
 use super::lesions::Lesion;
-use super::{ScanSlice, Study};
+use super::model_folder::ModelDir;
+use super::{ModelCard, ScanSlice, Study};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
@@ -72,11 +74,12 @@ pub struct Classifier {
     config: ClassifierConfig,
     models: Vec<ResNet>,
     files: Vec<SourceFile>,
+    card: Option<ModelCard>,
     device: Device,
 }
 
 impl Classifier {
-    /// Reads `config.json` and the weights that it names from `folder`.
+    /// Reads `config.json`, the weights that it names and the model's card, where there is one, from `folder`.
     ///
     /// # Errors
     /// [`Error::File`] for a file that is missing or invalid, for weights outside the folder, and for a parameter of another shape.
@@ -106,12 +109,18 @@ impl Classifier {
         };
         let models = config.weights.iter().map(read).collect::<Result<_>>()?;
         files.push(SourceFile::of(&path, &text));
-        Ok(Self { config, models, files, device: device.clone() })
+        let card = ModelCard::find(&[&ModelDir::open(folder)?])?;
+        Ok(Self { config, models, files, card, device: device.clone() })
     }
 
     /// The files of the weights, then config.json; empty for seeded weights.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
+    }
+
+    /// What its maker says of it, where its folder has a model.json.
+    pub fn card(&self) -> Option<&ModelCard> {
+        self.card.as_ref()
     }
 
     /// The configuration, with what [`Classifier::adjusted`] has put in place of it.
@@ -139,7 +148,7 @@ impl Classifier {
         let network = config.network(config.fusion.unwrap_or(true));
         let dtype = config.precision.dtype(device);
         let model = ResNet::new(&network, &seeded_weights(&network, seed)?, device, dtype)?;
-        Ok(Self { config, models: vec![model], files: vec![], device: device.clone() })
+        Ok(Self { config, models: vec![model], files: vec![], card: None, device: device.clone() })
     }
 
     /// Classifies a lesion that is present in every phase: on the slice with its largest area, the rectangle around it is cropped
@@ -150,19 +159,11 @@ impl Classifier {
     pub fn classify(&self, study: &Study, lesion: &Lesion) -> Result<Classification> {
         let combinations = study.phases().images()?;
         let (size, intensity) = (self.config.input_size, self.config.intensity());
-        let (mut crops, mut channels, mut seen) = (Vec::new(), Vec::new(), Vec::new());
-        for scan in study.scans() {
-            let phase = scan.phase();
-            let margin = self.config.margin.voxels(scan.image().spacing());
-            let own = lesion.mask(phase, scan.mask())?;
-            let at = own.map_or(Ok(None), |own| crop::tumour_box(&own, margin))?;
-            let at = at.ok_or_else(|| Error::Data(format!("lesion {} is not in the {phase} phase", lesion.number)))?;
-            let pixels = crop::crop(scan.image(), &at, &intensity, size, &self.device)?;
-            seen.push((phase, grey(&pixels, size, &intensity)));
-            channels.push((phase, pixels));
-            crops.push(Crop { phase, at, scan_slice: None, picture: None });
-        }
-        let images = combinations.into_iter().map(|c| self.one_image(c, &channels)).collect::<Result<Vec<_>>>()?;
+        let found = lesion_crops(study, lesion, &self.config, &self.device)?;
+        let seen = found.iter().map(|crop| (crop.phase, grey(&crop.pixels, size, &intensity))).collect();
+        let crops =
+            found.iter().map(|crop| Crop { phase: crop.phase, at: crop.at, scan_slice: None, picture: None }).collect();
+        let images = combinations.into_iter().map(|c| self.one_image(c, &found)).collect::<Result<Vec<_>>>()?;
         let probabilities = mean_rows(images.iter().map(|i| i.probabilities.as_slice()));
         if probabilities.iter().any(|p| !p.is_finite()) {
             let found = format!("{probabilities:?}");
@@ -173,14 +174,9 @@ impl Classifier {
         Ok(Classification { probabilities, decision, images, crops, models: self.models.len(), seen })
     }
 
-    fn one_image(&self, phases: [Phase; 3], channels: &[(Phase, Vec<f32>)]) -> Result<Combination> {
+    fn one_image(&self, phases: [Phase; 3], crops: &[PhaseCrop]) -> Result<Combination> {
         let size = self.config.input_size;
-        let mut image = Vec::with_capacity(3 * size * size);
-        for phase in phases {
-            for (_, pixels) in channels.iter().filter(|(p, _)| *p == phase) {
-                image.extend_from_slice(pixels);
-            }
-        }
+        let image = lesion_image(phases, crops);
         let mut rows = Vec::new();
         for model in &self.models {
             rows.extend(model.probabilities(&image, [1, size, size])?);
@@ -205,7 +201,8 @@ fn grey(pixels: &[f32], size: usize, intensity: &Intensity) -> GrayImage {
     })
 }
 
-fn mean_rows<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+/// The mean of rows of probabilities.
+pub(crate) fn mean_rows<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
     let mut sum: Vec<f64> = Vec::new();
     let mut count = 0.0;
     for row in rows {

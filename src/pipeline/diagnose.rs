@@ -16,12 +16,13 @@ use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT};
 use super::labels::LabelMap;
 use super::lesion_results::findings;
 use super::lesions::LesionChoice;
+use super::masked_scan::{Segmenting, masked_scan};
 pub use super::phase_input::PhaseInput;
 use super::result::program;
 pub use super::result::{Diagnosis, Models, PhaseResult, SCHEMA_VERSION, Seconds, read_result};
 pub use super::run_options::{ModelRun, RunOptions, SegmentationRun, run_options};
 use super::segmentation::continue_or_cancel;
-use super::{Ensemble, PhaseScan, Postprocessing, Scan, ScanSlice, SegmentOptions, Segmenter, Stage, Study, report};
+use super::{Ensemble, Postprocessing, ScanSlice, SegmentOptions, Segmenter, Stage, Study, report};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::{images, nifti, write_atomic};
@@ -108,30 +109,18 @@ pub fn diagnose(
 
     let (mut scans, mut results) = (Vec::new(), Vec::new());
     for input in inputs {
-        let named = |e: Error| e.context(format!("{} ({} phase)", input.path.display(), input.phase));
-        let mut noted = input.image.warnings.clone();
-        let scan = match (&input.given, &system.segmenter, &labels) {
-            (None, Some(segmenter), Some(labels)) => {
-                let mut tell = |stage| progress(DiagnoseStage::Segment(input.phase, stage));
-                let image = Scan {
-                    channels: std::slice::from_ref(&input.image.volume),
-                    spacing: Some(input.image.header_spacing()),
-                    previous: input.previous.as_ref(),
-                };
-                let clock = Instant::now();
-                let found = segmenter.segment(image, &options.segment, &mut tell).map_err(named)?;
-                noted.extend(found.warnings);
-                let finished = options.postprocessing.as_ref().map(|finish| finish.apply(&found.mask)).transpose()?;
-                let mask = labels.apply(finished.as_ref().unwrap_or(&found.mask))?;
-                seconds.segment += clock.elapsed().as_secs_f64();
-                PhaseScan::new(input.phase, input.image.volume.clone(), mask)?
-            }
-            // A phase without a mask and without a segmentation model was refused above.
-            (given, ..) => {
-                given.clone().ok_or_else(|| Error::Data("neither a mask nor a segmentation model".into()))?
-            }
-        };
-        warnings.extend(noted.iter().map(|w| format!("{} phase: {w}", input.phase)));
+        let segmenting = system.segmenter.as_ref().zip(labels.as_ref()).map(|(model, labels)| {
+            let postprocessing = options.postprocessing.as_ref();
+            Segmenting { model, labels, options: &options.segment, postprocessing }
+        });
+        let clock = Instant::now();
+        let mut tell = |stage| progress(DiagnoseStage::Segment(input.phase, stage));
+        let (scan, told) = masked_scan(input, segmenting, &mut tell)?;
+        if input.given.is_none() {
+            seconds.segment += clock.elapsed().as_secs_f64();
+        }
+        let noted = input.image.warnings.iter().chain(&told);
+        warnings.extend(noted.map(|w| format!("{} phase: {w}", input.phase)));
         let files = PhaseFiles::of(input.phase);
         let clock = Instant::now();
         nifti::write(folder.join(&files.mask), &input.image.with_volume(scan.mask().clone()))?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::classify::{Classification, Classifier};
 use super::lesions::{self, Lesion, LesionChoice, SmallComponents};
 use super::report;
-use super::{ScanSlice, Study};
+use super::{ModelCard, ScanSlice, Study};
 use crate::error::Result;
 use crate::phase::Phase;
 
@@ -140,6 +140,10 @@ pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionCh
             (Some(_), _) | (None, None) => None,
         };
         lesions.push(LesionResult { lesion, classification, not_classified: reason });
+    }
+    if lesions.iter().any(|lesion| lesion.classification.is_some()) {
+        let notes = classifier.and_then(Classifier::card).and_then(ModelCard::warning);
+        warnings.extend(notes.map(|notes| format!("classification: {notes}")));
     }
     let answer = lesions.iter().find(|l| l.lesion.number == asked);
     let classification = answer.and_then(|l| l.classification.clone());

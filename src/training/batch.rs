@@ -98,9 +98,9 @@ impl Batch {
 }
 
 /// Threads that make batches ahead of their use, handed out in order.
-pub struct Loader {
+pub struct Loader<B = Batch> {
     /// One for each thread; the threads take turns.
-    receivers: Vec<Receiver<Result<Batch>>>,
+    receivers: Vec<Receiver<Result<B>>>,
     next: u64,
     first: u64,
     waited: Duration,
@@ -110,23 +110,34 @@ pub struct Loader {
 const AHEAD: usize = 2;
 
 impl Loader {
-    /// Threads that make the batches from number `first` on. They end when the loader is dropped.
+    /// Threads that make the batches of a source from number `first` on. They end when the loader is dropped.
     ///
     /// # Errors
     /// A thread that cannot be started.
     pub fn new(source: &Arc<BatchSource>, first: u64, threads: usize) -> Result<Self> {
-        let threads = threads.max(1);
+        let source = Arc::clone(source);
+        Self::of(move |number| source.batch(number), first, threads)
+    }
+}
+
+impl<B: Send + 'static> Loader<B> {
+    /// As [`Loader::new`], of the batches that `make` makes of their numbers.
+    ///
+    /// # Errors
+    /// A thread that cannot be started.
+    pub fn of(make: impl Fn(u64) -> Result<B> + Send + Sync + 'static, first: u64, threads: usize) -> Result<Self> {
+        let (make, threads) = (Arc::new(make), threads.max(1));
         let start = |thread: usize| {
             let (sender, receiver) = sync_channel(AHEAD);
-            let source = Arc::clone(source);
-            let make = move || {
+            let make = Arc::clone(&make);
+            let run = move || {
                 let mut number = first + thread as u64;
-                while sender.send(source.batch(number)).is_ok() {
+                while sender.send(make(number)).is_ok() {
                     number += threads as u64;
                 }
             };
             let named = std::thread::Builder::new().name(format!("batches {thread}"));
-            named.spawn(make).map_err(|e| Error::other("training: a thread for batches", e))?;
+            named.spawn(run).map_err(|e| Error::other("training: a thread for batches", e))?;
             Ok(receiver)
         };
         let receivers = (0..threads).map(start).collect::<Result<_>>()?;
@@ -136,8 +147,8 @@ impl Loader {
     /// The next batch, with its number.
     ///
     /// # Errors
-    /// As [`BatchSource::batch`]; a thread that ended.
-    pub fn next_batch(&mut self) -> Result<(u64, Batch)> {
+    /// As [`BatchSource::batch`], or `make` of [`Loader::of`]; a thread that ended.
+    pub fn next_batch(&mut self) -> Result<(u64, B)> {
         let turn = ((self.next - self.first) % self.receivers.len() as u64) as usize;
         let started = Instant::now();
         let batch = self.receivers[turn].recv();

@@ -4,17 +4,23 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::network::TrainableUNet;
 use super::optimizer::Sgd;
-use super::options::TrainOptions;
 use super::record::EpochRecord;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::{self, TrainingNotes, Weights};
 use crate::tensor::{DType, Tensor};
 
 /// The names of momentum buffers begin with this.
 const MOMENTUM: &str = "momentum.";
+
+/// A tensor of a network as files have it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named<'a> {
+    pub(super) name: &'a str,
+    /// PyTorch's shape.
+    pub(super) stored: &'a [usize],
+    pub(super) tensor: &'a Tensor,
+}
 
 /// Where a training stands, beside its weights and momentum.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +30,7 @@ pub(super) struct State {
     /// The sum of the losses of the epoch under way.
     pub(super) loss: f64,
     /// The epochs that are done.
-    pub(super) records: Vec<EpochRecord>,
+    pub(super) records: Vec<StoredRecord>,
 }
 
 /// A state as it is stored, with the bits of every number: text would round them.
@@ -36,27 +42,44 @@ struct Stored {
     settings: Settings,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredRecord {
-    epoch: u64,
+/// An epoch as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct StoredRecord {
+    pub(super) epoch: u64,
     /// Learning rate, loss, seconds and idle share.
     numbers: [u64; 4],
-    dice: Option<Vec<u64>>,
+    /// Those of a validation.
+    #[serde(rename = "dice")]
+    scores: Option<Vec<u64>>,
+}
+
+impl StoredRecord {
+    /// `numbers` are learning rate, loss, seconds and idle share; `scores` those of a validation, where there was one.
+    pub(super) fn new(epoch: u64, numbers: [f64; 4], scores: Option<&[f64]>) -> Self {
+        let scores = scores.map(|scores| scores.iter().map(|d| d.to_bits()).collect());
+        Self { epoch, numbers: numbers.map(f64::to_bits), scores }
+    }
+
+    pub(super) fn numbers(&self) -> [f64; 4] {
+        self.numbers.map(f64::from_bits)
+    }
+
+    pub(super) fn scores(&self) -> Option<Vec<f64>> {
+        self.scores.as_ref().map(|scores| scores.iter().map(|d| f64::from_bits(*d)).collect())
+    }
 }
 
 impl From<&EpochRecord> for StoredRecord {
     fn from(record: &EpochRecord) -> Self {
         let EpochRecord { epoch, learning_rate, loss, seconds, idle, .. } = *record;
-        let dice = record.dice.as_ref().map(|dice| dice.iter().map(|d| d.to_bits()).collect());
-        Self { epoch, numbers: [learning_rate, loss, seconds, idle].map(f64::to_bits), dice }
+        Self::new(epoch, [learning_rate, loss, seconds, idle], record.dice.as_deref())
     }
 }
 
 impl From<&StoredRecord> for EpochRecord {
     fn from(stored: &StoredRecord) -> Self {
-        let [learning_rate, loss, seconds, idle] = stored.numbers.map(f64::from_bits);
-        let dice = stored.dice.as_ref().map(|dice| dice.iter().map(|d| f64::from_bits(*d)).collect());
-        Self { epoch: stored.epoch, learning_rate, loss, dice, seconds, idle }
+        let [learning_rate, loss, seconds, idle] = stored.numbers();
+        Self { epoch: stored.epoch, learning_rate, loss, dice: stored.scores(), seconds, idle }
     }
 }
 
@@ -67,12 +90,12 @@ pub(super) struct Settings {
     options: String,
     /// SHA-256 of the prepared cases.
     data: String,
-    /// SHA-256 of plans.json.
+    /// SHA-256 of plans.json, or of what stands for it.
     plans: String,
 }
 
 impl Settings {
-    pub(super) fn new(options: &TrainOptions, data: String, plans: String) -> Self {
+    pub(super) fn new(options: &impl Serialize, data: String, plans: String) -> Self {
         Self { options: serde_json::to_string(options).unwrap_or_default(), data, plans }
     }
 
@@ -93,44 +116,56 @@ impl Settings {
     }
 }
 
-/// Writes a checkpoint.
+/// Writes a checkpoint: weights, their momentum, and what else a network keeps (`statistics`).
 ///
 /// # Errors
 /// A file that cannot be written, which leaves the one before; a device that fails.
-pub(super) fn write(path: &Path, network: &TrainableUNet, sgd: &Sgd, state: &State, settings: &Settings) -> Result<()> {
+pub(super) fn write(
+    path: &Path,
+    weights: &[Named<'_>],
+    statistics: &[Named<'_>],
+    sgd: &Sgd,
+    state: State,
+    settings: &Settings,
+) -> Result<()> {
     let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
-    for ((name, shape), weight) in network.names().zip(network.stored_shapes()).zip(network.weights()) {
-        tensors.push((name.to_owned(), shape.to_vec(), weight.to_ncdhw()?));
+    for Named { name, stored, tensor } in weights.iter().chain(statistics) {
+        tensors.push(((*name).to_owned(), stored.to_vec(), tensor.to_ncdhw()?));
     }
-    for ((name, shape), buffer) in network.names().zip(network.stored_shapes()).zip(sgd.buffers()) {
+    for (Named { name, stored, .. }, buffer) in weights.iter().zip(sgd.buffers()) {
         if let Some(buffer) = buffer {
-            tensors.push((format!("{MOMENTUM}{name}"), shape.to_vec(), buffer.to_ncdhw()?));
+            tensors.push((format!("{MOMENTUM}{name}"), stored.to_vec(), buffer.to_ncdhw()?));
         }
     }
     let views: Vec<(&str, &[usize], &[f32])> =
         tensors.iter().map(|(name, shape, values)| (name.as_str(), shape.as_slice(), values.as_slice())).collect();
-    let stored = Stored {
-        iteration: state.iteration,
-        loss: state.loss.to_bits(),
-        records: state.records.iter().map(StoredRecord::from).collect(),
-        settings: settings.clone(),
-    };
+    let State { iteration, loss, records } = state;
+    let stored = Stored { iteration, loss: loss.to_bits(), records, settings: settings.clone() };
     let mut notes = TrainingNotes::default();
     notes.state = Some(serde_json::to_string(&stored).map_err(|e| Error::io(path, "cannot be written", e))?);
     weights::write_with(path, &views, &notes)
 }
 
-/// Reads a checkpoint of a training with these settings into its network and optimiser.
+/// What a checkpoint holds.
+pub(super) struct Contents {
+    pub(super) state: State,
+    /// The weights of the network, in its order.
+    pub(super) weights: Vec<Tensor>,
+    pub(super) statistics: Vec<Tensor>,
+    /// The momentum of every weight.
+    pub(super) buffers: Vec<Option<Tensor>>,
+}
+
+/// Reads a checkpoint of a training with these settings, whose network has tensors such as `weights` and `statistics`.
 ///
 /// # Errors
 /// A file that is no checkpoint of nephron's, or of another training: the message says what differs.
 pub(super) fn read(
     path: &Path,
     settings: &Settings,
-    network: &mut TrainableUNet,
-    sgd: &mut Sgd,
-    device: &Device,
-) -> Result<State> {
+    weights: &[Named<'_>],
+    statistics: &[Named<'_>],
+) -> Result<Contents> {
     let file = Weights::read(path)?;
     let Some(text) = &file.training().state else {
         return Err(Error::file(path, "is no checkpoint of a training with nephron"));
@@ -138,21 +173,23 @@ pub(super) fn read(
     let stored = serde_json::from_str(text).map_err(|e| Error::io(path, "has a state that cannot be read", e));
     let stored: Stored = stored?;
     settings.ensure_same(path, &stored.settings)?;
-    let read = |name: &str, stored: &[usize], like: &Tensor| {
+    let read = |name: &str, like: &Named<'_>| {
         let (shape, values) = file.get(name)?;
-        if shape != stored {
-            return Err(Error::file(path, format!("tensor '{name}': expected shape {stored:?}, found {shape:?}")));
+        if shape != like.stored {
+            let reason = format!("tensor '{name}': expected shape {:?}, found {shape:?}", like.stored);
+            return Err(Error::file(path, reason));
         }
-        Tensor::from_ncdhw(device, like.shape(), DType::F32, &values)
+        Tensor::from_ncdhw(&like.tensor.device(), like.tensor.shape(), DType::F32, &values)
     };
-    let (mut weights, mut buffers) = (Vec::new(), Vec::new());
-    for ((name, stored), like) in network.names().zip(network.stored_shapes()).zip(network.weights()) {
-        weights.push(read(name, stored, like)?);
-        let name = format!("{MOMENTUM}{name}");
-        buffers.push(file.shape(&name).is_some().then(|| read(&name, stored, like)).transpose()?);
-    }
-    network.set_weights(weights)?;
-    sgd.set_buffers(buffers)?;
-    let records = stored.records.iter().map(EpochRecord::from).collect();
-    Ok(State { iteration: stored.iteration, loss: f64::from_bits(stored.loss), records })
+    let momentum = |like: &Named<'_>| {
+        let name = format!("{MOMENTUM}{}", like.name);
+        file.shape(&name).is_some().then(|| read(&name, like)).transpose()
+    };
+    let all = |tensors: &[Named<'_>]| tensors.iter().map(|like| read(like.name, like)).collect::<Result<Vec<_>>>();
+    Ok(Contents {
+        weights: all(weights)?,
+        statistics: all(statistics)?,
+        buffers: weights.iter().map(momentum).collect::<Result<_>>()?,
+        state: State { iteration: stored.iteration, loss: f64::from_bits(stored.loss), records: stored.records },
+    })
 }

@@ -1,28 +1,40 @@
-//! Stochastic gradient descent as nnU-Net's trainer runs it.
+//! Stochastic gradient descent with momentum.
 
-use super::network::{Gradients, TrainableUNet};
+use super::network::Gradients;
 use crate::error::{Error, Result};
 use crate::ops::{scale, sgd_step, squared_norm};
 use crate::tensor::{DType, Tensor};
 
-/// The settings of the optimiser.
+/// The settings of the optimiser: nnU-Net's by default.
 ///
 /// Construct it with `..Default::default()`, so that fields added in a later version break no caller.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SgdOptions {
     /// The learning rate of the first epoch.
     pub learning_rate: f64,
-    /// Nesterov's momentum.
+    /// The momentum.
     pub momentum: f32,
+    /// Whether it is Nesterov's.
+    #[serde(default = "nesterov", skip_serializing_if = "is_nesterov")]
+    pub nesterov: bool,
     /// The share of the weights that is added to the gradient.
     pub weight_decay: f32,
-    /// The norm that all gradients together are scaled down to where theirs is larger.
-    pub clip: f64,
+    /// The norm that all gradients together are scaled down to where theirs is larger; None for no such limit.
+    pub clip: Option<f64>,
+}
+
+/// nnU-Net's choice, which is not written, so that checkpoints are those of versions without the setting.
+fn nesterov() -> bool {
+    true
+}
+
+fn is_nesterov(value: &bool) -> bool {
+    *value == nesterov()
 }
 
 impl Default for SgdOptions {
     fn default() -> Self {
-        Self { learning_rate: 0.01, momentum: 0.99, weight_decay: 3e-5, clip: 12.0 }
+        Self { learning_rate: 0.01, momentum: 0.99, nesterov: nesterov(), weight_decay: 3e-5, clip: Some(12.0) }
     }
 }
 
@@ -40,24 +52,24 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// An optimiser for a network, without momentum yet.
+    /// An optimiser for the weights of a network, without momentum yet.
     ///
     /// # Errors
     /// Settings that are negative or not finite.
-    pub fn new(network: &TrainableUNet, options: SgdOptions) -> Result<Self> {
-        let SgdOptions { learning_rate, momentum, weight_decay, clip } = options;
+    pub fn new(weights: &[Tensor], options: SgdOptions) -> Result<Self> {
+        let SgdOptions { learning_rate, momentum, weight_decay, clip, .. } = options;
         let named = [
             ("learning rate", learning_rate),
             ("momentum", momentum.into()),
             ("weight decay", weight_decay.into()),
-            ("gradient norm", clip),
+            ("gradient norm", clip.unwrap_or(0.0)),
         ];
         for (name, value) in named {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(Error::argument(format!("training: {name}"), "a finite number of at least 0", value));
             }
         }
-        Ok(Self { options, buffers: vec![None; network.weights().len()] })
+        Ok(Self { options, buffers: vec![None; weights.len()] })
     }
 
     /// The settings.
@@ -82,15 +94,17 @@ impl Sgd {
         Ok(())
     }
 
-    /// Changes the network's weights by one step and returns the norm of all gradients before they were clipped. A weight without a
-    /// gradient stays as it is, as in PyTorch. A norm that is not finite changes nothing.
+    /// The weights after one step, and the norm of all gradients before they were clipped. A weight without a gradient stays as it is,
+    /// as in PyTorch. A norm that is not finite changes nothing.
     ///
     /// # Errors
-    /// Gradients of another network; a device that fails.
-    pub fn step(&mut self, network: &mut TrainableUNet, gradients: &Gradients, rate: f64) -> Result<f64> {
+    /// Weights or gradients of another network; a device that fails.
+    pub fn step(&mut self, weights: &[Tensor], gradients: &Gradients, rate: f64) -> Result<(Vec<Tensor>, f64)> {
         let all = gradients.all();
-        if all.len() != self.buffers.len() {
-            return Err(Error::argument("training: gradients", self.buffers.len(), all.len()));
+        for (what, count) in [("weights", weights.len()), ("gradients", all.len())] {
+            if count != self.buffers.len() {
+                return Err(Error::argument(format!("training: {what}"), self.buffers.len(), count));
+            }
         }
         let mut squares = 0.0;
         for gradient in all.iter().flatten() {
@@ -98,11 +112,11 @@ impl Sgd {
         }
         let norm = squares.sqrt();
         if !norm.is_finite() {
-            return Ok(norm);
+            return Ok((weights.to_vec(), norm));
         }
         // PyTorch's clip_grad_norm_.
-        let factor = (self.options.clip / (norm + 1e-6)) as f32;
-        let mut weights = network.weights().to_vec();
+        let factor = self.options.clip.map_or(1.0, |clip| (clip / (norm + 1e-6)) as f32);
+        let mut weights = weights.to_vec();
         for ((weight, buffer), gradient) in weights.iter_mut().zip(&mut self.buffers).zip(all) {
             let Some(gradient) = gradient else { continue };
             let clipped = if factor < 1.0 { &scale(gradient, factor)? } else { gradient };
@@ -110,12 +124,11 @@ impl Sgd {
                 Some(buffer) => buffer,
                 None => Tensor::zeros(&weight.device(), weight.shape(), DType::F32)?,
             };
-            let SgdOptions { momentum, weight_decay, .. } = self.options;
-            let (new, kept) = sgd_step(weight, clipped, &last, rate as f32, momentum, true, weight_decay)?;
+            let SgdOptions { momentum, nesterov, weight_decay, .. } = self.options;
+            let (new, kept) = sgd_step(weight, clipped, &last, rate as f32, momentum, nesterov, weight_decay)?;
             (*weight, *buffer) = (new, Some(kept));
         }
-        network.set_weights(weights)?;
-        Ok(norm)
+        Ok((weights, norm))
     }
 }
 

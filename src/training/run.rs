@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::augment::{PatchGeometry, PatchSource};
 use super::batch::{Batch, BatchSource, Loader};
-use super::checkpoint::{self, Settings, State};
+use super::checkpoint::{self, Settings, StoredRecord};
 use super::data::{Case, PlanFiles, Preparation, RawDataset, Sample, Split, masked_channels};
 use super::loss::deep_supervision;
 use super::model::{ModelFiles, card};
@@ -101,7 +101,7 @@ impl Training<'_> {
         let plan = self.files.plan(self.configuration)?;
         let mut network = TrainableUNet::seeded(&plan.architecture, self.options.seed, self.device)?;
         network.head_sizes(plan.patch)?;
-        let mut sgd = Sgd::new(&network, self.options.sgd)?;
+        let mut sgd = Sgd::new(network.weights(), self.options.sgd)?;
         let files = ModelFiles::new(self.out, self.fold);
         self.dataset.ensure_described_by(&files.folder.join("dataset.json"))?;
         let planned = files.prepare(self.files, self.resume)?;
@@ -120,7 +120,11 @@ impl Training<'_> {
         let settings = Settings::new(&self.options, data, hash_text(&plans));
         let source = Arc::new(self.source(samples, &plan, &network, size)?);
         let state = if self.resume && files.checkpoint.is_file() {
-            checkpoint::read(&files.checkpoint, &settings, &mut network, &mut sgd, self.device)?
+            let found = checkpoint::read(&files.checkpoint, &settings, &network.named(), &[])?;
+            network.set_weights(found.weights)?;
+            sgd.set_buffers(found.buffers)?;
+            let checkpoint::State { iteration, loss, records } = found.state;
+            State { iteration, loss, records: records.iter().map(EpochRecord::from).collect() }
         } else {
             State { iteration: 0, loss: 0.0, records: Vec::new() }
         };
@@ -166,6 +170,16 @@ impl Training<'_> {
         let heads = network.head_sizes(plan.patch)?;
         Ok(BatchSource { samples, patches, size, heads, seed: self.options.seed })
     }
+}
+
+/// Where a training stands.
+struct State {
+    /// Steps that are done.
+    iteration: u64,
+    /// The sum of the losses of the epoch under way.
+    loss: f64,
+    /// The epochs that are done.
+    records: Vec<EpochRecord>,
 }
 
 /// A training under way.
@@ -232,10 +246,11 @@ impl Run<'_> {
         }
         let gradients = self.network.backward(tape, &dlogits)?;
         let rate = polynomial(options.sgd.learning_rate, number / options.iterations, options.epochs);
-        let norm = self.sgd.step(&mut self.network, &gradients, rate)?;
+        let (weights, norm) = self.sgd.step(self.network.weights(), &gradients, rate)?;
         if !norm.is_finite() {
             return Err(self.not_finite("norm of the gradients", norm, number, &batch));
         }
+        self.network.set_weights(weights)?;
         Ok(value)
     }
 
@@ -288,10 +303,12 @@ impl Run<'_> {
     }
 
     fn save(&self) -> Result<()> {
-        checkpoint::write(&self.files.checkpoint, &self.network, &self.sgd, &self.state, &self.settings)
+        let State { iteration, loss, ref records } = self.state;
+        let state = checkpoint::State { iteration, loss, records: records.iter().map(StoredRecord::from).collect() };
+        checkpoint::write(&self.files.checkpoint, &self.network.named(), &[], &self.sgd, state, &self.settings)
     }
 }
 
-fn hash_text(text: &str) -> String {
+pub(super) fn hash_text(text: &str) -> String {
     SourceFile::of(Path::new(""), text.as_bytes()).sha256
 }

@@ -187,7 +187,7 @@ fn around(
 const GRAIN: f64 = 0.64 * 0.64 + 2.0 * 0.18 * 0.18;
 
 /// Four standard deviations of the mean of so many voxels: the blur leaves the mean of many voxels as it is, the scale does not.
-fn noise_of_mean(patient: &Patient, count: usize) -> f64 {
+fn noise_of_mean(patient: &nephron::phantom::Patient, count: usize) -> f64 {
     4.0 * patient.noise / GRAIN / (count as f64).sqrt()
 }
 

@@ -44,7 +44,7 @@ fn weights(golden: &Value) -> Weights {
     weights
 }
 
-const CONFIG: ResNetConfig = ResNetConfig { depth: 50, classes: 5, fusion: true };
+const CONFIG: ResNetConfig = ResNetConfig { depth: 50, width: 64, classes: 5, fusion: true };
 
 #[test]
 fn agrees_with_torchvision() {
@@ -166,4 +166,26 @@ fn images_of_another_shape_are_refused() {
     let images = Tensor::zeros(&Device::Cpu, [1, 4, 1, 32, 32], DType::F32).expect("images");
     let message = network.forward(&images).expect_err("four channels").to_string();
     assert!(message.contains("[1, 4, 1, 32, 32]"), "{message}");
+}
+
+#[test]
+fn narrow_networks_are_of_the_same_family() {
+    let narrow = ResNetConfig { depth: 18, width: 16, ..CONFIG };
+    let weights = seeded_weights(&narrow, 5).expect("weights");
+    let shape = |name: &str| weights.shape(name).map(<[usize]>::to_vec);
+    assert_eq!(shape("resnet.conv1.weight"), Some(vec![16, 3, 7, 7]));
+    assert_eq!(shape("resnet.layer4.0.downsample.0.weight"), Some(vec![128, 64, 1, 1]));
+    assert_eq!(shape("resnet.fc.weight"), Some(vec![5, 128]));
+    let network = ResNet::new(&narrow, &weights, &Device::Cpu, DType::F32).expect("a network");
+    let images: Vec<f32> = (0..3 * 32 * 32).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+    let rows = network.probabilities(&images, [1, 32, 32]).expect("probabilities");
+    approx::assert_relative_eq!(rows[0].iter().sum::<f32>(), 1.0, max_relative = 1e-5);
+    for (config, part) in [
+        (ResNetConfig { width: 64, ..narrow }, "[64, 3, 7, 7]"),
+        (ResNetConfig { width: 0, ..narrow }, "1 to 1024"),
+        (ResNetConfig { width: 1025, ..narrow }, "1025"),
+    ] {
+        let Err(error) = ResNet::new(&config, &weights, &Device::Cpu, DType::F32) else { panic!("{config:?}") };
+        assert!(error.to_string().contains(part), "{error}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Options of `nephron train segmentation` for plan and recipe, and how they are read.
+//! Options of `nephron train segmentation` for plan and recipe, and how options of `nephron train` are read.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| expected())
 }
 
-fn parse_above_zero(text: &str) -> Result<f64, String> {
+pub(super) fn parse_above_zero(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
         _ => Err("expected a finite number above 0".into()),

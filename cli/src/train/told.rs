@@ -1,4 +1,4 @@
-//! What `nephron train` says while it runs.
+//! What `nephron train segmentation` says while it runs.
 
 use crate::error::Result;
 use crate::progress::Progress;

@@ -16,7 +16,7 @@ use crate::support::run;
 fn classifier(folder: &Path) {
     let folder = folder.join("classification");
     std::fs::create_dir_all(&folder).expect("a folder");
-    let drawn = seeded_weights(&ResNetConfig { depth: 50, classes: 5, fusion: true }, 3).expect("weights");
+    let drawn = seeded_weights(&ResNetConfig { depth: 50, width: 64, classes: 5, fusion: true }, 3).expect("weights");
     let values: Vec<_> = drawn.names().map(|name| (name, drawn.get(name).expect("a tensor"))).collect();
     let tensors: Vec<(&str, &[usize], &[f32])> =
         values.iter().map(|(name, (shape, data))| (*name, shape.as_slice(), data.as_slice())).collect();

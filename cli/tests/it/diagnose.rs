@@ -17,7 +17,8 @@ pub(crate) fn model(folder: &Path) {
     let folder = folder.join("classification");
     std::fs::create_dir_all(&folder).expect("a folder");
     for seed in 0..2 {
-        let drawn = seeded_weights(&ResNetConfig { depth: 18, classes: 5, fusion: true }, seed).expect("weights");
+        let drawn =
+            seeded_weights(&ResNetConfig { depth: 18, width: 64, classes: 5, fusion: true }, seed).expect("weights");
         let values: Vec<_> = drawn.names().map(|name| (name, drawn.get(name).expect("a tensor"))).collect();
         let tensors: Vec<(&str, &[usize], &[f32])> =
             values.iter().map(|(name, (shape, data))| (*name, shape.as_slice(), data.as_slice())).collect();

@@ -30,3 +30,4 @@ mod segment_folder;
 mod segment_overlapped;
 mod several_models;
 mod train;
+mod train_classification;

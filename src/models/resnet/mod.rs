@@ -17,6 +17,7 @@ use crate::ops::{self, Conv3dParams, ConvEpilogue, Pool3dParams};
 use crate::tensor::{DType, Tensor};
 use weights::Reader;
 
+pub(crate) use weights::PREFIX;
 pub use weights::seeded_weights;
 
 /// The configuration of a ResNet.
@@ -24,6 +25,9 @@ pub use weights::seeded_weights;
 pub struct ResNetConfig {
     /// The depth: 18, 34, 50, 101 or 152.
     pub depth: usize,
+    /// Number of channels of the 3x3 convolutions of the first stage, 1 to 1024; each stage has twice as many as the one before. 64 in
+    /// torchvision.
+    pub width: usize,
     /// Number of outputs of the last layer.
     pub classes: usize,
     /// Whether there is a 1x1 convolution from 3 to 3 channels without bias before the first layer, [`FUSION`].
@@ -34,11 +38,25 @@ pub struct ResNetConfig {
 /// none has; both are read.
 pub const FUSION: &str = "fusion.weight";
 
-/// Number of channels of the 3x3 convolutions of each stage.
-const WIDTHS: [usize; 4] = [64, 128, 256, 512];
-const BATCH_NORM_EPS: f64 = 1e-5;
+/// The width of torchvision's networks.
+pub const TORCHVISION_WIDTH: usize = 64;
+/// Largest width.
+const MAX_WIDTH: usize = 1024;
+pub(crate) const BATCH_NORM_EPS: f64 = 1e-5;
 
 impl ResNetConfig {
+    /// Checks depth and width.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a depth that is not in the family, or a width that is out of range.
+    pub fn ensure_valid(&self) -> Result<()> {
+        self.blocks()?;
+        if (1..=MAX_WIDTH).contains(&self.width) {
+            return Ok(());
+        }
+        Err(Error::argument("resnet: width", format!("1 to {MAX_WIDTH}"), self.width))
+    }
+
     /// Number of blocks of each stage.
     ///
     /// # Errors
@@ -51,6 +69,32 @@ impl ResNetConfig {
             152 => Ok([3, 8, 36, 3]),
             other => Err(Error::argument("resnet: depth", "18, 34, 50, 101 or 152", other)),
         }
+    }
+
+    /// Every block in the order of the network.
+    ///
+    /// # Errors
+    /// As [`ResNetConfig::ensure_valid`].
+    pub(crate) fn layout(&self) -> Result<Vec<BlockLayout>> {
+        self.ensure_valid()?;
+        let (mut all, mut channels) = (Vec::new(), self.width);
+        for (stage, count) in self.blocks()?.into_iter().enumerate() {
+            let width = self.width << stage;
+            for block in 0..count {
+                let stride = if block == 0 && stage > 0 { 2 } else { 1 };
+                let out = self.outputs(width);
+                let name = format!("layer{}.{block}", stage + 1);
+                let projection = (stride != 1 || channels != out).then_some(([out, channels, 1, 1], stride));
+                all.push(BlockLayout { name, convs: self.block(channels, width, stride), projection, out });
+                channels = out;
+            }
+        }
+        Ok(all)
+    }
+
+    /// The weight shape of the first convolution.
+    pub(crate) fn stem(&self) -> [usize; 4] {
+        [self.width, 3, 7, 7]
     }
 
     /// Whether blocks are bottlenecks: 1x1, 3x3 with the stride, and 1x1 to four times as many channels. Basic blocks are two 3x3
@@ -73,6 +117,18 @@ impl ResNetConfig {
             vec![([width, channels, 3, 3], stride), ([out, width, 3, 3], 1)]
         }
     }
+}
+
+/// The convolutions of a residual block, each with its weight shape [co, ci, kh, kw] and its stride.
+pub(crate) struct BlockLayout {
+    /// The name before those of its parameters, such as `layer1.0`.
+    pub(crate) name: String,
+    /// `conv1`, `conv2`, ..., each with a batch norm of the same number.
+    pub(crate) convs: Vec<([usize; 4], usize)>,
+    /// `downsample.0`, where size or channels change.
+    pub(crate) projection: Option<([usize; 4], usize)>,
+    /// Number of output channels.
+    pub(crate) out: usize,
 }
 
 /// A convolution with its batch norm folded in.
@@ -122,21 +178,15 @@ impl ResNet {
     ///
     /// # Errors
     /// [`Error::File`] for a parameter that is missing or has another shape, and for one that this network does not use, so that the
-    /// file of a deeper network is not accepted; [`Error::Argument`] for a depth that is not in the family.
+    /// file of a deeper network is not accepted; as [`ResNetConfig::ensure_valid`].
     pub fn new(config: &ResNetConfig, weights: &Weights, device: &Device, dtype: DType) -> Result<Self> {
+        config.ensure_valid()?;
         let reader = Reader::new(weights, device, dtype);
         let fusion = config.fusion.then(|| reader.plain_conv(FUSION, [3, 3, 1, 1])).transpose()?;
-        let stem = reader.conv_bn("conv1", "bn1", [64, 3, 7, 7], 2)?;
-        let mut blocks = Vec::new();
-        let mut channels = 64;
-        for (stage, (count, width)) in config.blocks()?.into_iter().zip(WIDTHS).enumerate() {
-            for block in 0..count {
-                let stride = if block == 0 && stage > 0 { 2 } else { 1 };
-                let name = format!("layer{}.{block}", stage + 1);
-                blocks.push(reader.block(&name, config, [channels, width, stride])?);
-                channels = config.outputs(width);
-            }
-        }
+        let stem = reader.conv_bn("conv1", "bn1", config.stem(), 2)?;
+        let layout = config.layout()?;
+        let blocks = layout.iter().map(|block| reader.block(block)).collect::<Result<_>>()?;
+        let channels = layout.last().map_or(config.width, |block| block.out);
         let head = reader.linear("fc", config.classes, channels)?;
         reader.nothing_left(config.depth)?;
         Ok(Self { device: device.clone(), dtype, fusion, stem, blocks, head })

@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::{BATCH_NORM_EPS, Block, Conv, FUSION, ResNetConfig, WIDTHS};
+use super::{BATCH_NORM_EPS, Block, BlockLayout, Conv, FUSION, ResNetConfig};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
@@ -25,7 +25,7 @@ pub(super) struct Reader<'a> {
 }
 
 /// The prefix of names in the authors' files.
-const PREFIX: &str = "resnet.";
+pub(crate) const PREFIX: &str = "resnet.";
 /// The ending of PyTorch's counters of batches, which inference does not use.
 const COUNT: &str = ".num_batches_tracked";
 
@@ -99,28 +99,17 @@ impl<'a> Reader<'a> {
         self.conv(shape, &weight, Some(&bias), stride)
     }
 
-    /// A block of `width` with `channels` inputs.
-    pub(super) fn block(
-        &self,
-        name: &str,
-        config: &ResNetConfig,
-        [channels, width, stride]: [usize; 3],
-    ) -> Result<Block> {
-        let out = config.outputs(width);
-        let projection = (stride != 1 || channels != out)
-            .then(|| {
-                let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
-                self.conv_bn(&conv, &norm, [out, channels, 1, 1], stride)
-            })
-            .transpose()?;
-        let convs = config
-            .block(channels, width, stride)
-            .into_iter()
-            .zip(1..)
-            .map(|((shape, stride), i)| {
-                self.conv_bn(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape, stride)
-            })
-            .collect::<Result<_>>()?;
+    /// A residual block.
+    pub(super) fn block(&self, block: &BlockLayout) -> Result<Block> {
+        let name = &block.name;
+        let projection = block.projection.map(|(shape, stride)| {
+            self.conv_bn(&format!("{name}.downsample.0"), &format!("{name}.downsample.1"), shape, stride)
+        });
+        let projection = projection.transpose()?;
+        let conv = |(&(shape, stride), i): (&([usize; 4], usize), usize)| {
+            self.conv_bn(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape, stride)
+        };
+        let convs = block.convs.iter().zip(1..).map(conv).collect::<Result<_>>()?;
         Ok(Block { convs, projection })
     }
 
@@ -136,7 +125,7 @@ impl<'a> Reader<'a> {
 /// except that the last one of each block has a gain of 0.2, which keeps 33 residual additions from overflowing f16.
 ///
 /// # Errors
-/// [`Error::Argument`] for a depth that is not in the family.
+/// As [`ResNetConfig::ensure_valid`].
 pub fn seeded_weights(config: &ResNetConfig, seed: u64) -> Result<Weights> {
     let mut draw = Draw { rng: ChaCha8Rng::seed_from_u64(seed), weights: Weights::default() };
     let prefix = if config.fusion { PREFIX } else { "" };
@@ -145,29 +134,19 @@ pub fn seeded_weights(config: &ResNetConfig, seed: u64) -> Result<Weights> {
         let identity: [f32; 9] = std::array::from_fn(|i| if i % 4 == 0 { 1.0 } else { 0.0 });
         draw.weights.insert(FUSION, vec![3, 3, 1, 1], &identity)?;
     }
-    draw.conv_bn(&format!("{prefix}conv1"), &format!("{prefix}bn1"), [64, 3, 7, 7], 1.0)?;
-    let mut channels = 64;
-    for (stage, (count, width)) in config.blocks()?.into_iter().zip(WIDTHS).enumerate() {
-        for block in 0..count {
-            let (name, out) = (format!("{prefix}layer{}.{block}", stage + 1), config.outputs(width));
-            let stride = if block == 0 && stage > 0 { 2 } else { 1 };
-            let convs = config.block(channels, width, stride);
-            let last = convs.len();
-            for ((shape, _), i) in convs.into_iter().zip(1..) {
-                let gain = if i == last { 0.2 } else { 1.0 };
-                draw.conv_bn(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape, gain)?;
-            }
-            if stride != 1 || channels != out {
-                draw.conv_bn(
-                    &format!("{name}.downsample.0"),
-                    &format!("{name}.downsample.1"),
-                    [out, channels, 1, 1],
-                    1.0,
-                )?;
-            }
-            channels = out;
+    draw.conv_bn(&format!("{prefix}conv1"), &format!("{prefix}bn1"), config.stem(), 1.0)?;
+    let layout = config.layout()?;
+    for block in &layout {
+        let (name, last) = (format!("{prefix}{}", block.name), block.convs.len());
+        for ((shape, _), i) in block.convs.iter().zip(1..) {
+            let gain = if i == last { 0.2 } else { 1.0 };
+            draw.conv_bn(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), *shape, gain)?;
+        }
+        if let Some((shape, _)) = block.projection {
+            draw.conv_bn(&format!("{name}.downsample.0"), &format!("{name}.downsample.1"), shape, 1.0)?;
         }
     }
+    let channels = layout.last().map_or(config.width, |block| block.out);
     let sd = 1.0 / (channels as f64).sqrt();
     draw.normal(&format!("{prefix}fc.weight"), vec![config.classes, channels], sd)?;
     draw.weights.insert(format!("{prefix}fc.bias"), vec![config.classes], &vec![0.0; config.classes])?;

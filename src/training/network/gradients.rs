@@ -8,11 +8,11 @@ use crate::tensor::Tensor;
 pub struct Gradients(Vec<Option<Tensor>>);
 
 impl Gradients {
-    pub(super) fn none(count: usize) -> Self {
+    pub(in crate::training) fn none(count: usize) -> Self {
         Self(vec![None; count])
     }
 
-    pub(super) fn set(&mut self, id: Id, gradient: Tensor) {
+    pub(in crate::training) fn set(&mut self, id: Id, gradient: Tensor) {
         self.0[id.0] = Some(gradient);
     }
 

@@ -11,44 +11,44 @@ use crate::tensor::Tensor;
 
 /// A convolution.
 #[derive(Debug, Clone)]
-pub(super) struct Conv {
-    pub(super) weight: Id,
-    pub(super) bias: Option<Id>,
-    pub(super) params: Conv3dParams,
+pub(in crate::training) struct Conv {
+    pub(in crate::training) weight: Id,
+    pub(in crate::training) bias: Option<Id>,
+    pub(in crate::training) params: Conv3dParams,
 }
 
 /// A convolution, an instance norm (or none) and a leaky ReLU; a slope of 1 is no activation.
 #[derive(Debug, Clone)]
-pub(super) struct Block {
-    pub(super) conv: Conv,
-    pub(super) norm: Norm,
-    pub(super) slope: f32,
+pub(in crate::training) struct Block {
+    pub(in crate::training) conv: Conv,
+    pub(in crate::training) norm: Norm,
+    pub(in crate::training) slope: f32,
 }
 
 /// An instance norm with or without weights.
 #[derive(Debug, Clone)]
-pub(super) struct Norm {
-    pub(super) affine: Option<[Id; 2]>,
-    pub(super) eps: f32,
+pub(in crate::training) struct Norm {
+    pub(in crate::training) affine: Option<[Id; 2]>,
+    pub(in crate::training) eps: f32,
 }
 
 /// A transposed convolution whose kernel is its stride.
 #[derive(Debug, Clone)]
-pub(super) struct Up {
-    pub(super) weight: Id,
-    pub(super) bias: Option<Id>,
-    pub(super) stride: [usize; 3],
+pub(in crate::training) struct Up {
+    pub(in crate::training) weight: Id,
+    pub(in crate::training) bias: Option<Id>,
+    pub(in crate::training) stride: [usize; 3],
 }
 
 /// What the gradient of a block needs: its input and the convolution's output.
-pub(super) struct SavedBlock {
+pub(in crate::training) struct SavedBlock {
     x: Tensor,
     y: Tensor,
 }
 
 /// Which gradients a layer gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(in crate::training) enum Wanted {
     /// Those of its weights and of its input.
     All,
     /// Those of its weights: its input is the image.
@@ -56,11 +56,11 @@ pub(super) enum Wanted {
 }
 
 impl Conv {
-    pub(super) fn forward(&self, x: &Tensor, weights: &[Tensor]) -> Result<Tensor> {
+    pub(in crate::training) fn forward(&self, x: &Tensor, weights: &[Tensor]) -> Result<Tensor> {
         conv3d(x, &weights[self.weight.0], self.bias.map(|id| &weights[id.0]), &self.params)
     }
 
-    pub(super) fn backward(
+    pub(in crate::training) fn backward(
         &self,
         x: &Tensor,
         dy: &Tensor,
@@ -85,7 +85,7 @@ impl Conv {
 }
 
 impl Block {
-    pub(super) fn forward(&self, x: Tensor, weights: &[Tensor]) -> Result<(Tensor, SavedBlock)> {
+    pub(in crate::training) fn forward(&self, x: Tensor, weights: &[Tensor]) -> Result<(Tensor, SavedBlock)> {
         let y = self.conv.forward(&x, weights)?;
         let [weight, bias] = self.affine(weights);
         let normed = instance_norm(&y, weight, bias, self.norm.eps)?;
@@ -93,7 +93,7 @@ impl Block {
         Ok((out, SavedBlock { x, y }))
     }
 
-    pub(super) fn backward(
+    pub(in crate::training) fn backward(
         &self,
         saved: SavedBlock,
         dout: &Tensor,
@@ -124,11 +124,11 @@ impl Up {
         ConvTranspose3dParams { stride: self.stride, ..Default::default() }
     }
 
-    pub(super) fn forward(&self, x: &Tensor, weights: &[Tensor]) -> Result<Tensor> {
+    pub(in crate::training) fn forward(&self, x: &Tensor, weights: &[Tensor]) -> Result<Tensor> {
         conv_transpose3d(x, &weights[self.weight.0], self.bias.map(|id| &weights[id.0]), &self.params())
     }
 
-    pub(super) fn backward(
+    pub(in crate::training) fn backward(
         &self,
         x: &Tensor,
         dy: &Tensor,
@@ -145,7 +145,11 @@ impl Up {
 }
 
 /// Applies blocks one after the other.
-pub(super) fn forward(blocks: &[Block], mut x: Tensor, weights: &[Tensor]) -> Result<(Tensor, Vec<SavedBlock>)> {
+pub(in crate::training) fn forward(
+    blocks: &[Block],
+    mut x: Tensor,
+    weights: &[Tensor],
+) -> Result<(Tensor, Vec<SavedBlock>)> {
     let mut saved = Vec::with_capacity(blocks.len());
     for block in blocks {
         let (out, kept) = block.forward(x, weights)?;
@@ -156,7 +160,7 @@ pub(super) fn forward(blocks: &[Block], mut x: Tensor, weights: &[Tensor]) -> Re
 }
 
 /// The gradient by the input of the first block, where it is wanted.
-pub(super) fn backward(
+pub(in crate::training) fn backward(
     blocks: &[Block],
     saved: Vec<SavedBlock>,
     mut dout: Tensor,

@@ -2,12 +2,13 @@
 
 mod build;
 mod gradients;
-mod layers;
-mod parameters;
+pub(super) mod layers;
+pub(super) mod parameters;
 mod residual;
 
 use std::path::Path;
 
+use super::checkpoint::Named;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::{self, TrainingNotes, Weights};
@@ -106,6 +107,12 @@ impl TrainableUNet {
     /// The names of the weights, in the same order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.slots.iter().map(|slot| slot.name.as_str())
+    }
+
+    /// The weights as files have them.
+    pub(super) fn named(&self) -> Vec<Named<'_>> {
+        let pairs = self.slots.iter().zip(&self.weights);
+        pairs.map(|(slot, tensor)| Named { name: &slot.name, stored: &slot.stored, tensor }).collect()
     }
 
     /// The shapes of the weights in files, in the same order: PyTorch's.

@@ -11,22 +11,22 @@ use crate::tensor::{DType, Tensor};
 
 /// A weight's place in a list of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Id(pub(super) usize);
+pub(in crate::training) struct Id(pub(in crate::training) usize);
 
 /// A weight: its name is nnU-Net's.
 #[derive(Debug, Clone)]
-pub(super) struct Slot {
-    pub(super) name: String,
+pub(in crate::training) struct Slot {
+    pub(in crate::training) name: String,
     /// The shape of its tensor: [co, ci, kd, kh, kw], or [1, c, 1, 1, 1] of a vector.
-    pub(super) shape: [usize; 5],
+    pub(in crate::training) shape: [usize; 5],
     /// The shape in files: PyTorch's.
-    pub(super) stored: Vec<usize>,
-    pub(super) initial: Initial,
+    pub(in crate::training) stored: Vec<usize>,
+    pub(in crate::training) initial: Initial,
 }
 
 /// What a weight starts from.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Initial {
+pub(in crate::training) enum Initial {
     /// Normal with mean 0 and variance 2 / ((1 + 0.01^2) * fan-in) (He et al. 2015), as nnU-Net draws kernels, whatever the slope of
     /// the activation. PyTorch counts the fan-in of a transposed convolution from its outputs.
     He { fan_in: usize },
@@ -55,7 +55,7 @@ impl Slot {
 }
 
 /// Values of all weights, drawn from a seed: in PyTorch's order, the same on every machine.
-pub(super) fn drawn(slots: &[Slot], seed: u64) -> Vec<Vec<f32>> {
+pub(in crate::training) fn drawn(slots: &[Slot], seed: u64) -> Vec<Vec<f32>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     slots.iter().map(|slot| slot.drawn(&mut rng)).collect()
 }
@@ -64,7 +64,7 @@ pub(super) fn drawn(slots: &[Slot], seed: u64) -> Vec<Vec<f32>> {
 ///
 /// # Errors
 /// Another tensor that is missing; one of another shape or with a value that is not finite.
-pub(super) fn read(slots: &[Slot], weights: &Weights, seed: u64) -> Result<Vec<Vec<f32>>> {
+pub(in crate::training) fn read(slots: &[Slot], weights: &Weights, seed: u64) -> Result<Vec<Vec<f32>>> {
     let drawn = drawn(slots, seed);
     slots
         .iter()
@@ -94,7 +94,7 @@ pub(super) fn read(slots: &[Slot], weights: &Weights, seed: u64) -> Result<Vec<V
 ///
 /// # Errors
 /// A device that fails.
-pub(super) fn upload(slots: &[Slot], values: &[Vec<f32>], device: &Device) -> Result<Vec<Tensor>> {
+pub(in crate::training) fn upload(slots: &[Slot], values: &[Vec<f32>], device: &Device) -> Result<Vec<Tensor>> {
     let tensor = |(slot, values): (&Slot, &Vec<f32>)| Tensor::from_ncdhw(device, slot.shape, DType::F32, values);
     slots.iter().zip(values).map(tensor).collect()
 }

@@ -1,6 +1,7 @@
-//! Training of the segmentation network: its data, its gradients and its loop.
+//! Training of the networks: its data, its gradients and its loop.
 
 mod data;
 mod network;
 mod patients;
+mod resnet;
 mod run;

@@ -4,7 +4,7 @@
 use super::{Case, tensor};
 use nephron::device::Device;
 use nephron::error::{Error, Result};
-use nephron::models::resnet::{ResNet, ResNetConfig, seeded_weights};
+use nephron::models::resnet::{ResNet, ResNetConfig, TORCHVISION_WIDTH, seeded_weights};
 use nephron::models::{UNet, UNetArchitecture};
 use nephron::tensor::{DType, Tensor};
 
@@ -53,7 +53,7 @@ pub(super) fn unet(patch: [usize; 3], device: &Device, dtype: DType) -> Result<C
 }
 
 pub(super) fn resnet(batch: usize, device: &Device, dtype: DType) -> Result<Case> {
-    let config = ResNetConfig { depth: 101, classes: 5, fusion: true };
+    let config = ResNetConfig { depth: 101, width: TORCHVISION_WIDTH, classes: 5, fusion: true };
     let weights = seeded_weights(&config, 1)?;
     let net = ResNet::new(&config, &weights, device, dtype)?;
     let shape = [batch, 3, 1, 224, 224];

@@ -53,7 +53,7 @@ impl Step {
 pub(super) fn step(step: Step, device: &Device) -> Result<Case> {
     let (architecture, [d, h, w]) = (step.architecture(), step.patch);
     let network = TrainableUNet::seeded(&architecture, 1, device)?;
-    let sgd = Sgd::new(&network, SgdOptions::default())?;
+    let sgd = Sgd::new(network.weights(), SgdOptions::default())?;
     let x = tensor(device, [BATCH, 1, d, h, w], DType::F32)?;
     let labels: Vec<Tensor> = network
         .head_sizes(step.patch)?
@@ -71,7 +71,8 @@ pub(super) fn step(step: Step, device: &Device) -> Result<Case> {
         let (loss, dlogits) = deep_supervision(&logits, &labels, &SegmentationLoss::default())?;
         drop(logits);
         let gradients = network.backward(tape, &dlogits)?;
-        let norm = sgd.step(network, &gradients, RATE)?;
+        let (weights, norm) = sgd.step(network.weights(), &gradients, RATE)?;
+        network.set_weights(weights)?;
         if loss.is_finite() && norm.is_finite() {
             Ok(())
         } else {
