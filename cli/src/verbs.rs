@@ -156,6 +156,7 @@ mod tests {
             "resample",
             "segment",
             "train segmentation",
+            "train classification",
             "register",
             "warp",
             "classify",
@@ -174,7 +175,7 @@ mod tests {
             assert_eq!(["dump", "tune", "tf32"].map(visible), [opens.contains(&verb); 3], "{name}");
             assert_eq!(
                 visible("quiet"),
-                ["segment", "train segmentation", "diagnose", "demo"].contains(&verb),
+                ["segment", "train segmentation", "train classification", "diagnose", "demo"].contains(&verb),
                 "{name}"
             );
             assert_eq!(visible("json"), is_leaf && !["completions", "man"].contains(&verb), "{name}");

@@ -1,4 +1,4 @@
-//! Device code of nephron: CubeCL kernels only. No runtime, no launch, no allocation; `nephron`'s `ops` launch them.
+//! Device code of nephron: CubeCL kernels only. No runtime, no launch, no allocation; the operations of `nephron-compute` launch them.
 //!
 //! Conventions: tensors are channels-last [n, d, h, w, c]; arrays are passed with their logical length, so `len()` is
 //! the bound; u8 and i16 data comes as `Array<u32>` words (see [`common::packed`]), which every backend can load.

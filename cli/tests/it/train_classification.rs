@@ -151,6 +151,14 @@ fn changed_data_is_not_resumed() {
 }
 
 #[test]
+fn a_training_that_diverges_names_the_batch() {
+    let setup = Setup::new(&[(1, Subtype::ClearCell), (2, Subtype::Papillary)]);
+    let parts = ["training: the ", " of batch ", "patients p", "expected a finite number", "checkpoint"];
+    setup.refused("model", 1, &["--learning-rate", "1e30", "--epochs", "20"], &parts);
+    assert!(!setup.folder.path().join("model/classification/fold_all.safetensors").exists());
+}
+
+#[test]
 fn wrong_data_and_calls_are_refused_in_one_line() {
     let setup = Setup::new(&[(1, Subtype::ClearCell), (2, Subtype::ClearCell)]);
     let data = setup.folder.path().join("data");

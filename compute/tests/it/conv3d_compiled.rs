@@ -6,7 +6,7 @@ use nephron_compute::{DType, Shape, Tensor};
 use crate::conv3d::assert_names;
 use crate::support::{self, devices};
 
-/// The layers of design's table through CUDA's compiler: matrix instructions in the inner loop, copies of 16 bytes, and
+/// The layers of the kidney U-Net, and one of each other kind, through CUDA's compiler: matrix instructions in the inner loop, copies of 16 bytes, and
 /// enough warps to hide what they wait for.
 #[test]
 fn matrix_kernels_keep_what_they_promise() {

@@ -101,7 +101,7 @@ pub enum UNetNorm {
 }
 
 impl UNetArchitecture {
-    /// The network of nnU-Net's plan for kidneys at 1.5 x 1.5 x 3 mm (pipeline, 1): six stages, 32 to 320 features.
+    /// The network of nnU-Net's plan for kidneys at 1.5 x 1.5 x 3 mm (Uhm et al. 2021): six stages, 32 to 320 features.
     pub fn kidney(input_channels: usize, classes: usize) -> Self {
         let mut strides = vec![[1; 3], [1, 2, 2]];
         strides.extend([[2; 3]; 4]);

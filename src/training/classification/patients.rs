@@ -168,7 +168,7 @@ impl PatientFiles {
         let mut scans = Vec::new();
         for ScanFiles { phase, image, mask } in &self.scans {
             let files: Vec<PathBuf> =
-                images::files(image).into_iter().chain(mask.iter().flat_map(|mask| images::files(mask))).collect();
+                images::files(image).into_iter().chain(mask.iter().flat_map(images::files)).collect();
             let hashes: Vec<String> = hash_files(&files)?.into_iter().map(|source| source.sha256).collect();
             scans.push(json!({ "phase": phase, "files": hashes }));
         }

@@ -56,7 +56,7 @@ pub fn split(names: &[String], fold: Option<usize>) -> Result<Split> {
 /// A fold over 4; fewer than five patients.
 pub fn split_patients(cases: &[(&str, &str)], fold: Option<usize>) -> Result<Split> {
     let patients: BTreeSet<&str> = cases.iter().map(|(patient, _)| *patient).collect();
-    if fold.is_some() && patients.len() < FOLDS {
+    if fold.is_some_and(|fold| fold < FOLDS) && patients.len() < FOLDS {
         let expected = format!("at least {FOLDS} for a split into {FOLDS} folds (fold all trains on all cases)");
         return Err(Error::argument("training: patients", expected, patients.len()));
     }

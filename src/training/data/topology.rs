@@ -83,7 +83,7 @@ impl Topology {
 mod tests {
     use super::*;
 
-    /// The network of the kidney plan (pipeline, 1), whose patch nnU-Net planned for 3 x 1.5 x 1.5 mm.
+    /// The network of the kidney plan (Uhm et al. 2021), whose patch nnU-Net planned for 3 x 1.5 x 1.5 mm.
     #[test]
     fn the_kidney_plan() {
         let found = Topology::new(&[3.0, 1.5, 1.5], &[80.0, 160.0, 160.0]);
