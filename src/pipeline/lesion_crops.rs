@@ -63,7 +63,7 @@ pub(crate) fn lesion_of(study: &Study, choice: LesionChoice) -> Result<Lesion> {
     let count = found.len();
     let chosen = found.into_iter().find(|lesion| lesion.missing().is_empty());
     chosen.ok_or_else(|| match count {
-        0 => Error::Data("expected a tumour in every phase, found none in any".into()),
+        0 => Error::Data("expected a tumour in every phase, found none in the slices that all phases have".into()),
         _ => Error::Data(format!("expected a tumour in every phase, found {count}, none of them in all")),
     })
 }
