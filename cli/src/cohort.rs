@@ -71,7 +71,7 @@ pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
     let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
     let mut patients = Vec::new();
     for folder in folders {
-        let images = scans(&folder)?;
+        let images = images::in_folder(&folder)?;
         let of_phase = |phase: Phase| images.iter().filter(move |(stem, _)| *stem == phase.to_string());
         let mut files = Vec::new();
         let mut problem = None;
@@ -106,7 +106,7 @@ pub(super) fn cohort(folder: &Path, output: &Path) -> Result<Vec<Patient>> {
 /// [`Error::Usage`] for a name that indicates two phases, and for two files of one phase.
 pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
     let mut files: Vec<(Phase, PathBuf)> = Vec::new();
-    for (stem, path) in scans(folder)? {
+    for (stem, path) in images::in_folder(folder)? {
         if stem.ends_with("_mask") {
             continue;
         }
@@ -125,17 +125,6 @@ pub(super) fn guessed(folder: &Path, output: &Path) -> Result<Patient> {
     }
     files.sort();
     Ok(Patient { folder: folder.to_path_buf(), guessed: true, ..Patient::alone(files, output) })
-}
-
-/// The images in a folder of every format that is read, with their names without the ending. The files of voxels that belong to a
-/// header (.img) are none of their own.
-fn scans(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let is_header = |path: &PathBuf| {
-        let name = path.to_string_lossy().to_ascii_lowercase();
-        path.is_file() && !(name.ends_with(".img") || name.ends_with(".img.gz"))
-    };
-    let paths = entries(folder)?.into_iter().filter(is_header);
-    Ok(paths.filter_map(|path| Some((images::stem(&path)?, path))).collect())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

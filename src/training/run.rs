@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::augment::{PatchGeometry, PatchSource};
 use super::batch::{Batch, BatchSource, Loader};
 use super::checkpoint::{self, Settings, StoredRecord};
-use super::data::{Case, PlanFiles, Preparation, RawDataset, Sample, Split, masked_channels};
+use super::data::{Case, PlanFiles, Preparation, RawDataset, Sample, Split, hash_text, masked_channels};
 use super::loss::deep_supervision;
 use super::model::{ModelFiles, card};
 use super::network::TrainableUNet;
@@ -18,7 +18,6 @@ use super::record::{self, EpochRecord};
 use super::validate::validate;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::SourceFile;
 use crate::models::UNetPlan;
 use crate::ops::SegmentationLoss;
 use crate::shown_list;
@@ -307,8 +306,4 @@ impl Run<'_> {
         let state = checkpoint::State { iteration, loss, records: records.iter().map(StoredRecord::from).collect() };
         checkpoint::write(&self.files.checkpoint, &self.network.named(), &[], &self.sgd, state, &self.settings)
     }
-}
-
-pub(super) fn hash_text(text: &str) -> String {
-    SourceFile::of(Path::new(""), text.as_bytes()).sha256
 }

@@ -299,8 +299,5 @@ fn report(outcome: &ClassifierOutcome, folder: &Path, context: &Context) -> Resu
             "epochs": outcome.records,
         }));
     }
-    match &outcome.weights {
-        Some(weights) => say!("{}", weights.display()),
-        None => say!("interrupted after {} steps: --resume goes on", outcome.steps),
-    }
+    super::say_end(outcome.weights.as_deref(), outcome.steps)
 }

@@ -149,8 +149,5 @@ fn report(outcome: &TrainOutcome, folder: &Path, context: &Context) -> Result<()
             "epochs": outcome.records,
         }));
     }
-    match &outcome.weights {
-        Some(weights) => say!("{}", weights.display()),
-        None => say!("interrupted after {} steps: --resume goes on", outcome.steps),
-    }
+    super::say_end(outcome.weights.as_deref(), outcome.steps)
 }

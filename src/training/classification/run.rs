@@ -20,7 +20,7 @@ use crate::pipeline::Stage;
 use crate::shown_list;
 use crate::training::checkpoint::{self, Settings, StoredRecord};
 use crate::training::data::Split;
-use crate::training::run::hash_text;
+use crate::training::data::hash_text;
 use crate::training::{Loader, Sgd, TrainableResNet, polynomial};
 
 /// A training of one fold of a classifier.

@@ -17,4 +17,5 @@ pub use plan_files::PlanFiles;
 pub use planner::{Configuration, Plan, PlannerOptions};
 pub use sample::{NO_LABEL, Sample, Window};
 pub use split::{FOLDS, Split, read_split, split, split_patients};
+pub(in crate::training) use store::hash_text;
 pub use store::{Preparation, masked_channels};

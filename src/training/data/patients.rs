@@ -51,16 +51,7 @@ pub(super) fn list(folder: &Path) -> Result<(Vec<Case>, Vec<String>)> {
 }
 
 fn phases(folder: &Path, patient: &str) -> Result<Vec<Case>> {
-    // The files of voxels that belong to a header are no images of their own.
-    let is_voxels = |path: &Path| {
-        let name = path.to_string_lossy().to_ascii_lowercase();
-        name.ends_with(".img") || name.ends_with(".img.gz")
-    };
-    let files: Vec<(String, PathBuf)> = entries(folder)?
-        .into_iter()
-        .filter(|path| !is_voxels(path))
-        .filter_map(|path| Some((images::stem(&path)?, path)))
-        .collect();
+    let files = images::in_folder(folder)?;
     let one = |stem: &str| -> Result<Option<PathBuf>> {
         let found: Vec<&PathBuf> = files.iter().filter(|(own, _)| own == stem).map(|(_, path)| path).collect();
         if let [first, second, ..] = found.as_slice() {

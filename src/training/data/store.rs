@@ -8,7 +8,7 @@ use super::prepared::PreparedFile;
 use super::sample::Sample;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::io::{SourceFile, hash_files};
+use crate::io::{SourceFile, hash_files, images};
 use crate::models::{Normalization, UNetPlan};
 use crate::pipeline::Scan;
 use crate::pipeline::training_case::TrainingCase;
@@ -71,15 +71,16 @@ impl Preparation<'_> {
             let hashed = hash_files(std::slice::from_ref(&path))?;
             sources += &format!("{:?} {}\n", case.name, hashed[0].sha256);
         }
-        Ok((samples, sha256(&sources)))
+        Ok((samples, hash_text(&sources)))
     }
 
     /// What a case is prepared from, and by what: the hash of its files, the device and the plan.
     fn source(&self, case: &Case) -> Result<String> {
-        let files: Vec<_> = case.images.iter().chain([&case.labels]).cloned().collect();
+        // The voxels of some formats lie in a file beside the header.
+        let files: Vec<_> = case.images.iter().chain([&case.labels]).flat_map(images::files).collect();
         let hashes = hash_files(&files)?.into_iter().map(|file| file.sha256).collect::<Vec<_>>().join(" ");
         let device = self.device.name();
-        Ok(sha256(&format!("{hashes} {device} {} {}", self.plan.configuration, self.identity)))
+        Ok(hash_text(&format!("{hashes} {device} {} {}", self.plan.configuration, self.identity)))
     }
 
     fn prepare(&self, case: &Case, path: &Path, source: &str) -> Result<()> {
@@ -93,7 +94,8 @@ impl Preparation<'_> {
     }
 }
 
-fn sha256(text: &str) -> String {
+/// SHA-256 of a text.
+pub(in crate::training) fn hash_text(text: &str) -> String {
     SourceFile::of(Path::new(""), text.as_bytes()).sha256
 }
 

@@ -1,11 +1,13 @@
 //! Data sets of patients' folders.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
+use nephron::Device;
 use nephron::models::ImageReader;
 use nephron::phantom::{PhantomOptions, generate};
 use nephron::phase::Phase;
-use nephron::training::data::RawDataset;
+use nephron::training::data::{Fingerprint, Plan, PlanFiles, PlannerOptions, Preparation, RawDataset};
 
 /// Two patients of two phases and one of one.
 fn write_patients(folder: &Path) {
@@ -69,4 +71,51 @@ fn what_is_missing_is_named() {
     assert_eq!(dataset.cases().len(), 5);
     let [warning] = dataset.warnings() else { panic!("expected one warning, found {:?}", dataset.warnings()) };
     assert!(warning.contains("notes") && warning.contains("non-contrast, arterial, portal, delayed"), "{warning}");
+}
+
+/// The voxels of a MetaImage lie in a file beside its header: where they change, the case is prepared again.
+#[test]
+fn voxels_beside_a_header_belong_to_a_prepared_case() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, out) = (folder.path().join("data"), folder.path().join("prepared"));
+    let options =
+        PhantomOptions { phases: vec![Phase::Portal], spacing: [12.0, 12.0, 15.0], ..PhantomOptions::default() };
+    let patient = data.join("p");
+    let phantom = generate(&options).expect("a phantom");
+    phantom.write(&patient).expect("written");
+    std::fs::remove_file(patient.join("portal.nii.gz")).expect("removed");
+    let image = &phantom.phases[0].image;
+    // MetaImage counts x, y, z in LPS.
+    let ([d, h, w], a) = (image.shape(), image.affine().0);
+    let header = format!(
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nTransformMatrix = -1 0 0 0 -1 0 0 0 1\n\
+         Offset = {} {} {}\nElementSpacing = 12 12 15\nDimSize = {w} {h} {d}\nElementType = MET_SHORT\n\
+         ElementDataFile = portal.raw\n",
+        -a[0][3], -a[1][3], a[2][3]
+    );
+    std::fs::write(patient.join("portal.mhd"), header).expect("written");
+    let write = |add: i16| {
+        let values = (0..d * h * w).map(|i| (i % 97) as i16 + add);
+        std::fs::write(patient.join("portal.raw"), values.flat_map(i16::to_le_bytes).collect::<Vec<_>>())
+            .expect("written");
+    };
+    write(0);
+    let dataset = RawDataset::open(&data).expect("a data set");
+    let go_on = &mut |_: usize, _: usize| ControlFlow::Continue(());
+    let fingerprint = Fingerprint::of(&dataset, dataset.reader().orientation(), go_on).expect("a fingerprint");
+    let plan = Plan::new(&fingerprint, 3, &PlannerOptions::default()).expect("a plan");
+    let plan = PlanFiles::new(&dataset, &fingerprint, &plan).plan("3d_fullres").expect("a plan");
+    let preparation =
+        Preparation { dataset: &dataset, plan: &plan, identity: "a plan", folder: &out, device: &Device::Cpu };
+    let cases: Vec<_> = dataset.cases().iter().collect();
+    let mut prepare = || {
+        let (samples, identity) = preparation.run(&cases, &mut |_| (), go_on).expect("cases");
+        let whole = samples[0].window(samples[0].shape.map(|size| 0..size)).expect("all voxels");
+        (whole.image.to_vec(), identity)
+    };
+    let (image, identity) = prepare();
+    write(3);
+    let (changed, differs) = prepare();
+    assert_ne!(identity, differs);
+    assert_ne!(image, changed);
 }

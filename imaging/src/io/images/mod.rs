@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::nifti::{self, Image, LabelImage};
 use crate::volume::Volume;
 use header::RawImage;
-use nephron_compute::error::Result;
+use nephron_compute::error::{Error, Result};
 
 /// The format of a file by its name; what is none of the others is taken for NIfTI, whose reader looks at the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,26 @@ pub fn stem(path: &Path) -> Option<String> {
     let lower = name.to_ascii_lowercase();
     let ending = ENDINGS.iter().find(|ending| lower.ends_with(**ending))?;
     Some(name[..name.len() - ending.len()].to_owned())
+}
+
+/// The images in a folder by the names of their files, each with its name without the ending. The files of voxels that belong to a header
+/// (.img) are none of their own.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn in_folder(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let failed = |e| Error::io(folder, "cannot be read", e);
+    let mut images = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.to_string_lossy().to_ascii_lowercase();
+        let is_voxels = name.ends_with(".img") || name.ends_with(".img.gz");
+        if let (true, false, Some(stem)) = (path.is_file(), is_voxels, stem(&path)) {
+            images.push((stem, path));
+        }
+    }
+    images.sort_unstable_by(|a, b| a.1.cmp(&b.1));
+    Ok(images)
 }
 
 /// Reads an image.
