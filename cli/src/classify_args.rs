@@ -9,8 +9,8 @@ use nephron::pipeline::lesions::LesionChoice;
 /// The options that both subcommands share.
 #[derive(Debug, clap::Args)]
 pub struct ClassifyArgs {
-    /// Which tumours to classify: largest (of those in every phase; the default), all, the number of one (1 is the largest), or
-    /// together: all tumour voxels as one lesion, for models that were trained in that way
+    /// Which tumours to classify: largest (of those in every phase), all, the number of one (1 is the largest), or together: all
+    /// tumour voxels as one lesion (default: what the model was trained on, see config.json; largest where it does not say)
     #[arg(long, value_name = "largest|all|N|together", value_parser = parse::<LesionChoice>)]
     lesion: Option<LesionChoice>,
     /// Margin on each side of the tumour's rectangle, in voxels or in millimetres such as 5mm (default: the model's own)
@@ -36,8 +36,8 @@ impl ClassifyArgs {
         checked.map_err(|e| Error::Usage(format!("--{e}")))
     }
 
-    pub(super) fn lesion(&self) -> LesionChoice {
-        self.lesion.unwrap_or_default()
+    pub(super) fn lesion(&self) -> Option<LesionChoice> {
+        self.lesion
     }
 
     /// The names of the options that were given.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::crop::Margin;
+use super::lesions::LesionChoice;
 use super::segmentation::Precision;
 use crate::error::{Error, Result};
 use crate::models::resnet::{ResNetConfig, TORCHVISION_WIDTH};
@@ -31,6 +32,9 @@ pub struct ClassifierConfig {
     pub sd: f32,
     /// The margin that is added on each side of the tumour's rectangle.
     pub margin: Margin,
+    /// What the network was trained on: the `largest` lesion of each patient, or all tumour voxels `together`, as the authors crop
+    /// them. The pipeline classifies the same where nothing else is asked for.
+    pub lesion: LesionChoice,
     /// A threshold for each class, in class order. With thresholds the decision is the highest score among those above their
     /// class's threshold, or the highest of all scores where none is; without them always the highest.
     pub thresholds: Option<Vec<f64>>,
@@ -52,6 +56,7 @@ impl Default for ClassifierConfig {
             mean: 112.754_57,
             sd: 97.874_36,
             margin: Margin::Voxels(0),
+            lesion: LesionChoice::Largest,
             thresholds: None,
             precision: Precision::Single,
             weights: vec![],
@@ -76,6 +81,9 @@ impl ClassifierConfig {
         self.network(true).ensure_valid()?;
         if !(32..=4096).contains(&self.input_size) {
             return Err(Error::argument("input_size", "32 to 4096", self.input_size));
+        }
+        if !matches!(self.lesion, LesionChoice::Largest | LesionChoice::Together) {
+            return Err(Error::argument("lesion", "largest or together", self.lesion));
         }
         let [low, high] = self.clip;
         let finite = [low, high, self.mean, self.sd].iter().all(|v| v.is_finite());

@@ -51,8 +51,10 @@ pub struct DiagnoseOptions {
     pub postprocessing: Option<Postprocessing>,
     /// Options of the registration of each phase to the reference.
     pub registration: RegistrationOptions,
-    /// Which lesions are classified.
-    pub lesion: LesionChoice,
+    /// Which lesions are classified. None: what the classifier was trained on ([`ClassifierConfig::lesion`]).
+    ///
+    /// [`ClassifierConfig::lesion`]: super::classify::ClassifierConfig::lesion
+    pub lesion: Option<LesionChoice>,
 }
 
 /// The stage that has begun, for a progress bar.

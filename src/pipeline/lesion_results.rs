@@ -93,14 +93,25 @@ impl Findings {
 /// Why nothing is classified where there is no model for it.
 const NO_CLASSIFIER: &str = "there is no classification model";
 
-/// Finds the lesions of a patient and classifies those that `choice` selects. A lesion that cannot be classified is a result and
+/// The lesions that are classified: those asked for, else what the classifier was trained on.
+pub(super) fn lesion_choice(asked: Option<LesionChoice>, classifier: Option<&Classifier>) -> LesionChoice {
+    asked.unwrap_or_else(|| classifier.map_or(LesionChoice::default(), |classifier| classifier.config().lesion))
+}
+
+/// Finds the lesions of a patient and classifies those that `choice` selects, or where it is None those that the classifier was trained
+/// on ([`ClassifierConfig::lesion`](super::classify::ClassifierConfig::lesion)). A lesion that cannot be classified is a result and
 /// not an error, with the reason: no tumour, fewer than three phases, no classifier, a lesion that is missing in a phase, a number that no lesion
 /// has. [`LesionChoice::Largest`] is the largest of the lesions that are present in every phase, or the largest of all where there
 /// is no such lesion.
 ///
 /// # Errors
 /// As [`lesions::find`] and [`Classifier::classify`].
-pub fn findings(study: &Study, classifier: Option<&Classifier>, choice: LesionChoice) -> Result<Findings> {
+pub fn findings(
+    study: &Study,
+    classifier: Option<&Classifier>,
+    choice: impl Into<Option<LesionChoice>>,
+) -> Result<Findings> {
+    let choice = lesion_choice(choice.into(), classifier);
     let together = choice == LesionChoice::Together;
     let (found, small_components) = if together {
         (lesions::together(study)?.into_iter().collect(), SmallComponents::default())

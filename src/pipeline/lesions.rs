@@ -28,8 +28,9 @@ pub const MIN_LESION_ML: f64 = 0.1;
 /// A phase with less than this fraction of a lesion's mean volume may have missed it.
 const FAINT: f64 = 0.1;
 
-/// Which lesions are classified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which lesions are classified. As text and in JSON: `largest`, `all`, `together` or a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum LesionChoice {
     /// The lesion with the largest volume among those that are present in every phase.
     #[default]
@@ -50,6 +51,20 @@ impl std::fmt::Display for LesionChoice {
             Self::Number(number) => write!(f, "{number}"),
             Self::Together => f.write_str("together"),
         }
+    }
+}
+
+impl From<LesionChoice> for String {
+    fn from(choice: LesionChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+impl TryFrom<String> for LesionChoice {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classify::Classifier;
 use super::diagnose::{DiagnoseOptions, System};
+use super::lesion_results::lesion_choice;
 use super::{Ensemble, Mirroring, Postprocessing, SegmentOptions, Segmenter};
 use crate::io::lossy_option;
 
@@ -83,7 +84,7 @@ pub fn run_options(system: &System, options: &DiagnoseOptions, given_masks: bool
     RunOptions {
         given_masks,
         mirroring: !given_masks && options.segment.mirroring == Mirroring::AllAxes,
-        lesion: options.lesion.to_string(),
+        lesion: lesion_choice(options.lesion, system.classifier.as_ref()).to_string(),
         margin: config.map(|config| config.margin.to_string()),
         thresholds: config.and_then(|config| config.thresholds.clone()),
         segmentation: system

@@ -116,6 +116,8 @@ impl Training<'_> {
         };
         let (samples, data) =
             preparation.run(&train, warn, &mut |done, all| progress(TrainStage::Preparing(done, all)))?;
+        // The curves of a training are of one set of validation cases.
+        let data = hash_text(&format!("{data} validation {:?}", self.split.val));
         let settings = Settings::new(&self.options, data, hash_text(&plans));
         let source = Arc::new(self.source(samples, &plan, &network, size)?);
         let state = if self.resume && files.checkpoint.is_file() {

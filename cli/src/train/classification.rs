@@ -140,13 +140,14 @@ fn parse_lesion(text: &str) -> Result<LesionChoice, String> {
 
 impl Args {
     fn config(&self) -> ClassifierConfig {
-        let NetworkArgs { depth, width, image_size, margin, .. } = self.network;
+        let NetworkArgs { depth, width, image_size, margin, lesion } = self.network;
         ClassifierConfig {
             depth,
             width: width.into(),
             fusion: Some(true),
             input_size: image_size.into(),
             margin,
+            lesion,
             ..ClassifierConfig::default()
         }
     }
@@ -220,7 +221,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             segment: &SegmentOptions::default(),
             postprocessing: None,
             registration: &RegistrationOptions::default(),
-            lesion: args.network.lesion,
             device: &device,
         },
         split: &split,
@@ -295,6 +295,7 @@ fn report(outcome: &ClassifierOutcome, folder: &Path, context: &Context) -> Resu
             "weights": outcome.weights,
             "parameters": outcome.parameters,
             "images": outcome.images,
+            "left_out": outcome.left_out,
             "steps": outcome.steps,
             "epochs": outcome.records,
         }));

@@ -151,6 +151,50 @@ fn changed_data_is_not_resumed() {
 }
 
 #[test]
+fn a_patient_without_a_tumour_is_left_out_by_name() {
+    let setup = Setup::new(&[(1, Subtype::ClearCell), (2, Subtype::Papillary), (3, Subtype::Angiomyolipoma)]);
+    let mask = setup.folder.path().join("data/p2/portal_mask.nii.gz");
+    let image = nifti::read_labels(&mask).expect("a mask");
+    let without: Vec<u8> = image.labels.labels().iter().map(|l| (*l).min(1)).collect();
+    let healthy = image.labels.with_labels(without).expect("a mask");
+    nifti::write(&mask, &image.with_volume(healthy)).expect("written");
+    let (code, stdout, stderr) = setup.call("model", &["--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let told = stderr.lines().filter(|line| line.contains("left out")).collect::<Vec<_>>();
+    assert!(
+        told.len() == 1 && told[0].starts_with("warning: patient p2: expected a tumour in every phase"),
+        "{stderr}"
+    );
+    let found = last(&stdout);
+    assert!(found["left_out"].as_array().expect("a list").len() == 1 && found["images"] == json!(2), "{stdout}");
+    let card = String::from_utf8(setup.bytes("model/classification/model.json")).expect("UTF-8");
+    assert!(card.contains("2 patients of data: 1 AML, 1 ccRCC"), "{card}");
+}
+
+#[test]
+fn a_classifier_of_all_tumours_together_says_so() {
+    let setup = Setup::new(&[(1, Subtype::ClearCell), (2, Subtype::Papillary), (3, Subtype::Angiomyolipoma)]);
+    setup.train("model", &["--lesion", "together", "--epochs", "1"]);
+    let config = String::from_utf8(setup.bytes("model/classification/config.json")).expect("UTF-8");
+    assert!(config.contains("\"lesion\": \"together\""), "{config}");
+    let (cohort, model, out) = (setup.at("data"), setup.at("model"), setup.at("out"));
+    let diagnose = |more: &[&str]| {
+        let call = ["diagnose", "--cohort", &cohort, "--masks", "--model", &model, "-o", &out, "--json"];
+        let (code, stdout, stderr) = support::run(&call.into_iter().chain(more.iter().copied()).collect::<Vec<_>>());
+        assert_eq!(code, Some(0), "{stderr}");
+        last(&stdout)["patients"][0].clone()
+    };
+    let found = diagnose(&[]);
+    assert_eq!((&found["together"], &found["options"]["lesion"]), (&json!(true), &json!("together")));
+    assert_eq!(diagnose(&["--lesion", "largest"])["together"], json!(false));
+    // No training is of a lesion's number.
+    let path = setup.folder.path().join("model/classification/config.json");
+    std::fs::write(&path, config.replace("\"together\"", "\"2\"")).expect("written");
+    let (code, _, stderr) = support::run(&["diagnose", "--cohort", &cohort, "--masks", "--model", &model, "-o", &out]);
+    assert!(code == Some(1) && stderr.contains("largest or together") && stderr.contains('2'), "{stderr}");
+}
+
+#[test]
 fn a_training_that_diverges_names_the_batch() {
     let setup = Setup::new(&[(1, Subtype::ClearCell), (2, Subtype::Papillary)]);
     let parts = ["training: the ", " of batch ", "patients p", "expected a finite number", "checkpoint"];
@@ -193,7 +237,8 @@ fn wrong_data_and_calls_are_refused_in_one_line() {
     let without: Vec<u8> = image.labels.labels().iter().map(|l| (*l).min(1)).collect();
     let healthy = image.labels.with_labels(without).expect("a mask");
     nifti::write(&mask, &image.with_volume(healthy)).expect("written");
-    setup.refused("model", 1, &[], &["patient p2", "expected a tumour in every phase"]);
+    // Without it a single subtype is left.
+    setup.refused("model", 1, &[], &["patient p2", "expected a tumour in every phase", "two subtypes"]);
     std::fs::remove_file(&mask).expect("removed");
     setup.refused("model", 1, &[], &["patient p2", "portal_mask.nii.gz"]);
     std::fs::remove_file(data.join("p2/portal.nii.gz")).expect("removed");

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::patients::PatientFiles;
 use super::record::ClassifierEpoch;
 use crate::error::{Error, Result};
 use crate::io::weights::TrainingNotes;
@@ -137,12 +136,12 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
 /// trained on (`on_training`).
 pub(super) fn card(
     data: &str,
-    patients: &[&PatientFiles],
+    patients: &[Subtype],
     (validated, on_training): (usize, bool),
     last: Option<&ClassifierEpoch>,
 ) -> ModelCard {
     let counts = Subtype::ALL.into_iter().filter_map(|subtype| {
-        let count = patients.iter().filter(|patient| patient.subtype == subtype).count();
+        let count = patients.iter().filter(|of| **of == subtype).count();
         (count > 0).then(|| format!("{count} {subtype}"))
     });
     let counts: Vec<String> = counts.collect();

@@ -14,7 +14,6 @@ use crate::pipeline::align::align;
 use crate::pipeline::classify::ClassifierConfig;
 use crate::pipeline::diagnose::PhaseInput;
 use crate::pipeline::labels::LabelMap;
-use crate::pipeline::lesions::LesionChoice;
 use crate::pipeline::{
     Ensemble, PhaseCrop, Postprocessing, SegmentOptions, Segmenting, Stage, Study, lesion_crops, lesion_image,
     lesion_of, masked_scan,
@@ -48,7 +47,7 @@ pub struct ScanFiles {
 /// How patients become images; what decides them is the same as in [`diagnose`](crate::pipeline::diagnose::diagnose()).
 #[derive(Clone, Copy)]
 pub struct Preparation<'a> {
-    /// Size, intensities and margin of the images.
+    /// Size, intensities and margin of the images, and the lesion that is cropped.
     pub config: &'a ClassifierConfig,
     /// The segmentation of scans without a mask; not needed where all have one.
     pub segmenter: Option<&'a Ensemble>,
@@ -58,8 +57,6 @@ pub struct Preparation<'a> {
     pub postprocessing: Option<&'a Postprocessing>,
     /// The alignment of the phases.
     pub registration: &'a RegistrationOptions,
-    /// The lesion that is cropped: the largest, or all together.
-    pub lesion: LesionChoice,
     /// Where it is computed.
     pub device: &'a Device,
 }
@@ -159,7 +156,7 @@ impl PatientFiles {
         for (registration, scan) in found.filter_map(|(found, scan)| Some((found.as_ref()?, scan))) {
             registration.warnings.iter().for_each(|w| warn(format!("{} phase: {w}", scan.phase)));
         }
-        let lesion = lesion_of(&alignment.scans, how.lesion)?;
+        let lesion = lesion_of(&alignment.scans, how.config.lesion)?;
         lesion_crops(&alignment.scans, &lesion, how.config, how.device)
     }
 
@@ -182,7 +179,7 @@ impl PatientFiles {
             "scans": scans,
             "segmentation": segmentation,
             "registration": format!("{:?}", how.registration),
-            "lesion": how.lesion.to_string(),
+            "lesion": how.config.lesion,
             "crop": format!("{input_size} {clip:?} {mean} {sd} {margin}"),
         });
         Ok(key.to_string())

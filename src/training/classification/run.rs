@@ -1,5 +1,6 @@
 //! The loop of a classifier's training: steps, validations, checkpoints, and the model at the end.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::io::SourceFile;
 use crate::io::weights::Weights;
 use crate::ops::cross_entropy;
+use crate::phase::Subtype;
 use crate::pipeline::Stage;
 use crate::shown_list;
 use crate::training::checkpoint::{self, Settings, StoredRecord};
@@ -78,6 +80,8 @@ pub struct ClassifierOutcome {
     pub parameters: usize,
     /// Number of images that it is trained on.
     pub images: usize,
+    /// The patients that were left out, and why: those without a tumour in every phase, or whose phases cannot be aligned.
+    pub left_out: Vec<String>,
 }
 
 /// Reports what is done, and asks whether to go on.
@@ -90,8 +94,8 @@ impl ClassifierTraining<'_> {
     /// [`Classifier::read`](crate::pipeline::classify::Classifier::read) reads, an ensemble of the folds that were trained into it.
     ///
     /// # Errors
-    /// Options out of range; patients of fewer than two subtypes; a patient with fewer than three phases; as
-    /// [`PatientFiles::prepare`]; a folder with another classifier, a finished or an interrupted fold; a checkpoint of another training; a
+    /// Options out of range; patients of fewer than two subtypes, after those are left out whose data give no lesion ([`Error::Data`] of
+    /// [`PatientFiles::prepare`]); its other errors; a patient with fewer than three phases; a folder with another classifier, a finished or an interrupted fold; a checkpoint of another training; a
     /// loss or gradient that is not finite, where the message names the batch and its patients, and the last checkpoint stays;
     /// [`Error::Cancelled`] where `progress` breaks before the first step; a file that cannot be written; a device that fails.
     pub fn run(
@@ -105,14 +109,20 @@ impl ClassifierTraining<'_> {
         // What cannot be trained is refused before a file is written.
         let (train, held) = (self.files(&self.split.train)?, self.files(&self.split.val)?);
         train.iter().chain(&held).try_for_each(|patient| patient.ensure_classifiable())?;
-        ensure_several(&train)?;
+        let given: Vec<Subtype> = train.iter().map(|patient| patient.subtype).collect();
+        ensure_several(&given)?;
         let config = self.preparation.config;
         let files = ClassifierFiles::new(self.out, self.fold);
         files.ensure_fits(config, self.resume)?;
         let (mut network, start) = self.network()?;
         let mut sgd = Sgd::new(network.weights(), self.options.sgd)?;
         files.make_folders()?;
-        let (patients, held) = self.prepare(&train, &held, &files.crops, warn, progress)?;
+        let Prepared { patients, held, left_out } = self.prepare(&train, &held, &files.crops, warn, progress)?;
+        let train = subtypes(&patients);
+        ensure_several(&train).map_err(|e| match left_out.as_slice() {
+            [] => e,
+            [first, ..] => e.context(format!("{} patients were left out (the first: {first})", left_out.len())),
+        })?;
         let data = hash_text(&format!("{}validation\n{}", listed(&patients), listed(&held)));
         let described = serde_json::to_string(config).map_err(|e| Error::other("config.json", e))?;
         let settings = Settings::new(&self.options, data, hash_text(&format!("{described} {start}")));
@@ -143,6 +153,7 @@ impl ClassifierTraining<'_> {
             steps: run.state.iteration,
             images: run.source.images(),
             records: run.state.records,
+            left_out,
         })
     }
 
@@ -165,7 +176,8 @@ impl ClassifierTraining<'_> {
         Ok((network, file.source().sha256))
     }
 
-    /// The patients to train on and to validate on.
+    /// The patients to train on and to validate on. One whose images give no lesion is left out; a file or a device that fails is not
+    /// the patient's, and ends the training.
     fn prepare(
         &self,
         train: &[&PatientFiles],
@@ -173,19 +185,47 @@ impl ClassifierTraining<'_> {
         folder: &Path,
         warn: &mut dyn FnMut(String),
         progress: &mut ClassifierProgress<'_>,
-    ) -> Result<(Vec<Patient>, Vec<Patient>)> {
+    ) -> Result<Prepared> {
         let all = train.len() + held.len();
-        let mut prepared = Vec::with_capacity(all);
+        let mut prepared = Prepared::default();
+        let mut without = BTreeSet::new();
         for (done, patient) in train.iter().chain(held).enumerate() {
             if progress(ClassifierStage::Preparing(done, all)).is_break() {
                 return Err(Error::Cancelled);
             }
+            // Fold `all` validates on the patients that it trains on.
+            if without.contains(&patient.name) {
+                continue;
+            }
             let mut tell = |stage| progress(ClassifierStage::Segmenting(stage));
-            prepared.push(patient.prepare(&self.preparation, folder, warn, &mut tell)?);
+            let to = if done < train.len() { &mut prepared.patients } else { &mut prepared.held };
+            match patient.prepare(&self.preparation, folder, warn, &mut tell) {
+                Ok(patient) => to.push(patient),
+                Err(error) if matches!(error.cause(), Error::Data(_)) => {
+                    warn(format!("{error}; the patient is left out"));
+                    prepared.left_out.push(error.to_string());
+                    without.insert(&patient.name);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let held = prepared.split_off(train.len());
-        Ok((prepared, held))
+        Ok(prepared)
     }
+}
+
+/// The patients whose crops are in memory.
+#[derive(Default)]
+struct Prepared {
+    /// Those to train on.
+    patients: Vec<Patient>,
+    /// Those to validate on.
+    held: Vec<Patient>,
+    /// Why each of the others was left out.
+    left_out: Vec<String>,
+}
+
+fn subtypes(patients: &[Patient]) -> Vec<Subtype> {
+    patients.iter().map(|patient| patient.subtype).collect()
 }
 
 /// Where a training stands.

@@ -43,8 +43,8 @@ pub fn stratified_split(patients: &[PatientFiles], fold: Option<usize>) -> Resul
 ///
 /// # Errors
 /// [`Error::Data`] with the subtype.
-pub(super) fn ensure_several(patients: &[&PatientFiles]) -> Result<()> {
-    let found: BTreeSet<Subtype> = patients.iter().map(|patient| patient.subtype).collect();
+pub(super) fn ensure_several(patients: &[Subtype]) -> Result<()> {
+    let found: BTreeSet<Subtype> = patients.iter().copied().collect();
     match found.iter().collect::<Vec<_>>().as_slice() {
         [] => Err(Error::argument("training: patients of the split", "at least one to train on", 0)),
         [only] => Err(Error::Data(format!(
@@ -91,9 +91,9 @@ mod tests {
         let message = stratified_split(&patients([1, 1, 1, 1, 0]), Some(0)).expect_err("too few").to_string();
         assert!(message.contains("at least 5") && message.contains('4'), "{message}");
         assert!(stratified_split(&patients([2; 5]), Some(5)).is_err());
-        let (one, two) = (patients([0, 3, 0, 0, 0]), patients([0, 3, 0, 1, 0]));
-        let message = ensure_several(&one.iter().collect::<Vec<_>>()).expect_err("one subtype").to_string();
+        let (one, two) = ([Subtype::Angiomyolipoma; 3], [Subtype::Angiomyolipoma, Subtype::Papillary]);
+        let message = ensure_several(&one).expect_err("one subtype").to_string();
         assert!(message.contains("AML") && message.contains('3'), "{message}");
-        assert!(ensure_several(&two.iter().collect::<Vec<_>>()).is_ok() && ensure_several(&[]).is_err());
+        assert!(ensure_several(&two).is_ok() && ensure_several(&[]).is_err());
     }
 }
