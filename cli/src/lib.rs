@@ -47,6 +47,7 @@ mod phantom;
 mod progress;
 mod register;
 mod resample;
+mod samples;
 mod segment;
 mod segmentation;
 mod signals;

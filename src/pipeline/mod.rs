@@ -40,6 +40,7 @@ mod study;
 pub(crate) mod training_case;
 mod working_set;
 
+pub use date::now as utc_now;
 pub use ensemble::Ensemble;
 pub use import::import_nnunet;
 pub(crate) use lesion_crops::lesion_of;

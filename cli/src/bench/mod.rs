@@ -1,30 +1,43 @@
 //! `nephron bench`: times operations and networks at the sizes of the pipeline, after checking each.
 
 mod cases;
+mod ceilings;
+mod line;
+mod record;
 
-use std::time::Instant;
-
-use serde::Serialize;
+use std::path::PathBuf;
 
 use super::Context;
 use crate::error::{Error, Result};
 use crate::options::DeviceArgs;
-use cases::Case;
-use nephron::device::Device;
+use crate::samples::Samples;
+use cases::OwnConv;
+use ceilings::Ceilings;
+use line::Line;
 use nephron::error::Error as LibraryError;
 use nephron::tensor::DType;
+use record::Record;
 
 const EXAMPLES: &str = "\
 Examples:
   nephron bench
-  nephron bench unet --device cuda --dtype f16
-  nephron bench conv3d --filter stride --threads 8 --seconds 0.2";
+  nephron bench unet --device cuda --dtype f16 --save before.json
+  nephron bench unet --device cuda --dtype f16 --baseline before.json
+  nephron bench conv3d --filter stride --threads 8 --seconds 0.2
+  nephron bench conv3d --shape 1,32,128,128,128 --weight 64,32,3,3,3 --stride 2,2,2 --padding 1,1,1";
+
+/// A change of the ceilings during a run from which on it is said.
+const DRIFT: f64 = 0.05;
 
 /// Time operations and networks on a device, relative to its rates of copying and multiplying.
+///
+/// A case is run in batches of at least 10 ms with one wait for the device behind each, after its result was checked. `roof` is the share
+/// of what the nearer ceiling allows: the device's rate of copying times the case's FLOP/B, or its rate of multiplying. Both are measured
+/// before and after the cases, as are those of reading alone and of a + 2 b, and what a launch costs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Time only conv3d, conv_transpose3d, unet, resnet, train (in f32), affine_dice or resample
+    /// Time only conv3d, conv_transpose3d, conv3d_backward, relu, add, instance_norm, grid_sample, unet, resnet, train (in f32), affine_dice or resample
     op: Option<String>,
     /// Time only cases whose name contains TEXT
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -32,41 +45,49 @@ pub struct Args {
     /// Storage type of float arrays
     #[arg(long, value_parser = ["f32", "f16", "bf16"], default_value = "f32")]
     dtype: String,
-    /// Time for which each case is repeated (at least 5 times)
+    /// Time for which each case is repeated (at least 5 batches)
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     seconds: f64,
+    /// Write the result and the machine to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Compare each case with that of an earlier record: faster or slower where the 95 % intervals of both medians are apart
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    #[command(flatten)]
+    own: OwnArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
 
-/// Smallest number of repeats; the median of fewer is not reliable.
-const MIN_REPEATS: usize = 5;
-
-#[derive(Serialize)]
-struct Report {
-    device: String,
-    dtype: String,
-    version: &'static str,
-    /// GB/s read and written by an element-wise operation on a large array.
-    copy_gbs: f64,
-    /// GFLOP/s of a large matrix product, as a 1x1x1 convolution.
-    matrix_gflops: f64,
-    cases: Vec<Line>,
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Convolution of your own (conv3d)")]
+struct OwnArgs {
+    /// Input, in place of the usual cases
+    #[arg(long, value_name = "N,C,D,H,W", value_parser = parse_sizes::<5>, requires = "weight")]
+    shape: Option<[usize; 5]>,
+    /// Weight
+    #[arg(long, value_name = "O,C,D,H,W", value_parser = parse_sizes::<5>, requires = "shape")]
+    weight: Option<[usize; 5]>,
+    /// Stride
+    #[arg(long, value_name = "D,H,W", value_parser = parse_sizes::<3>, requires = "shape", default_value = "1,1,1")]
+    stride: [usize; 3],
+    /// Zeros on each side
+    #[arg(long, value_name = "D,H,W", value_parser = parse_sizes::<3>, requires = "shape", default_value = "0,0,0")]
+    padding: [usize; 3],
 }
 
-/// The result of one case. Times are those of one run; rates count the arithmetic and the bytes that the operation needs at least.
-#[derive(Serialize)]
-struct Line {
-    op: &'static str,
-    name: String,
-    repeats: usize,
-    median_ms: f64,
-    /// The 10th and the 90th percentile.
-    spread_ms: [f64; 2],
-    gflops: f64,
-    gbs: f64,
-    percent_of_matrix: f64,
-    percent_of_copy: f64,
+fn parse_sizes<const N: usize>(text: &str) -> Result<[usize; N], String> {
+    let sizes: Option<Vec<usize>> = text.split(',').map(|size| size.trim().parse().ok()).collect();
+    let expected = || format!("expected {N} whole numbers with commas");
+    sizes.and_then(|sizes| sizes.try_into().ok()).ok_or_else(expected)
+}
+
+impl OwnArgs {
+    fn conv(&self) -> Option<OwnConv> {
+        let (input, weight) = self.shape.zip(self.weight)?;
+        Some(OwnConv { input, weight, stride: self.stride, padding: self.padding })
+    }
 }
 
 /// Runs the verb.
@@ -79,122 +100,55 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         "bf16" => DType::BF16,
         _ => DType::F32,
     };
-    let wanted = cases::named(args.op.as_deref(), &args.filter)?;
+    let wanted = cases::named(args.op.as_deref(), &args.filter, args.own.conv())?;
+    let baseline = args.baseline.as_deref().map(Record::read).transpose()?;
     let device = context.device()?;
     if !device.supports(dtype) {
         let reason = format!("cannot store {dtype}");
         return Err(LibraryError::Device { device: device.name(), reason }.into());
     }
-    let timed = |case: Case| -> Result<(Case, Vec<f64>)> {
-        let ms = time(&case, &device, args.seconds)?;
-        Ok((case, ms))
-    };
-    let (copy, ms) = timed(cases::copy(&device)?)?;
-    let copy_gbs = rate(copy.bytes, median(&ms));
-    let (product, ms) = timed(cases::matrix_product(&device, dtype)?)?;
-    let matrix_gflops = rate(product.flops, median(&ms));
+    let mut record = Record::new(&device, dtype.to_string(), Ceilings::of(&device, dtype, args.seconds)?);
+    let differences = baseline.as_ref().map_or(vec![], |earlier| record.differences(earlier));
+    differences.iter().for_each(|what| note!("warning: the baseline is of {what}"));
     let mut written = Ok(());
     if !context.json {
-        written = print_head(&device, dtype, copy_gbs, matrix_gflops);
+        written = print_head(&record);
     }
-    let mut lines = Vec::new();
     for make in wanted {
         let case = make(&device, dtype)?;
         (case.check)()?;
-        let (case, ms) = timed(case)?;
-        let median_ms = median(&ms);
-        let (gflops, gbs) = (rate(case.flops, median_ms), rate(case.bytes, median_ms));
-        let line = Line {
-            op: case.op,
-            name: case.name,
-            repeats: ms.len(),
-            median_ms,
-            spread_ms: [ms[ms.len() / 10], ms[ms.len() - 1 - ms.len() / 10]],
-            gflops,
-            gbs,
-            percent_of_matrix: 100.0 * gflops / matrix_gflops,
-            percent_of_copy: 100.0 * gbs / copy_gbs,
-        };
+        let samples = Samples::for_seconds(&case.run, &device, args.seconds)?;
+        let mut line = Line::new(&case, &samples, &record.ceilings);
+        line.baseline = baseline.as_ref().and_then(|earlier| earlier.compare(&line));
         if !context.json {
             // A closed standard output does not end the run: the other cases are still checked.
             written = written.and_then(|()| line.print());
         }
-        lines.push(line);
+        record.cases.push(line);
     }
-    if !context.json {
-        return written;
+    let after = Ceilings::of(&device, dtype, args.seconds)?;
+    let drift = record.ceilings.drift(&after);
+    record.ceilings_after = Some(after);
+    if drift > DRIFT {
+        note!("warning: the ceilings changed by {:.0} % during the run: per cents are that rough", 100.0 * drift);
     }
-    context.print_json(&Report {
-        device: device.name(),
-        dtype: dtype.to_string(),
-        version: env!("CARGO_PKG_VERSION"),
-        copy_gbs,
-        matrix_gflops,
-        cases: lines,
-    })
+    if let Some(path) = &args.save {
+        record.save(path)?;
+    }
+    if context.json {
+        return context.print_json(&record);
+    }
+    written
 }
 
-fn print_head(device: &Device, dtype: DType, copy_gbs: f64, matrix_gflops: f64) -> Result<()> {
-    say!("{}, {dtype}, nephron {}", device.name(), env!("CARGO_PKG_VERSION"))?;
-    say!("ceilings: copy {copy_gbs:.1} GB/s, matrix product {matrix_gflops:.0} GFLOP/s")?;
+fn print_head(record: &Record) -> Result<()> {
+    let Record { device, dtype, version, machine, ceilings, .. } = record;
+    let Ceilings { read_gbs, copy_gbs, triad_gbs, matrix_gflops, launch_us, launch_and_wait_us, .. } = ceilings;
+    say!("{device} ({}), {dtype}, nephron {version}", machine.adapter)?;
     say!(
-        "{:16} {:34} {:>10} {:>21} {:>9} {:>8} {:>7} {:>6}",
-        "op",
-        "case",
-        "median ms",
-        "10 %..90 %",
-        "GFLOP/s",
-        "GB/s",
-        "matrix",
-        "copy"
-    )
-}
-
-impl Line {
-    fn print(&self) -> Result<()> {
-        let [low, high] = self.spread_ms;
-        say!(
-            "{:16} {:34} {:>10.3} {:>10.3}..{:<9.3} {:>9.1} {:>8.1} {:>5.0} % {:>4.0} %",
-            self.op,
-            self.name,
-            self.median_ms,
-            low,
-            high,
-            self.gflops,
-            self.gbs,
-            self.percent_of_matrix,
-            self.percent_of_copy
-        )?;
-        Ok(())
-    }
-}
-
-/// The sorted times of completed runs in milliseconds, after two runs to warm up.
-fn time(case: &Case, device: &Device, seconds: f64) -> Result<Vec<f64>> {
-    let once = || -> Result<f64> {
-        let start = Instant::now();
-        (case.run)()?;
-        device.synchronize()?;
-        Ok(start.elapsed().as_secs_f64())
-    };
-    once()?;
-    once()?;
-    let (mut ms, mut total) = (Vec::new(), 0.0);
-    while ms.len() < MIN_REPEATS || total < seconds {
-        let took = once()?;
-        total += took;
-        ms.push(took * 1e3);
-    }
-    ms.sort_by(f64::total_cmp);
-    Ok(ms)
-}
-
-/// The median of sorted values.
-fn median(sorted: &[f64]) -> f64 {
-    (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
-}
-
-/// The rate of an amount in units of 10^9 per second.
-fn rate(amount: f64, ms: f64) -> f64 {
-    amount / ms.max(1e-9) / 1e6
+        "ceilings: read {read_gbs:.1}, copy {copy_gbs:.1}, a + 2 b {triad_gbs:.1} GB/s on arrays of {} MiB; matrix product {matrix_gflops:.0} GFLOP/s",
+        ceilings.array_bytes >> 20
+    )?;
+    say!("a launch: {launch_us:.1} us among others, {launch_and_wait_us:.1} us with a wait behind it")?;
+    Line::print_head()
 }

@@ -6,13 +6,13 @@ mod gradients;
 mod table;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Result};
 use crate::options::DeviceArgs;
+use crate::samples::Samples;
 use arrays::Inputs;
 use attributes::Attributes;
 use nephron::io::try_beside;
@@ -41,7 +41,7 @@ pub struct Args {
     /// Storage type of float arrays on the device
     #[arg(long, value_parser = ["f32", "f16", "bf16"], default_value = "f32")]
     dtype: String,
-    /// Time N runs with the arrays on the device and print the median
+    /// Time N batches of runs (10 ms at least, one wait behind each) with the arrays on the device, and print the median
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
     #[command(flatten)]
@@ -61,6 +61,8 @@ struct Report {
 #[derive(Serialize)]
 struct Timing {
     repeat: u32,
+    /// Runs of a batch, behind which the host waits once.
+    runs_per_wait: usize,
     median_ms: f64,
     gflops: f64,
     gbs: f64,
@@ -112,8 +114,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     if let Some(t) = &report.timing {
         say!(
-            "median of {}: {:.4} ms, {:.2} GFLOP/s, {:.2} GB/s on {}",
+            "median of {} x {}: {:.4} ms, {:.2} GFLOP/s, {:.2} GB/s on {}",
             t.repeat,
+            t.runs_per_wait,
             t.median_ms,
             t.gflops,
             t.gbs,
@@ -132,17 +135,10 @@ fn wrong_call(error: Error) -> Error {
 }
 
 fn time(call: &table::Call, device: &nephron::Device, repeat: u32) -> Result<Timing> {
-    let mut ms = Vec::with_capacity(repeat as usize);
-    for _ in 0..repeat {
-        let start = Instant::now();
-        call.run()?;
-        device.synchronize()?;
-        ms.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    ms.sort_by(f64::total_cmp);
-    let median_ms = (ms[(ms.len() - 1) / 2] + ms[ms.len() / 2]) / 2.0;
+    let samples = Samples::in_batches(&|| call.run().map(drop), device, repeat as usize)?;
+    let (median_ms, runs_per_wait) = (samples.median(), samples.runs);
     let per_second = 1e3 / median_ms.max(1e-9) / 1e9;
-    Ok(Timing { repeat, median_ms, gflops: call.flops() * per_second, gbs: call.bytes() * per_second })
+    Ok(Timing { repeat, runs_per_wait, median_ms, gflops: call.flops() * per_second, gbs: call.bytes() * per_second })
 }
 
 /// Parses `NAME=FILE` pairs, each name at most once.

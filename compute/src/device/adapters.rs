@@ -33,6 +33,13 @@ pub fn backends() -> Vec<BackendReport> {
     vec![cpu(), cuda(), vulkan()]
 }
 
+/// The processor's name, as Linux gives it; elsewhere that of its architecture.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.trim_start().strip_prefix(':'));
+    name.map_or(std::env::consts::ARCH, str::trim).into()
+}
+
 fn cpu() -> BackendReport {
     let threads = rayon::current_num_threads();
     let mut details = vec![format!("threads: {threads}")];
@@ -50,7 +57,7 @@ fn cpu() -> BackendReport {
         backend: "cpu",
         adapters: vec![AdapterReport {
             device: "cpu".into(),
-            name: std::env::consts::ARCH.into(),
+            name: processor(),
             kind: "processor",
             driver: "rayon".into(),
             details,
@@ -80,6 +87,7 @@ use cuda_backend::report as cuda;
 
 #[cfg(feature = "cuda")]
 mod cuda_backend {
+    use super::super::rates::Attributes;
     use super::{AdapterReport, BackendReport};
     use cudarc::driver::{result, sys};
 
@@ -138,24 +146,32 @@ mod cuda_backend {
         let attribute = |a| unsafe { result::device::get_attribute(device, a) }.unwrap_or(0);
         // SAFETY: as above.
         let memory = unsafe { result::device::total_mem(device) }.unwrap_or(0);
+        let attributes = Attributes {
+            capability: (
+                attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+                attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+            ),
+            multiprocessors: attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
+            clock_khz: attribute(A::CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
+            memory_clock_khz: attribute(A::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
+            memory_bus_bits: attribute(A::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH),
+            l2_bytes: attribute(A::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
+        };
+        let (major, minor) = attributes.capability;
+        let shared = attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+        let mut details = vec![
+            format!("compute capability: {major}.{minor}"),
+            format!("memory: {} MiB", memory >> 20),
+            format!("multiprocessors: {}", attributes.multiprocessors),
+            format!("shared memory per block: {} KiB", shared >> 10),
+        ];
+        details.extend(attributes.details());
         Some(AdapterReport {
             device: format!("cuda:{index}"),
             name: result::device::get_name(device).unwrap_or_else(|_| "unknown".into()),
             kind: "discrete",
             driver: driver(),
-            details: vec![
-                format!(
-                    "compute capability: {}.{}",
-                    attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
-                    attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
-                ),
-                format!("memory: {} MiB", memory >> 20),
-                format!("multiprocessors: {}", attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)),
-                format!(
-                    "shared memory per block: {} KiB",
-                    attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN) >> 10
-                ),
-            ],
+            details,
         })
     }
 }

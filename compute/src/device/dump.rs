@@ -26,9 +26,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 struct Usage {
     registers: u32,
     local_bytes: u32,
-    shared_bytes: u32,
-    /// Number of cubes (thread blocks) that are resident on a multiprocessor at once.
-    cubes: u32,
+    /// Shared memory, and the number of cubes (thread blocks) that are resident on a multiprocessor at once. None where shared memory is
+    /// sized at the launch, of which CubeCL's log says nothing.
+    shared: Option<[u32; 2]>,
 }
 
 /// One kernel of the log.
@@ -57,11 +57,11 @@ fn log_in(folder: &Path) -> PathBuf {
 }
 
 /// Writes a file for each kernel that was compiled since [`begin`] (`.cu`, `.wgsl`, `.spvasm`) and `kernels.csv`, which on CUDA
-/// contains their registers, local and shared memory and occupancy. Returns the number of kernels.
+/// contains their registers, local and shared memory and occupancy on the GPU of this index. Returns the number of kernels.
 ///
 /// # Errors
 /// A file that cannot be written.
-pub(super) fn finish(folder: &Path) -> Result<usize> {
+pub(super) fn finish(folder: &Path, gpu: usize) -> Result<usize> {
     let text = settled(&log_in(folder));
     let kernels: Vec<Kernel<'_>> = text.split(START).skip(1).filter_map(parse).collect();
     let path = folder.join("kernels.csv");
@@ -77,9 +77,15 @@ pub(super) fn finish(folder: &Path) -> Result<usize> {
         let file = format!("{i:03}_{}.{extension}", kernel.name);
         let source = folder.join(&file);
         write_atomic(&source, |out| out.write_all(kernel.source.as_bytes()))?;
-        let usage = if kernel.language == "cpp" { usage(kernel.source) } else { Err("not a CUDA kernel".into()) };
+        let usage = if kernel.language == "cpp" { usage(kernel.source, gpu) } else { Err("not a CUDA kernel".into()) };
         let (numbers, note) = match usage {
-            Ok(u) => ([u.registers, u.local_bytes, u.shared_bytes, u.cubes].map(|n| n.to_string()), String::new()),
+            Ok(Usage { registers, local_bytes, shared: Some([shared, cubes]) }) => {
+                ([registers, local_bytes, shared, cubes].map(|n| n.to_string()), String::new())
+            }
+            Ok(Usage { registers, local_bytes, shared: None }) => (
+                [registers.to_string(), local_bytes.to_string(), String::new(), String::new()],
+                "its shared memory is sized at the launch, which CubeCL's log does not tell".into(),
+            ),
             Err(reason) => (Default::default(), reason),
         };
         let cells = [file, kernel.name.clone()].into_iter().chain(numbers).chain([note]);
@@ -119,27 +125,27 @@ fn parse(entry: &str) -> Option<Kernel<'_>> {
 
 /// Compiles a kernel again, as CubeCL does, and reads its resources from the driver.
 #[cfg(feature = "cuda")]
-fn usage(source: &str) -> Result<Usage, String> {
-    super::faults::catch(|| cuda_usage(source)).and_then(|usage| usage)
+fn usage(source: &str, gpu: usize) -> Result<Usage, String> {
+    super::faults::catch(|| cuda_usage(source, gpu)).and_then(|usage| usage)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn usage(_: &str) -> Result<Usage, String> {
+fn usage(_: &str, _: usize) -> Result<Usage, String> {
     Err("this build has no CUDA backend".into())
 }
 
 #[cfg(feature = "cuda")]
-fn cuda_usage(source: &str) -> Result<Usage, String> {
+fn cuda_usage(source: &str, gpu: usize) -> Result<Usage, String> {
     use cudarc::driver::{CudaContext, sys::CUfunction_attribute as Attribute};
     use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 
-    super::adapters::cuda_problem(0).map_or(Ok(()), Err)?;
+    super::adapters::cuda_problem(gpu).map_or(Ok(()), Err)?;
     let entry = source.split_once("__launch_bounds__(").and_then(|(_, rest)| {
         let (units, rest) = rest.split_once(')')?;
         Some((units.split(',').next()?.trim().parse::<u32>().ok()?, rest.split('(').next()?.trim()))
     });
     let (units, name) = entry.ok_or("no entry point was found in its source")?;
-    let context = CudaContext::new(0).map_err(|e| format!("{e:?}"))?;
+    let context = CudaContext::new(gpu).map_err(|e| format!("{e:?}"))?;
     let (major, minor) = context.compute_capability().map_err(|e| format!("{e:?}"))?;
     let suffix = if major >= 9 { "a" } else { "" };
     let toolkit = cubecl_cuda::install::cuda_path().ok_or("no CUDA toolkit was found")?;
@@ -154,12 +160,14 @@ fn cuda_usage(source: &str) -> Result<Usage, String> {
     let function = module.load_function(name).map_err(|e| format!("{e:?}"))?;
     let get = |attribute| function.get_attribute(attribute).map(|v| v as u32).map_err(|e| format!("{e:?}"));
     let cubes =
-        function.occupancy_max_active_blocks_per_multiprocessor(units, 0, None).map_err(|e| format!("{e:?}"))?;
+        || function.occupancy_max_active_blocks_per_multiprocessor(units, 0, None).map_err(|e| format!("{e:?}"));
+    // With dynamic shared memory the driver knows neither its size nor how many cubes it leaves room for.
+    let is_sized_at_launch = source.contains("dynamic_shared_mem[]");
+    let shared = || -> Result<_, String> { Ok([get(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?, cubes()?]) };
     Ok(Usage {
         registers: get(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
         local_bytes: get(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
-        shared_bytes: get(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
-        cubes,
+        shared: if is_sized_at_launch { None } else { Some(shared()?) },
     })
 }
 

@@ -171,7 +171,8 @@ impl Gpu {
 
     /// Writes the files of the kernel dump, see [`super::Device::finish_kernel_dump`].
     pub(super) fn finish_kernel_dump(&self) -> Result<usize> {
-        self.0.context.kernel_dump.as_deref().map_or(Ok(0), dump::finish)
+        let gpu = self.name().rsplit_once(':').and_then(|(_, index)| index.parse().ok()).unwrap_or(0);
+        self.0.context.kernel_dump.as_deref().map_or(Ok(0), |folder| dump::finish(folder, gpu))
     }
 
     /// The CubeCL client of the device, where it is one of runtime `R`.

@@ -10,6 +10,8 @@ mod faults;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
 mod options;
+#[cfg(feature = "cuda")]
+mod rates;
 #[cfg(all(test, feature = "gpu"))]
 pub(crate) mod test_gpus;
 

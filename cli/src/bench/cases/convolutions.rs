@@ -10,19 +10,41 @@ use nephron::tensor::{DType, Shape, Tensor};
 /// Number of outputs that are checked.
 const CHECKED: usize = 64;
 
+/// A convolution of the user's.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bench) struct OwnConv {
+    pub(in crate::bench) input: Shape,
+    pub(in crate::bench) weight: Shape,
+    pub(in crate::bench) stride: [usize; 3],
+    pub(in crate::bench) padding: [usize; 3],
+}
+
+pub(super) fn own(conv: &OwnConv, device: &Device, dtype: DType) -> Result<Case> {
+    let by = |sizes: &[usize]| sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
+    let OwnConv { input, weight, stride, padding } = conv;
+    let name = format!("{} * {} s{} p{}", by(input), by(weight), by(stride), by(padding));
+    of(name, conv, device, dtype)
+}
+
 pub(super) fn conv3d(shape: Conv, device: &Device, dtype: DType) -> Result<Case> {
-    let (xs, ws) = (shape.input(usize::MAX), shape.weight());
-    let (x, w) = (tensor(device, xs, dtype)?, tensor(device, ws, dtype)?);
     let (stride, padding) = shape.stride_padding();
+    let conv = OwnConv { input: shape.input(usize::MAX), weight: shape.weight(), stride, padding };
+    of(shape.name.to_owned(), &conv, device, dtype)
+}
+
+fn of(name: String, conv: &OwnConv, device: &Device, dtype: DType) -> Result<Case> {
+    let OwnConv { input: xs, weight: ws, stride, padding } = *conv;
+    let (x, w) = (tensor(device, xs, dtype)?, tensor(device, ws, dtype)?);
     let params = Conv3dParams { stride, padding, ..Conv3dParams::default() };
     let run = move || ops::conv3d(&x, &w, None, &params);
     let y = run()?;
     let terms: usize = ws[1..].iter().product();
     let flops = 2.0 * (y.len() * terms) as f64;
     let bytes = ((xs.iter().product::<usize>() + ws.iter().product::<usize>() + y.len()) * dtype.size()) as f64;
+    let checked = name.clone();
     let check = move || {
         let (x, w) = (stored(xs, dtype), stored(ws, dtype));
-        ensure_outputs(shape.name, &y, terms, |[n, co, d, h, u]| {
+        ensure_outputs(&checked, &y, terms, |[n, co, d, h, u]| {
             let mut sum = [0.0; 2];
             for k in 0..ws[2] * ws[3] * ws[4] {
                 let tap = [k / (ws[3] * ws[4]), k / ws[4] % ws[3], k % ws[4]];
@@ -40,8 +62,15 @@ pub(super) fn conv3d(shape: Conv, device: &Device, dtype: DType) -> Result<Case>
             sum
         })
     };
-    let name = shape.name.to_owned();
-    Ok(Case { op: "conv3d", name, flops, bytes, run: Box::new(move || run().map(drop)), check: Box::new(check) })
+    Ok(Case {
+        op: "conv3d",
+        name,
+        dtype: Some(dtype),
+        flops,
+        bytes: Some(bytes),
+        run: Box::new(move || run().map(drop)),
+        check: Box::new(check),
+    })
 }
 
 pub(super) fn conv_transpose3d(shape: Transposed, device: &Device, dtype: DType) -> Result<Case> {
@@ -65,7 +94,8 @@ pub(super) fn conv_transpose3d(shape: Transposed, device: &Device, dtype: DType)
     };
     let name = shape.name.to_owned();
     let run = Box::new(move || run().map(drop));
-    Ok(Case { op: "conv_transpose3d", name, flops, bytes, run, check: Box::new(check) })
+    let (dtype, bytes) = (Some(dtype), Some(bytes));
+    Ok(Case { op: "conv_transpose3d", name, dtype, flops, bytes, run, check: Box::new(check) })
 }
 
 /// The values of a tensor of [`values`] after rounding to its storage type, in storage order.

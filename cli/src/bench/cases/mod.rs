@@ -1,24 +1,28 @@
 //! The cases that are timed: shapes of the tests and the pipeline, with the arithmetic and the bytes of each.
 
+mod backward;
 mod convolutions;
+mod elementwise;
 mod networks;
+pub(super) mod stream;
 mod training;
 mod volumes;
 
 use nephron::bench_shapes;
 use nephron::device::Device;
 use nephron::error::{Error, Result};
-use nephron::ops;
 use nephron::tensor::{DType, Shape, Tensor};
 
 /// A case to time.
 pub(super) struct Case {
     pub op: &'static str,
     pub name: String,
+    /// The storage type; None for an operation that has types of its own.
+    pub dtype: Option<DType>,
     /// Number of multiplications and additions of a run.
     pub flops: f64,
-    /// Number of bytes that a run must at least read and write.
-    pub bytes: f64,
+    /// Number of bytes that a run must at least read and write; None for a network, whose layers write and read what lies between them.
+    pub bytes: Option<f64>,
     pub run: Box<dyn Fn() -> Result<()>>,
     /// Returns an error for a wrong result.
     pub check: Box<dyn Fn() -> Result<()>>,
@@ -27,10 +31,31 @@ pub(super) struct Case {
 /// Creates a case, with its arrays on the device.
 pub(super) type Make = Box<dyn Fn(&Device, DType) -> Result<Case>>;
 
-const OPS: [&str; 7] = ["conv3d", "conv_transpose3d", "unet", "resnet", "train", "affine_dice", "resample"];
+const OPS: [&str; 12] = [
+    "conv3d",
+    "conv_transpose3d",
+    "conv3d_backward",
+    "relu",
+    "add",
+    "instance_norm",
+    "grid_sample",
+    "unet",
+    "resnet",
+    "train",
+    "affine_dice",
+    "resample",
+];
 
-/// The cases of one op, or of all, whose name contains `filter`.
-pub(super) fn named(op: Option<&str>, filter: &str) -> crate::error::Result<Vec<Make>> {
+pub(super) use convolutions::OwnConv;
+
+/// The cases of one op, or of all, whose name contains `filter`; or the one convolution that is asked for.
+pub(super) fn named(op: Option<&str>, filter: &str, own: Option<OwnConv>) -> crate::error::Result<Vec<Make>> {
+    if let Some(own) = own {
+        if op.is_some_and(|op| op != "conv3d") || !filter.is_empty() {
+            return Err(crate::error::Error::Usage("--shape: expected conv3d and no --filter with it".into()));
+        }
+        return Ok(vec![Box::new(move |device, dtype| convolutions::own(&own, device, dtype))]);
+    }
     if let Some(op) = op
         && !OPS.contains(&op)
     {
@@ -59,6 +84,14 @@ fn all() -> Vec<(&'static str, String, Make)> {
         let make: Make = Box::new(move |d, t| convolutions::conv_transpose3d(shape, d, t));
         all.push(("conv_transpose3d", shape.name.into(), make));
     }
+    for shape in bench_shapes::CONVS.into_iter().filter(|shape| backward::CONVS.contains(&shape.name)) {
+        let make: Make = Box::new(move |d, _| backward::conv3d_backward(shape, d));
+        all.push(("conv3d_backward", shape.name.into(), make));
+    }
+    all.push(("relu", elementwise::NAME.into(), Box::new(elementwise::relu)));
+    all.push(("add", elementwise::NAME.into(), Box::new(elementwise::add)));
+    all.push(("instance_norm", elementwise::NAME.into(), Box::new(elementwise::instance_norm)));
+    all.push(("grid_sample", volumes::GRID.into(), Box::new(volumes::grid_sample)));
     for patch in bench_shapes::PATCHES {
         all.push(("unet", networks::patch_name(patch), Box::new(move |d, t| networks::unet(patch, d, t))));
     }
@@ -84,24 +117,11 @@ fn tensor(device: &Device, shape: Shape, dtype: DType) -> Result<Tensor> {
     Tensor::from_ndhwc(device, shape, dtype, values(shape.iter().product()))
 }
 
-/// The device's rate of copying: 64 MB are read and written, with one comparison for each element.
-pub(super) fn copy(device: &Device) -> Result<Case> {
-    let x = tensor(device, [1, 1, 1, 4096, 4096], DType::F32)?;
-    let bytes = 2.0 * x.bytes() as f64;
-    let run = Box::new(move || ops::relu(&x).map(drop));
-    Ok(Case { op: "copy", name: "f32".into(), flops: 0.0, bytes, run, check: Box::new(|| Ok(())) })
-}
-
-/// The device's rate of multiplying, as far as this library achieves it: 4096 voxels, 1024 channels to 1024.
-pub(super) fn matrix_product(device: &Device, dtype: DType) -> Result<Case> {
-    let shape = bench_shapes::Conv {
-        name: "matrix product",
-        channels: [1024, 1024],
-        size: 64,
-        kernel: 1,
-        stride: 1,
-        flat: true,
-    };
+/// A matrix product, as a 1x1x1 convolution: 4096 voxels, 1024 channels to 1024 (8.6 GFLOP), or 16384 voxels, 4096 channels to 4096
+/// (550 GFLOP) where the device is too fast for that.
+pub(super) fn matrix_product(device: &Device, dtype: DType, is_large: bool) -> Result<Case> {
+    let (channels, size) = if is_large { ([4096; 2], 128) } else { ([1024; 2], 64) };
+    let shape = bench_shapes::Conv { name: "matrix product", channels, size, kernel: 1, stride: 1, flat: true };
     convolutions::conv3d(shape, device, dtype)
 }
 

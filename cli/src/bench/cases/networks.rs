@@ -30,7 +30,6 @@ pub(super) fn unet(patch: [usize; 3], device: &Device, dtype: DType) -> Result<C
     let [d, h, w] = patch;
     let net = UNet::seeded(&architecture, 1, device, dtype)?;
     let x = tensor(device, [1, 1, d, h, w], dtype)?;
-    let bytes = (net.parameters() * dtype.size() + x.bytes() + 3 * d * h * w * dtype.size()) as f64;
     let (on, shape) = (device.clone(), x.shape());
     let forward = move || net.forward(&x);
     let first = forward()?;
@@ -46,7 +45,8 @@ pub(super) fn unet(patch: [usize; 3], device: &Device, dtype: DType) -> Result<C
         op: "unet",
         name: patch_name(patch),
         flops: architecture.flops(patch),
-        bytes,
+        dtype: Some(dtype),
+        bytes: None,
         run: Box::new(move || forward().map(drop)),
         check: Box::new(check),
     })
@@ -69,10 +69,11 @@ pub(super) fn resnet(batch: usize, device: &Device, dtype: DType) -> Result<Case
         }
         finite("resnet", &first)
     };
-    // torchvision's ResNet-101 has 7.80 G multiplications for a 224 x 224 image and 42.5 M weights (5 classes).
-    let (flops, bytes) = (2.0 * 7.80e9 * batch as f64, 42.5e6 * dtype.size() as f64);
+    // torchvision's ResNet-101 has 7.80 G multiplications for a 224 x 224 image.
+    let flops = 2.0 * 7.80e9 * batch as f64;
     let run = Box::new(move || forward().map(drop));
-    Ok(Case { op: "resnet", name: batch_name(batch), flops, bytes, run, check: Box::new(check) })
+    let (dtype, bytes) = (Some(dtype), None);
+    Ok(Case { op: "resnet", name: batch_name(batch), dtype, flops, bytes, run, check: Box::new(check) })
 }
 
 fn finite(what: &str, y: &Tensor) -> Result<()> {

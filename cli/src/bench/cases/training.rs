@@ -63,7 +63,6 @@ pub(super) fn step(step: Step, device: &Device) -> Result<Case> {
             Tensor::from_u8(device, [BATCH, 1, d, h, w], random.map(|label| label as u8).collect())
         })
         .collect::<Result<_>>()?;
-    let parameters: usize = network.weights().iter().map(Tensor::len).sum();
     let state = RefCell::new((network, sgd));
     let run = move || {
         let (network, sgd) = &mut *state.borrow_mut();
@@ -85,8 +84,8 @@ pub(super) fn step(step: Step, device: &Device) -> Result<Case> {
         name: step.name(),
         // A convolution has two gradients of its size.
         flops: 3.0 * BATCH as f64 * architecture.flops(step.patch),
-        // Weights, gradients and momentum are read, weights and momentum written.
-        bytes: (5 * parameters * size_of::<f32>()) as f64,
+        dtype: None,
+        bytes: None,
         run: Box::new(run),
         check: Box::new(|| Ok(())),
     })

@@ -4,11 +4,16 @@ use super::{Case, ensure_within, values};
 use nephron::device::Device;
 use nephron::error::Result;
 use nephron::ops::affine_dice::{AffineDice, Frame, reference as dice_reference};
+use nephron::ops::grid_sample::reference as grid_reference;
 use nephron::ops::resample::reference as resample_reference;
-use nephron::ops::{self, AffineDiceParams, Interpolation, Outside, ResampleParams};
-use nephron::tensor::Tensor;
+use nephron::ops::{self, AffineDiceParams, Interpolation, Outside, PaddingMode, ResampleParams, SampleMode};
+use nephron::tensor::{DType, Tensor};
 
 pub(super) const CT: &str = "CT 200x512x512 i16 to 1.5x1.5x3 mm";
+
+/// A deformation field over a volume: what resampling, augmentation and warping cost.
+pub(super) const GRID: &str = "160^3, a grid of 160^3, trilinear";
+const GRID_SIDE: usize = 160;
 
 pub(super) fn labels_name([d, h, w]: [usize; 3]) -> String {
     format!("label maps {d}x{h}x{w}, a step")
@@ -61,8 +66,53 @@ pub(super) fn affine_dice(size: [usize; 3], device: &Device) -> Result<Case> {
         name: labels_name(size),
         // About 30 operations for the coordinates and weights of a voxel, about 60 for each channel's value, gradient and sums.
         flops: (30.0 + 60.0 * params.channels.count() as f64) * voxels,
-        bytes: 2.0 * voxels,
+        dtype: None,
+        bytes: Some(2.0 * voxels),
         run: Box::new(step),
+        check: Box::new(check),
+    })
+}
+
+pub(super) fn grid_sample(device: &Device, dtype: DType) -> Result<Case> {
+    let (mode, padding) = (SampleMode::Linear, PaddingMode::Border);
+    let theta = |device: &Device| {
+        let rows = THETA.iter().flatten().map(|v| *v as f32).collect();
+        Tensor::from_ndhwc(device, [1, 1, 1, 3, 4], DType::F32, rows)
+    };
+    let side = GRID_SIDE;
+    let x = super::tensor(device, [1, 1, side, side, side], dtype)?;
+    let grid = ops::affine_grid3d(&theta(device)?, [1, 1, side, side, side], false)?;
+    let on = device.clone();
+    let check = move || {
+        let size = [6, 7, 8];
+        let shape = [1, 2, 6, 7, 8];
+        let x = super::tensor(&on, shape, dtype)?;
+        let grid = ops::affine_grid3d(&theta(&on)?, [1, 1, 6, 7, 8], false)?;
+        let numbers = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
+        let (data, points) = (numbers(x.to_ncdhw()?), numbers(grid.to_ndhwc()?));
+        let want = grid_reference::grid_sample(&data, shape, &points, size, mode, padding, false);
+        let found = ops::grid_sample3d(&x, &grid, mode, padding, false)?.to_ncdhw()?;
+        let stored = match dtype {
+            DType::F16 => 2f64.powi(-11),
+            DType::BF16 => 2f64.powi(-8),
+            _ => 2f64.powi(-24),
+        };
+        for (i, found) in found.into_iter().enumerate() {
+            let bound = 16.0 * f64::from(f32::EPSILON) * want.magnitude[i] + stored * want.value[i].abs();
+            ensure_within("grid_sample", found.into(), want.value[i], bound)?;
+        }
+        Ok(())
+    };
+    let points = (side * side * side) as f64;
+    Ok(Case {
+        op: "grid_sample",
+        name: GRID.into(),
+        dtype: Some(dtype),
+        // Three coordinates, six weights, eight products.
+        flops: 40.0 * points,
+        // Each voxel read once, three coordinates of each point, the result.
+        bytes: Some(x.bytes() as f64 * 2.0 + grid.bytes() as f64),
+        run: Box::new(move || ops::grid_sample3d(&x, &grid, mode, padding, false).map(drop)),
         check: Box::new(check),
     })
 }
@@ -95,5 +145,6 @@ pub(super) fn resample(device: &Device) -> Result<Case> {
     };
     let params = params([100, 256, 256]);
     let run = Box::new(move || ops::resample(&x, &params).map(drop));
-    Ok(Case { op: "resample", name: CT.into(), flops: 14.0 * outputs as f64, bytes, run, check: Box::new(check) })
+    let (flops, bytes) = (14.0 * outputs as f64, Some(bytes));
+    Ok(Case { op: "resample", name: CT.into(), dtype: None, flops, bytes, run, check: Box::new(check) })
 }
