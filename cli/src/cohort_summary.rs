@@ -52,6 +52,7 @@ pub(super) fn write(folder: &Path, outcomes: &[Outcome<'_>]) -> Result<()> {
     });
     let page = Page {
         title: "Kidney tumour cohort".into(),
+        summary: vec![],
         notes: vec![
             "Research software: not a medical device, not for diagnosis.".into(),
             format!("{} patients, {failed} of them failed.", outcomes.len()),
@@ -62,7 +63,7 @@ pub(super) fn write(folder: &Path, outcomes: &[Outcome<'_>]) -> Result<()> {
             rows: links.collect(),
         }],
     };
-    Ok(write_atomic(folder.join(PAGE), |file| std::io::Write::write_all(file, page.html().as_bytes()))?)
+    Ok(write_atomic(folder.join(PAGE), |file| std::io::Write::write_all(file, page.html(&|_| None).as_bytes()))?)
 }
 
 fn row(outcome: &Outcome<'_>, classes: usize) -> Vec<String> {

@@ -39,6 +39,7 @@ pub mod error;
 mod evaluate;
 mod import;
 mod info;
+mod label_files;
 mod logging;
 mod op;
 mod options;

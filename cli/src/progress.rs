@@ -76,6 +76,9 @@ impl Progress {
         if done == 0 || self.state.borrow().stage != stage {
             self.begin(stage, Some(all as u64));
         }
+        if done > 0 && self.bar.position() == 0 {
+            self.style("{msg} {bar:30} {pos}/{len} {elapsed}, {eta} left");
+        }
         self.bar.set_position(done as u64);
         self.line(Some((done, all)));
     }
@@ -92,13 +95,14 @@ impl Progress {
                 self.bar.reset();
                 self.bar.set_length(all);
                 self.bar.set_message(message);
-                self.style("{msg} {bar:30} {pos}/{len} {elapsed}, {eta} left");
+                // Nothing is known of the time left before a first part is done.
+                self.style("{msg} {bar:30} {pos}/{len} {elapsed}");
             }
             None => {
                 self.style("{spinner} {msg} {elapsed}");
-                self.bar.set_message(message);
                 self.bar.reset();
                 self.bar.unset_length();
+                self.bar.set_message(message);
             }
         }
         if !state.is_ticking {

@@ -10,8 +10,7 @@ use std::time::Instant;
 use super::align::align;
 use super::classify::Classifier;
 use super::date;
-pub use super::folder::clear_classification;
-pub use super::folder::clear_results;
+pub use super::folder::{FAILURE, clear_classification, clear_results};
 use super::folder::{FOLDERS, PhaseFiles, REPORT, RESULT};
 use super::labels::LabelMap;
 use super::lesion_results::findings;
@@ -64,8 +63,10 @@ pub enum DiagnoseStage {
     Segment(Phase, Stage),
     /// Registration of all phases.
     Align,
-    /// Classification, pictures and report.
+    /// Lesions and their classification.
     Classify,
+    /// Pictures and report.
+    Write,
 }
 
 /// Runs every stage and writes the result folder, which is created if needed; docs/result.md describes its files. One phase is
@@ -175,6 +176,7 @@ pub fn diagnose(
     let mut findings = findings(&alignment.scans, system.classifier.as_ref(), options.lesion)?;
     seconds.classify = clock.elapsed().as_secs_f64();
     warnings.append(&mut findings.warnings);
+    continue_or_cancel(progress(DiagnoseStage::Write))?;
     let clock = Instant::now();
     // A point of the reference's scan lies elsewhere in the scan of another phase.
     let slice = |phase: Phase, point: [f64; 3]| {
@@ -217,7 +219,9 @@ pub fn diagnose(
         seconds,
     };
     let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy();
-    let page = report::page(&diagnosis, &name).html();
+    // Its pictures are part of it, so that the page can be passed on alone.
+    let picture = |path: &str| std::fs::read(folder.join(path)).ok();
+    let page = report::page(&diagnosis, &name).html(&picture);
     write_atomic(folder.join(REPORT), |file| file.write_all(page.as_bytes()))?;
     let text = serde_json::to_string_pretty(&diagnosis).map_err(|e| Error::other("result.json", e))?;
     write_atomic(folder.join(RESULT), |file| writeln!(file, "{text}"))?;

@@ -14,6 +14,8 @@ use crate::phase::{Phase, PhaseSet};
 pub(super) const RESULT: &str = "result.json";
 /// The file of the report.
 pub(super) const REPORT: &str = "report.html";
+/// The file in which an application may leave why a patient failed; [`clear_results`] removes it with the rest.
+pub const FAILURE: &str = "failure.txt";
 /// The subfolders.
 pub(super) const FOLDERS: [&str; 3] = ["masks", "aligned", "pictures"];
 
@@ -51,7 +53,7 @@ impl PhaseFiles {
 pub fn clear_results(folder: &Path, phases: &PhaseSet, inputs: &[PathBuf]) -> Result<()> {
     let inputs: Vec<PathBuf> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
     let is_input = |file: &PathBuf| file.canonicalize().is_ok_and(|file| inputs.contains(&file));
-    let mut old: Vec<PathBuf> = [RESULT, REPORT].map(|name| folder.join(name)).to_vec();
+    let mut old: Vec<PathBuf> = [RESULT, REPORT, FAILURE].map(|name| folder.join(name)).to_vec();
     for phase in Phase::ALL {
         let PhaseFiles { mask, aligned, aligned_mask, transform, pictures } = PhaseFiles::of(phase);
         let files = [mask, aligned, aligned_mask, transform].into_iter().chain(pictures).map(|file| folder.join(file));

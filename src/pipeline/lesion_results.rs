@@ -91,7 +91,7 @@ impl Findings {
 }
 
 /// Why nothing is classified where there is no model for it.
-const NO_CLASSIFIER: &str = "there is no classification model";
+const NO_CLASSIFIER: &str = "no classification model was loaded";
 
 /// The lesions that are classified: those asked for, else what the classifier was trained on.
 pub(super) fn lesion_choice(asked: Option<LesionChoice>, classifier: Option<&Classifier>) -> LesionChoice {

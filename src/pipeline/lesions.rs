@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::side::{Midline, Side};
 use super::{PhaseScan, Study};
 use crate::error::{Error, Result};
 use crate::phase::Phase;
@@ -108,6 +109,9 @@ pub struct Lesion {
     pub number: usize,
     /// Volume in millilitres, the mean over all phases.
     pub volume_ml: f64,
+    /// The side of the patient; None where the masks do not show both kidneys.
+    #[serde(default)]
+    pub side: Option<Side>,
     /// The lesion in each phase, in the order of the study.
     pub phases: Vec<LesionInPhase>,
 }
@@ -194,7 +198,8 @@ pub fn find(study: &Study) -> Result<(Vec<Lesion>, SmallComponents)> {
     let left = groups.split_off(listed);
     let count = left.len() + small.len();
     let volume_ml = left.iter().map(|g| g.0).chain(small.into_values().map(mean)).sum();
-    let lesions = groups.iter().zip(1..).map(|((_, group), number)| lesion(number, group, study));
+    let midline = midline(study)?;
+    let lesions = groups.iter().zip(1..).map(|((_, group), number)| lesion(number, group, study, &midline));
     Ok((lesions.collect::<Result<_>>()?, SmallComponents { count, volume_ml }))
 }
 
@@ -205,7 +210,7 @@ pub fn find(study: &Study) -> Result<(Vec<Lesion>, SmallComponents)> {
 pub fn together(study: &Study) -> Result<Option<Lesion>> {
     let (parts, _) = parts(study);
     let all: Vec<&Part> = parts.iter().collect();
-    if all.is_empty() { Ok(None) } else { lesion(1, &all, study).map(Some) }
+    if all.is_empty() { Ok(None) } else { lesion(1, &all, study, &midline(study)?).map(Some) }
 }
 
 /// The components of all phases, and the range of each phase among them; within a phase the largest is the first.
@@ -317,7 +322,12 @@ fn radius(group: &[&Part]) -> f64 {
     (0.75 * cubic_mm / std::f64::consts::PI).cbrt()
 }
 
-fn lesion(number: usize, group: &[&Part], study: &Study) -> Result<Lesion> {
+/// All phases lie on each other, so that one serves.
+fn midline(study: &Study) -> Result<Midline> {
+    Midline::of(study.scans()[0].mask())
+}
+
+fn lesion(number: usize, group: &[&Part], study: &Study, midline: &Midline) -> Result<Lesion> {
     let in_phase = |(i, scan): (usize, &PhaseScan)| {
         let mask = scan.mask();
         let voxels = Component::joined(group.iter().filter(|part| part.phase == i).map(|part| &part.component))?;
@@ -331,5 +341,6 @@ fn lesion(number: usize, group: &[&Part], study: &Study) -> Result<Lesion> {
     };
     let phases: Vec<LesionInPhase> = study.scans().iter().enumerate().map(in_phase).collect::<Result<_>>()?;
     let volume_ml = phases.iter().map(|p| p.volume_ml).sum::<f64>() / phases.len().max(1) as f64;
-    Ok(Lesion { number, volume_ml, phases })
+    let side = phases.iter().find_map(|p| p.centre).and_then(|centre| midline.side(centre));
+    Ok(Lesion { number, volume_ml, side, phases })
 }

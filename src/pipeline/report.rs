@@ -8,11 +8,14 @@ use super::align::Alignment;
 use super::classify::Classification;
 use super::folder::PhaseFiles;
 use super::result::Diagnosis;
-use super::{PhaseScan, Study, report_run};
+use super::{PhaseScan, Study, report_run, report_summary};
 use crate::error::{Error, Result};
-use crate::report::{Page, Section, overlay, write_png};
+use crate::phase::Subtype;
+use crate::report::{Bar, Page, Section, overlay, write_png};
 use crate::volume::{KIDNEY, TUMOUR};
 
+/// What is drawn on every slice.
+const MARKS: &str = "window -160 to 240 HU";
 /// Number of pixels between the parts of a picture.
 const GAP: u32 = 4;
 
@@ -76,7 +79,12 @@ pub(super) fn page(d: &Diagnosis, name: &str) -> Page {
     let mut sections = Vec::new();
     for found in &d.findings.lesions {
         let Some(c) = &found.classification else { continue };
-        let bars = d.classes.iter().zip(&c.probabilities).map(|(class, p)| (class.to_string(), *p)).collect();
+        let bar = |(i, class): (usize, &Subtype)| {
+            let of_images = || c.images.iter().filter_map(|image| image.probabilities.get(i).copied());
+            let range = [of_images().fold(f32::INFINITY, f32::min), of_images().fold(f32::NEG_INFINITY, f32::max)];
+            Bar { name: class.to_string(), share: c.probabilities.get(i).copied().unwrap_or_default(), range }
+        };
+        let bars = d.classes.iter().enumerate().map(bar).collect();
         let number = found.lesion.number;
         let name = d.findings.name(number);
         let title = format!(
@@ -96,7 +104,7 @@ pub(super) fn page(d: &Diagnosis, name: &str) -> Page {
         sections.push(Section::Pictures { title, pictures: seen.collect(), wide: true });
         let cropped = c.crops.iter().filter_map(|crop| {
             let place = crop.scan_slice.map_or_else(|| format!("slice {}", crop.at.slice), |slice| slice.to_string());
-            let caption = format!("{} phase, {place}", crop.phase);
+            let caption = format!("{} phase, {place}; {MARKS}", crop.phase);
             Some((crop.picture.as_ref()?.display().to_string(), caption))
         });
         let title = format!("{name}: where it was cropped");
@@ -105,7 +113,7 @@ pub(super) fn page(d: &Diagnosis, name: &str) -> Page {
     sections.push(lesion_table(d));
     sections.push(Section::Table {
         title: "Masks".into(),
-        head: ["Phase", "Kidney (ml)", "Tumour (ml)", "Largest tumour, axial (mm)", "in any direction"]
+        head: ["Phase", "Kidney (ml)", "Tumour (ml)", "Largest tumour, axial (mm)", "in any direction (mm)"]
             .map(Into::into)
             .to_vec(),
         rows: d
@@ -131,7 +139,7 @@ pub(super) fn page(d: &Diagnosis, name: &str) -> Page {
             let path = path.display().to_string();
             let list = if path.ends_with("_tumour.png") { &mut tumour } else { &mut kidney };
             let place = phase.picture_slices.get(i).map(|slice| format!(", {slice}")).unwrap_or_default();
-            list.push((path, format!("{} phase{place}; kidney green, tumour red", phase.phase)));
+            list.push((path, format!("{} phase{place}; kidney green, tumour red; {MARKS}", phase.phase)));
         }
     }
     for (title, pictures) in [("Slice with most tumour", tumour), ("Slice with most kidney", kidney)] {
@@ -153,12 +161,20 @@ pub(super) fn page(d: &Diagnosis, name: &str) -> Page {
         .chain(d.findings.not_classified.iter().map(|reason| format!("Not classified: {reason}.")))
         .chain(d.warnings.iter().cloned())
         .collect();
-    Page { title: format!("Kidney tumour report: {name}"), notes, sections }
+    Page { title: format!("Kidney tumour report: {name}"), summary: report_summary::lines(d), notes, sections }
 }
 
 fn lesion_table(d: &Diagnosis) -> Section {
-    let head =
-        ["Lesion", "Mean volume (ml)", "Phase", "Volume (ml)", "Axial diameter (mm)", "in any direction", "Subtype"];
+    let head = [
+        "Lesion",
+        "Side",
+        "Mean volume (ml)",
+        "Phase",
+        "Volume (ml)",
+        "Axial diameter (mm)",
+        "in any direction (mm)",
+        "Subtype, or why none",
+    ];
     let mut rows = Vec::new();
     for found in &d.findings.lesions {
         for (i, p) in found.lesion.phases.iter().enumerate() {
@@ -166,8 +182,9 @@ fn lesion_table(d: &Diagnosis) -> Section {
                 (Some(c), _) => c.decision.to_string(),
                 (None, reason) => reason.clone().unwrap_or_default(),
             };
-            let first = [found.lesion.number.to_string(), format!("{:.1}", found.lesion.volume_ml)];
-            let mut row = if i == 0 { first.to_vec() } else { vec![String::new(); 2] };
+            let side = found.lesion.side.map_or("-".into(), |side| side.to_string());
+            let first = [found.lesion.number.to_string(), side, format!("{:.1}", found.lesion.volume_ml)];
+            let mut row = if i == 0 { first.to_vec() } else { vec![String::new(); 3] };
             row.push(p.phase.to_string());
             if p.centre.is_some() {
                 row.extend(

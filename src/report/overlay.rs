@@ -4,6 +4,7 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 
+use super::marks::mark;
 use crate::error::{Error, Result};
 use crate::io::write_atomic;
 use crate::volume::{BACKGROUND, KIDNEY, LabelVolume, Orientation, TUMOUR, Volume};
@@ -73,7 +74,8 @@ pub fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
 }
 
 /// Slice `k` of an image in LPS orientation (rows run to the back and columns to the patient's left, as radiologists view it) with the
-/// outlines of the labels in `mask`, which has the same grid, and optionally a rectangle. Pixels are square whatever the
+/// outlines of the labels in `mask`, which has the same grid, and optionally a rectangle; R, L, A and P stand at the sides of the patient
+/// and a bar of 50 or 10 mm at the bottom, where there is room. Pixels are square whatever the
 /// spacing. The CT is enlarged bilinearly with its outermost voxels continued; outlines follow the faces of voxels.
 ///
 /// # Errors
@@ -140,6 +142,7 @@ fn draw(
             picture.put_pixel(c, r, RECTANGLE);
         }
     }
+    mark(&mut picture, w as f64 * dx / f64::from(columns));
     Ok(picture)
 }
 

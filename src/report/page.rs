@@ -1,6 +1,9 @@
-//! A report as one HTML page without scripts and without external resources except its pictures.
+//! A report as one HTML page without scripts, and without other files where its pictures are embedded.
 
 use std::fmt::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// A section of the page.
 #[derive(Debug, Clone)]
@@ -23,12 +26,12 @@ pub enum Section {
         /// The rows; where there is a path, relative to the page, the first cell leads to it.
         rows: Vec<(Option<String>, Vec<String>)>,
     },
-    /// Fractions of 1 as bars, with one bar marked.
+    /// Fractions of 1 as bars on an axis from 0 to 1, with one bar marked and a line at that of chance, 1 / number of bars.
     Bars {
         /// Heading.
         title: String,
-        /// The bars, each a name and a fraction.
-        bars: Vec<(String, f32)>,
+        /// The bars.
+        bars: Vec<Bar>,
         /// The index of the bar that is marked.
         chosen: usize,
     },
@@ -43,40 +46,59 @@ pub enum Section {
     },
 }
 
+/// A bar of [`Section::Bars`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bar {
+    /// What it is the share of.
+    pub name: String,
+    /// The share, 0 to 1.
+    pub share: f32,
+    /// The smallest and the largest of the shares that it is the mean of.
+    pub range: [f32; 2],
+}
+
 /// A report page.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
     /// Heading.
     pub title: String,
+    /// What the page says in short, a line each.
+    pub summary: Vec<String>,
     /// Notes at the top of the page that a reader must know, such as warnings.
     pub notes: Vec<String>,
     /// The sections, in order.
     pub sections: Vec<Section>,
 }
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:var(--ink);background:var(--paper)}\
+:root{color-scheme:light dark;--ink:#222;--paper:#fff;--soft:#555;--line:#ddd;--note:#fff4d6}\
+@media (prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:#16181b;--soft:#aaa;--line:#3a3d42;--note:#3a3115}a{color:#8ab4f8}}\
+.summary{font-size:1.15rem;margin:.25rem 0}.wide-table{overflow-x:auto}\
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}table{border-collapse:collapse}\
-th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid #ddd}td{font-variant-numeric:tabular-nums}\
-.note{background:#fff4d6;border-left:4px solid #e0a800;padding:.5rem 1rem;margin:.5rem 0}\
-.bar{background:#9db4c8;height:1rem;display:inline-block;vertical-align:middle;margin-right:.5rem}.chosen{background:#c0392b}\
+th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid var(--line)}td{font-variant-numeric:tabular-nums}\
+.note{background:var(--note);border-left:4px solid #e0a800;padding:.5rem 1rem;margin:.5rem 0}\
+.scale{position:relative;width:20rem;max-width:45vw;height:1rem;border:1px solid var(--line);padding:0}.scale i{position:absolute;top:0;bottom:0;border-left:1px dashed var(--ink)}\
+.bar{background:#9db4c8;height:1rem;display:block}.chosen{background:#c0392b}\
 figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top}img{max-width:28rem;width:100%;display:block}figure.wide{display:block}.wide img{max-width:100%}\
-figcaption{font-size:.9rem;color:#555}";
-
-/// The length of a bar for the fraction 1, in CSS pixels.
-const BAR: f32 = 320.0;
+figcaption{font-size:.9rem;color:var(--soft)}\
+@media print{body{max-width:none;margin:0;font-size:11pt}h2{break-after:avoid}figure,tr{break-inside:avoid}thead{display:table-header-group}\
+:root{--ink:#000;--paper:#fff}.bar,.note{print-color-adjust:exact}}";
 
 impl Page {
-    /// The page as HTML.
-    pub fn html(&self) -> String {
+    /// The page as HTML. `picture` gives the PNG file of a picture, which is then part of the page; without it the page refers to its path.
+    pub fn html(&self, picture: &dyn Fn(&str) -> Option<Vec<u8>>) -> String {
         let mut out = format!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{0}</title><style>{STYLE}</style></head>\n<body>\n<h1>{0}</h1>\n",
             escape(&self.title)
         );
+        for line in &self.summary {
+            push(&mut out, format_args!("<p class=\"summary\">{}</p>\n", escape(line)));
+        }
         for note in &self.notes {
             push(&mut out, format_args!("<p class=\"note\">{}</p>\n", escape(note)));
         }
         for section in &self.sections {
-            section.html(&mut out);
+            section.html(&mut out, picture);
         }
         out.push_str("</body></html>\n");
         out
@@ -84,17 +106,15 @@ impl Page {
 }
 
 impl Section {
-    fn html(&self, out: &mut String) {
+    fn html(&self, out: &mut String, picture: &dyn Fn(&str) -> Option<Vec<u8>>) {
         match self {
             Self::Table { title, head, rows } => {
-                push(out, format_args!("<h2>{}</h2>\n<table>", escape(title)));
-                row(out, "th", head);
+                begin_table(out, title, head);
                 rows.iter().for_each(|r| row(out, "td", r));
-                out.push_str("</table>\n");
+                out.push_str("</tbody></table></div>\n");
             }
             Self::Links { title, head, rows } => {
-                push(out, format_args!("<h2>{}</h2>\n<table>", escape(title)));
-                row(out, "th", head);
+                begin_table(out, title, head);
                 for (target, cells) in rows {
                     out.push_str("<tr>");
                     for (i, cell) in cells.iter().enumerate() {
@@ -108,18 +128,20 @@ impl Section {
                     }
                     out.push_str("</tr>\n");
                 }
-                out.push_str("</table>\n");
+                out.push_str("</tbody></table></div>\n");
             }
             Self::Bars { title, bars, chosen } => {
                 push(out, format_args!("<h2>{}</h2>\n<table>", escape(title)));
-                for (i, (name, share)) in bars.iter().enumerate() {
+                let chance = 100.0 / bars.len().max(1) as f32;
+                for (i, Bar { name, share, range: [low, high] }) in bars.iter().enumerate() {
                     let class = if i == *chosen { "bar chosen" } else { "bar" };
-                    let width = (share.clamp(0.0, 1.0) * BAR).round();
+                    let width = 100.0 * share.clamp(0.0, 1.0);
+                    let name = escape(name);
                     push(
                         out,
                         format_args!(
-                            "<tr><td>{}</td><td><span class=\"{class}\" style=\"width:{width}px\"></span>{share:.3}</td></tr>",
-                            escape(name)
+                            "<tr><td>{name}</td><td class=\"scale\"><span class=\"{class}\" style=\"width:{width:.1}%\"></span>\
+                             <i style=\"left:{chance:.1}%\" title=\"chance\"></i></td><td>&nbsp;{share:.3} ({low:.3} to {high:.3})</td></tr>\n"
                         ),
                     );
                 }
@@ -129,18 +151,26 @@ impl Section {
                 let class = if *wide { " class=\"wide\"" } else { "" };
                 push(out, format_args!("<h2>{}</h2>\n", escape(title)));
                 for (path, caption) in pictures {
+                    let source = picture(path)
+                        .map_or_else(|| escape(path), |png| format!("data:image/png;base64,{}", BASE64.encode(png)));
+                    let caption = escape(caption);
                     push(
                         out,
                         format_args!(
-                            "<figure{class}><img src=\"{0}\" alt=\"{1}\"><figcaption>{1}</figcaption></figure>\n",
-                            escape(path),
-                            escape(caption)
+                            "<figure{class}><img src=\"{source}\" alt=\"{caption}\"><figcaption>{caption}</figcaption></figure>\n"
                         ),
                     );
                 }
             }
         }
     }
+}
+
+/// A heading and a table up to its rows.
+fn begin_table(out: &mut String, title: &str, head: &[String]) {
+    push(out, format_args!("<h2>{}</h2>\n<div class=\"wide-table\"><table><thead>", escape(title)));
+    row(out, "th", head);
+    out.push_str("</thead><tbody>\n");
 }
 
 fn row(out: &mut String, tag: &str, cells: &[String]) {
@@ -178,12 +208,41 @@ mod tests {
 
     #[test]
     fn text_cannot_become_markup() {
-        let page = Page { title: "a<b & \"c\"".into(), notes: vec!["<script>".into()], sections: vec![] };
-        let html = page.html();
-        assert!(html.contains("a&lt;b &amp; &quot;c&quot;") && !html.contains("<script>"), "{html}");
+        let page = Page {
+            title: "a<b & \"c\"".into(),
+            summary: vec!["<b>".into()],
+            notes: vec!["<script>".into()],
+            sections: vec![],
+        };
+        let html = page.html(&|_| None);
+        assert!(
+            html.contains("a&lt;b &amp; &quot;c&quot;") && !html.contains("<script>") && !html.contains("<b>"),
+            "{html}"
+        );
         let row = (Some("javascript:a\"b #1/r.html".into()), vec!["<i>".into(), "2".into()]);
         let links = Section::Links { title: String::new(), head: vec![], rows: vec![row] };
-        let html = Page { sections: vec![links], ..Page::default() }.html();
+        let html = Page { sections: vec![links], ..Page::default() }.html(&|_| None);
         assert!(html.contains("href=\"./javascript%3Aa%22b%20%231/r.html\">&lt;i&gt;</a></td><td>2</td>"), "{html}");
+    }
+
+    #[test]
+    fn pictures_are_part_of_the_page_where_they_are_given() {
+        let pictures = vec![("a.png".into(), "one".into()), ("b.png".into(), "two".into())];
+        let section = Section::Pictures { title: "Pictures".into(), pictures, wide: false };
+        let html = Page { sections: vec![section], ..Page::default() }
+            .html(&|path| (path == "a.png").then(|| b"PNG".to_vec()));
+        assert!(html.contains("src=\"data:image/png;base64,UE5H\"") && html.contains("src=\"b.png\""), "{html}");
+    }
+
+    #[test]
+    fn bars_have_the_axis_of_a_probability() {
+        let bar = |name: &str, share: f32| Bar { name: name.into(), share, range: [share - 0.01, share + 0.01] };
+        let section = Section::Bars { title: "t".into(), bars: vec![bar("a", 0.75), bar("b", 0.25)], chosen: 0 };
+        let html = Page { sections: vec![section], ..Page::default() }.html(&|_| None);
+        for part in
+            ["bar chosen\" style=\"width:75.0%", "bar\" style=\"width:25.0%", "left:50.0%", "0.750 (0.740 to 0.760)"]
+        {
+            assert!(html.contains(part), "{part}: {html}");
+        }
     }
 }

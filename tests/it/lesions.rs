@@ -289,7 +289,7 @@ fn what_cannot_be_classified_is_said() {
     let two = [Portal, Delayed].map(|p| phase(p, &tumour));
     assert_eq!(reason(&two, None), "classification needs three or four phases, 2 given");
     let three = [Arterial, Portal, Delayed].map(|p| phase(p, &tumour));
-    assert_eq!(reason(&three, None), "there is no classification model");
+    assert_eq!(reason(&three, None), "no classification model was loaded");
     let none = [Arterial, Portal, Delayed].map(|p| phase(p, &[]));
     assert!(reason(&none, Some(&model)).contains("no tumour was found"));
     let one_without = [phase(Arterial, &tumour), phase(Portal, &[]), phase(Delayed, &tumour)];

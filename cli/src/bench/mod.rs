@@ -20,7 +20,6 @@ use record::Record;
 
 const EXAMPLES: &str = "\
 Examples:
-  nephron bench
   nephron bench unet --device cuda --dtype f16 --save before.json
   nephron bench unet --device cuda --dtype f16 --baseline before.json
   nephron bench conv3d --filter stride --threads 8 --seconds 0.2

@@ -1,16 +1,17 @@
 //! A cohort: patients one after the other, those whose results are there left out on request.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{Args, Run};
 use crate::cohort::{Patient, mask_beside};
 use crate::cohort_summary::{self, Outcome};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::{Context, Failure};
 use nephron::error::Error as LibraryError;
-use nephron::io::{FolderLock, SourceFile, hash_files, images};
+use nephron::io::{FolderLock, SourceFile, hash_files, images, read_small, write_atomic};
 use nephron::phase::{Phase, PhaseSet};
-use nephron::pipeline::diagnose::{Diagnosis, RunOptions, run_options};
+use nephron::pipeline::diagnose::{Diagnosis, FAILURE, RunOptions, run_options};
 
 /// Runs the pipeline on every patient and writes the summary. A patient that fails is reported and does not end the run.
 pub(super) fn run(
@@ -44,6 +45,7 @@ pub(super) fn run(
             Err(error) => {
                 let input = patient.folder.display().to_string();
                 note!("error: {input}: {error}");
+                keep_failure(patient, &error);
                 Err(Failure { input, error: error.to_string() })
             }
         };
@@ -75,8 +77,9 @@ pub(super) fn summarise(patients: &[Patient], output: &Path, context: &Context) 
     for patient in patients {
         let result = Diagnosis::read(patient.output.join("result.json")).map_err(|error| {
             let input = patient.folder.display().to_string();
+            let error = failure(patient).unwrap_or_else(|| error.to_string());
             note!("error: {input}: {error}");
-            Failure { input, error: error.to_string() }
+            Failure { input, error }
         });
         outcomes.push(Outcome { patient, result });
     }
@@ -90,6 +93,21 @@ pub(super) fn summarise(patients: &[Patient], output: &Path, context: &Context) 
         0 => Ok(()),
         count => Err(LibraryError::Data(format!("{count} of {} patients have no result", patients.len())).into()),
     }
+}
+
+/// Writes why a patient failed where the result would be, for a summary of several runs. Where even that fails, the summary will say
+/// that there is no result.
+fn keep_failure(patient: &Patient, error: &Error) {
+    if std::fs::create_dir_all(&patient.output).is_ok() {
+        let _ = write_atomic(patient.output.join(FAILURE), |file| writeln!(file, "{error}"));
+    }
+}
+
+/// Why a run of a patient failed, where it said so.
+fn failure(patient: &Patient) -> Option<String> {
+    let text = read_small(patient.output.join(FAILURE)).ok()?;
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    (!text.is_empty()).then_some(text)
 }
 
 fn print_line(result: &Diagnosis, folder: &Path) -> Result<()> {

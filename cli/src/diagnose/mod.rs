@@ -14,9 +14,11 @@ use super::classify_args::ClassifyArgs;
 use super::cohort::{Patient, cohort, given, guessed, mask_beside, read};
 use super::progress::Progress;
 use crate::error::{Error, Result};
+use crate::label_files;
 use crate::options::{DeviceArgs, ProgressArgs};
 use crate::segmentation::{OPTIONS, SegmentationArgs};
 use nephron::io::FolderLock;
+use nephron::models::Target;
 use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::Stage;
 use nephron::pipeline::diagnose::{DiagnoseOptions, DiagnoseStage, Diagnosis, PhaseInput, System, diagnose};
@@ -193,9 +195,13 @@ pub(super) fn run_with_progress(
             }
             DiagnoseStage::Align => progress.stage("align"),
             DiagnoseStage::Classify => progress.stage("classify"),
+            DiagnoseStage::Write => progress.stage("writing pictures and report"),
         }
         ControlFlow::Continue(())
     });
     progress.clear();
-    Ok(result?)
+    let result = result?;
+    let target = |(value, name): (u8, &str)| Target { value, name: name.into(), members: vec![value] };
+    label_files::write(&folder.join("masks"), &[(1, "kidney"), (2, "tumour")].map(target))?;
+    Ok(result)
 }

@@ -27,7 +27,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Name of the operation: conv3d, instance_norm, grid_sample3d ...
+    #[arg(help = format!("Name of the operation, whose arrays and attributes README.md lists: {}", table::names()))]
     name: String,
     /// Input array
     #[arg(long = "in", value_name = "NAME=F.npy", num_args = 1..)]

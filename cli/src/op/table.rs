@@ -64,12 +64,16 @@ const OPS: [(&str, Prepare); 25] = [
     ("affine_dice", prepare_affine_dice),
 ];
 
+/// The names of all operations.
+pub(super) fn names() -> String {
+    OPS.map(|(known, _)| known).join(", ")
+}
+
 /// The op of that name; called before a device is opened.
 ///
 /// # Errors
 /// [`Error::Usage`] for an unknown name.
 pub(super) fn find(name: &str) -> Result<Prepare> {
-    let names = || OPS.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
     OPS.iter()
         .find(|(known, _)| *known == name)
         .map(|(_, prepare)| *prepare)

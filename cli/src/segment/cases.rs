@@ -67,6 +67,9 @@ pub(super) fn from_folder(
         let reason = format!("the model's images end in {ending}, expected one of {expected} for its reader");
         return Err(LibraryError::Inputs(reason).into());
     }
+    if folder.is_file() {
+        return Err(LibraryError::file(folder, "is a file, -i takes a folder: give an image without -i").into());
+    }
     let entries = std::fs::read_dir(folder).map_err(|e| LibraryError::io(folder, "cannot be read", e))?;
     let mut found = BTreeMap::<String, Vec<(usize, PathBuf)>>::new();
     for entry in entries {
@@ -85,7 +88,11 @@ pub(super) fn from_folder(
         found.entry(name).or_default().push((channel, path));
     }
     if found.is_empty() {
-        return Err(LibraryError::file(folder, format!("holds no images that end in {ending}")).into());
+        return Err(LibraryError::file(
+            folder,
+            format!("holds no images that end in {ending}, as the model's dataset.json names them"),
+        )
+        .into());
     }
     let case = |(name, files): (String, Vec<(usize, PathBuf)>)| {
         let (files, problem) = complete(files, channels, format);

@@ -53,7 +53,13 @@ impl<'a> Front<How<'a>> for Console<'a> {
             Ok(file) => progress.suspend(|| self.finished(case, file)),
             Err(error) if self.is_alone && !self.context.json => return Err(error),
             Err(error) => {
-                progress.suspend(|| note!("error: {}: {error}", case.name));
+                let error_of = error.to_string();
+                // An error of a file names it.
+                let is_named = error_of.starts_with(&case.name);
+                progress.suspend(|| match is_named {
+                    true => note!("error: {error_of}"),
+                    false => note!("error: {}: {error_of}", case.name),
+                });
                 self.record.failed.push(Failure { input: case.name.clone(), error: error.to_string() });
             }
         }

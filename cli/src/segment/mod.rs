@@ -3,7 +3,6 @@
 mod cases;
 mod console;
 mod files;
-mod label_files;
 mod one_case;
 mod outputs;
 mod pipeline;
@@ -131,7 +130,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Err(Error::Usage(format!("the spacing of {mask} and the record would both be written to {path}")));
     }
     let settings = settings(args, &ensemble, finish.clone(), &device);
-    let mut record = Record::new(&args.model[0], first.folds(), settings, plan.labels.targets());
+    let mut record = Record::new(&args.model[0], first.fold_names(), first.folds(), settings, plan.labels.targets());
     let mut left: Vec<&Case> = cases.iter().collect();
     if args.continue_ {
         let has_files = |case: &Case| wanted.are_done(case, &plan.labels);
@@ -142,7 +141,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         super::remove_stale(&path.with_extension("csv"))?;
     }
     if is_recorded {
-        label_files::write(&args.output, plan.labels.targets())?;
+        crate::label_files::write(&args.output, plan.labels.targets())?;
     }
     let how = How { ensemble: &ensemble, postprocessing: finish.as_ref(), options: &options, wanted };
     let mut console = Console {

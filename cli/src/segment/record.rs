@@ -59,6 +59,9 @@ pub(super) struct Record {
     pub(super) model: PathBuf,
     /// Number of networks that were averaged.
     pub(super) folds: usize,
+    /// Their names, such as 0 or all; absent in records of versions that did not write them.
+    #[serde(default)]
+    pub(super) fold_names: Vec<String>,
     #[serde(flatten)]
     pub(super) settings: Settings,
     /// The labels or regions, with the values of the mask that belong to each.
@@ -106,11 +109,18 @@ pub(super) struct Seconds {
 }
 
 impl Record {
-    pub(super) fn new(model: &Path, folds: usize, settings: Settings, labels: &[Target]) -> Self {
+    pub(super) fn new(
+        model: &Path,
+        fold_names: &[String],
+        folds: usize,
+        settings: Settings,
+        labels: &[Target],
+    ) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             model: model.to_path_buf(),
             folds,
+            fold_names: fold_names.to_vec(),
             settings,
             labels: labels.to_vec(),
             files: Vec::new(),

@@ -38,6 +38,9 @@ fn files_that_are_no_images() {
     assert_refused(&at("empty.nii", b""), &["not a NIfTI file"]);
     assert_refused(&at("text.nii", "hello ".repeat(100).as_bytes()), &["not a NIfTI file"]);
     assert_refused(&at("text.nii.gz", &gzip(b"hello")), &["not a NIfTI file"]);
+    // What a PACS exports: a preamble of 128 bytes and the magic.
+    let dicom = [&[0; 128][..], b"DICM", &[0; 400]].concat();
+    assert_refused(&at("0001.dcm", &dicom), &["is a DICOM file", "dcm2niix"]);
     assert_refused(&at("stub.nii", &NiftiFile::new(&[2, 2, 2]).bytes()[..200]), &["cut short", "header"]);
     let analyze = NiftiFile { magic: vec![], ..NiftiFile::new(&[2, 2, 2]) };
     assert_refused(&analyze.write(folder.path(), "analyze.nii"), &["magic", "ANALYZE"]);

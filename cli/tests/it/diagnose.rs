@@ -140,7 +140,12 @@ fn every_lesion_is_reported_shown_and_traceable() {
         assert!(matches!(aligned.volume.voxels(), Voxels::I16(_)), "CT stays int16");
     }
     let page = std::fs::read_to_string(out.join("report.html")).expect("a report");
-    assert!(page.contains("pictures/lesion1_seen_N-A-P.png") && page.contains("pictures/lesion2_delayed.png"));
+    // Every picture is part of the page: the overlays of each phase, and of two lesions three images and four crops.
+    let overlays: usize =
+        found["phases"].as_array().expect("phases").iter().map(|p| p["pictures"].as_array().map_or(0, Vec::len)).sum();
+    let pictures = page.matches("<img src=\"data:image/png;base64,").count();
+    assert_eq!((pictures, page.matches("<img ").count()), (overlays + 2 * (3 + 4), overlays + 2 * (3 + 4)));
+    assert!(page.contains("2 lesions, the largest on the ") && page.contains(" mm in any direction, "), "a summary");
     let slice = &lesions[0]["classification"]["crops"][2]["scan_slice"];
     assert!(page.contains(&format!("slice {} of the scan from 0 ({} in ITK-SNAP", slice["index"], slice["itk_snap"])));
     // The page says whose it is, how it was made, and leads to the files.
@@ -328,7 +333,7 @@ fn two_phases_are_aligned_and_not_classified_and_phases_are_guessed_when_asked()
     let [p, a, d] = ["portal", "arterial", "delayed"].map(scan);
     let (code, _, errors) = run(&[&base[..], &["--portal", &p, "--arterial", &a, "--delayed", &d]].concat());
     assert_eq!(code, Some(0), "{errors}");
-    assert_eq!(result(&out)["not_classified"], "there is no classification model");
+    assert_eq!(result(&out)["not_classified"], "no classification model was loaded");
     let (code, _, errors) = run(&[&base[..], &["--portal", &p]].concat());
     assert_eq!(code, Some(0), "{errors}");
     let alone = result(&out);

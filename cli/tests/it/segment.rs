@@ -151,3 +151,28 @@ fn the_verb_refuses_in_one_line() {
         Segmenter::load(&empty, &ModelOptions::default(), Precision::Single, &Device::Cpu).expect_err("no model there");
     assert!(matches!(error, Error::File { .. }) && error.to_string().contains("plans.json"), "{error}");
 }
+
+#[test]
+fn images_that_the_model_does_not_know_are_warned_of() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (model, out) = (model_folder(folder.path()), folder.path().join("out"));
+    let told = |voxels: Volume| {
+        let image = folder.path().join("case.nii.gz");
+        nifti::write(&image, &nifti::Image::new(voxels)).expect("written");
+        let paths: [&Path; 5] = [Path::new("--model"), &model, Path::new("-o"), &out, &image];
+        let (code, _, stderr) = nephron(&["segment", "--device", "cpu"], &paths);
+        assert_eq!(code, 0, "{stderr}");
+        let odd = stderr.lines().filter(|line| line.starts_with("warning:") && line.contains("may mean nothing"));
+        odd.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (shape, spacing) = ([6, 12, 14], [3.0, 1.5, 1.5]);
+    assert!(told(noise(shape, spacing)).is_empty());
+    // Values of 0 to 1, and Hounsfield units with 1024 added.
+    let values = |low: i16, high: i16| (0..1008).map(|i| if i % 3 == 0 { low } else { high }).collect::<Vec<_>>();
+    for (low, high) in [(0, 1), (24, 1400), (-900, -500)] {
+        let lines = told(scan(shape, values(low, high), spacing));
+        assert!(lines.len() == 1 && lines[0].contains(&format!("{low} to {high}")), "{lines:?}");
+    }
+    let lines = told(noise([6, 120, 140], [3.0, 0.15, 0.15]));
+    assert!(lines.len() == 1 && lines[0].contains("3.00 x 0.15 x 0.15 mm"), "{lines:?}");
+}

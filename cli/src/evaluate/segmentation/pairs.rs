@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::segmentation::names::numbered;
 use nephron::error::Error as LibraryError;
 use nephron::io::images;
 use nephron::phase::Phase;
@@ -20,7 +21,7 @@ pub(super) struct Pair {
 
 /// Every true mask with the mask of its name, and the masks without a true one.
 ///
-/// A file's case is its name without ending and without `_mask`. Where a folder holds a scan and its mask, `<case>.nii.gz` and
+/// A file's case is its name without ending and without `_mask`, in front of which the number of a channel is left out too. Where a folder holds a scan and its mask, `<case>.nii.gz` and
 /// `<case>_mask.nii.gz`, the latter counts.
 pub(super) fn pairs(masks: &Path, truth: &Path) -> Result<(Vec<Pair>, Vec<PathBuf>)> {
     let (mut found, wanted) = (by_case(masks)?, by_case(truth)?);
@@ -40,10 +41,11 @@ fn by_case(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
         let is_part = path.extension().is_some_and(|ending| ending == "img");
         let Some(stem) = images::stem(&path).filter(|_| !is_part) else { continue };
         let (names, case) = match stem.strip_suffix("_mask") {
-            Some(case) => (&mut marked, case),
-            None => (&mut plain, stem.as_str()),
+            // The mask of the one channel of a case.
+            Some(case) => (&mut marked, numbered(case).map_or(case.to_owned(), |(case, _)| case)),
+            None => (&mut plain, stem),
         };
-        if let Some(other) = names.insert(case.to_owned(), path.clone()) {
+        if let Some(other) = names.insert(case, path.clone()) {
             let reason = format!("is the same case as {}, expected one file for each", other.display());
             return Err(LibraryError::file(&path, reason).into());
         }
@@ -73,13 +75,14 @@ mod tests {
 
     #[test]
     fn files_of_one_case_are_paired_whatever_they_are_called() {
-        let masks = folder(&["a_mask.nii.gz", "b.nii", "d.nii.gz", "notes.txt"]);
+        let masks = folder(&["a_0000_mask.nii.gz", "b.nii", "d.nii.gz", "notes.txt"]);
         let truth = folder(&["a.nii.gz", "b.nii.gz", "b_mask.nii", "c.nii.gz"]);
         let (pairs, alone) = pairs(masks.path(), truth.path()).expect("pairs");
         let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
         let names: Vec<_> = pairs.iter().map(|p| (p.mask.as_deref().map(name), name(&p.truth))).collect();
         let pair = |mask: Option<&str>, truth: &str| (mask.map(str::to_owned), truth.to_owned());
-        let want = [pair(Some("a_mask.nii.gz"), "a.nii.gz"), pair(Some("b.nii"), "b_mask.nii"), pair(None, "c.nii.gz")];
+        let want =
+            [pair(Some("a_0000_mask.nii.gz"), "a.nii.gz"), pair(Some("b.nii"), "b_mask.nii"), pair(None, "c.nii.gz")];
         assert_eq!(names, want);
         assert_eq!(alone, [masks.path().join("d.nii.gz")]);
         let twice = folder(&["a.nii", "a.nii.gz"]);

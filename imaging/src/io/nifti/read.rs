@@ -47,6 +47,16 @@ struct Series {
     warnings: Vec<String>,
 }
 
+/// Why a DICOM file is refused. One file is one slice of a series; putting a series together takes its whole folder.
+const DICOM: &str = "is a DICOM file, expected NIfTI: convert its series first, for example with dcm2niix";
+
+/// Whether a file has DICOM's magic behind a preamble of 128 bytes (DICOM PS3.10, 7.1).
+fn is_dicom(path: &Path) -> bool {
+    let mut start = [0; 132];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
+    read.is_ok() && start[128..] == *b"DICM"
+}
+
 /// Reads a file of at most `max_axes` axes that are longer than 1.
 fn read_any(path: &Path, max_axes: usize) -> Result<Series> {
     let header_path = header_path(path);
@@ -56,7 +66,7 @@ fn read_any(path: &Path, max_axes: usize) -> Result<Series> {
         .fill(&mut bytes[..4])
         .ok()
         .and_then(|()| Version::detect([bytes[0], bytes[1], bytes[2], bytes[3]]))
-        .ok_or_else(|| Error::file(&header_path, "is not a NIfTI file"))?;
+        .ok_or_else(|| Error::file(&header_path, if is_dicom(&header_path) { DICOM } else { "is not a NIfTI file" }))?;
     bytes.truncate(version.header_bytes());
     source.fill(&mut bytes[4..]).map_err(|e| source.error(&e, "inside its header"))?;
     let fields = Fields::parse(version, order, &bytes).ok_or_else(|| {

@@ -13,7 +13,7 @@ const COLOURS: [[u8; 3]; 7] =
 
 /// Writes `labels.txt` (ITK-SNAP: Segmentation, Import Label Descriptions) and `labels.ctbl` (3D Slicer: load it as a colour table)
 /// into `folder`.
-pub(super) fn write(folder: &Path, labels: &[Target]) -> Result<()> {
+pub(crate) fn write(folder: &Path, labels: &[Target]) -> Result<()> {
     // A quote would end the name in ITK-SNAP's file, and Slicer separates columns by spaces.
     let plain = |name: &str, space: char| -> String {
         name.chars()
