@@ -3,7 +3,7 @@
 //! Memory: the labels of the image, one slab on the device, and the probabilities where they are requested. The resampled logits,
 //! which would take classes x 4 bytes for each voxel, are never stored.
 
-use super::segmentation::Output;
+use super::segmentation::{Output, Sums};
 use super::sliding_window::Finished;
 use crate::ensure_room;
 use crate::error::{Error, Result};
@@ -16,6 +16,8 @@ pub(super) struct Exporter {
     targets: TargetLabels,
     axes: [AxisTaps; 3],
     output: Output,
+    /// How the logits were added up.
+    sums: Sums,
     /// Number of output slices in a slab.
     slab: usize,
     done: usize,
@@ -40,7 +42,7 @@ impl Exporter {
         separate: Option<usize>,
         (output, first): (Output, usize),
         targets: &TargetLabels,
-        slab_bytes: u64,
+        (slab_bytes, sums): (u64, Sums),
     ) -> Result<Self> {
         if !how.enabled && input != output_size {
             let expected = format!("{output_size:?} voxels, since the plan does not resample logits");
@@ -69,7 +71,7 @@ impl Exporter {
         };
         let labels = Vec::with_capacity(voxels);
         let axes = [axis(0)?, axis(1)?, axis(2)?];
-        Ok(Self { targets: targets.clone(), axes, output, slab, done: 0, first, labels, probabilities })
+        Ok(Self { targets: targets.clone(), axes, output, sums, slab, done: 0, first, labels, probabilities })
     }
 
     /// Appends every output slice that can be computed from the finished slices.
@@ -86,9 +88,12 @@ impl Exporter {
             let axes = [&window, along_y, along_x];
             let labels = resample_labels(&finished.logits, axes, self.targets.heads())?.to_u8()?;
             if labels.contains(&NO_LABEL) {
+                let try_instead = match self.sums {
+                    Sums::F32 => "its activations overflow; try 32-bit floats, --precision single",
+                    Sums::F16 => "a sum over 65504 overflows f16; try --sums f32, and then --precision single",
+                };
                 return Err(Error::Data(format!(
-                    "the network's output is not finite in slices {slab:?}: expected numbers, found NaN or infinity \
-                     (its activations overflow; try 32-bit floats, --precision single)"
+                    "the network's output is not finite in slices {slab:?}: expected numbers, found NaN or infinity ({try_instead})"
                 )));
             }
             self.labels.extend(labels);

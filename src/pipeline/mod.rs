@@ -56,7 +56,7 @@ pub use resample_channel::{resampled_size, separate_axis};
 pub use result::program;
 pub use scan_slice::ScanSlice;
 pub use segment::Segmenter;
-pub use segmentation::{Measurement, Output, Precision, Scan, SegmentOptions, Segmentation, Stage, Timings};
+pub use segmentation::{Measurement, Output, Precision, Scan, SegmentOptions, Segmentation, Stage, Sums, Timings};
 pub use side::Side;
 pub use sliding_window::{Mirroring, gaussian, positions};
 pub use study::{PhaseScan, Study};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::classify::Classifier;
 use super::diagnose::{DiagnoseOptions, System};
 use super::lesion_results::lesion_choice;
-use super::{Ensemble, Mirroring, Postprocessing, SegmentOptions, Segmenter};
+use super::{Ensemble, Mirroring, Postprocessing, SegmentOptions, Segmenter, Sums};
 use crate::io::lossy_option;
 
 /// What decides a result besides scans and weights. A run continues only results of the same.
@@ -39,6 +39,9 @@ pub struct SegmentationRun {
     pub precision: String,
     /// The distance of neighbouring tiles, in tiles.
     pub step: f64,
+    /// How the logits of overlapping tiles were added up.
+    #[serde(default)]
+    pub sums: Sums,
     /// The orientation that was asked for instead of the plan's.
     pub orientation: Option<String>,
     /// What was done to the masks; None for nothing.
@@ -71,6 +74,7 @@ impl SegmentationRun {
             models: models.members().iter().map(model).collect(),
             precision: models.members()[0].dtype().to_string(),
             step: options.step,
+            sums: options.sums,
             orientation: options.orientation.map(|rule| rule.to_string()),
             postprocessing: postprocessing.cloned(),
             previous_masks: models.previous_masks().map(|(folder, _)| folder.to_path_buf()),

@@ -51,6 +51,26 @@ impl Precision {
     }
 }
 
+/// How the weighted logits of overlapping tiles are added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sums {
+    /// In f32.
+    #[default]
+    F32,
+    /// In f16, in half the memory, as nnU-Net does: 11 bits, rounded after each tile. A sum over 65504 is an error and no label.
+    F16,
+}
+
+impl Sums {
+    pub(super) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
 /// Options of [`Segmenter::segment`].
 ///
 /// Construct it with `..Default::default()`, so that fields added in a later version break no caller.
@@ -66,11 +86,20 @@ pub struct SegmentOptions {
     pub memory_budget: Option<u64>,
     /// The orientation of the network's input; None for the rule of the plan.
     pub orientation: Option<OrientationRule>,
+    /// The type of the sums of logits.
+    pub sums: Sums,
 }
 
 impl Default for SegmentOptions {
     fn default() -> Self {
-        Self { step: 0.5, mirroring: Mirroring::Off, output: Output::Labels, memory_budget: None, orientation: None }
+        Self {
+            step: 0.5,
+            mirroring: Mirroring::Off,
+            output: Output::Labels,
+            memory_budget: None,
+            orientation: None,
+            sums: Sums::F32,
+        }
     }
 }
 

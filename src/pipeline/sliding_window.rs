@@ -146,23 +146,23 @@ impl SlidingWindow {
     }
 
     /// Number of bytes of the sums for `classes`, counted twice because moving the window on a GPU writes a second copy.
-    pub(super) fn accumulator_bytes(&self, classes: usize) -> u64 {
-        2 * Accumulator::bytes(classes, self.window())
+    pub(super) fn accumulator_bytes(&self, classes: usize, sums: DType) -> u64 {
+        2 * Accumulator::bytes(classes, self.window(), sums)
     }
 
-    /// Runs all tiles of `image` (f32 [1, c, d, h, w]) through `networks`, whose logits are averaged, and passes finished slices to
+    /// Runs all tiles of `image` (f32 [1, c, d, h, w]) through `networks`, whose logits are averaged in sums of the second type, and passes finished slices to
     /// `sink` in order. `tile_done` is called after each tile; an error that it returns ends the run.
     pub(super) fn run(
         &self,
         image: &Tensor,
         networks: &[UNet],
-        dtype: DType,
+        (dtype, sums): (DType, DType),
         mut tile_done: impl FnMut() -> Result<()>,
         mut sink: impl FnMut(Finished) -> Result<()>,
     ) -> Result<()> {
         let device = image.device();
         let classes = networks.first().map_or(0, |n| n.architecture().classes);
-        let mut sums = Accumulator::new(&device, classes, self.window())?;
+        let mut added = Accumulator::new(&device, classes, self.window(), sums)?;
         let weight = self.weights(&device)?;
         let mut first = 0; // The slice of the image at which the window begins.
         let mut finished = 0;
@@ -174,7 +174,7 @@ impl SlidingWindow {
                         let tile = crop(image, TilePlacement { start: [z, y, x], mirrored }, self.patch, dtype)?;
                         let placement = TilePlacement { start: [z - first as isize, y, x], mirrored };
                         for network in networks {
-                            sums.add(&network.forward(&tile)?, &weight, placement)?;
+                            added.add(&network.forward(&tile)?, &weight, placement)?;
                         }
                     }
                     // A GPU works asynchronously: waiting here reports failures and progress with the tile they belong to.
@@ -184,9 +184,9 @@ impl SlidingWindow {
             }
             let next = rows.get(row + 1).map_or(self.size[0], |&z| usize::try_from(z).unwrap_or(0));
             if next > finished {
-                sink(Finished { logits: sums.mean(next - first)?, first })?;
+                sink(Finished { logits: added.mean(next - first)?, first })?;
                 finished = next;
-                sums.advance(next - 1 - first)?;
+                added.advance(next - 1 - first)?;
                 first = next - 1;
             }
         }

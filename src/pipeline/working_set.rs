@@ -37,7 +37,7 @@ impl WorkingSet {
         let values = size.iter().fold(plan.architecture.input_channels as u64, |n, &s| n.saturating_mul(s as u64));
         let image = values.saturating_mul(size_of::<f32>() as u64);
         let tiles = window
-            .accumulator_bytes(outputs)
+            .accumulator_bytes(outputs, options.sums.dtype())
             .saturating_add(plan.architecture.activation_bytes(plan.patch, dtype, device));
         let fixed = image.saturating_add(tiles);
         let slice = slice_bytes(exported, options.output, outputs);

@@ -198,6 +198,7 @@ fn settings(
         device: device.name(),
         precision: first.dtype().to_string(),
         step: args.how.step,
+        sums: args.how.options().sums,
         mirroring: args.how.tta,
         orientation: args.how.orientation.map(|rule| rule.to_string()),
         probabilities: args.probabilities,

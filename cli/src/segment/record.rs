@@ -13,7 +13,7 @@ use crate::segmentation::ModelReport;
 use nephron::error::Error as LibraryError;
 use nephron::io::{SourceFile, lossy, lossy_option, read_small, write_atomic};
 use nephron::models::Target;
-use nephron::pipeline::{Measurement, Postprocessing, Timings};
+use nephron::pipeline::{Measurement, Postprocessing, Sums, Timings};
 
 /// The version of the record's layout.
 const SCHEMA_VERSION: u32 = 1;
@@ -40,6 +40,9 @@ pub(super) struct Settings {
     pub(super) precision: String,
     /// The distance of neighbouring tiles, in tiles.
     pub(super) step: f64,
+    /// The type of the sums over overlapping tiles.
+    #[serde(default)]
+    pub(super) sums: Sums,
     /// Whether mirrored copies were averaged.
     pub(super) mirroring: bool,
     /// The orientation that was asked for instead of the model's.

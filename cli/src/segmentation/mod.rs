@@ -13,7 +13,8 @@ use nephron::Device;
 use nephron::error::Error as LibraryError;
 use nephron::models::OrientationRule;
 use nephron::pipeline::{
-    Ensemble, Mirroring, ModelCard, ModelOptions, Postprocessing, Precision, SegmentOptions, Segmenter, parse_bytes,
+    Ensemble, Mirroring, ModelCard, ModelOptions, Postprocessing, Precision, SegmentOptions, Segmenter, Sums,
+    parse_bytes,
 };
 
 /// The heading of these options in the help.
@@ -37,6 +38,9 @@ pub struct SegmentationArgs {
     /// What a GPU computes with (a CPU: f32)
     #[arg(long, help_heading = HEADING, value_enum, default_value_t)]
     precision: PrecisionArg,
+    /// Type of the sums over overlapping tiles; f16 takes half the memory, and overflow is an error
+    #[arg(long, help_heading = HEADING, value_enum, default_value_t)]
+    sums: SumsArg,
     /// Average over the mirrored copies of each tile, eight where the weights allow all axes: so many times the work, a little
     /// more accurate
     #[arg(long, help_heading = HEADING)]
@@ -61,12 +65,13 @@ pub struct SegmentationArgs {
 }
 
 /// The names of these options, for subcommands that also run without a segmentation.
-pub const OPTIONS: [&str; 10] = [
+pub const OPTIONS: [&str; 11] = [
     "configuration",
     "folds",
     "checkpoint",
     "previous_stage",
     "precision",
+    "sums",
     "tta",
     "step",
     "memory_budget",
@@ -81,6 +86,15 @@ enum PrecisionArg {
     Fastest,
     /// f32
     Single,
+}
+
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum SumsArg {
+    /// As accurate as the network
+    #[default]
+    F32,
+    /// nnU-Net's
+    F16,
 }
 
 fn parse_step(text: &str) -> Result<f64, String> {
@@ -164,6 +178,10 @@ impl SegmentationArgs {
             mirroring: if self.tta { Mirroring::AllAxes } else { Mirroring::Off },
             memory_budget: self.memory_budget,
             orientation: self.orientation,
+            sums: match self.sums {
+                SumsArg::F32 => Sums::F32,
+                SumsArg::F16 => Sums::F16,
+            },
             ..SegmentOptions::default()
         }
     }

@@ -176,3 +176,29 @@ fn images_that_the_model_does_not_know_are_warned_of() {
     let lines = told(noise([6, 120, 140], [3.0, 0.15, 0.15]));
     assert!(lines.len() == 1 && lines[0].contains("3.00 x 0.15 x 0.15 mm"), "{lines:?}");
 }
+
+#[test]
+fn sums_in_half_precision_give_the_same_labels_but_for_ties() {
+    let folder = tempfile::tempdir().expect("folder");
+    let model = model_folder(folder.path());
+    let image = folder.path().join("case.nii.gz");
+    nifti::write(&image, &nifti::Image::new(noise([9, 40, 36], [3.0, 1.5, 1.5]))).expect("written");
+    let labels = |sums: &str| {
+        let out = folder.path().join(sums);
+        let paths: [&Path; 5] = [Path::new("--model"), &model, Path::new("-o"), &out, &image];
+        let (code, stdout, stderr) = nephron(&["segment", "--device", "cpu", "--json", "--sums", sums], &paths);
+        assert_eq!(code, 0, "{stderr}");
+        let report: serde_json::Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("json");
+        assert_eq!(report["sums"], sums);
+        let bytes = report["files"][0]["working_set_bytes"].as_u64().expect("bytes");
+        (nifti::read_labels(out.join("case_mask.nii.gz")).expect("a mask").labels.labels().to_vec(), bytes)
+    };
+    let ((single, whole), (half, less)) = (labels("f32"), labels("f16"));
+    let differing = single.iter().zip(&half).filter(|(a, b)| a != b).count();
+    // 11 bits of a mean of logits decide between classes that are closer than that in few voxels of noise.
+    assert!(
+        differing * 100 <= single.len() && less < whole,
+        "{differing} of {}, {less} and {whole} bytes",
+        single.len()
+    );
+}

@@ -1,9 +1,12 @@
 //! `nephron train segmentation`.
 
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
 
 use nephron::io::nifti::{self, Image};
 use nephron::volume::{Affine, Volume, Voxels};
+use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::support;
@@ -129,6 +132,48 @@ fn write_cube(path: &Path, size: usize, value: impl Fn(usize) -> u8) {
     let voxels = Voxels::U8((0..size.pow(3)).map(value).collect::<Vec<_>>().into());
     let volume = Volume::new([size; 3], voxels, Affine::IDENTITY).expect("a volume");
     nifti::write(path, &Image::new(volume)).expect("written");
+}
+
+/// Killed with a signal that no program can catch, wherever that is: while it prepares, takes a step, or writes a checkpoint.
+#[test]
+fn killed_five_times_and_resumed_it_ends_in_the_same_weights() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let data = text("data");
+    write_cubes(Path::new(&data));
+    let command = |model: &str| {
+        let mut command = support::nephron();
+        let words = "--fold all --patch 8,16,16 --batch 2 --epochs 30 --iterations 2 --validate-every 10 --features 4 --device cpu --resume -q";
+        command.args(["train", "segmentation", &data, "-o", &text(model)]).args(words.split(' '));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let started = Instant::now();
+    assert!(command("whole").status().expect("it runs").success());
+    let whole = started.elapsed();
+    let mut rng = support::rng();
+    let mut killed = 0;
+    for _ in 0..5 {
+        let mut child = command("parts").spawn().expect("it runs");
+        std::thread::sleep(whole.mul_f64(rng.random_range(0.05..0.8)));
+        // One that has ended by itself leaves the rest of the loop nothing to do.
+        if child.try_wait().expect("a child").is_some() {
+            break;
+        }
+        child.kill().expect("killed");
+        child.wait().expect("it ends");
+        killed += 1;
+    }
+    let weights = |model: &str| std::fs::read(folder.path().join(model).join("fold_all.safetensors"));
+    if weights("parts").is_err() {
+        assert!(command("parts").status().expect("it runs").success());
+    }
+    assert!(killed > 0, "it was never killed");
+    assert!(weights("whole").expect("weights") == weights("parts").expect("weights"), "after {killed} kills");
+    let left = std::fs::read_dir(folder.path().join("parts")).expect("a folder").flatten();
+    let left: Vec<_> =
+        left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().contains("tmp")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

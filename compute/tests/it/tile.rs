@@ -74,16 +74,22 @@ fn select_picks_images_any_number_of_times() {
 /// Logits, weights, size, placement.
 type Tile = (Vec<f32>, Vec<f32>, [usize; 3], TilePlacement);
 
+/// What a device can store sums as.
+fn sum_types(device: &Device) -> Vec<DType> {
+    let has_f16 = *device == Device::Cpu || device.supports(DType::F16);
+    [DType::F32, DType::F16].into_iter().filter(|dtype| *dtype == DType::F32 || has_f16).collect()
+}
+
 /// Adds the tiles to an accumulator and to the reference; returns the mean and what it should be.
 fn accumulated(
     device: &Device,
-    dtype: DType,
+    (dtype, sums): (DType, DType),
     channels: usize,
     image: [usize; 3],
     tiles: &[Tile],
 ) -> (Tensor, Vec<f64>) {
     let voxels = image.iter().product::<usize>();
-    let mut accumulator = Accumulator::new(device, channels, image).expect("accumulator");
+    let mut accumulator = Accumulator::new(device, channels, image, sums).expect("accumulator");
     let (mut sum, mut total) = (vec![0.0; channels * voxels], vec![0.0; voxels]);
     for (tile, weight, [d, h, w], placement) in tiles {
         let weights = tensor(device, [1, 1, *d, *h, *w], DType::F32, weight);
@@ -113,8 +119,10 @@ fn accumulation_of_whole_numbers_is_exact() {
             .collect();
         for device in devices() {
             for dtype in float_types(device) {
-                let (got, want) = accumulated(device, dtype, 2, image, &tiles);
-                assert_exact("accumulate", &got, &want);
+                for sums in sum_types(device) {
+                    let (got, want) = accumulated(device, (dtype, sums), 2, image, &tiles);
+                    assert_exact("accumulate", &got, &want);
+                }
             }
         }
     }
@@ -135,25 +143,47 @@ fn accumulation_is_a_weighted_mean() {
     // The mean's terms are at most 1 in size: two roundings a tile in the sums, one for the quotient.
     let magnitude = vec![1.0; 3 * image.iter().product::<usize>()];
     for device in devices() {
-        let (got, want) = accumulated(device, DType::F32, 3, image, &tiles);
-        assert_close("weighted mean", &got, &want, &magnitude, 4 * tiles.len() + 1);
+        for sums in sum_types(device) {
+            let (got, want) = accumulated(device, (DType::F32, sums), 3, image, &tiles);
+            // In f16 a sum, which no total weight is smaller than, is rounded to 11 bits after each tile.
+            let stored = if sums == DType::F16 { tiles.len() << 13 } else { 0 };
+            assert_close("weighted mean", &got, &want, &magnitude, 4 * tiles.len() + 1 + stored);
+        }
     }
 }
 
 #[test]
 fn the_window_moves_along_z() {
     for device in devices() {
-        let mut accumulator = Accumulator::new(device, 1, [3, 1, 2]).expect("accumulator");
-        let ones = tensor(device, [1, 1, 3, 1, 2], DType::F32, &[1.0; 6]);
-        let tile = tensor(device, [1, 1, 3, 1, 2], DType::F32, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        accumulator.add(&tile, &ones, TilePlacement::at([0; 3])).expect("add");
-        assert_exact("first slice", &accumulator.mean(1).expect("mean"), &[1.0, 2.0]);
-        accumulator.advance(2).expect("advance");
-        assert_exact("moved", &accumulator.mean(3).expect("mean"), &[5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
-        accumulator.add(&tile, &ones, TilePlacement::at([1, 0, 0])).expect("add");
-        assert_exact("added", &accumulator.mean(3).expect("mean"), &[5.0, 6.0, 1.0, 2.0, 3.0, 4.0]);
-        accumulator.advance(9).expect("advance past the end");
-        assert_exact("emptied", &accumulator.mean(3).expect("mean"), &[0.0; 6]);
+        for sums in sum_types(device) {
+            let mut accumulator = Accumulator::new(device, 1, [3, 1, 2], sums).expect("accumulator");
+            let ones = tensor(device, [1, 1, 3, 1, 2], DType::F32, &[1.0; 6]);
+            let tile = tensor(device, [1, 1, 3, 1, 2], DType::F32, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            accumulator.add(&tile, &ones, TilePlacement::at([0; 3])).expect("add");
+            assert_exact("first slice", &accumulator.mean(1).expect("mean"), &[1.0, 2.0]);
+            accumulator.advance(2).expect("advance");
+            assert_exact("moved", &accumulator.mean(3).expect("mean"), &[5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
+            accumulator.add(&tile, &ones, TilePlacement::at([1, 0, 0])).expect("add");
+            assert_exact("added", &accumulator.mean(3).expect("mean"), &[5.0, 6.0, 1.0, 2.0, 3.0, 4.0]);
+            accumulator.advance(9).expect("advance past the end");
+            assert_exact("emptied", &accumulator.mean(3).expect("mean"), &[0.0; 6]);
+        }
+    }
+}
+
+#[test]
+fn sums_that_overflow_f16_are_infinite_and_labels_of_none() {
+    for device in devices().iter().filter(|device| !compiles_only(device)) {
+        for sums in sum_types(device) {
+            let mut accumulator = Accumulator::new(device, 2, [1, 1, 2], sums).expect("accumulator");
+            let weight = tensor(device, [1, 1, 1, 1, 2], DType::F32, &[10.0; 2]);
+            // The second voxel's first class reaches 70000.
+            let tile = tensor(device, [1, 2, 1, 1, 2], DType::F32, &[1.0, 7000.0, 2.0, 5.0]);
+            accumulator.add(&tile, &weight, TilePlacement::at([0; 3])).expect("add");
+            let mean = accumulator.mean(1).expect("mean").to_ncdhw().expect("values");
+            let large = if sums == DType::F16 { f32::INFINITY } else { 7000.0 };
+            assert_eq!(mean, [1.0, large, 2.0, 5.0], "{} {sums}", device.name());
+        }
     }
 }
 
@@ -327,7 +357,7 @@ fn sums_over_the_devices_limit_are_refused() {
         // A device with enough memory would need more of it than the test may use.
         if limit < 1 << 31 {
             let slices = limit as usize / (3 * 4 * 64 * 64) + 1;
-            let error = Accumulator::new(device, 3, [slices, 64, 64]).expect_err("too large");
+            let error = Accumulator::new(device, 3, [slices, 64, 64], DType::F32).expect_err("too large");
             assert!(matches!(error, nephron_compute::Error::BufferTooLarge { limit: l, .. } if l == limit), "{error}");
         }
     }
@@ -359,13 +389,14 @@ fn what_does_not_fit_is_refused() {
             && two.window(1..2, 1).is_err()
             && two.window(1..1, 0).is_err()
     );
-    let mut accumulator = Accumulator::new(&Device::Cpu, 3, [2; 3]).expect("accumulator");
+    let mut accumulator = Accumulator::new(&Device::Cpu, 3, [2; 3], DType::F32).expect("accumulator");
     let message = accumulator.add(&x, &x, origin).expect_err("two channels for three").to_string();
     assert!(message.contains("[1, 3,") && message.contains("[1, 2,"), "{message}");
     let weight = tensor(&Device::Cpu, [1, 1, 1, 2, 2], DType::F32, &[0.0; 4]);
-    let mut accumulator = Accumulator::new(&Device::Cpu, 2, [2; 3]).expect("accumulator");
+    let mut accumulator = Accumulator::new(&Device::Cpu, 2, [2; 3], DType::F32).expect("accumulator");
     let message = accumulator.add(&x, &weight, origin).expect_err("another shape").to_string();
     assert!(message.contains("[1, 1, 2, 2, 2]") && message.contains("[1, 1, 1, 2, 2]"), "{message}");
     assert!(accumulator.mean(3).is_err() && accumulator.mean(0).is_err());
-    assert!(Accumulator::new(&Device::Cpu, 2, [2, 0, 2]).is_err());
+    assert!(Accumulator::new(&Device::Cpu, 2, [2, 0, 2], DType::F32).is_err());
+    assert!(Accumulator::new(&Device::Cpu, 2, [2, 2, 2], DType::BF16).is_err());
 }

@@ -19,8 +19,8 @@ fn source(position: usize, size: u32, start: i32, mirrored: u32) -> i32 {
 ///
 /// Shapes: x [n, `input_d`, `input_h`, `input_w`, c], y [n, d, h, w, c].
 #[cube(launch_unchecked)]
-pub fn crop<F: Float>(
-    x: &Array<f32>,
+pub fn crop<X: Float, F: Float>(
+    x: &Array<X>,
     y: &mut Array<F>,
     input_d: u32,
     input_h: u32,
@@ -52,7 +52,7 @@ pub fn crop<F: Float>(
         if inside {
             let slice = image * input_d as usize + z as usize;
             let voxel = (slice * input_h as usize + r as usize) * input_w as usize + q as usize;
-            value = x[voxel * channels as usize + channel];
+            value = f32::cast_from(x[voxel * channels as usize + channel]);
         }
         y[ABSOLUTE_POS] = F::cast_from(value);
     }
@@ -73,10 +73,10 @@ pub fn select_images(x: &Array<f32>, indices: &Array<u32>, y: &mut Array<f32>, i
 ///
 /// Shapes: tile [d, h, w, c], weight [d, h, w], sum [`sum_d`, `sum_h`, `sum_w`, c], total [`sum_d`, `sum_h`, `sum_w`].
 #[cube(launch_unchecked)]
-pub fn accumulate<F: Float>(
+pub fn accumulate<F: Float, S: Float>(
     tile: &Array<F>,
     weight: &Array<f32>,
-    sum: &mut Array<f32>,
+    sum: &mut Array<S>,
     total: &mut Array<f32>,
     sum_d: u32,
     sum_h: u32,
@@ -110,7 +110,9 @@ pub fn accumulate<F: Float>(
             let share = weight[ABSOLUTE_POS];
             total[to] += share;
             for channel in 0..channels as usize {
-                sum[to * channels as usize + channel] += share * f32::cast_from(tile[from + channel]);
+                let at = to * channels as usize + channel;
+                let added = f32::cast_from(sum[at]) + share * f32::cast_from(tile[from + channel]);
+                sum[at] = S::cast_from(added);
             }
         }
     }
@@ -118,11 +120,11 @@ pub fn accumulate<F: Float>(
 
 /// y = sum / total, zero where nothing was added.
 #[cube(launch_unchecked)]
-pub fn mean(sum: &Array<f32>, total: &Array<f32>, y: &mut Array<f32>, channels: u32) {
+pub fn mean<S: Float>(sum: &Array<S>, total: &Array<f32>, y: &mut Array<f32>, channels: u32) {
     if ABSOLUTE_POS < y.len() {
         let weight = total[ABSOLUTE_POS / channels as usize];
         let divisor = select(weight > 0.0, weight, 1.0);
-        y[ABSOLUTE_POS] = sum[ABSOLUTE_POS] / divisor;
+        y[ABSOLUTE_POS] = f32::cast_from(sum[ABSOLUTE_POS]) / divisor;
     }
 }
 

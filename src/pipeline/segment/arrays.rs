@@ -44,7 +44,7 @@ impl Segmenter {
         window.run(
             image,
             &self.networks,
-            self.dtype(),
+            (self.dtype(), DType::F32),
             || Ok(()),
             |finished| {
                 // The first slice may have been handed on before, with the same values.

@@ -281,8 +281,15 @@ impl Segmenter {
         let (logits, labels) = (&self.plan.logits, &self.plan.labels);
         let separate = separate_axis(logits.separate, logits.anisotropy, prepared.resampled_spacing, prepared.spacing);
         let shape = prepared.view.shape;
-        let mut exporter =
-            Exporter::new(size, shape, logits, separate, (options.output, first), labels, working_set.slab)?;
+        let mut exporter = Exporter::new(
+            size,
+            shape,
+            logits,
+            separate,
+            (options.output, first),
+            labels,
+            (working_set.slab, options.sums),
+        )?;
 
         let (tiles, mut done) = (window.tiles(), 0);
         report(Stage::Tiles(0, tiles))?;
@@ -290,7 +297,7 @@ impl Segmenter {
         window.run(
             &prepared.image,
             &self.networks,
-            dtype,
+            (dtype, options.sums.dtype()),
             || {
                 done += 1;
                 report(Stage::Tiles(done, tiles))

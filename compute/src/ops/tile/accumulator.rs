@@ -1,16 +1,16 @@
 //! The running weighted mean of overlapping tiles, over a window of slices that moves along z.
 
+use half::f16;
+
 #[cfg(feature = "gpu")]
 use super::crop;
 use super::{TilePlacement, TileProblem, cpu, ensure_f32, ensure_no_empty_axis, list};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::{ensure_float, ensure_same_device};
-#[cfg(feature = "gpu")]
-use crate::tensor::DType;
-use crate::tensor::{Shape, Tensor, checked_len};
+use crate::tensor::{DType, Shape, Tensor, checked_len};
 
-/// Sums of weight * logits and of weights, f32. It is the only object of this crate that is changed in place, so that adding a tile costs
+/// Sums of weight * logits, f32 or f16, and of weights, f32. It is the only object of this crate that is changed in place, so that adding a tile costs
 /// time for the tile and not for the volume.
 #[derive(Debug)]
 pub struct Accumulator {
@@ -24,6 +24,10 @@ enum Storage {
         sum: Vec<f32>,
         total: Vec<f32>,
     },
+    HalfHost {
+        sum: Vec<f16>,
+        total: Vec<f32>,
+    },
     /// The buffers belong to the accumulator only and are never shared, so that they can be changed in place.
     #[cfg(feature = "gpu")]
     Gpu {
@@ -34,20 +38,28 @@ enum Storage {
 }
 
 impl Accumulator {
-    /// Sums of zeros for `channels` classes over a window of `size` (z, y, x).
+    /// Sums of zeros for `channels` classes over a window of `size` (z, y, x), stored as `dtype`: f32, or f16 in half the memory, where a
+    /// sum is rounded to 11 bits after each tile and one over 65504 becomes infinite, and with it the mean.
     ///
     /// # Errors
-    /// An axis of size 0; a buffer over the device's limit.
-    pub fn new(device: &Device, channels: usize, size: [usize; 3]) -> Result<Self> {
+    /// Another type, or one that the device cannot store; an axis of size 0; a buffer over the device's limit.
+    pub fn new(device: &Device, channels: usize, size: [usize; 3], dtype: DType) -> Result<Self> {
+        let is_stored = *device == Device::Cpu || device.supports(dtype);
+        if !matches!(dtype, DType::F32 | DType::F16) || !is_stored {
+            return Err(Error::argument("accumulator: sums", format!("f32 or f16 on {}", device.name()), dtype));
+        }
         let [d, h, w] = size;
         let shape = [1, channels, d, h, w];
         ensure_no_empty_axis("accumulator", shape)?;
         let (len, voxels) = (checked_len("accumulator", shape)?, d * h * w);
         let storage = match device {
+            Device::Cpu if dtype == DType::F16 => {
+                Storage::HalfHost { sum: vec![f16::ZERO; len], total: vec![0.0; voxels] }
+            }
             Device::Cpu => Storage::Host { sum: vec![0.0; len], total: vec![0.0; voxels] },
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => {
-                let sum = Tensor::zeros(device, shape, DType::F32)?;
+                let sum = Tensor::zeros(device, shape, dtype)?;
                 let total = Tensor::zeros(device, [1, 1, d, h, w], DType::F32)?;
                 crate::ops::launch::ensure_addressable("accumulator", &[sum.shape()])?;
                 Storage::Gpu { gpu: gpu.clone(), sum, total }
@@ -57,8 +69,9 @@ impl Accumulator {
     }
 
     /// Number of bytes that the sums of such a window take.
-    pub fn bytes(channels: usize, size: [usize; 3]) -> u64 {
-        size.iter().map(|&s| s as u64).product::<u64>() * (channels as u64 + 1) * 4
+    pub fn bytes(channels: usize, size: [usize; 3], dtype: DType) -> u64 {
+        let voxel = channels as u64 * dtype.size() as u64 + size_of::<f32>() as u64;
+        size.iter().map(|&s| s as u64).product::<u64>() * voxel
     }
 
     /// sum[start + p] += weight[p] * tile[m(p)], total[start + p] += weight[p]. `tile` is [1, c, d, h, w] of a float type
@@ -86,12 +99,16 @@ impl Accumulator {
             Storage::Host { sum, total } => {
                 cpu::accumulate(tile.host_floats()?, weight.host_floats()?, sum, total, &problem);
             }
+            Storage::HalfHost { sum, total } => {
+                cpu::accumulate(tile.host_floats()?, weight.host_floats()?, sum, total, &problem);
+            }
             #[cfg(feature = "gpu")]
             Storage::Gpu { gpu, sum, total } => {
                 crate::ops::launch::ensure_addressable("accumulator: tile", &[tile.shape()])?;
+                let dtypes = [tile.dtype(), sum.dtype()];
                 let (tile_data, weight) = (tile.gpu_handle(gpu)?, weight.gpu_handle(gpu)?);
                 let (sum, total) = (sum.gpu_handle(gpu)?, total.gpu_handle(gpu)?);
-                gpu.run(|client| client.accumulate(tile.dtype(), &tile_data, &weight, &sum, &total, &problem))?;
+                gpu.run(|client| client.accumulate(dtypes, &tile_data, &weight, &sum, &total, &problem))?;
             }
         }
         Ok(())
@@ -112,11 +129,16 @@ impl Accumulator {
                 let voxels = slices * h * w;
                 Ok(Tensor::host_f32(shape, cpu::mean(&sum[..voxels * channels], &total[..voxels], channels)))
             }
+            Storage::HalfHost { sum, total } => {
+                let voxels = slices * h * w;
+                Ok(Tensor::host_f32(shape, cpu::mean(&sum[..voxels * channels], &total[..voxels], channels)))
+            }
             #[cfg(feature = "gpu")]
             Storage::Gpu { gpu, sum, total } => {
                 let y = Tensor::gpu_alloc(gpu, shape, DType::F32)?;
+                let dtype = sum.dtype();
                 let (sum, total, output) = (sum.gpu_handle(gpu)?, total.gpu_handle(gpu)?, y.gpu_handle(gpu)?);
-                gpu.run(|client| client.mean(&sum, &total, &output, slices * h * w, channels))?;
+                gpu.run(|client| client.mean(dtype, &sum, &total, &output, slices * h * w, channels))?;
                 Ok(y)
             }
         }
@@ -131,19 +153,27 @@ impl Accumulator {
         let slices = slices.min(d);
         match &mut self.storage {
             Storage::Host { sum, total } => {
-                let kept = (d - slices) * h * w;
-                sum.copy_within((slices * h * w * channels).., 0);
-                sum[kept * channels..].fill(0.0);
-                total.copy_within((slices * h * w).., 0);
-                total[kept..].fill(0.0);
+                moved_up(sum, slices * h * w * channels);
+                moved_up(total, slices * h * w);
+            }
+            Storage::HalfHost { sum, total } => {
+                moved_up(sum, slices * h * w * channels);
+                moved_up(total, slices * h * w);
             }
             #[cfg(feature = "gpu")]
             Storage::Gpu { sum, total, .. } => {
                 let placement = TilePlacement::at([slices as isize, 0, 0]);
-                *sum = crop(sum, placement, [d, h, w], DType::F32)?;
+                *sum = crop(sum, placement, [d, h, w], sum.dtype())?;
                 *total = crop(total, placement, [d, h, w], DType::F32)?;
             }
         }
         Ok(())
     }
+}
+
+/// Drops the first `count` values and adds as many zeros at the end.
+fn moved_up<T: Copy + Default>(values: &mut [T], count: usize) {
+    let kept = values.len() - count;
+    values.copy_within(count.., 0);
+    values[kept..].fill(T::default());
 }

@@ -1,8 +1,13 @@
 //! Tiles on the CPU, with one task for each row or slice.
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::{AxisTaps, NO_LABEL, ResampleLogitsProblem, TileProblem};
+
+/// Voxels of a block of means.
+const MEANS: usize = 1 << 10;
 
 /// The image index of position `p` of a tile axis; None outside the image.
 fn source(p: usize, axis: usize, problem: &TileProblem) -> Option<usize> {
@@ -34,7 +39,43 @@ pub(super) fn select(x: &[f32], indices: &[u32], image: usize) -> Vec<f32> {
     y
 }
 
-pub(super) fn accumulate(tile: &[f32], weight: &[f32], sum: &mut [f32], total: &mut [f32], problem: &TileProblem) {
+/// How sums are stored. They are added in f32 and rounded once for each tile.
+pub(super) trait Stored: Copy + Send + Sync {
+    /// The values of a row.
+    fn read(row: &[Self], values: &mut Vec<f32>);
+    /// Stores values in a row as long.
+    fn write(row: &mut [Self], values: &[f32]);
+}
+
+impl Stored for f32 {
+    fn read(row: &[Self], values: &mut Vec<f32>) {
+        values.clear();
+        values.extend_from_slice(row);
+    }
+
+    fn write(row: &mut [Self], values: &[f32]) {
+        row.copy_from_slice(values);
+    }
+}
+
+impl Stored for f16 {
+    fn read(row: &[Self], values: &mut Vec<f32>) {
+        values.resize(row.len(), 0.0);
+        row.convert_to_f32_slice(values);
+    }
+
+    fn write(row: &mut [Self], values: &[f32]) {
+        row.convert_from_f32_slice(values);
+    }
+}
+
+pub(super) fn accumulate<S: Stored>(
+    tile: &[f32],
+    weight: &[f32],
+    sum: &mut [S],
+    total: &mut [f32],
+    problem: &TileProblem,
+) {
     let ([d, h, w], [_, image_h, image_w], c) = (problem.tile, problem.image, problem.channels);
     let ([start_d, start_h, start_w], mirrored) = (problem.placement.start, problem.placement.mirrored);
     let flip = |p: usize, axis: usize| if mirrored[axis] { problem.tile[axis] - 1 - p } else { p };
@@ -42,34 +83,45 @@ pub(super) fn accumulate(tile: &[f32], weight: &[f32], sum: &mut [f32], total: &
     let slice = image_h * image_w;
     sum.par_chunks_mut(slice * c).zip(total.par_chunks_mut(slice)).enumerate().for_each(|(z, (sum, total))| {
         let Some(pd) = inside(z as isize - start_d, d) else { return };
+        // The positions of a row of the tile that lie inside.
+        let first = (-start_w).clamp(0, w as isize) as usize;
+        let end = (image_w as isize - start_w).clamp(first as isize, w as isize) as usize;
+        if first == end {
+            return;
+        }
+        let mut row = Vec::with_capacity((end - first) * c);
         for r in 0..image_h {
             let Some(ph) = inside(r as isize - start_h, h) else { continue };
             let weights = &weight[(pd * h + ph) * w..][..w];
             let line = &tile[(flip(pd, 0) * h + flip(ph, 1)) * w * c..][..w * c];
-            for (p, &share) in weights.iter().enumerate() {
-                let Some(q) = inside(start_w + p as isize, image_w) else { continue };
-                let to = r * image_w + q;
-                total[to] += share;
-                let logits = &line[flip(p, 2) * c..][..c];
-                for (sum, &logit) in sum[to * c..][..c].iter_mut().zip(logits) {
+            let to = r * image_w + (start_w + first as isize) as usize;
+            let stored = &mut sum[to * c..][..(end - first) * c];
+            S::read(stored, &mut row);
+            for (i, sums) in row.chunks_exact_mut(c).enumerate() {
+                let share = weights[first + i];
+                total[to + i] += share;
+                for (sum, &logit) in sums.iter_mut().zip(&line[flip(first + i, 2) * c..][..c]) {
                     *sum += share * logit;
                 }
             }
+            S::write(stored, &row);
         }
     });
 }
 
-pub(super) fn mean(sum: &[f32], total: &[f32], channels: usize) -> Vec<f32> {
+pub(super) fn mean<S: Stored>(sum: &[S], total: &[f32], channels: usize) -> Vec<f32> {
     let mut y = vec![0.0; sum.len()];
-    y.par_chunks_mut(channels).zip(sum.par_chunks(channels).zip(total)).with_min_len(1 << 12).for_each(
-        |(y, (sum, &total))| {
+    // Blocks of voxels, so that stored sums are converted many at a time.
+    let block = MEANS * channels;
+    y.par_chunks_mut(block).zip(sum.par_chunks(block)).zip(total.par_chunks(MEANS)).for_each(|((y, sum), total)| {
+        let mut sums = Vec::with_capacity(sum.len());
+        S::read(sum, &mut sums);
+        for ((y, sum), &total) in y.chunks_exact_mut(channels).zip(sums.chunks_exact(channels)).zip(total) {
             if total > 0.0 {
-                for (y, &sum) in y.iter_mut().zip(sum) {
-                    *y = sum / total;
-                }
+                y.iter_mut().zip(sum).for_each(|(y, sum)| *y = sum / total);
             }
-        },
-    );
+        }
+    });
     y
 }
 

@@ -11,15 +11,15 @@ use crate::tensor::DType;
 
 launches! {
     pub(crate) trait TileLaunches {
-        fn crop = launch_crop(dtype: DType, x: &Handle, y: &Handle, n: usize, problem: &TileProblem) -> Result<()>;
+        fn crop = launch_crop(dtypes: [DType; 2], x: &Handle, y: &Handle, n: usize, problem: &TileProblem) -> Result<()>;
         fn select = launch_select(
             x: &Handle, indices: &[u32], y: &Handle, from: usize, image: usize,
         ) -> Result<()>;
         fn accumulate = launch_accumulate(
-            dtype: DType, tile_data: &Handle, weight: &Handle, sum: &Handle, total: &Handle, problem: &TileProblem,
+            dtypes: [DType; 2], tile_data: &Handle, weight: &Handle, sum: &Handle, total: &Handle, problem: &TileProblem,
         ) -> Result<()>;
         fn mean = launch_mean(
-            sum: &Handle, total: &Handle, y: &Handle, voxels: usize, channels: usize,
+            dtype: DType, sum: &Handle, total: &Handle, y: &Handle, voxels: usize, channels: usize,
         ) -> Result<()>;
         fn labels = launch_labels(
             x: &Handle, axes: [&AxisTaps; 3], y: &Handle, problem: &ResampleLogitsProblem, heads: Heads<'_>,
@@ -30,33 +30,34 @@ launches! {
     }
 }
 
-/// Crops a tile from `n` images: x f32 [n, image, c] to y [n, tile, c] of `dtype`; see [`super::crop`].
+/// Crops a tile from `n` images: x [n, image, c] to y [n, tile, c], of the two `dtypes`; see [`super::crop`].
 ///
 /// # Errors
 /// A dtype that is not a float type; a tile too far away; a buffer that is too short.
 pub fn launch_crop<R: Runtime>(
     client: &ComputeClient<R>,
-    dtype: DType,
+    dtypes: [DType; 2],
     x: &Handle,
     y: &Handle,
     n: usize,
     problem: &TileProblem,
 ) -> Result<()> {
+    let [from, dtype] = dtypes;
     let TileProblem { image, tile, channels, placement } = *problem;
     placement.checked("crop")?;
     let [source, target] = [image, tile].map(|[d, h, w]| elements(&[n, channels, d, h, w]));
-    fits("crop", &[("x", x, source, WORD), ("y", y, target, dtype.size())])?;
+    fits("crop", &[("x", x, source, from.size()), ("y", y, target, dtype.size())])?;
     let (count, dim) = grid(target)?;
     let ([id, ih, iw], [d, h, w]) = (image.map(|s| s as u32), tile.map(|s| s as u32));
     let ([sd, sh, sw], [md, mh, mw]) = (placement.start.map(|s| s as i32), placement.mirrored.map(u32::from));
     // SAFETY: each unit writes the element of its own position below y's length, and reads x at a voxel it has compared
     // with the image's size on all three axes.
-    with_float!(dtype, F => unsafe {
-        tile::crop::launch_unchecked::<F, R>(
+    with_float!(from, X => with_float!(dtype, F => unsafe {
+        tile::crop::launch_unchecked::<X, F, R>(
             client, count, dim, array(x, source), array(y, target),
             id, ih, iw, d, h, w, channels as u32, sd, sh, sw, md, mh, mw,
         )
-    });
+    }));
     Ok(())
 }
 
@@ -98,14 +99,14 @@ pub fn launch_select<R: Runtime>(
     Ok(())
 }
 
-/// Adds a tile to the sums in place: tile [tile, c] of `dtype`, weight f32 [tile], sum f32 [image, c], total f32 [image];
+/// Adds a tile to the sums in place: tile [tile, c] and sum [image, c] of the two `dtypes`, weight f32 [tile], total f32 [image];
 /// see [`super::Accumulator::add`].
 ///
 /// # Errors
 /// As [`launch_crop`].
 pub fn launch_accumulate<R: Runtime>(
     client: &ComputeClient<R>,
-    dtype: DType,
+    dtypes: [DType; 2],
     tile_data: &Handle,
     weight: &Handle,
     sum: &Handle,
@@ -114,32 +115,34 @@ pub fn launch_accumulate<R: Runtime>(
 ) -> Result<()> {
     let TileProblem { image, tile, channels, placement } = *problem;
     placement.checked("accumulator")?;
+    let [dtype, sums_in] = dtypes;
     let [(inside, inputs), (outside, sums)] =
         [tile, image].map(|[d, h, w]| (elements(&[d, h, w]), elements(&[d, h, w, channels])));
     let read = [("tile", tile_data, inputs, dtype.size()), ("weight", weight, inside, WORD)];
     fits("accumulator", &read)?;
-    fits("accumulator", &[("sum", sum, sums, WORD), ("total", total, outside, WORD)])?;
+    fits("accumulator", &[("sum", sum, sums, sums_in.size()), ("total", total, outside, WORD)])?;
     let (count, dim) = grid(inside)?;
     let ([id, ih, iw], [d, h, w]) = (image.map(|s| s as u32), tile.map(|s| s as u32));
     let ([sd, sh, sw], [md, mh, mw]) = (placement.start.map(|s| s as i32), placement.mirrored.map(u32::from));
     // SAFETY: each unit reads the tile's own voxels and writes one voxel of the sums, whose index it has compared with
     // their size on all three axes; two units never write the same voxel, because all are translated by the same start.
-    with_float!(dtype, F => unsafe {
-        tile::accumulate::launch_unchecked::<F, R>(
+    with_float!(dtype, F => with_float!(sums_in, S => unsafe {
+        tile::accumulate::launch_unchecked::<F, S, R>(
             client, count, dim, array(tile_data, inputs), array(weight, inside),
             array(sum, sums), array(total, outside),
             id, ih, iw, d, h, w, channels as u32, sd, sh, sw, md, mh, mw,
         )
-    });
+    }));
     Ok(())
 }
 
-/// y = sum / total over the first `voxels` voxels: sum and y f32 [voxels, c], total f32 [voxels].
+/// y = sum / total over the first `voxels` voxels: sum of `dtype` and y f32 [voxels, c], total f32 [voxels].
 ///
 /// # Errors
 /// A buffer that is too short.
 pub fn launch_mean<R: Runtime>(
     client: &ComputeClient<R>,
+    dtype: DType,
     sum: &Handle,
     total: &Handle,
     y: &Handle,
@@ -147,11 +150,11 @@ pub fn launch_mean<R: Runtime>(
     channels: usize,
 ) -> Result<()> {
     let len = elements(&[voxels, channels]);
-    fits("accumulator", &[("sum", sum, len, WORD), ("total", total, voxels, WORD), ("mean", y, len, WORD)])?;
+    fits("accumulator", &[("sum", sum, len, dtype.size()), ("total", total, voxels, WORD), ("mean", y, len, WORD)])?;
     let (count, dim) = grid(len)?;
     // SAFETY: each unit touches the element of its own position below y's length, which the sums have at least.
-    unsafe {
-        tile::mean::launch_unchecked::<R>(
+    with_float!(dtype, S => unsafe {
+        tile::mean::launch_unchecked::<S, R>(
             client,
             count,
             dim,
@@ -160,7 +163,7 @@ pub fn launch_mean<R: Runtime>(
             array(y, len),
             channels as u32,
         );
-    }
+    });
     Ok(())
 }
 

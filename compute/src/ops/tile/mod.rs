@@ -64,13 +64,13 @@ pub struct ResampleLogitsProblem {
     pub channels: usize,
 }
 
-/// y[n, c, p] = x[n, c, start + m(p)] for p in `size`, zero outside x; m reverses the mirrored axes. x is f32
-/// [n, c, d, h, w]; y is [n, c, size] stored as `dtype`, rounded to nearest.
+/// y[n, c, p] = x[n, c, start + m(p)] for p in `size`, zero outside x; m reverses the mirrored axes. x is
+/// [n, c, d, h, w] of any float type; y is [n, c, size] stored as `dtype`, rounded to nearest.
 ///
 /// # Errors
-/// x that is not f32; an axis of size 0; a dtype the device cannot store; a device that fails.
+/// x that is no float; an axis of size 0; a dtype the device cannot store; a device that fails.
 pub fn crop(x: &Tensor, placement: TilePlacement, size: [usize; 3], dtype: DType) -> Result<Tensor> {
-    ensure_f32("crop: x", x)?;
+    ensure_float("crop: x", x)?;
     placement.checked("crop")?;
     let [n, channels, d, h, w] = x.shape();
     let shape = [n, channels, size[0], size[1], size[2]];
@@ -89,7 +89,7 @@ pub fn crop(x: &Tensor, placement: TilePlacement, size: [usize; 3], dtype: DType
             super::launch::ensure_addressable("crop", &[x.shape(), shape])?;
             let y = Tensor::gpu_alloc(&device, shape, dtype)?;
             let (input, output) = (x.gpu_handle(&device)?, y.gpu_handle(&device)?);
-            device.run(|client| client.crop(dtype, &input, &output, n, &problem))?;
+            device.run(|client| client.crop([x.dtype(), dtype], &input, &output, n, &problem))?;
             Ok(y)
         }
     }
