@@ -324,7 +324,7 @@ fn radius(group: &[&Part]) -> f64 {
 
 /// All phases lie on each other, so that one serves.
 fn midline(study: &Study) -> Result<Midline> {
-    Midline::of(study.scans()[0].mask())
+    study.scans().first().map_or_else(|| Ok(Midline::unknown()), |scan| Midline::of(scan.mask()))
 }
 
 fn lesion(number: usize, group: &[&Part], study: &Study, midline: &Midline) -> Result<Lesion> {

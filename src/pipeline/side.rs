@@ -46,6 +46,11 @@ impl Midline {
         Ok(Self((high - low >= APART_MM).then_some((low + high) / 2.0)))
     }
 
+    /// That of no mask at all.
+    pub(super) fn unknown() -> Self {
+        Self(None)
+    }
+
     /// The side of a point in RAS+ millimetres.
     pub(super) fn side(&self, point: [f64; 3]) -> Option<Side> {
         self.0.map(|middle| if point[0] > middle { Side::Right } else { Side::Left })

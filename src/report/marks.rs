@@ -87,9 +87,9 @@ mod tests {
         let grey = Rgb([90; 3]);
         let mut picture = RgbImage::from_pixel(300, 200, grey);
         mark(&mut picture, 0.5);
-        // The bar has 100 pixels of 0.5 mm for 50 mm.
+        // The bar, left of the P, has 100 pixels of 0.5 mm for 50 mm.
         let row = 200 - MARGIN - 2;
-        let bar = (0..300).filter(|c| *picture.get_pixel(*c, row) == WHITE).count();
+        let bar = (0..140).filter(|c| *picture.get_pixel(*c, row) == WHITE).count();
         assert_eq!((bar, *picture.get_pixel(MARGIN - 1, row)), (100, BLACK));
         let whites = |columns: std::ops::Range<u32>| {
             columns
@@ -104,7 +104,7 @@ mod tests {
         // Of 4 mm a pixel 50 mm are shorter, of 0.05 mm only 10 mm have room; none in a small picture.
         let mut close = RgbImage::from_pixel(600, 200, grey);
         mark(&mut close, 0.05);
-        assert_eq!((0..600).filter(|c| *close.get_pixel(*c, row) == WHITE).count(), 200);
+        assert_eq!((0..280).filter(|c| *close.get_pixel(*c, row) == WHITE).count(), 200);
         let mut small = RgbImage::from_pixel(100, 300, grey);
         mark(&mut small, 0.5);
         assert!(small.pixels().all(|p| *p == grey));
