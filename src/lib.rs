@@ -2,7 +2,7 @@
 //!
 //! [`Device`] is a backend chosen at run time (CUDA, Vulkan or the CPU) and [`Tensor`] holds data on it. [`ops`] are operations with
 //! PyTorch's names, [`volume`] images in the patient's space, [`io`] their files, [`registration`] the alignment of masks, [`models`]
-//! a U-Net and ResNets, and [`pipeline`] the stages from CT scans to a report. This crate re-exports the layers below it,
+//! U-Nets, ResNets and segmenters of slices, and [`pipeline`] the stages from CT scans to a report. This crate re-exports the layers below it,
 //! [`nephron_compute`] and [`nephron_imaging`].
 //!
 //! # Examples

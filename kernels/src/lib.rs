@@ -9,6 +9,7 @@
 #![allow(clippy::collapsible_if)]
 
 pub mod activation;
+pub mod adaptive_pool;
 pub mod affine_dice;
 pub mod arithmetic;
 pub mod bspline;

@@ -1,9 +1,12 @@
-//! The networks: nnU-Net's plain and residual U-Nets and torchvision's ResNets, and reading their weights.
+//! The networks: nnU-Net's plain and residual U-Nets, torchvision's ResNets and segmenters of single slices, and reading their weights.
 
+mod folded;
 mod json;
 pub mod resnet;
+pub mod segmenters2d;
 mod unet;
 
+pub(crate) use folded::{BATCH_NORM_EPS, ConvSpec};
 pub(crate) use json::{JsonFile, Node};
 pub use unet::{
     ChannelNormalization, ImageReader, Normalization, Order, OrientationRule, PreviousStage, Resampling,

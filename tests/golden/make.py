@@ -363,6 +363,14 @@ def training_cases():
         case("cross_entropy", {"logits": logits, "labels": labels}, outputs)
 
 
+def adaptive_pool_cases():
+    for shape, size in [((2, 3, 1, 9, 11), (1, 6, 6)), ((1, 5, 4, 7, 3), (2, 3, 5))]:
+        x = draw(*shape)
+        largest = int(np.prod([-(-s // b) + 1 for s, b in zip(shape[2:], size)]))
+        bound = gamma(largest + 2) * F.adaptive_avg_pool3d(t(x).abs(), size)
+        case("adaptive_avg_pool3d", {"x": x}, {"y": (F.adaptive_avg_pool3d(t(x), size), bound)}, [f"size={csv(size)}"])
+
+
 conv_cases()
 norm_cases()
 pool_cases()
@@ -370,6 +378,7 @@ sampling_cases()
 dice_cases()
 affine_dice_cases()
 training_cases()
+adaptive_pool_cases()
 save_file(arrays, "ops.safetensors")
 versions = {m.__name__: m.__version__ for m in (torch, np, scipy, monai)} | {"python": platform.python_version()}
 with open("cases.json", "w") as out:

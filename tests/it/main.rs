@@ -15,6 +15,7 @@ mod phantom;
 mod phantom_truth;
 mod pipeline;
 mod resnet;
+mod segmenters2d;
 mod squeeze_excitation;
 mod tiny_models;
 mod training;

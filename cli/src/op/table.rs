@@ -36,7 +36,7 @@ impl Call {
 /// Reads the arrays and attributes of an op.
 pub(super) type Prepare = fn(&Inputs<'_>, &Attributes) -> Result<Call>;
 
-const OPS: [(&str, Prepare); 25] = [
+const OPS: [(&str, Prepare); 26] = [
     ("conv3d", prepare_conv3d),
     ("conv3d_backward", prepare_conv3d_backward),
     ("conv_transpose3d", prepare_conv_transpose3d),
@@ -50,6 +50,7 @@ const OPS: [(&str, Prepare); 25] = [
     ("softmax", prepare_softmax),
     ("max_pool3d", |i, a| prepare_pool(i, a, max_pool3d)),
     ("avg_pool3d", |i, a| prepare_pool(i, a, avg_pool3d)),
+    ("adaptive_avg_pool3d", prepare_adaptive_avg_pool3d),
     ("max_pool3d_backward", gradients::prepare_max_pool),
     ("avg_pool3d_backward", gradients::prepare_avg_pool),
     ("interpolate3d", prepare_interpolate3d),
@@ -173,6 +174,13 @@ fn prepare_pool(
 ) -> Result<Call> {
     let (x, p) = (i.tensor("x")?, pool_params(a)?);
     one(&[&x.clone()], p.kernel.iter().product::<usize>() as f64, move || pool(&x, &p))
+}
+
+fn prepare_adaptive_avg_pool3d(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {
+    let (x, size) = (i.tensor("x")?, a.required_list("size")?);
+    // Every voxel is added once, but for those that two bins share.
+    let flops = x.len() as f64 / (x.shape()[..2].iter().chain(&size).product::<usize>().max(1)) as f64;
+    one(&[&x.clone()], flops, move || adaptive_avg_pool3d(&x, size))
 }
 
 fn prepare_interpolate3d(i: &Inputs<'_>, a: &Attributes) -> Result<Call> {

@@ -82,7 +82,8 @@ fn run_all(wanted: &[&str]) {
 }
 
 const CONVOLUTIONS: &[&str] = &["conv3d", "conv3d_backward", "conv_transpose3d"];
-const NORMS: &[&str] = &["instance_norm", "batch_norm", "leaky_relu", "softmax", "max_pool3d", "avg_pool3d"];
+const NORMS: &[&str] =
+    &["instance_norm", "batch_norm", "leaky_relu", "softmax", "max_pool3d", "avg_pool3d", "adaptive_avg_pool3d"];
 const SAMPLING: &[&str] = &["interpolate3d", "bspline_resample3d", "grid_sample3d", "affine_grid3d", "warp3d"];
 const LOSSES: &[&str] = &["dice", "dice_ce", "affine_dice", "segmentation_loss", "cross_entropy"];
 const GRADIENTS: &[&str] = &[

@@ -3,6 +3,7 @@
 //! shares no code with them.
 
 pub mod activation;
+pub mod adaptive_pool;
 pub mod affine_dice;
 pub mod affine_dice_optimizer;
 pub mod arithmetic;
@@ -34,6 +35,7 @@ pub mod tile;
 pub mod warp;
 
 pub use activation::{leaky_relu, leaky_relu_backward, relu};
+pub use adaptive_pool::adaptive_avg_pool3d;
 pub use affine_dice::{AffineDiceOutput, AffineDiceParams, Channels, affine_dice};
 pub use arithmetic::{add, add_leaky_relu, add_scaled, concat, scale, split};
 pub use bspline::{bspline_resample3d, bspline_resample3d_slices, bspline_slices};
@@ -76,6 +78,7 @@ use crate::tensor::{DType, Shape, Tensor};
 pub(crate) trait Launches:
     crate::device::client::Client
     + activation::gpu::ActivationLaunches
+    + adaptive_pool::gpu::AdaptivePoolLaunches
     + affine_dice::launches::AffineDiceLaunches
     + arithmetic::gpu::ArithmeticLaunches
     + bspline::gpu::BsplineLaunches

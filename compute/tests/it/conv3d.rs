@@ -37,6 +37,9 @@ fn chosen() -> Vec<Case> {
         // dilation, alone and with a stride that shares and does not share a factor with it
         case([1, 2, 7, 8, 9], [4, 2, 3, 3, 3], ONE, [2; 3], [2; 3], 1),
         case([1, 2, 9, 8, 11], [3, 2, 3, 2, 3], [2, 3, 4], [2, 1, 3], [3, 2, 2], 1),
+        // slices: a dilated bottleneck, and a pyramid's rate beyond the image, where only the middle tap meets voxels
+        case([1, 24, 1, 9, 11], [20, 24, 1, 3, 3], ONE, [0, 4, 4], [1, 4, 4], 1),
+        case([2, 18, 1, 5, 6], [17, 18, 1, 3, 3], ONE, [0, 36, 36], [1, 36, 36], 1),
         // padding larger than the input; a stride larger than the kernel
         case([1, 2, 1, 2, 3], [3, 2, 3, 3, 3], ONE, [3, 4, 5], ONE, 1),
         case([2, 3, 5, 7, 10], [4, 3, 1, 2, 1], [3; 3], NONE, ONE, 1),

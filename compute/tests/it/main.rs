@@ -3,6 +3,7 @@
 use nephron_testing as support;
 
 mod activation;
+mod adaptive_pool;
 mod affine_dice;
 mod affine_dice_channels;
 mod affine_dice_optimizer;

@@ -2,9 +2,10 @@
 //! convolution.
 //!
 //! Images are [n, 3, 1, h, w] with one phase in each channel. The networks are for inference only: every batch norm is folded into
-//! the convolution before it, w' = w g / sqrt(var + eps) and b' = beta - mean g / sqrt(var + eps) with eps = 1e-5, in f64. Sources: He
-//! et al., CVPR 2016, for residual networks; torchvision for the names of parameters and the stride on the 3x3 convolution.
+//! the convolution before it. Sources: He et al., CVPR 2016, for residual networks; torchvision for the names of parameters and the
+//! stride on the 3x3 convolution.
 
+mod blocks;
 mod weights;
 
 use tracing::debug_span;
@@ -12,11 +13,13 @@ use tracing::debug_span;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
+use crate::models::folded::{Conv, ConvSpec, Reader};
 use crate::ops::span::{self, OpSpan};
-use crate::ops::{self, Conv3dParams, ConvEpilogue, Pool3dParams};
+use crate::ops::{self, ConvEpilogue, Pool3dParams};
 use crate::tensor::{DType, Tensor};
-use weights::Reader;
 
+pub(super) use blocks::Block;
+pub(crate) use blocks::{BlockLayout, stages};
 pub(crate) use weights::PREFIX;
 pub use weights::seeded_weights;
 
@@ -42,7 +45,8 @@ pub const FUSION: &str = "fusion.weight";
 pub const TORCHVISION_WIDTH: usize = 64;
 /// Largest width.
 const MAX_WIDTH: usize = 1024;
-pub(crate) const BATCH_NORM_EPS: f64 = 1e-5;
+/// The max pooling behind the first convolution: 3x3, stride 2.
+pub(super) const STEM_POOL: Pool3dParams = Pool3dParams { kernel: [1, 3, 3], stride: [1, 2, 2], padding: [0, 1, 1] };
 
 impl ResNetConfig {
     /// Checks depth and width.
@@ -76,29 +80,15 @@ impl ResNetConfig {
     /// # Errors
     /// As [`ResNetConfig::ensure_valid`].
     pub(crate) fn layout(&self) -> Result<Vec<BlockLayout>> {
-        self.ensure_valid()?;
-        let (mut all, mut channels) = (Vec::new(), self.width);
-        for (stage, count) in self.blocks()?.into_iter().enumerate() {
-            let width = self.width << stage;
-            for block in 0..count {
-                let stride = if block == 0 && stage > 0 { 2 } else { 1 };
-                let out = self.outputs(width);
-                let name = format!("layer{}.{block}", stage + 1);
-                let projection = (stride != 1 || channels != out).then_some(([out, channels, 1, 1], stride));
-                all.push(BlockLayout { name, convs: self.block(channels, width, stride), projection, out });
-                channels = out;
-            }
-        }
-        Ok(all)
+        Ok(stages(self, [false; 3])?.into_iter().flatten().collect())
     }
 
-    /// The weight shape of the first convolution.
-    pub(crate) fn stem(&self) -> [usize; 4] {
-        [self.width, 3, 7, 7]
+    /// The first convolution.
+    pub(crate) fn stem(&self) -> ConvSpec {
+        ConvSpec::new([self.width, 3, 7, 7]).strided(2)
     }
 
-    /// Whether blocks are bottlenecks: 1x1, 3x3 with the stride, and 1x1 to four times as many channels. Basic blocks are two 3x3
-    /// convolutions, the first with the stride.
+    /// Whether blocks are bottlenecks; else they are basic blocks.
     fn bottlenecks(&self) -> bool {
         self.depth >= 50
     }
@@ -107,60 +97,11 @@ impl ResNetConfig {
     fn outputs(&self, width: usize) -> usize {
         if self.bottlenecks() { 4 * width } else { width }
     }
-
-    /// The weight shape [co, ci, kh, kw] and the stride of each convolution of a block.
-    fn block(&self, channels: usize, width: usize, stride: usize) -> Vec<([usize; 4], usize)> {
-        let out = self.outputs(width);
-        if self.bottlenecks() {
-            vec![([width, channels, 1, 1], 1), ([width, width, 3, 3], stride), ([out, width, 1, 1], 1)]
-        } else {
-            vec![([width, channels, 3, 3], stride), ([out, width, 3, 3], 1)]
-        }
-    }
 }
 
-/// The convolutions of a residual block, each with its weight shape [co, ci, kh, kw] and its stride.
-pub(crate) struct BlockLayout {
-    /// The name before those of its parameters, such as `layer1.0`.
-    pub(crate) name: String,
-    /// `conv1`, `conv2`, ..., each with a batch norm of the same number.
-    pub(crate) convs: Vec<([usize; 4], usize)>,
-    /// `downsample.0`, where size or channels change.
-    pub(crate) projection: Option<([usize; 4], usize)>,
-    /// Number of output channels.
-    pub(crate) out: usize,
-}
-
-/// A convolution with its batch norm folded in.
-struct Conv {
-    weight: Tensor,
-    bias: Option<Tensor>,
-    params: Conv3dParams,
-}
-
-impl Conv {
-    fn forward(&self, x: &Tensor, then: &ConvEpilogue<'_>) -> Result<Tensor> {
-        ops::conv3d_then(x, &self.weight, self.bias.as_ref(), &self.params, then)
-    }
-}
-
-/// A residual block: convolutions with ReLUs between them, whose result is added to the input or to its strided 1x1 projection.
-struct Block {
-    convs: Vec<Conv>,
-    projection: Option<Conv>,
-}
-
-impl Block {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let projected = self.projection.as_ref().map(|p| p.forward(x, &ConvEpilogue::NONE)).transpose()?;
-        let residual = projected.as_ref().unwrap_or(x);
-        let mut y = x.clone();
-        for (i, conv) in self.convs.iter().enumerate() {
-            let last = i + 1 == self.convs.len();
-            y = conv.forward(&y, &ConvEpilogue { residual: last.then_some(residual), ..ConvEpilogue::RELU })?;
-        }
-        Ok(y)
-    }
+/// The fusion convolution.
+pub(crate) fn fusion_conv() -> ConvSpec {
+    ConvSpec::new([3, 3, 1, 1])
 }
 
 /// A network on a device, ready for inference.
@@ -181,14 +122,15 @@ impl ResNet {
     /// file of a deeper network is not accepted; as [`ResNetConfig::ensure_valid`].
     pub fn new(config: &ResNetConfig, weights: &Weights, device: &Device, dtype: DType) -> Result<Self> {
         config.ensure_valid()?;
-        let reader = Reader::new(weights, device, dtype);
-        let fusion = config.fusion.then(|| reader.plain_conv(FUSION, [3, 3, 1, 1])).transpose()?;
-        let stem = reader.conv_bn("conv1", "bn1", config.stem(), 2)?;
+        let prefix = if weights.names().any(|name| name.starts_with(PREFIX)) { PREFIX } else { "" };
+        let reader = Reader::new(weights, device, dtype, prefix);
+        let fusion = config.fusion.then(|| reader.plain_conv(FUSION, fusion_conv())).transpose()?;
+        let stem = reader.conv_bn("conv1", "bn1", config.stem())?;
         let layout = config.layout()?;
-        let blocks = layout.iter().map(|block| reader.block(block)).collect::<Result<_>>()?;
+        let blocks = layout.iter().map(|block| Block::read(&reader, block)).collect::<Result<_>>()?;
         let channels = layout.last().map_or(config.width, |block| block.out);
         let head = reader.linear("fc", config.classes, channels)?;
-        reader.nothing_left(config.depth)?;
+        reader.rest(&format!("a ResNet-{}", config.depth), None)?;
         Ok(Self { device: device.clone(), dtype, fusion, stem, blocks, head })
     }
 
@@ -210,7 +152,7 @@ impl ResNet {
             None => images.clone(),
         };
         x = self.stem.forward(&x, &ConvEpilogue::RELU)?;
-        x = ops::max_pool3d(&x, &Pool3dParams { kernel: [1, 3, 3], stride: [1, 2, 2], padding: [0, 1, 1] })?;
+        x = ops::max_pool3d(&x, &STEM_POOL)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let _span = OpSpan::enter(debug_span!(target: span::TARGET, "block", i), &self.device);
             x = block.forward(&x)?;

@@ -3,8 +3,8 @@
 use super::layers::{Block, ConvNorm};
 use crate::error::{Error, Result};
 use crate::io::weights::Weights;
-use crate::models::resnet::{BlockLayout, FUSION, PREFIX, ResNetConfig, seeded_weights};
-use crate::ops::Conv3dParams;
+use crate::models::ConvSpec;
+use crate::models::resnet::{BlockLayout, FUSION, PREFIX, ResNetConfig, fusion_conv, seeded_weights};
 use crate::training::network::layers::Conv;
 use crate::training::network::parameters::Id;
 
@@ -40,8 +40,8 @@ struct Builder {
 pub(super) fn build(config: &ResNetConfig) -> Result<Layers> {
     let prefix = if config.fusion { PREFIX } else { "" };
     let mut builder = Builder { prefix, parameters: Vec::new(), statistics: Vec::new() };
-    let fusion = config.fusion.then(|| builder.conv(FUSION.to_owned(), [3, 3, 1, 1], 1));
-    let stem = builder.conv_norm("conv1", "bn1", (config.stem(), 2), true);
+    let fusion = config.fusion.then(|| builder.conv(FUSION.to_owned(), fusion_conv()));
+    let stem = builder.conv_norm("conv1", "bn1", config.stem(), true);
     let layout = config.layout()?;
     let blocks = layout.iter().map(|block| builder.block(block)).collect();
     let channels = layout.last().map_or(config.width, |block| block.out);
@@ -65,20 +65,16 @@ impl Builder {
         self.parameter(name, [1, len, 1, 1, 1], vec![len])
     }
 
-    fn conv(&mut self, name: String, [co, ci, kh, kw]: [usize; 4], stride: usize) -> Conv {
-        let weight = self.parameter(name, [co, ci, 1, kh, kw], vec![co, ci, kh, kw]);
-        let params = Conv3dParams {
-            stride: [1, stride, stride],
-            padding: [0, (kh - 1) / 2, (kw - 1) / 2],
-            ..Conv3dParams::default()
-        };
-        Conv { weight, bias: None, params }
+    fn conv(&mut self, name: String, spec: ConvSpec) -> Conv {
+        let [co, ci, kh, kw] = spec.shape;
+        let weight = self.parameter(name, [co, ci, 1, kh, kw], spec.shape.to_vec());
+        Conv { weight, bias: None, params: spec.params() }
     }
 
-    fn conv_norm(&mut self, conv: &str, norm: &str, (shape, stride): ([usize; 4], usize), relu: bool) -> ConvNorm {
+    fn conv_norm(&mut self, conv: &str, norm: &str, spec: ConvSpec, relu: bool) -> ConvNorm {
         let prefix = self.prefix;
-        let conv = self.conv(format!("{prefix}{conv}.weight"), shape, stride);
-        let channels = shape[0];
+        let conv = self.conv(format!("{prefix}{conv}.weight"), spec);
+        let channels = spec.shape[0];
         let norm_weights = ["weight", "bias"].map(|part| self.vector(format!("{prefix}{norm}.{part}"), channels));
         let statistics = self.statistics.len();
         for part in ["running_mean", "running_var"] {

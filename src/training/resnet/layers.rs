@@ -1,7 +1,7 @@
 //! The layers of a ResNet in training: each keeps what its gradient needs.
 
 use crate::error::Result;
-use crate::models::resnet::BATCH_NORM_EPS;
+use crate::models::BATCH_NORM_EPS;
 use crate::ops::{
     add, add_leaky_relu, add_scaled, batch_norm_train, batch_norm_train_backward, leaky_relu_backward, relu, scale,
 };
