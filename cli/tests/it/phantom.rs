@@ -67,7 +67,12 @@ fn a_cohort_has_a_folder_for_each_seed_and_a_table() {
     assert!(nephron(&["--cohort", "1", "--seed", "40"]).status.success());
     assert!(!dir.path().join("readers.csv").exists());
     let largest = u64::MAX.to_string();
-    for wrong in [&["--subtypes", "external"][..], &["--readers", "6"], &["--cohort", "0"], &["--cohort", "2", "--seed", &largest]] {
+    for wrong in [
+        &["--subtypes", "external"][..],
+        &["--readers", "6"],
+        &["--cohort", "0"],
+        &["--cohort", "2", "--seed", &largest],
+    ] {
         assert_eq!(nephron(wrong).status.code(), Some(2), "{wrong:?}");
     }
 }
