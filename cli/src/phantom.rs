@@ -9,7 +9,7 @@ use crate::evaluate::write_table;
 use crate::options::{CpuArgs, JsonArgs};
 use nephron::error::Error as LibraryError;
 use nephron::io::FolderLock;
-use nephron::phantom::{Patient, PhantomOptions, Scanner, SubtypeMix, generate};
+use nephron::phantom::{Diagnoses, Patient, PhantomOptions, Reader, Scanner, SubtypeMix, generate};
 use nephron::phase::{Phase, Subtype};
 
 const EXAMPLES: &str = "\
@@ -17,7 +17,7 @@ Examples:
   nephron phantom patient
   nephron phantom patient --seed 7 --subtype AML --phases portal,delayed --spacing 1,1,2
   nephron phantom patients --cohort 100
-  nephron phantom others --cohort 40 --seed 5000 --scanner external --subtypes external";
+  nephron phantom others --cohort 40 --seed 5000 --scanner external --subtypes external --readers 6";
 
 /// Make synthetic multi-phase patients with ground truth.
 ///
@@ -52,6 +52,9 @@ pub struct Args {
     /// Subtypes of a cohort: balanced, or external for those of the external set of Uhm et al. (163 ccRCC, 14 pRCC, 7 chRCC)
     #[arg(long, requires = "cohort", conflicts_with = "subtype", value_parser = parse::<SubtypeMix>, default_value = "balanced")]
     subtypes: SubtypeMix,
+    /// Also write readers.csv, the ranked diagnoses of N simulated readers, as `evaluate classification --readers` takes them
+    #[arg(long, value_name = "N", requires = "cohort", value_parser = clap::value_parser!(u64).range(1..=100))]
+    readers: Option<u64>,
     #[command(flatten)]
     pub(crate) cpu: CpuArgs,
 }
@@ -128,7 +131,10 @@ const COLUMNS: [&str; 14] = [
     "second_fraction",
 ];
 
-/// Writes the patients of a cohort, each to a folder of its own, and the table, which is removed first and written last.
+/// The columns of readers.csv.
+const READERS_COLUMNS: [&str; 4] = ["case", "reader", "first", "second"];
+
+/// Writes the patients of a cohort, each to a folder of its own, and the tables, which are removed first and written last.
 fn cohort(args: &Args, count: u64, output: &JsonArgs) -> Result<()> {
     let last = args.seed.checked_add(count - 1);
     let too_large =
@@ -143,19 +149,18 @@ fn cohort(args: &Args, count: u64, output: &JsonArgs) -> Result<()> {
         options(seed).ensure_valid().map_err(|e| Error::wrong_argument(e.context(format!("seed {seed}"))))?;
     }
     let _held = FolderLock::new(&args.dir)?;
-    let table = args.dir.join("truth.csv");
-    if let Err(e) = std::fs::remove_file(&table)
-        && e.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(LibraryError::io(&table, "cannot be replaced", e).into());
-    }
-    let (mut rows, mut patients): (Vec<Vec<String>>, Vec<Value>) = (Vec::new(), Vec::new());
+    let [table, readings] = ["truth.csv", "readers.csv"].map(|name| args.dir.join(name));
+    [&table, &readings].into_iter().try_for_each(|table| crate::remove_stale(table))?;
+    let readers: Vec<Reader> = (0..args.readers.unwrap_or(0)).map(Reader::new).collect();
+    let (mut rows, mut read): (Vec<Vec<String>>, Vec<Vec<String>>) = (Vec::new(), Vec::new());
+    let mut patients: Vec<Value> = Vec::new();
     for seed in args.seed..=last {
         let case = format!("p{seed:05}");
         let patient = generate(&options(seed)).map_err(Error::wrong_argument)?;
         let folder = args.dir.join(&case);
         patient.write(&folder)?;
         rows.push(row(&case, &patient));
+        read.extend(readers.iter().enumerate().map(|(n, reader)| diagnoses(&case, n + 1, reader.read(&patient))));
         if output.json {
             patients.push(json!({ "folder": folder, "truth": patient.truth() }));
         } else {
@@ -163,6 +168,9 @@ fn cohort(args: &Args, count: u64, output: &JsonArgs) -> Result<()> {
         }
     }
     write_table(&table, &COLUMNS, rows)?;
+    if !readers.is_empty() {
+        write_table(&readings, &READERS_COLUMNS, read)?;
+    }
     if output.json {
         return output.print_json(&json!({ "table": table, "patients": patients }));
     }
@@ -178,4 +186,10 @@ fn row(case: &str, patient: &Patient) -> Vec<String> {
     row.extend(main.diameters.iter().chain(&main.hu).map(|x| format!("{x:.1}")));
     row.push(format!("{:.4}", main.second_fraction));
     row
+}
+
+/// The row of what the reader of this number, from 1, says of a patient.
+fn diagnoses(case: &str, number: usize, Diagnoses { first, second }: Diagnoses) -> Vec<String> {
+    let second = second.map_or(String::new(), |second| second.to_string());
+    vec![case.to_owned(), format!("reader {number}"), first.to_string(), second]
 }

@@ -23,6 +23,7 @@ mod kidney;
 mod noise;
 mod organs;
 mod place;
+mod readers;
 mod render;
 mod shape;
 mod truth;
@@ -38,6 +39,7 @@ use rand_chacha::ChaCha8Rng;
 pub use acquisition::{PhaseGrid, Scanner, SubtypeMix};
 pub use breathing::{Deformation, Mode};
 pub use kidney::Side;
+pub use readers::{Diagnoses, Reader};
 pub use truth::{CystTruth, Truth, TumourTruth};
 
 use crate::error::{Error, Result};

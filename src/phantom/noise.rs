@@ -54,6 +54,10 @@ pub(super) enum Purpose {
     Acquisition,
     /// The subtype of a patient of a cohort.
     Subtype,
+    /// What a simulated reader is like, whose number is the seed.
+    Reader,
+    /// A patient as the simulated reader of this number sees it.
+    Reading(u64),
 }
 
 /// The stream of random numbers of a seed for a purpose.
@@ -68,6 +72,8 @@ pub(super) fn stream(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::NoiseLevel => 0x420,
         Purpose::Acquisition => 0x500,
         Purpose::Subtype => 0x600,
+        Purpose::Reader => 0x700,
+        Purpose::Reading(n) => 0x1_0000 + n,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(1 << 40 | number);

@@ -12,6 +12,7 @@ mod layering_of_ops;
 mod lesions;
 mod nnunet;
 mod phantom;
+mod phantom_readers;
 mod phantom_truth;
 mod pipeline;
 mod resnet;

@@ -60,6 +60,25 @@ fn a_cohort_is_evaluated() {
     for name in ["roc.csv", "precision_recall.csv", "confusion.csv"] {
         assert!(std::fs::read_to_string(folder.path().join("out").join(name)).expect(name).lines().count() > 3);
     }
+    // The tables have the figures of metrics.json.
+    let table = |name: &str| -> Vec<Vec<String>> {
+        let text = std::fs::read_to_string(at(&format!("out/{name}.csv"))).expect("a table");
+        text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
+    };
+    let figure = |cell: &str| cell.parse::<f64>().ok();
+    let (overall, classes) = (table("overall"), table("classes"));
+    assert_eq!(overall[1][0], "mean_auc");
+    assert_eq!(figure(&overall[1][2]), written["macro_auc"]["low"].as_f64());
+    assert_eq!(figure(&overall[2][1]), written["accuracy"]["value"].as_f64());
+    for (row, class) in classes[1..].iter().zip(written["classes"].as_array().expect("classes")) {
+        assert_eq!(Some(row[0].as_str()), class["name"].as_str());
+        assert_eq!(figure(&row[2]), class["auc"]["value"].as_f64());
+        assert_eq!(figure(&row[7]), class["specificity"].as_f64());
+    }
+    let (accuracy, by_class) = (table("reader_accuracy"), table("reader_classes"));
+    assert_eq!((accuracy.len(), by_class.len()), (3, 7));
+    assert_eq!(accuracy[2][..3], ["ben", "40", "1"]);
+    assert_eq!(figure(&by_class[1][2]), anna["classes"][0]["sensitivity"].as_f64());
     for name in ["roc", "precision_recall"] {
         let svg = std::fs::read_to_string(at(&format!("out/{name}.svg"))).expect("a picture");
         assert!(svg.contains("ccRCC: "), "the legend");
@@ -72,6 +91,9 @@ fn a_cohort_is_evaluated() {
     assert_eq!(code, Some(0));
     assert_eq!(other["macro_auc"], written["macro_auc"]);
     assert_eq!(other["classes"][0]["sensitivity"], 1.0);
+    // Without readers, tables of earlier ones do not stay.
+    assert!(!folder.path().join("out/reader_accuracy.csv").exists());
+    assert!(!folder.path().join("out/reader_classes.csv").exists());
 }
 
 #[test]

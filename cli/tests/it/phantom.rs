@@ -56,8 +56,23 @@ fn a_cohort_has_a_folder_for_each_seed_and_a_table() {
     assert!(nephron(&external).status.success());
     let table = std::fs::read_to_string(dir.path().join("truth.csv")).expect("a table");
     assert!(table.lines().skip(1).all(|line| line.contains(",P,") && line.contains("RCC,")), "{table}");
+    // Simulated readers, whose table goes with the cohort that it is of.
+    assert!(nephron(&["--cohort", "3", "--seed", "40", "--readers", "2"]).status.success());
+    let table = std::fs::read_to_string(dir.path().join("readers.csv")).expect("a table");
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows[0], ["case", "reader", "first", "second"]);
+    assert_eq!(rows.len(), 1 + 3 * 2);
+    assert_eq!((rows[1][0], rows[1][1], rows[2][1], rows[3][0]), ("p00040", "reader 1", "reader 2", "p00041"));
+    assert!(rows[1..].iter().all(|row| row[2].parse::<nephron::phase::Subtype>().is_ok() && row[2] != row[3]));
+    assert!(nephron(&["--cohort", "1", "--seed", "40"]).status.success());
+    assert!(!dir.path().join("readers.csv").exists());
     let largest = u64::MAX.to_string();
-    for wrong in [&["--subtypes", "external"][..], &["--cohort", "0"], &["--cohort", "2", "--seed", &largest]] {
+    for wrong in [
+        &["--subtypes", "external"][..],
+        &["--readers", "6"],
+        &["--cohort", "0"],
+        &["--cohort", "2", "--seed", &largest],
+    ] {
         assert_eq!(nephron(wrong).status.code(), Some(2), "{wrong:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! `nephron evaluate classification`: from scores, true classes and readers to areas, confidence intervals, tests and curves.
 
+mod figures;
 mod metrics;
 mod tables;
 
@@ -23,7 +24,8 @@ Examples:
 
 /// ROC and precision-recall curves, areas with confidence intervals, confusion matrix, and readers compared with the model.
 ///
-/// Writes metrics.json, roc.csv, precision_recall.csv, confusion.csv and both curves as SVG and PNG.
+/// Writes metrics.json, its figures as overall.csv, classes.csv and, with --readers, reader_accuracy.csv and reader_classes.csv, roc.csv,
+/// precision_recall.csv, confusion.csv and both curves as SVG and PNG.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -161,6 +163,7 @@ fn write(folder: &Path, cohort: &Cohort, readers: &[Reader], metrics: &Metrics) 
     let rows = names.iter().zip(&metrics.confusion.0);
     let rows = rows.map(|(name, row)| std::iter::once(name.clone()).chain(row.iter().map(usize::to_string)).collect());
     write_table(&folder.join("confusion.csv"), &head, rows)?;
+    figures::write(folder, metrics)?;
     let text = serde_json::to_string_pretty(metrics).map_err(|e| LibraryError::other("metrics.json", e))?;
     Ok(save("metrics.json", (text + "\n").as_bytes())?)
 }
