@@ -113,8 +113,8 @@ impl fmt::Display for Architecture {
 /// A head with its weights.
 enum HeadLayers {
     Fcn(fcn::Fcn),
-    DeepLabV3(deeplab::DeepLabV3),
-    DeepLabV3Plus(deeplab::DeepLabV3Plus),
+    DeepLabV3(Box<deeplab::DeepLabV3>),
+    DeepLabV3Plus(Box<deeplab::DeepLabV3Plus>),
     PspNet(pspnet::PspNet),
 }
 
@@ -123,8 +123,10 @@ impl HeadLayers {
         let classes = architecture.classes;
         Ok(match architecture.head {
             Head::Fcn => Self::Fcn(fcn::Fcn::read(reader, features, classes)?),
-            Head::DeepLabV3 => Self::DeepLabV3(deeplab::DeepLabV3::read(reader, features, classes)?),
-            Head::DeepLabV3Plus => Self::DeepLabV3Plus(deeplab::DeepLabV3Plus::read(reader, features, classes)?),
+            Head::DeepLabV3 => Self::DeepLabV3(Box::new(deeplab::DeepLabV3::read(reader, features, classes)?)),
+            Head::DeepLabV3Plus => {
+                Self::DeepLabV3Plus(Box::new(deeplab::DeepLabV3Plus::read(reader, features, classes)?))
+            }
             Head::PspNet => Self::PspNet(pspnet::PspNet::read(reader, features, classes)?),
         })
     }
@@ -189,7 +191,7 @@ impl Segmenter2d {
         let backbone = Backbone::read(&reader, architecture)?;
         let reader = reader.under("classifier.");
         let head = HeadLayers::read(&reader, architecture, backbone.channels())?;
-        let unused = reader.rest(&format!("a {architecture}"), Some("aux_classifier."))?;
+        let unused = reader.rest(&architecture.to_string(), Some("aux_classifier."))?;
         Ok(Self { device: device.clone(), dtype, backbone, head, unused })
     }
 
