@@ -191,7 +191,7 @@ impl Segmenter2d {
         let backbone = Backbone::read(&reader, architecture)?;
         let reader = reader.under("classifier.");
         let head = HeadLayers::read(&reader, architecture, backbone.channels())?;
-        let unused = reader.rest(&format!("a {architecture}"), Some("aux_classifier."))?;
+        let unused = reader.rest(&architecture.to_string(), Some("aux_classifier."))?;
         Ok(Self { device: device.clone(), dtype, backbone, head, unused })
     }
 
