@@ -1,7 +1,6 @@
 //! Preprocessing of an image for the network: orientation, transposition, cropping, normalisation and resampling, in the order and
 //! with the rules of nnU-Net v2.
 
-use super::intended;
 use super::normalize::{fill_holes, normalize};
 use super::previous_stage;
 use super::resample_channel::{resample, resampled_size, separate_axis};
@@ -54,7 +53,7 @@ pub(super) fn prepare(
         OrientationRule::Stored => first.orientation(),
     };
     let turned = turn(channels, rule);
-    let mut warnings = compare_channels(&turned, plan)?;
+    let warnings = compare_channels(&turned, plan)?;
     let grid = turned[0].grid;
     if Orientation::of(&grid.affine) != orientation {
         // Axes at exactly 45 degrees pair with either neighbour: the way back would be another one.
@@ -72,7 +71,6 @@ pub(super) fn prepare(
     };
     let spacing = plan.transpose.map(|axis| stored[axis]);
     let target = plan.spacing_for(spacing);
-    warnings.extend(intended::warnings(channels, &views, plan, (spacing, target)));
     let size = if plan.data.enabled { resampled_size(view.shape, spacing, target) } else { view.shape };
     expect_possible(size, spacing, target)?;
     admit(size, view.shape).map_err(|e| e.context(resampling(size, spacing, target)))?;

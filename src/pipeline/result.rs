@@ -179,7 +179,7 @@ mod tests {
             "models": 2
         });
         let lesion = json!({
-            "number": 1, "volume_ml": 2.5,
+            "number": 1, "volume_ml": 2.5, "side": "left",
             "phases": [{"phase": "delayed", "volume_ml": 2.5, "maximum_3d_diameter_mm": 30.5,
                 "maximum_2d_diameter_mm": 20.25, "centre": [1.0, -2.0, 3.5]}],
             "classification": classification, "not_classified": null
@@ -197,7 +197,7 @@ mod tests {
             "models": {"segmentation": [file], "classification": []},
             "options": {"given_masks": true, "mirroring": false, "lesion": "largest", "margin": "5mm", "thresholds": [0.5],
                 "segmentation": {"models": [{"configuration": "2d", "folds": ["all"], "mirroring_allowed": "y,x"}], "precision": "f16",
-                    "step": 0.5, "orientation": "RAS", "postprocessing": null, "previous_masks": "masks"}},
+                    "step": 0.5, "sums": "f16", "orientation": "RAS", "postprocessing": null, "previous_masks": "masks"}},
             "notes": ["n"], "warnings": [],
             "reference": "portal", "slices": [0, 41], "phases": [phase(Value::Null), phase(registration())],
             "classes": ["oncocytoma", "AML", "chRCC", "pRCC", "ccRCC"],

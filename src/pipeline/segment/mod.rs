@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::export::Exporter;
+use super::intended;
 use super::model_card::ModelCard;
 #[cfg(doc)]
 use super::postprocess::Postprocessing;
@@ -273,6 +274,8 @@ impl Segmenter {
         let Some((window, working_set)) = planned else { return Err(Error::Data("nothing was prepared".into())) };
         // There is at least one, or nothing was prepared.
         let image = &scan.channels[0];
+        let spacings = (prepared.spacing, prepared.resampled_spacing);
+        let odd = intended::warnings(scan.channels, &prepared.views, &self.plan, spacings);
         device.synchronize()?;
         let mut seconds = Timings { preprocess: started.elapsed().as_secs_f64(), ..Timings::default() };
 
@@ -339,6 +342,7 @@ impl Segmenter {
                 .iter()
                 .cloned()
                 .chain(warnings)
+                .chain(odd)
                 .chain(self.mirroring_warning(options.mirroring))
                 .chain(self.card.as_ref().and_then(ModelCard::warning))
                 .collect(),
