@@ -47,19 +47,27 @@ impl Ceilings {
     fn measured(device: &Device, dtype: DType, seconds: f64) -> Result<Self> {
         let seconds = seconds.min(SECONDS);
         let array_bytes = array_bytes(device);
+        // Without any time for it each is one batch.
+        let median = |case: &cases::Case| -> Result<f64> {
+            let samples = if seconds > 0.0 {
+                Samples::for_seconds(&case.run, device, seconds)
+            } else {
+                Samples::in_batches(&case.run, device, 1)
+            };
+            Ok(samples?.median())
+        };
         let gbs = |case: &cases::Case| -> Result<f64> {
-            let median = Samples::for_seconds(&case.run, device, seconds)?.median();
+            let median = median(case)?;
             Ok(rate(case.bytes.unwrap_or(0.0), median))
         };
         let [read, copy, triad] = cases::stream::rates(device, array_bytes as usize / 4)?;
         let (read_gbs, copy_gbs, triad_gbs) = (gbs(&read)?, gbs(&copy)?, gbs(&triad)?);
         drop([read, copy, triad]);
         let product = cases::matrix_product(device, dtype, !is_software(device))?;
-        let matrix_gflops = rate(product.flops, Samples::for_seconds(&product.run, device, seconds)?.median());
+        let matrix_gflops = rate(product.flops, median(&product)?);
         drop(product);
         let [launch, wait] = cases::stream::launches(device)?;
-        let us =
-            |case: &cases::Case| Samples::for_seconds(&case.run, device, seconds).map(|found| 1e3 * found.median());
+        let us = |case: &cases::Case| median(case).map(|ms| 1e3 * ms);
         Ok(Self {
             array_bytes,
             read_gbs,
