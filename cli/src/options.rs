@@ -81,6 +81,12 @@ fn threads() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=1024)
 }
 
+/// `N` numbers with commas between them; `expected` is what a message calls them.
+pub(crate) fn list<T: std::str::FromStr, const N: usize>(text: &str, expected: &str) -> Result<[T; N], String> {
+    let parts: Option<Vec<T>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    parts.and_then(|parts| parts.try_into().ok()).ok_or_else(|| format!("expected {expected}"))
+}
+
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     text.parse().map_err(|e: LibraryError| e.to_string())
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::evaluate::write_table;
-use crate::options::{CpuArgs, JsonArgs};
+use crate::options::{CpuArgs, JsonArgs, list};
 use nephron::error::Error as LibraryError;
 use nephron::io::FolderLock;
 use nephron::phantom::{Diagnoses, Patient, PhantomOptions, Reader, Scanner, SubtypeMix, generate};
@@ -64,9 +64,7 @@ fn parse<T: std::str::FromStr<Err = LibraryError>>(text: &str) -> Result<T, Stri
 }
 
 fn triple(text: &str) -> Result<[f64; 3], String> {
-    let numbers: Result<Vec<f64>, _> = text.split(',').map(|x| x.trim().parse::<f64>()).collect();
-    let numbers = numbers.map_err(|e| format!("expected three numbers X,Y,Z, found {text:?}: {e}"))?;
-    <[f64; 3]>::try_from(numbers).map_err(|n| format!("expected three numbers X,Y,Z, found {}", n.len()))
+    list(text, "three numbers X,Y,Z")
 }
 
 /// Runs the verb.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Result};
-use crate::options::DeviceArgs;
+use crate::options::{DeviceArgs, list};
 use nephron::error::Error as LibraryError;
 use nephron::io::{images, nifti, try_beside};
 use nephron::ops::Interpolation;
@@ -67,12 +67,7 @@ impl From<Interp> for Interpolation {
 }
 
 fn parse_spacing(text: &str) -> Result<[f64; 3], String> {
-    let numbers: Vec<f64> = text
-        .split(',')
-        .map(|n| n.trim().parse().map_err(|_| format!("'{n}' is not a number")))
-        .collect::<Result<_, _>>()?;
-    let spacing: [f64; 3] =
-        numbers.try_into().map_err(|n: Vec<f64>| format!("expected three numbers X,Y,Z, found {}", n.len()))?;
+    let spacing: [f64; 3] = list(text, "three numbers X,Y,Z")?;
     if spacing.iter().all(|s| s.is_finite() && *s > 0.0) {
         Ok(spacing)
     } else {

@@ -11,11 +11,9 @@ use super::result::Diagnosis;
 use super::{PhaseScan, Study, report_run, report_summary};
 use crate::error::{Error, Result};
 use crate::phase::Subtype;
-use crate::report::{Bar, Page, Section, overlay, write_png};
+use crate::report::{Bar, Page, SOFT_TISSUE, Section, overlay, write_png};
 use crate::volume::{KIDNEY, TUMOUR};
 
-/// What is drawn on every slice.
-const MARKS: &str = "window -160 to 240 HU";
 /// Number of pixels between the parts of a picture.
 const GAP: u32 = 4;
 
@@ -61,6 +59,12 @@ pub(super) fn write_lesion_pictures(c: &mut Classification, number: usize, study
     Ok(())
 }
 
+/// The window of the slices, for their captions.
+fn window() -> String {
+    let [black, white] = SOFT_TISSUE;
+    format!("window {black} to {white} HU")
+}
+
 /// Three channels side by side, followed by the colour image that they are together.
 fn side_by_side(channels: [&GrayImage; 3]) -> RgbImage {
     let (w, h) = channels[0].dimensions();
@@ -104,7 +108,7 @@ pub(super) fn page(d: &Diagnosis, name: &str) -> Page {
         sections.push(Section::Pictures { title, pictures: seen.collect(), wide: true });
         let cropped = c.crops.iter().filter_map(|crop| {
             let place = crop.scan_slice.map_or_else(|| format!("slice {}", crop.at.slice), |slice| slice.to_string());
-            let caption = format!("{} phase, {place}; {MARKS}", crop.phase);
+            let caption = format!("{} phase, {place}; {}", crop.phase, window());
             Some((crop.picture.as_ref()?.display().to_string(), caption))
         });
         let title = format!("{name}: where it was cropped");
@@ -139,7 +143,7 @@ pub(super) fn page(d: &Diagnosis, name: &str) -> Page {
             let path = path.display().to_string();
             let list = if path.ends_with("_tumour.png") { &mut tumour } else { &mut kidney };
             let place = phase.picture_slices.get(i).map(|slice| format!(", {slice}")).unwrap_or_default();
-            list.push((path, format!("{} phase{place}; kidney green, tumour red; {MARKS}", phase.phase)));
+            list.push((path, format!("{} phase{place}; kidney green, tumour red; {}", phase.phase, window())));
         }
     }
     for (title, pictures) in [("Slice with most tumour", tumour), ("Slice with most kidney", kidney)] {

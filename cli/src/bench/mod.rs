@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::Context;
 use crate::error::{Error, Result};
-use crate::options::DeviceArgs;
+use crate::options::{DeviceArgs, list};
 use crate::samples::Samples;
 use cases::OwnConv;
 use ceilings::Ceilings;
@@ -77,9 +77,7 @@ struct OwnArgs {
 }
 
 fn parse_sizes<const N: usize>(text: &str) -> Result<[usize; N], String> {
-    let sizes: Option<Vec<usize>> = text.split(',').map(|size| size.trim().parse().ok()).collect();
-    let expected = || format!("expected {N} whole numbers with commas");
-    sizes.and_then(|sizes| sizes.try_into().ok()).ok_or_else(expected)
+    list(text, &format!("{N} whole numbers"))
 }
 
 impl OwnArgs {

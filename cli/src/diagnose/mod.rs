@@ -17,11 +17,13 @@ use crate::error::{Error, Result};
 use crate::label_files;
 use crate::options::{DeviceArgs, ProgressArgs};
 use crate::segmentation::{OPTIONS, SegmentationArgs};
+use nephron::error::Error as LibraryError;
 use nephron::io::FolderLock;
 use nephron::models::Target;
 use nephron::phase::{Phase, PhaseSet};
 use nephron::pipeline::Stage;
 use nephron::pipeline::diagnose::{DiagnoseOptions, DiagnoseStage, Diagnosis, PhaseInput, System, diagnose};
+use nephron::volume::{KIDNEY, TUMOUR};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -183,6 +185,11 @@ pub(super) fn run_with_progress(
     folder: &Path,
     progress: &Progress,
 ) -> Result<Diagnosis> {
+    // The result is the last file that is written: what lies beside the masks comes before it.
+    let masks = folder.join("masks");
+    std::fs::create_dir_all(&masks).map_err(|e| LibraryError::io(&masks, "the folder cannot be created", e))?;
+    let target = |(value, name): (u8, &str)| Target { value, name: name.into(), members: vec![value] };
+    label_files::write(&masks, &[(KIDNEY, "kidney"), (TUMOUR, "tumour")].map(target))?;
     let place = |phase: Phase| inputs.iter().position(|input| input.phase == phase).map_or(0, |i| i + 1);
     let result = diagnose(inputs, system, options, device, folder, &mut |step| {
         match step {
@@ -200,8 +207,5 @@ pub(super) fn run_with_progress(
         ControlFlow::Continue(())
     });
     progress.clear();
-    let result = result?;
-    let target = |(value, name): (u8, &str)| Target { value, name: name.into(), members: vec![value] };
-    label_files::write(&folder.join("masks"), &[(1, "kidney"), (2, "tumour")].map(target))?;
-    Ok(result)
+    Ok(result?)
 }

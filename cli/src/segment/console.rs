@@ -53,14 +53,11 @@ impl<'a> Front<How<'a>> for Console<'a> {
             Ok(file) => progress.suspend(|| self.finished(case, file)),
             Err(error) if self.is_alone && !self.context.json => return Err(error),
             Err(error) => {
-                let error_of = error.to_string();
-                // An error of a file names it.
-                let is_named = error_of.starts_with(&case.name);
-                progress.suspend(|| match is_named {
-                    true => note!("error: {error_of}"),
-                    false => note!("error: {}: {error_of}", case.name),
-                });
-                self.record.failed.push(Failure { input: case.name.clone(), error: error.to_string() });
+                let error = error.to_string();
+                // An error of the image's file names it already.
+                let input = if error.starts_with(&case.name) { String::new() } else { format!("{}: ", case.name) };
+                progress.suspend(|| note!("error: {input}{error}"));
+                self.record.failed.push(Failure { input: case.name.clone(), error });
             }
         }
         self.record.host_memory_peak_bytes = nephron::host_memory().peak as u64;

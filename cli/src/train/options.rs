@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::options::list;
 use nephron::training::augment::Augmentation;
 
 #[derive(Debug, clap::Args)]
@@ -98,18 +99,12 @@ pub(super) fn parse_above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
-fn three<T: std::str::FromStr>(text: &str, what: &str) -> Result<[T; 3], String> {
-    let expected = || format!("expected three {what} Z,Y,X");
-    let parts: Option<Vec<T>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
-    parts.and_then(|parts| parts.try_into().ok()).ok_or_else(expected)
-}
-
 fn parse_sizes(text: &str) -> Result<[usize; 3], String> {
-    let sizes: [usize; 3] = three(text, "whole numbers")?;
+    let sizes: [usize; 3] = list(text, "three whole numbers Z,Y,X")?;
     if sizes.iter().all(|size| (1..=4096).contains(size)) { Ok(sizes) } else { Err("expected 1 to 4096 voxels".into()) }
 }
 
 fn parse_spacing(text: &str) -> Result<[f64; 3], String> {
-    let spacing: [f64; 3] = three(text, "numbers")?;
+    let spacing: [f64; 3] = list(text, "three numbers Z,Y,X")?;
     if spacing.iter().all(|s| s.is_finite() && *s > 0.0) { Ok(spacing) } else { Err("expected mm above 0".into()) }
 }

@@ -91,7 +91,7 @@ fn what_is_not_there_is_refused() {
         (&["conv3d", "--seconds", "NaN"], &["seconds", "NaN"]),
         (&["unet", "--shape", "1,8,2,4,4", "--weight", "8,8,1,1,1"], &["--shape", "conv3d"]),
         (&["conv3d", "--shape", "1,8,2,4,4"], &["--weight"]),
-        (&["conv3d", "--shape", "1,8,2,4", "--weight", "8,8,1,1,1"], &["5 whole numbers", "1,8,2,4"]),
+        (&["conv3d", "--seconds", "0", "--shape", "1,8,2,4", "--weight", "8,8,1,1,1"], &["5 whole numbers", "1,8,2,4"]),
     ] {
         let (code, _, err) = bench(args);
         assert_eq!(code, Some(2), "{args:?}: {err}");
@@ -106,4 +106,19 @@ fn what_is_no_record_is_refused() {
     let path = file.path().to_str().expect("UTF-8");
     let (code, _, err) = bench(&["conv3d", "--filter", "512->512", "--baseline", path]);
     assert!(code == Some(1) && err.contains(path) && err.contains("no record"), "{err}");
+}
+
+#[test]
+fn a_convolution_that_does_not_fit_is_refused() {
+    for (shape, weight, words) in [
+        // Their products exceed 32 and 64 bits.
+        ("1,1000000,1000000,1000000,1", "8,1000000,1,1,1", "fewer than 2^32"),
+        ("1,1,9000000000,9000000000,9000000000", "1,1,1,1,1", "fewer than 2^32"),
+        ("0,8,2,4,4", "8,8,1,1,1", "at least 1 along every axis"),
+        ("1,8,2,4,4", "8,4,1,1,1", "found 4 in"),
+    ] {
+        let (code, _, err) =
+            bench(&["conv3d", "--shape", shape, "--weight", weight, "--seconds", "0", "--device", "cpu"]);
+        assert!(code == Some(1) && err.lines().count() == 1 && err.contains(words), "{shape}: {code:?} {err}");
+    }
 }

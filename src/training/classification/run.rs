@@ -1,6 +1,6 @@
 //! The loop of a classifier's training: steps, validations, checkpoints, and the model at the end.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -186,35 +186,32 @@ impl ClassifierTraining<'_> {
         warn: &mut dyn FnMut(String),
         progress: &mut ClassifierProgress<'_>,
     ) -> Result<Prepared> {
-        let all = train.len() + held.len();
-        let mut prepared = Prepared::default();
-        let mut without = BTreeSet::new();
-        for (done, patient) in train.iter().chain(held).enumerate() {
-            if progress(ClassifierStage::Preparing(done, all)).is_break() {
+        // Fold `all` validates on the patients that it trains on.
+        let only_held = held.iter().filter(|held| !train.iter().any(|patient| patient.name == held.name));
+        let all: Vec<&PatientFiles> = train.iter().chain(only_held).copied().collect();
+        let (mut prepared, mut left_out) = (BTreeMap::new(), Vec::new());
+        for (done, patient) in all.iter().enumerate() {
+            if progress(ClassifierStage::Preparing(done, all.len())).is_break() {
                 return Err(Error::Cancelled);
             }
-            // Fold `all` validates on the patients that it trains on.
-            if without.contains(&patient.name) {
-                continue;
-            }
             let mut tell = |stage| progress(ClassifierStage::Segmenting(stage));
-            let to = if done < train.len() { &mut prepared.patients } else { &mut prepared.held };
             match patient.prepare(&self.preparation, folder, warn, &mut tell) {
-                Ok(patient) => to.push(patient),
+                Ok(found) => drop(prepared.insert(patient.name.as_str(), found)),
                 Err(error) if matches!(error.cause(), Error::Data(_)) => {
                     warn(format!("{error}; the patient is left out"));
-                    prepared.left_out.push(error.to_string());
-                    without.insert(&patient.name);
+                    left_out.push(error.to_string());
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(prepared)
+        let patients: Vec<Patient> = train.iter().filter_map(|of| prepared.remove(of.name.as_str())).collect();
+        let trained_on = |of: &PatientFiles| patients.iter().find(|patient| patient.name == of.name).cloned();
+        let held = held.iter().filter_map(|of| prepared.remove(of.name.as_str()).or_else(|| trained_on(of))).collect();
+        Ok(Prepared { patients, held, left_out })
     }
 }
 
 /// The patients whose crops are in memory.
-#[derive(Default)]
 struct Prepared {
     /// Those to train on.
     patients: Vec<Patient>,

@@ -1,6 +1,6 @@
 //! Convolutions, of which some outputs are checked against dot products in f64.
 
-use super::{Case, ensure_within, tensor, values};
+use super::{Case, ensure_within, rounding, tensor, values};
 use nephron::bench_shapes::{Conv, Transposed};
 use nephron::device::Device;
 use nephron::error::Result;
@@ -121,11 +121,7 @@ fn add_products<'a>(sum: &mut [f64; 2], x: &[f32], w: impl Iterator<Item = &'a f
 /// rounding of f32 sums.
 fn ensure_outputs(name: &str, y: &Tensor, terms: usize, want: impl Fn([usize; 5]) -> [f64; 2]) -> Result<()> {
     let ([_, c, d, h, w], data) = (y.shape(), y.to_ndhwc()?);
-    let half_ulp = match y.dtype() {
-        DType::F16 => 2f64.powi(-11),
-        DType::BF16 => 2f64.powi(-8),
-        _ => 2f64.powi(-24),
-    };
+    let half_ulp = rounding(y.dtype());
     let ku = terms as f64 * 2f64.powi(-24);
     for k in 0..CHECKED {
         // The first output, the last one, and evenly spaced ones between them.

@@ -1,6 +1,6 @@
 //! Operations that are bound by memory: a stage of the U-Net at full resolution, checked on a small tensor against their f64 references.
 
-use super::{Case, ensure_within, tensor, values};
+use super::{Case, ensure_within, rounding, tensor, values};
 use nephron::device::Device;
 use nephron::error::Result;
 use nephron::ops::{self, activation, arithmetic, norm};
@@ -35,15 +35,6 @@ fn small(device: &Device, dtype: DType) -> Result<(Tensor, Vec<f64>)> {
     let x = tensor(device, SMALL, dtype)?;
     let stored = x.to_ncdhw()?.into_iter().map(f64::from).collect();
     Ok((x, stored))
-}
-
-/// The rounding of a stored value, relative to it.
-fn rounding(dtype: DType) -> f64 {
-    match dtype {
-        DType::F16 => 2f64.powi(-11),
-        DType::BF16 => 2f64.powi(-8),
-        _ => 2f64.powi(-24),
-    }
 }
 
 fn ensure_all(op: &str, found: &Tensor, want: &[f64], bound: impl Fn(usize) -> f64) -> Result<()> {

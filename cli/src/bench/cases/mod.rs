@@ -8,10 +8,10 @@ pub(super) mod stream;
 mod training;
 mod volumes;
 
-use nephron::bench_shapes;
 use nephron::device::Device;
 use nephron::error::{Error, Result};
 use nephron::tensor::{DType, Shape, Tensor};
+use nephron::{bench_shapes, ensure_room};
 
 /// A case to time.
 pub(super) struct Case {
@@ -113,8 +113,26 @@ fn values(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
+/// A tensor of [`values`].
+///
+/// # Errors
+/// A shape of the user's that does not fit in memory; a device that has no room.
 fn tensor(device: &Device, shape: Shape, dtype: DType) -> Result<Tensor> {
-    Tensor::from_ndhwc(device, shape, dtype, values(shape.iter().product()))
+    let len = shape.iter().fold(1, |len: usize, &size| len.saturating_mul(size));
+    if u32::try_from(len).is_err() {
+        return Err(Error::shape("bench: array", "fewer than 2^32 elements", format!("{shape:?}")));
+    }
+    ensure_room::<f32>("bench: array", len)?;
+    Tensor::from_ndhwc(device, shape, dtype, values(len))
+}
+
+/// The rounding of a stored value, relative to it.
+fn rounding(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 2f64.powi(-11),
+        DType::BF16 => 2f64.powi(-8),
+        _ => 2f64.powi(-24),
+    }
 }
 
 /// A matrix product, as a 1x1x1 convolution: 4096 voxels, 1024 channels to 1024 (8.6 GFLOP), or 16384 voxels, 4096 channels to 4096

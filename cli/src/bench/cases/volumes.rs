@@ -1,6 +1,6 @@
 //! The loss of registration and the resampling of a scan, each checked on a smaller case against its f64 reference.
 
-use super::{Case, ensure_within, values};
+use super::{Case, ensure_within, rounding, tensor, values};
 use nephron::device::Device;
 use nephron::error::Result;
 use nephron::ops::affine_dice::{AffineDice, Frame, reference as dice_reference};
@@ -80,25 +80,20 @@ pub(super) fn grid_sample(device: &Device, dtype: DType) -> Result<Case> {
         Tensor::from_ndhwc(device, [1, 1, 1, 3, 4], DType::F32, rows)
     };
     let side = GRID_SIDE;
-    let x = super::tensor(device, [1, 1, side, side, side], dtype)?;
+    let x = tensor(device, [1, 1, side, side, side], dtype)?;
     let grid = ops::affine_grid3d(&theta(device)?, [1, 1, side, side, side], false)?;
     let on = device.clone();
     let check = move || {
         let size = [6, 7, 8];
         let shape = [1, 2, 6, 7, 8];
-        let x = super::tensor(&on, shape, dtype)?;
+        let x = tensor(&on, shape, dtype)?;
         let grid = ops::affine_grid3d(&theta(&on)?, [1, 1, 6, 7, 8], false)?;
         let numbers = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
         let (data, points) = (numbers(x.to_ncdhw()?), numbers(grid.to_ndhwc()?));
         let want = grid_reference::grid_sample(&data, shape, &points, size, mode, padding, false);
         let found = ops::grid_sample3d(&x, &grid, mode, padding, false)?.to_ncdhw()?;
-        let stored = match dtype {
-            DType::F16 => 2f64.powi(-11),
-            DType::BF16 => 2f64.powi(-8),
-            _ => 2f64.powi(-24),
-        };
         for (i, found) in found.into_iter().enumerate() {
-            let bound = 16.0 * f64::from(f32::EPSILON) * want.magnitude[i] + stored * want.value[i].abs();
+            let bound = 16.0 * f64::from(f32::EPSILON) * want.magnitude[i] + rounding(dtype) * want.value[i].abs();
             ensure_within("grid_sample", found.into(), want.value[i], bound)?;
         }
         Ok(())

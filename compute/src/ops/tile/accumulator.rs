@@ -20,14 +20,8 @@ pub struct Accumulator {
 
 #[derive(Debug)]
 enum Storage {
-    Host {
-        sum: Vec<f32>,
-        total: Vec<f32>,
-    },
-    HalfHost {
-        sum: Vec<f16>,
-        total: Vec<f32>,
-    },
+    Host(HostSums<f32>),
+    HalfHost(HostSums<f16>),
     /// The buffers belong to the accumulator only and are never shared, so that they can be changed in place.
     #[cfg(feature = "gpu")]
     Gpu {
@@ -37,6 +31,34 @@ enum Storage {
     },
 }
 
+/// Sums in the host's memory, [voxels, c], and the sum of weights of each voxel.
+#[derive(Debug)]
+struct HostSums<S> {
+    sum: Vec<S>,
+    total: Vec<f32>,
+}
+
+impl<S: cpu::Stored> HostSums<S> {
+    fn zeros(len: usize, voxels: usize) -> Self {
+        Self { sum: vec![S::default(); len], total: vec![0.0; voxels] }
+    }
+
+    fn add(&mut self, tile: &[f32], weight: &[f32], problem: &TileProblem) {
+        cpu::accumulate(tile, weight, &mut self.sum, &mut self.total, problem);
+    }
+
+    /// The means of the first voxels.
+    fn mean(&self, voxels: usize, channels: usize) -> Vec<f32> {
+        cpu::mean(&self.sum[..voxels * channels], &self.total[..voxels], channels)
+    }
+
+    /// Drops the first voxels and adds as many zeros at the end.
+    fn advance(&mut self, voxels: usize, channels: usize) {
+        moved_up(&mut self.sum, voxels * channels);
+        moved_up(&mut self.total, voxels);
+    }
+}
+
 impl Accumulator {
     /// Sums of zeros for `channels` classes over a window of `size` (z, y, x), stored as `dtype`: f32, or f16 in half the memory, where a
     /// sum is rounded to 11 bits after each tile and one over 65504 becomes infinite, and with it the mean.
@@ -44,19 +66,19 @@ impl Accumulator {
     /// # Errors
     /// Another type, or one that the device cannot store; an axis of size 0; a buffer over the device's limit.
     pub fn new(device: &Device, channels: usize, size: [usize; 3], dtype: DType) -> Result<Self> {
-        let is_stored = *device == Device::Cpu || device.supports(dtype);
-        if !matches!(dtype, DType::F32 | DType::F16) || !is_stored {
-            return Err(Error::argument("accumulator: sums", format!("f32 or f16 on {}", device.name()), dtype));
+        // The CPU computes in f32 alone, and stores sums of both.
+        let has_f16 = *device == Device::Cpu || device.supports(DType::F16);
+        if dtype != DType::F32 && !(dtype == DType::F16 && has_f16) {
+            let expected = if has_f16 { "f32 or f16" } else { "f32" };
+            return Err(Error::argument("accumulator: sums", format!("{expected} on {}", device.name()), dtype));
         }
         let [d, h, w] = size;
         let shape = [1, channels, d, h, w];
         ensure_no_empty_axis("accumulator", shape)?;
         let (len, voxels) = (checked_len("accumulator", shape)?, d * h * w);
         let storage = match device {
-            Device::Cpu if dtype == DType::F16 => {
-                Storage::HalfHost { sum: vec![f16::ZERO; len], total: vec![0.0; voxels] }
-            }
-            Device::Cpu => Storage::Host { sum: vec![0.0; len], total: vec![0.0; voxels] },
+            Device::Cpu if dtype == DType::F16 => Storage::HalfHost(HostSums::zeros(len, voxels)),
+            Device::Cpu => Storage::Host(HostSums::zeros(len, voxels)),
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => {
                 let sum = Tensor::zeros(device, shape, dtype)?;
@@ -96,12 +118,8 @@ impl Accumulator {
         }
         let problem = TileProblem { image: [d, h, w], tile: [td, th, tw], channels, placement };
         match &mut self.storage {
-            Storage::Host { sum, total } => {
-                cpu::accumulate(tile.host_floats()?, weight.host_floats()?, sum, total, &problem);
-            }
-            Storage::HalfHost { sum, total } => {
-                cpu::accumulate(tile.host_floats()?, weight.host_floats()?, sum, total, &problem);
-            }
+            Storage::Host(sums) => sums.add(tile.host_floats()?, weight.host_floats()?, &problem),
+            Storage::HalfHost(sums) => sums.add(tile.host_floats()?, weight.host_floats()?, &problem),
             #[cfg(feature = "gpu")]
             Storage::Gpu { gpu, sum, total } => {
                 crate::ops::launch::ensure_addressable("accumulator: tile", &[tile.shape()])?;
@@ -125,14 +143,8 @@ impl Accumulator {
         }
         let shape = [1, channels, slices, h, w];
         match &self.storage {
-            Storage::Host { sum, total } => {
-                let voxels = slices * h * w;
-                Ok(Tensor::host_f32(shape, cpu::mean(&sum[..voxels * channels], &total[..voxels], channels)))
-            }
-            Storage::HalfHost { sum, total } => {
-                let voxels = slices * h * w;
-                Ok(Tensor::host_f32(shape, cpu::mean(&sum[..voxels * channels], &total[..voxels], channels)))
-            }
+            Storage::Host(sums) => Ok(Tensor::host_f32(shape, sums.mean(slices * h * w, channels))),
+            Storage::HalfHost(sums) => Ok(Tensor::host_f32(shape, sums.mean(slices * h * w, channels))),
             #[cfg(feature = "gpu")]
             Storage::Gpu { gpu, sum, total } => {
                 let y = Tensor::gpu_alloc(gpu, shape, DType::F32)?;
@@ -152,14 +164,8 @@ impl Accumulator {
         let [_, channels, d, h, w] = self.shape;
         let slices = slices.min(d);
         match &mut self.storage {
-            Storage::Host { sum, total } => {
-                moved_up(sum, slices * h * w * channels);
-                moved_up(total, slices * h * w);
-            }
-            Storage::HalfHost { sum, total } => {
-                moved_up(sum, slices * h * w * channels);
-                moved_up(total, slices * h * w);
-            }
+            Storage::Host(sums) => sums.advance(slices * h * w, channels),
+            Storage::HalfHost(sums) => sums.advance(slices * h * w, channels),
             #[cfg(feature = "gpu")]
             Storage::Gpu { sum, total, .. } => {
                 let placement = TilePlacement::at([slices as isize, 0, 0]);

@@ -40,32 +40,35 @@ pub(super) fn select(x: &[f32], indices: &[u32], image: usize) -> Vec<f32> {
 }
 
 /// How sums are stored. They are added in f32 and rounded once for each tile.
-pub(super) trait Stored: Copy + Send + Sync {
-    /// The values of a row.
-    fn read(row: &[Self], values: &mut Vec<f32>);
-    /// Stores values in a row as long.
-    fn write(row: &mut [Self], values: &[f32]);
+pub(super) trait Stored: Copy + Default + Send + Sync {
+    /// Calls `f` with the values of a row, in `buffer` where they are stored otherwise.
+    fn read(row: &[Self], buffer: &mut Vec<f32>, f: impl FnOnce(&[f32]));
+    /// Calls `f` with the values of a row, and stores what it leaves.
+    fn update(row: &mut [Self], buffer: &mut Vec<f32>, f: impl FnOnce(&mut [f32]));
 }
 
 impl Stored for f32 {
-    fn read(row: &[Self], values: &mut Vec<f32>) {
-        values.clear();
-        values.extend_from_slice(row);
+    fn read(row: &[Self], _: &mut Vec<f32>, f: impl FnOnce(&[f32])) {
+        f(row);
     }
 
-    fn write(row: &mut [Self], values: &[f32]) {
-        row.copy_from_slice(values);
+    fn update(row: &mut [Self], _: &mut Vec<f32>, f: impl FnOnce(&mut [f32])) {
+        f(row);
     }
 }
 
 impl Stored for f16 {
-    fn read(row: &[Self], values: &mut Vec<f32>) {
-        values.resize(row.len(), 0.0);
-        row.convert_to_f32_slice(values);
+    fn read(row: &[Self], buffer: &mut Vec<f32>, f: impl FnOnce(&[f32])) {
+        buffer.resize(row.len(), 0.0);
+        row.convert_to_f32_slice(buffer);
+        f(buffer);
     }
 
-    fn write(row: &mut [Self], values: &[f32]) {
-        row.convert_from_f32_slice(values);
+    fn update(row: &mut [Self], buffer: &mut Vec<f32>, f: impl FnOnce(&mut [f32])) {
+        buffer.resize(row.len(), 0.0);
+        row.convert_to_f32_slice(buffer);
+        f(buffer);
+        row.convert_from_f32_slice(buffer);
     }
 }
 
@@ -89,22 +92,22 @@ pub(super) fn accumulate<S: Stored>(
         if first == end {
             return;
         }
-        let mut row = Vec::with_capacity((end - first) * c);
+        let mut buffer = Vec::new();
         for r in 0..image_h {
             let Some(ph) = inside(r as isize - start_h, h) else { continue };
             let weights = &weight[(pd * h + ph) * w..][..w];
             let line = &tile[(flip(pd, 0) * h + flip(ph, 1)) * w * c..][..w * c];
             let to = r * image_w + (start_w + first as isize) as usize;
             let stored = &mut sum[to * c..][..(end - first) * c];
-            S::read(stored, &mut row);
-            for (i, sums) in row.chunks_exact_mut(c).enumerate() {
-                let share = weights[first + i];
-                total[to + i] += share;
-                for (sum, &logit) in sums.iter_mut().zip(&line[flip(first + i, 2) * c..][..c]) {
-                    *sum += share * logit;
+            S::update(stored, &mut buffer, |sums| {
+                for (i, sums) in sums.chunks_exact_mut(c).enumerate() {
+                    let share = weights[first + i];
+                    total[to + i] += share;
+                    for (sum, &logit) in sums.iter_mut().zip(&line[flip(first + i, 2) * c..][..c]) {
+                        *sum += share * logit;
+                    }
                 }
-            }
-            S::write(stored, &row);
+            });
         }
     });
 }
@@ -113,14 +116,15 @@ pub(super) fn mean<S: Stored>(sum: &[S], total: &[f32], channels: usize) -> Vec<
     let mut y = vec![0.0; sum.len()];
     // Blocks of voxels, so that stored sums are converted many at a time.
     let block = MEANS * channels;
-    y.par_chunks_mut(block).zip(sum.par_chunks(block)).zip(total.par_chunks(MEANS)).for_each(|((y, sum), total)| {
-        let mut sums = Vec::with_capacity(sum.len());
-        S::read(sum, &mut sums);
-        for ((y, sum), &total) in y.chunks_exact_mut(channels).zip(sums.chunks_exact(channels)).zip(total) {
-            if total > 0.0 {
-                y.iter_mut().zip(sum).for_each(|(y, sum)| *y = sum / total);
+    let blocks = y.par_chunks_mut(block).zip(sum.par_chunks(block)).zip(total.par_chunks(MEANS));
+    blocks.for_each_init(Vec::new, |buffer, ((y, sum), total)| {
+        S::read(sum, buffer, |sums| {
+            for ((y, sum), &total) in y.chunks_exact_mut(channels).zip(sums.chunks_exact(channels)).zip(total) {
+                if total > 0.0 {
+                    y.iter_mut().zip(sum).for_each(|(y, sum)| *y = sum / total);
+                }
             }
-        }
+        });
     });
     y
 }
